@@ -1,0 +1,2 @@
+//! Process 1 of the guest.
+fn main() {}

@@ -1,0 +1,17 @@
+//! Fault plans: the input of the fuzzer, one execution's worth of calls that must fail.
+//!
+//! A [`FaultPlan`] names [`Fault`]s; a fault names an injectable function, a [`CallPath`] pattern, an occurrence
+//! and the [`InjectedError`] to return. Everything is a name: a plan says nothing about addresses and survives a
+//! rebuild of the kernel. This crate does no I/O.
+
+mod call_path;
+mod errno;
+mod error_type;
+mod plan;
+mod reproducer;
+
+pub use call_path::{CallPath, ELLIPSIS, MAX_CALL_PATH, base_name};
+pub use errno::Errno;
+pub use error_type::{ErrorType, InjectableFunction, InjectedError};
+pub use plan::{Fault, FaultPlan, MAX_FAULTS, PLAN_VERSION, PlanError};
+pub use reproducer::{REPRODUCER_VERSION, Reproducer};

@@ -1,0 +1,79 @@
+//! The reproducer: a file that makes the same crash again in a fresh guest.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FaultPlan, PlanError};
+
+/// The version that this crate reads and writes.
+pub const REPRODUCER_VERSION: u32 = 1;
+
+/// A crash and the plan that makes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reproducer {
+    /// Format version, [`REPRODUCER_VERSION`].
+    pub reproducer_version: u32,
+    /// Title of the crash; what a replay must show again.
+    pub title: String,
+    /// Name of the kernel in `kernels/kernels.toml`.
+    pub kernel: String,
+    /// Build id of the kernel it was found on, for the record: a plan survives a rebuild.
+    pub kernel_build_id: String,
+    /// What fails.
+    pub plan: FaultPlan,
+}
+
+impl Reproducer {
+    /// Reads a reproducer.
+    ///
+    /// # Errors
+    ///
+    /// Bad syntax, unknown fields, an unsupported version, or a plan that is refused.
+    pub fn from_json(text: &str) -> Result<Self, PlanError> {
+        let reproducer: Self = serde_json::from_str(text)?;
+        if reproducer.reproducer_version != REPRODUCER_VERSION {
+            return Err(PlanError::Version { found: reproducer.reproducer_version });
+        }
+        reproducer.plan.check()?;
+        Ok(reproducer)
+    }
+
+    /// The reproducer as indented JSON, ending in a line feed.
+    ///
+    /// # Panics
+    ///
+    /// Never: a reproducer has only string keys.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a reproducer has only string keys");
+        text.push('\n');
+        text
+    }
+
+    /// Whether `text` is meant to be a reproducer rather than a plan.
+    #[must_use]
+    pub fn is_one(text: &str) -> bool {
+        serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| value.get("reproducer_version").is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let reproducer = Reproducer {
+            reproducer_version: REPRODUCER_VERSION,
+            title: "KASAN: slab-use-after-free in selftest_unwind".to_owned(),
+            kernel: "linux-6.12-check".to_owned(),
+            kernel_build_id: "ab12".to_owned(),
+            plan: FaultPlan::fault_free("selftest"),
+        };
+        let text = reproducer.to_json();
+        assert_eq!(Reproducer::from_json(&text).unwrap(), reproducer);
+        assert!(Reproducer::is_one(&text));
+        assert!(!Reproducer::is_one(&reproducer.plan.to_json()));
+        assert!(Reproducer::from_json(&text.replace("\"title\"", "\"tittle\"")).is_err());
+    }
+}

@@ -1,0 +1,29 @@
+//! What host and agent say to each other.
+//!
+//! ```text
+//! host                                  agent
+//!   (boot) ───────────────────────────▶ maps the window, mounts /proc and /sys
+//!   ◀────────────────────────── Hello   who it is, what the kernel can do
+//!   Setup ────────────────────────────▶ loads the disk, attaches the probes
+//!   ◀────────────────────────── Ready   what it attached; here a template is saved
+//!   Execute(plan) ────────────────────▶ resets the disk, runs the workload
+//!   ◀───────────────────────── Report   steps, hits, faults fired, coverage
+//! ```
+//!
+//! A message is written into the [`Window`], then the other side's doorbell (one byte over virtio-serial) rings.
+//! The guest runs a kernel with corrupted memory: whatever comes from it is bounded by the window's areas, decoded
+//! without trust and checked by [`FromAgent::check`].
+
+mod message;
+mod step;
+mod window;
+
+pub use message::{
+    Execute, Feature, FiredFault, FromAgent, Hello, Hit, LIMITS, Limits, MessageError, PROTOCOL_VERSION, Ready, Report,
+    SiteDescription, Setup, Timings, ToAgent,
+};
+pub use step::{Step, StepResult};
+pub use window::{
+    COVERAGE_MAX_PCS, DOORBELL, Direction, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window,
+    WindowError,
+};

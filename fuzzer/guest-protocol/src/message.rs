@@ -1,0 +1,417 @@
+//! The messages, their encoding (postcard) and the check that makes a guest's message usable.
+
+use fault_plan::{FaultPlan, InjectableFunction};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use crate::{COVERAGE_MAX_PCS, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult};
+
+/// Both sides must have the same; it changes with every change of a message or of the window.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// From host to agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToAgent {
+    /// Prepare for one target. Once, after [`FromAgent::Hello`].
+    Setup(Setup),
+    /// Run the workload once.
+    Execute(Execute),
+}
+
+/// What the agent prepares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The functions to probe.
+    pub functions: Vec<String>,
+    /// The workload.
+    pub steps: Vec<Step>,
+    /// Whether the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
+    pub disk: bool,
+}
+
+/// One execution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Execute {
+    /// Number of the execution, chosen by the host; the report repeats it.
+    pub id: u64,
+    /// What fails.
+    pub plan: FaultPlan,
+    /// Whether to probe and count calls; off only to measure what that costs.
+    pub inject: bool,
+    /// Whether to record coverage; off only to measure what that costs.
+    pub coverage: bool,
+    /// Whether to describe every site hit, also those described in an earlier report.
+    pub describe_all_sites: bool,
+}
+
+/// From agent to host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromAgent {
+    /// The agent is up.
+    Hello(Hello),
+    /// The target is prepared.
+    Ready(Ready),
+    /// An execution ended.
+    Report(Box<Report>),
+    /// The agent cannot do what was asked: the reason, fit after "the guest's agent: ". Never a finding.
+    Refused(String),
+}
+
+/// Who the agent is and what its kernel can do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`] of the agent.
+    pub protocol: u32,
+    /// Release, as `uname -r` says.
+    pub kernel_release: String,
+    /// GNU build id of the running kernel in lower-case hexadecimal, from `/sys/kernel/notes`.
+    pub kernel_build_id: String,
+    /// What the kernel has and lacks.
+    pub features: Vec<Feature>,
+    /// All of `/sys/kernel/debug/error_injection/list`.
+    pub injectable: Vec<InjectableFunction>,
+}
+
+/// Something that the agent wants of its kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feature {
+    /// Its name: `kcov`, `bpf-override`, `kmemleak`, …
+    pub name: String,
+    /// Why it is missing and what would bring it (the kernel option); empty when it is there.
+    pub missing: String,
+}
+
+/// The target is prepared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The functions that are probed now.
+    pub functions: Vec<InjectableFunction>,
+    /// Guest-physical address of the page with the log of fired faults, for the host to read when the guest died.
+    pub fired_log_address: u64,
+    /// First address of the kernel's text, to which coverage is relative.
+    pub text_start: u64,
+}
+
+/// What one execution did. Its coverage stands in the window beside it: `coverage_len` 32-bit little-endian
+/// offsets from `text_start`, each once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`Execute::id`].
+    pub id: u64,
+    /// One result for each step.
+    pub steps: Vec<StepResult>,
+    /// The sites reached.
+    pub hits: Vec<Hit>,
+    /// Sites described for the first time.
+    pub new_sites: Vec<SiteDescription>,
+    /// The faults that fired, in that order.
+    pub fired: Vec<FiredFault>,
+    /// PCs in the window.
+    pub coverage_len: u32,
+    /// Whether the trace was longer than its buffer, so that coverage is incomplete.
+    pub coverage_truncated: bool,
+    /// Calls that found no room in the site table.
+    pub lost_hits: u32,
+    /// Calls that the kernel promises not to fail and that were left alone.
+    pub guarded: u32,
+    /// Kernel log of this execution, one record a line.
+    pub log: String,
+    /// What was still in use after the clean-up: a guest that is not clean must not run another plan.
+    pub leftovers: Vec<String>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// A site that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hit {
+    /// The site's number, the same in every guest with the same kernel build.
+    pub site: u64,
+    /// How often.
+    pub count: u32,
+    /// Position of its first call among all calls of the execution, from 1.
+    pub first_sequence: u32,
+}
+
+/// What stands behind a site's number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteDescription {
+    /// The site's number.
+    pub site: u64,
+    /// The injectable function.
+    pub function: String,
+    /// The callers, innermost first.
+    pub call_path: Vec<String>,
+    /// Whether there were more callers than fit.
+    pub truncated: bool,
+}
+
+/// A fault that fired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FiredFault {
+    /// Index in the plan, from 0.
+    pub fault: u32,
+    /// Position of the call among all calls of the execution, from 1.
+    pub sequence: u32,
+    /// The site's number.
+    pub site: u64,
+    /// The callers, innermost first.
+    pub call_path: Vec<String>,
+}
+
+/// Where an execution's time went in the guest, in nanoseconds of the guest's monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Putting the disk back.
+    pub reset_ns: u64,
+    /// Lowering the plan and arming.
+    pub arm_ns: u64,
+    /// The steps.
+    pub run_ns: u64,
+    /// Clean-up, coverage, hits, log.
+    pub collect_ns: u64,
+}
+
+/// Bounds on what a guest may say.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a symbol, feature or file name.
+    pub name_bytes: usize,
+    /// Callers of a path.
+    pub call_path: usize,
+    /// Functions in a list.
+    pub functions: usize,
+    /// Sites in a report.
+    pub sites: usize,
+    /// Steps in a report.
+    pub steps: usize,
+    /// Leftovers and features in a message.
+    pub notes: usize,
+}
+
+/// The bounds in force.
+pub const LIMITS: Limits = Limits {
+    name_bytes: 512,
+    call_path: fault_plan::MAX_CALL_PATH,
+    functions: 1 << 16,
+    sites: 1 << 16,
+    steps: 1 << 12,
+    notes: 1 << 8,
+};
+
+/// Why a message is refused.
+#[derive(Debug, Error)]
+pub enum MessageError {
+    /// Not a message at all.
+    #[error("not a message of protocol version {PROTOCOL_VERSION}")]
+    Decode(#[source] postcard::Error),
+    /// Bytes after the message.
+    #[error("{0} bytes follow the message")]
+    Trailing(usize),
+    /// Too large for its area of the window.
+    #[error("a message of {bytes} bytes does not fit into {max} bytes")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The area's size.
+        max: usize,
+    },
+    /// A part of it is out of bounds.
+    #[error("{what} is out of bounds")]
+    OutOfBounds {
+        /// The part.
+        what: &'static str,
+    },
+}
+
+fn encode<T: Serialize>(message: &T, max: usize) -> Result<Vec<u8>, MessageError> {
+    let bytes = postcard::to_stdvec(message).map_err(MessageError::Decode)?;
+    if bytes.len() > max { Err(MessageError::TooLarge { bytes: bytes.len(), max }) } else { Ok(bytes) }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
+    let (message, rest) = postcard::take_from_bytes(bytes).map_err(MessageError::Decode)?;
+    if rest.is_empty() { Ok(message) } else { Err(MessageError::Trailing(rest.len())) }
+}
+
+impl ToAgent {
+    /// The message's bytes.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit into its area.
+    pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
+        encode(self, REQUEST_MAX_BYTES)
+    }
+
+    /// The message in `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// They are no message.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        decode(bytes)
+    }
+}
+
+impl FromAgent {
+    /// The message's bytes.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit into its area.
+    pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
+        encode(self, REPLY_MAX_BYTES)
+    }
+
+    /// The message in `bytes`, which come from a guest: decoded and checked.
+    ///
+    /// # Errors
+    ///
+    /// They are no message, or a part of it is out of bounds.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let message: Self = decode(bytes)?;
+        message.check()?;
+        Ok(message)
+    }
+
+    /// Checks every length and count against [`LIMITS`], and that names are printable ASCII without a slash.
+    ///
+    /// # Errors
+    ///
+    /// Names the part that is out of bounds.
+    pub fn check(&self) -> Result<(), MessageError> {
+        match self {
+            Self::Hello(hello) => hello.check(),
+            Self::Ready(ready) => within(ready.functions.len() <= LIMITS.functions, "the list of functions")
+                .and_then(|()| ready.functions.iter().try_for_each(|function| name(&function.name))),
+            Self::Report(report) => report.check(),
+            Self::Refused(_) => Ok(()),
+        }
+    }
+}
+
+impl Hello {
+    fn check(&self) -> Result<(), MessageError> {
+        name(&self.kernel_release)?;
+        name(&self.kernel_build_id)?;
+        within(self.features.len() <= LIMITS.notes, "the list of features")?;
+        self.features.iter().try_for_each(|feature| name(&feature.name))?;
+        within(self.injectable.len() <= LIMITS.functions, "the list of injectable functions")?;
+        self.injectable.iter().try_for_each(|function| name(&function.name))
+    }
+}
+
+impl Report {
+    fn check(&self) -> Result<(), MessageError> {
+        within(self.steps.len() <= LIMITS.steps, "the list of steps")?;
+        within(self.hits.len() <= LIMITS.sites, "the list of hits")?;
+        within(self.new_sites.len() <= LIMITS.sites, "the list of new sites")?;
+        within(self.fired.len() <= fault_plan::MAX_FAULTS, "the list of fired faults")?;
+        within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
+        within(self.coverage_len as usize <= COVERAGE_MAX_PCS, "the number of PCs")?;
+        for site in &self.new_sites {
+            name(&site.function)?;
+            call_path(&site.call_path)?;
+        }
+        self.fired.iter().try_for_each(|fired| call_path(&fired.call_path))
+    }
+}
+
+fn within(holds: bool, what: &'static str) -> Result<(), MessageError> {
+    if holds { Ok(()) } else { Err(MessageError::OutOfBounds { what }) }
+}
+
+fn name(name: &str) -> Result<(), MessageError> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    within(plain && name.len() <= LIMITS.name_bytes, "a name")
+}
+
+fn call_path(path: &[String]) -> Result<(), MessageError> {
+    within(path.len() <= LIMITS.call_path, "a call path")?;
+    path.iter().try_for_each(|caller| name(caller))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn report() -> FromAgent {
+        FromAgent::Report(Box::new(Report {
+            id: 7,
+            steps: vec![StepResult::Failed(12), StepResult::Skipped],
+            hits: vec![Hit { site: 9, count: 3, first_sequence: 1 }],
+            new_sites: vec![SiteDescription {
+                site: 9,
+                function: "should_failslab".to_owned(),
+                call_path: vec!["open_ctree".to_owned()],
+                truncated: false,
+            }],
+            fired: vec![FiredFault { fault: 0, sequence: 2, site: 9, call_path: vec!["open_ctree".to_owned()] }],
+            ..Report::default()
+        }))
+    }
+
+    fn refused(change: impl FnOnce(&mut Report)) -> bool {
+        let FromAgent::Report(mut inner) = report() else { unreachable!("it is a report") };
+        change(&mut inner);
+        FromAgent::decode(&FromAgent::Report(inner).encode().unwrap()).is_err()
+    }
+
+    #[test]
+    fn what_is_sent_is_received() {
+        assert_eq!(FromAgent::decode(&report().encode().unwrap()).unwrap(), report());
+        let execute = ToAgent::Execute(Execute {
+            id: 1,
+            plan: FaultPlan::fault_free("t"),
+            inject: true,
+            coverage: true,
+            describe_all_sites: false,
+        });
+        assert_eq!(ToAgent::decode(&execute.encode().unwrap()).unwrap(), execute);
+    }
+
+    #[test]
+    fn a_hostile_guest_is_refused() {
+        assert!(!refused(|_| ()));
+        assert!(refused(|report| report.new_sites[0].function = "../../etc/passwd".to_owned()));
+        assert!(refused(|report| report.new_sites[0].function = "x".repeat(513)));
+        assert!(refused(|report| report.new_sites[0].call_path = vec!["x".to_owned(); 25]));
+        assert!(refused(|report| report.fired[0].call_path[0] = "new\nline".to_owned()));
+        assert!(refused(|report| report.fired = vec![report.fired[0].clone(); 17]));
+        assert!(refused(|report| report.coverage_len = u32::MAX));
+        assert!(refused(|report| report.steps = vec![StepResult::Skipped; LIMITS.steps + 1]));
+    }
+
+    #[test]
+    fn a_message_too_large_is_not_sent() {
+        let huge = FromAgent::Refused("x".repeat(REPLY_MAX_BYTES));
+        assert!(matches!(huge.encode(), Err(MessageError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn trailing_bytes_are_refused() {
+        let mut bytes = report().encode().unwrap();
+        bytes.push(0);
+        assert!(matches!(FromAgent::decode(&bytes), Err(MessageError::Trailing(1))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let _ = FromAgent::decode(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_report_is_refused_or_within_bounds(at in 0usize..200, to in any::<u8>()) {
+            let mut bytes = report().encode().unwrap();
+            let at = at % bytes.len();
+            bytes[at] = to;
+            if let Ok(message) = FromAgent::decode(&bytes) {
+                prop_assert!(message.check().is_ok());
+            }
+        }
+    }
+}
