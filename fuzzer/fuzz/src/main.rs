@@ -1,2 +1,200 @@
-//! The command.
-fn main() {}
+//! The command `fuzz`.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fuzz::{
+    commands::{self, Answer, CommandError, FuzzOptions, ReplayOptions},
+    guest::{AccelChoice, Stop},
+};
+use nix::sys::signal::{SigSet, Signal};
+use tracing_subscriber::EnvFilter;
+
+/// Finds bugs in the Linux kernel's error paths.
+///
+/// Without a subcommand it runs a campaign on --target until Ctrl-C. Exit status: 0 done, 1 the thing asked about is
+/// not so, 2 wrong usage or input, 3 the environment lacks something.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Options {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+    #[command(flatten)]
+    campaign: CampaignArgs,
+}
+
+#[derive(Args)]
+struct CampaignArgs {
+    /// What to fuzz: a name that `fuzz targets` lists, or a folder with a target.toml.
+    #[arg(long, required = true)]
+    target: Option<String>,
+    /// How long to fuzz, such as 30s, 10m or 8h; until Ctrl-C without it.
+    #[arg(long, value_parser = duration)]
+    time: Option<Duration>,
+    /// The campaign's folder, campaigns/TARGET without it. One that exists is resumed.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Seed of the random generator; the clock without it.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Write the summary as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    guest: GuestArgs,
+}
+
+#[derive(Args)]
+struct GuestArgs {
+    /// A kernel other than the target's: a name that `fuzz kernel list` shows.
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
+    /// How guests run; auto proves that KVM works before it is used.
+    #[arg(long, value_enum, default_value = "auto")]
+    accel: AccelArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AccelArg {
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+impl From<AccelArg> for AccelChoice {
+    fn from(accel: AccelArg) -> Self {
+        match accel {
+            AccelArg::Auto => Self::Auto,
+            AccelArg::Kvm => Self::Kvm,
+            AccelArg::Tcg => Self::Tcg,
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Run a plan or reproducer in fresh guests and say what happened.
+    Replay {
+        /// A plan, or the reproducer.json of a crash.
+        file: PathBuf,
+        /// In how many fresh guests.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// One line of JSON for each run.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        guest: GuestArgs,
+    },
+    /// List what can be fuzzed.
+    Targets {
+        /// One line of JSON for each target.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build or list kernels.
+    #[command(subcommand)]
+    Kernel(KernelCommand),
+    /// Check this machine and the kernels.
+    Doctor,
+}
+
+#[derive(Subcommand)]
+enum KernelCommand {
+    /// Build a kernel unless the cache has it, and print where it is.
+    Build {
+        /// Its name in kernels/kernels.toml.
+        name: String,
+    },
+    /// List the kernels.
+    List {
+        /// One line of JSON for each kernel.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let usage = || format!("\"{text}\" is no duration: use a whole number and s, m or h, such as 10m");
+    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let number: u64 = number.parse().map_err(|_| usage())?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(usage()),
+    };
+    let seconds = number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(usage)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let filter = EnvFilter::try_from_env("FUZZ_LOG").unwrap_or_else(|_| EnvFilter::new("fuzz=info,warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).without_time().init();
+    match run(options) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Ok(Answer::Lacking) => ExitCode::from(3),
+        Err(error) => {
+            say(&format!("error: {}", fuzz::chain(&error)));
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+/// Progress and errors go to standard error; when that is gone there is nobody to tell.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "fuzz: {text}");
+}
+
+/// A request to stop that Ctrl-C and SIGTERM make. A second signal ends the process at once.
+fn stop_on_signals() -> Stop {
+    let stop = Stop::new();
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    // Threads inherit the mask: it must be set before any is started.
+    if signals.thread_block().is_ok() {
+        let request = stop.clone();
+        thread::spawn(move || {
+            if signals.wait().is_ok() {
+                say("stopping; once more to end at once");
+                request.request();
+                let _ = signals.thread_unblock();
+                loop {
+                    thread::park();
+                }
+            }
+        });
+    }
+    stop
+}
+
+fn run(options: Options) -> Result<Answer, CommandError> {
+    let stop = stop_on_signals();
+    let out: &mut dyn Write = &mut io::stdout();
+    match options.command {
+        None => {
+            let CampaignArgs { target, time, out: folder, seed, json, guest } = options.campaign;
+            let target = target.ok_or_else(|| CommandError::Input("--target is missing".to_owned()))?;
+            let accel = guest.accel.into();
+            let options = FuzzOptions { target, time, out: folder, kernel: guest.kernel, accel, seed, json };
+            commands::fuzz(&options, &stop, out, &mut say)
+        }
+        Some(Subcommands::Replay { file, runs, json, guest }) => {
+            let options = ReplayOptions { file, runs, kernel: guest.kernel, accel: guest.accel.into(), json };
+            commands::replay(&options, &stop, out, &mut say)
+        }
+        Some(Subcommands::Targets { json }) => commands::targets(json, out),
+        Some(Subcommands::Kernel(KernelCommand::Build { name })) => commands::kernel_build(&name, out, &mut say),
+        Some(Subcommands::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
+        Some(Subcommands::Doctor) => commands::doctor(&stop, out),
+    }
+}

@@ -1,0 +1,198 @@
+//! What the campaign knows about injection sites: the supply of faults to try.
+
+use std::collections::BTreeMap;
+
+use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH};
+use guest_protocol::{Hit, SiteDescription};
+use libafl_bolts::impl_serdeany;
+use serde::{Deserialize, Serialize};
+
+/// A site and what was tried on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// The injectable function.
+    pub function: String,
+    /// The callers, innermost first.
+    pub call_path: Vec<String>,
+    /// Whether there were more callers than are read.
+    pub truncated: bool,
+    /// Most calls in one execution.
+    pub most_calls: u32,
+    /// Executions that reached it.
+    pub executions: u64,
+    /// Faults that fired here.
+    pub failed: u64,
+    /// Whether the first-failure stage has had its turn on it.
+    pub attempted: bool,
+}
+
+impl Site {
+    /// The fault that fails the `occurrence`-th call at this very site.
+    #[must_use]
+    pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {
+        let mut call_path = self.call_path.clone();
+        call_path.truncate(MAX_CALL_PATH);
+        Fault { function: self.function.clone(), call_path: CallPath(call_path), occurrence, error }
+    }
+}
+
+/// The injection sites discovered so far.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// By the number that the agent gives them.
+    sites: BTreeMap<u64, Site>,
+    /// Sites of earlier starts that no guest has numbered yet, by [`key`].
+    remembered: BTreeMap<String, Site>,
+}
+
+impl_serdeany!(Catalogue);
+
+fn key(function: &str, call_path: &[String]) -> String {
+    format!("{function} {}", call_path.join(" "))
+}
+
+impl Catalogue {
+    /// A catalogue that knows `sites` from earlier starts.
+    #[must_use]
+    pub fn remembering(sites: Vec<Site>) -> Self {
+        let remembered = sites.into_iter().map(|site| (key(&site.function, &site.call_path), site)).collect();
+        Self { sites: BTreeMap::new(), remembered }
+    }
+
+    /// Takes in an execution's descriptions and hits. Returns whether a site is new.
+    pub fn learn(&mut self, descriptions: &[SiteDescription], hits: &[Hit]) -> bool {
+        let before = self.len();
+        for SiteDescription { site, function, call_path, truncated } in descriptions {
+            if !self.sites.contains_key(site) {
+                let (function, call_path, truncated) = (function.clone(), call_path.clone(), *truncated);
+                let known = self.remembered.remove(&key(&function, &call_path));
+                let new = || Site {
+                    function,
+                    call_path,
+                    truncated,
+                    most_calls: 0,
+                    executions: 0,
+                    failed: 0,
+                    attempted: false,
+                };
+                self.sites.insert(*site, known.unwrap_or_else(new));
+            }
+        }
+        for hit in hits {
+            if let Some(site) = self.sites.get_mut(&hit.site) {
+                site.most_calls = site.most_calls.max(hit.count);
+                site.executions += 1;
+            }
+        }
+        self.len() > before
+    }
+
+    /// Takes in that a fault fired for these callers of `function`.
+    pub fn fired(&mut self, function: &str, call_path: &[String]) {
+        let at = self.sites.values_mut().find(|site| site.function == function && site.call_path == call_path);
+        if let Some(site) = at {
+            site.failed += 1;
+        }
+    }
+
+    /// The site with this number.
+    #[must_use]
+    pub fn get(&self, site: u64) -> Option<&Site> {
+        self.sites.get(&site)
+    }
+
+    /// How many sites are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sites.len() + self.remembered.len()
+    }
+
+    /// Whether no site is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many sites were failed at least once.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.all().filter(|site| site.failed > 0).count()
+    }
+
+    /// Marks a site as attempted by the first-failure stage.
+    pub fn attempt(&mut self, site: u64) {
+        if let Some(site) = self.sites.get_mut(&site) {
+            site.attempted = true;
+        }
+    }
+
+    /// Whether the first-failure stage has had its turn on the site, or a fault fired there anyway.
+    #[must_use]
+    pub fn attempted(&self, site: u64) -> bool {
+        self.sites.get(&site).is_some_and(|site| site.attempted || site.failed > 0)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Site> {
+        self.sites.values().chain(self.remembered.values())
+    }
+
+    /// The sites for `sites.json`, sorted by name.
+    #[must_use]
+    pub fn to_file(&self) -> Vec<Site> {
+        let mut sites: Vec<Site> = self.all().cloned().collect();
+        sites.sort_by(|a, b| (&a.function, &a.call_path).cmp(&(&b.function, &b.call_path)));
+        sites
+    }
+}
+
+/// The sites that one corpus entry reached, in the order of their first call.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Reached(pub(super) Vec<Hit>);
+
+impl_serdeany!(Reached);
+
+impl Reached {
+    /// The hits of an execution, sorted.
+    #[must_use]
+    pub(super) fn new(hits: &[Hit]) -> Self {
+        let mut hits = hits.to_vec();
+        hits.sort_by_key(|hit| hit.first_sequence);
+        Self(hits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(site: u64, function: &str) -> SiteDescription {
+        SiteDescription { site, function: function.to_owned(), call_path: vec!["caller".to_owned()], truncated: false }
+    }
+
+    #[test]
+    fn a_site_is_new_once() {
+        let mut catalogue = Catalogue::default();
+        let hits = [Hit { site: 1, count: 3, first_sequence: 1 }, Hit { site: 9, count: 1, first_sequence: 2 }];
+        assert!(catalogue.learn(&[description(1, "f")], &hits));
+        assert!(!catalogue.learn(&[description(1, "f")], &hits));
+        let site = catalogue.get(1).unwrap();
+        assert_eq!((site.most_calls, site.executions, site.failed), (3, 2, 0));
+        catalogue.fired("f", &["caller".to_owned()]);
+        catalogue.fired("f", &["another".to_owned()]);
+        assert_eq!((catalogue.failed(), catalogue.len()), (1, 1));
+        assert!(catalogue.attempted(1));
+    }
+
+    #[test]
+    fn a_site_of_an_earlier_start_is_not_new() {
+        let mut catalogue = Catalogue::default();
+        catalogue.learn(&[description(1, "f"), description(2, "g")], &[]);
+        catalogue.attempt(1);
+        let mut later = Catalogue::remembering(catalogue.to_file());
+        assert_eq!(later.len(), 2);
+        assert!(!later.learn(&[description(7, "f")], &[]));
+        assert!(later.attempted(7));
+        assert_eq!(later.to_file(), catalogue.to_file());
+        assert!(later.learn(&[description(8, "h")], &[]));
+    }
+}

@@ -1,0 +1,43 @@
+//! The fault plan as LibAFL's input.
+
+use std::{fs, path::Path};
+
+use fault_plan::FaultPlan;
+use libafl::{Error, corpus::CorpusId, inputs::Input};
+use libafl_bolts::HasLen;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::cache::write_file;
+
+/// A fault plan. On disk it is the plan's JSON, named by its content.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlanInput(pub FaultPlan);
+
+impl Input for PlanInput {
+    fn to_file<P: AsRef<Path>>(&self, path: P) -> Result<(), Error> {
+        let path = path.as_ref();
+        write_file(path, self.0.to_json().as_bytes())
+            .map_err(|error| Error::unknown(format!("cannot write {}: {error}", path.display())))
+    }
+
+    fn from_file<P: AsRef<Path>>(path: P) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let refuse = |reason: String| Error::serialize(format!("{}: {reason}", path.display()));
+        let text = fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+        FaultPlan::from_json(&text).map(Self).map_err(|error| refuse(crate::chain(&error)))
+    }
+
+    fn generate_name(&self, _id: Option<CorpusId>) -> String {
+        let digest = Sha256::digest(self.0.to_json());
+        let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{hex}.json")
+    }
+}
+
+impl HasLen for PlanInput {
+    /// Faults, and one for the workload: the fault-free plan has length 1.
+    fn len(&self) -> usize {
+        self.0.faults.len() + 1
+    }
+}

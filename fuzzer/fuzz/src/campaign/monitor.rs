@@ -1,0 +1,139 @@
+//! One line for the user and one for `stats.jsonl`, every few seconds.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use libafl::{
+    Error,
+    monitors::{
+        Monitor,
+        stats::{ClientStatsManager, UserStats, UserStatsValue},
+    },
+};
+use libafl_bolts::ClientId;
+use serde::Serialize;
+
+/// The name of LibAFL's event that asks for a line.
+const HEARTBEAT: &str = "Client Heartbeat";
+
+/// How often a line is written.
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
+
+/// A line of `stats.jsonl`. Counts are totals over all starts of the campaign, except where it says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StatsLine {
+    /// Seconds of fuzzing in this start.
+    pub seconds: f64,
+    /// Executions.
+    pub executions: u64,
+    /// Executions per second in this start.
+    pub executions_per_second: f64,
+    /// Corpus entries.
+    pub corpus: u64,
+    /// Places in the kernel that ran.
+    pub coverage: u64,
+    /// Injection sites discovered.
+    pub sites: u64,
+    /// Those at which a fault fired.
+    pub sites_failed: u64,
+    /// Crashes with different titles.
+    pub crashes: u64,
+    /// Executions of this start whose plan has a fault.
+    pub with_faults: u64,
+    /// Those of them in which a fault fired.
+    pub fired: u64,
+    /// Guests started in this start.
+    pub guests: u64,
+    /// Executions lost to trouble of guest or host in this start.
+    pub harness_errors: u64,
+    /// Guests of this start replaced because something was left in use.
+    pub leftovers: u64,
+}
+
+/// Writes the lines; LibAFL's heartbeat event says when.
+pub(super) struct CampaignMonitor {
+    file: File,
+    progress: Box<dyn Write>,
+    start: Instant,
+    start_executions: u64,
+}
+
+impl std::fmt::Debug for CampaignMonitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CampaignMonitor").field("start", &self.start).finish_non_exhaustive()
+    }
+}
+
+impl CampaignMonitor {
+    /// A monitor that appends to `stats` and shows its lines on `progress`. `executions` were made by earlier starts.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub(super) fn new(stats: &Path, progress: Box<dyn Write>, executions: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(stats)?;
+        Ok(Self { file, progress, start: Instant::now(), start_executions: executions })
+    }
+
+    fn write(&mut self, line: &StatsLine) -> io::Result<()> {
+        let mut text = serde_json::to_string(line).map_err(io::Error::other)?;
+        text.push('\n');
+        self.file.write_all(text.as_bytes())?;
+        writeln!(
+            self.progress,
+            "{:>6.0} s  {} executions  {:.1}/s  corpus {}  coverage {}  sites {} ({} failed)  crashes {}",
+            line.seconds,
+            line.executions,
+            line.executions_per_second,
+            line.corpus,
+            line.coverage,
+            line.sites,
+            line.sites_failed,
+            line.crashes
+        )
+    }
+}
+
+impl Monitor for CampaignMonitor {
+    fn display(&mut self, stats: &mut ClientStatsManager, event: &str, sender: ClientId) -> Result<(), Error> {
+        if event != HEARTBEAT {
+            return Ok(());
+        }
+        let (executions, corpus) = {
+            let all = stats.global_stats();
+            (all.total_execs, all.corpus_size)
+        };
+        let client = stats.client_stats_for(sender)?;
+        let number = |name: &str| client.get_user_stats(name).map_or(0, value_of);
+        let seconds = self.start.elapsed().as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
+        let executions_per_second = (executions - self.start_executions.min(executions)) as f64 / seconds.max(0.001);
+        let line = StatsLine {
+            seconds,
+            executions,
+            executions_per_second,
+            corpus,
+            coverage: number("covered"),
+            sites: number("sites"),
+            sites_failed: number("sites_failed"),
+            crashes: number("crashes"),
+            with_faults: number("with_faults"),
+            fired: number("fired"),
+            guests: number("guests"),
+            harness_errors: number("harness_errors"),
+            leftovers: number("leftovers"),
+        };
+        self.write(&line).map_err(|error| Error::unknown(format!("cannot write statistics: {error}")))
+    }
+}
+
+fn value_of(stats: &UserStats) -> u64 {
+    match stats.value() {
+        UserStatsValue::Number(number) | UserStatsValue::Ratio(number, _) => *number,
+        UserStatsValue::String(_) | UserStatsValue::Float(_) | UserStatsValue::Percent(_) => 0,
+    }
+}

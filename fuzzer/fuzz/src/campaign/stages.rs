@@ -1,0 +1,162 @@
+//! The campaign's own stages, beside LibAFL's mutational one.
+
+use std::sync::Arc;
+
+use libafl::{
+    Error, HasMetadata,
+    corpus::HasCurrentCorpusId,
+    fuzzer::Evaluator,
+    stages::{Restartable, Stage},
+    state::{HasCorpus, HasCurrentTestcase, HasRand},
+};
+use libafl_bolts::rands::StdRand;
+use rand::seq::SliceRandom;
+
+use super::{
+    catalogue::{Catalogue, Reached},
+    executor::PlanExecutor,
+    feedback::{NewCrashFeedback, Untried},
+    folder::CampaignFolder,
+    input::PlanInput,
+    mutators::MOST_FAULTS,
+};
+use crate::{
+    execution::{ExecuteError, Runner},
+    target::Target,
+};
+
+/// First failures made for one corpus entry at a time.
+const FIRST_FAILURES: usize = 16;
+
+/// Fresh guests in which a new reproducer is tried.
+pub(super) const TRIES: u32 = 3;
+
+/// Fails each discovered site once, at its first call, before chance has its turn: the deterministic part of the
+/// search. A corpus entry is the plan under which the site was reached.
+#[derive(Debug)]
+pub(super) struct FirstFailureStage {
+    target: Arc<Target>,
+}
+
+impl FirstFailureStage {
+    /// A stage for `target`.
+    #[must_use]
+    pub(super) fn new(target: Arc<Target>) -> Self {
+        Self { target }
+    }
+
+    fn next_plans<S>(&self, state: &mut S) -> Result<Vec<PlanInput>, Error>
+    where
+        S: HasCorpus<PlanInput> + HasCurrentTestcase<PlanInput> + HasMetadata + HasRand<Rand = StdRand>,
+    {
+        let reached = state.current_testcase()?.metadata_map().get::<Reached>().cloned().unwrap_or_default();
+        let parent = state.current_input_cloned()?;
+        if parent.0.faults.len() >= MOST_FAULTS {
+            return Ok(Vec::new());
+        }
+        let mut generator = state.rand_mut().clone();
+        let catalogue = state.metadata_or_insert_with(Catalogue::default);
+        let mut sites: Vec<u64> =
+            reached.0.iter().map(|hit| hit.site).filter(|site| !catalogue.attempted(*site)).collect();
+        sites.shuffle(&mut generator);
+        sites.truncate(FIRST_FAILURES);
+        let mut plans = Vec::new();
+        for number in sites {
+            catalogue.attempt(number);
+            let Some(site) = catalogue.get(number) else { continue };
+            let Some(error) = self.target.errors(&site.function).first() else { continue };
+            let mut plan = parent.0.clone();
+            plan.faults.push(site.fault(1, *error));
+            plans.push(PlanInput(plan));
+        }
+        *state.rand_mut() = generator;
+        Ok(plans)
+    }
+}
+
+impl<E, EM, S, Z> Stage<E, EM, S, Z> for FirstFailureStage
+where
+    S: HasCorpus<PlanInput> + HasCurrentTestcase<PlanInput> + HasMetadata + HasRand<Rand = StdRand>,
+    Z: Evaluator<E, EM, PlanInput, S>,
+{
+    fn perform(&mut self, fuzzer: &mut Z, executor: &mut E, state: &mut S, manager: &mut EM) -> Result<(), Error> {
+        for plan in self.next_plans(state)? {
+            fuzzer.evaluate_filtered(state, executor, manager, &plan)?;
+        }
+        Ok(())
+    }
+}
+
+impl<S: HasCurrentCorpusId> Restartable<S> for FirstFailureStage {
+    fn should_restart(&mut self, _: &mut S) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn clear_progress(&mut self, _: &mut S) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Tries the reproducers of new crashes in fresh guests and notes how often each made its crash again.
+#[derive(Clone, Debug)]
+pub(super) struct TriageStage {
+    folder: Arc<CampaignFolder>,
+    crashes: NewCrashFeedback,
+}
+
+impl TriageStage {
+    /// A stage that notes its results in `folder`.
+    #[must_use]
+    pub(super) fn new(folder: Arc<CampaignFolder>) -> Self {
+        Self { crashes: NewCrashFeedback::new(Arc::clone(&folder)), folder }
+    }
+
+    /// Tries every reproducer that was not tried yet.
+    ///
+    /// # Errors
+    ///
+    /// Guests fail, the folder cannot be written, or the user wants to stop.
+    pub(super) fn triage<R: Runner, S: HasMetadata>(&self, runner: &mut R, state: &mut S) -> Result<(), Error> {
+        for (plan, execution) in runner.take_late() {
+            self.crashes.note(state, &PlanInput(plan), &execution)?;
+        }
+        while let Some((title, plan)) = state.metadata_or_insert_with(Untried::default).0.pop() {
+            let mut reproduced = 0;
+            for _ in 0..TRIES {
+                match runner.run_fresh(&plan.0) {
+                    Ok(execution) => {
+                        reproduced += u32::from(execution.outcome.report().is_some_and(|report| report.title == title));
+                    }
+                    Err(ExecuteError::Stopped) => {
+                        state.metadata_or_insert_with(Untried::default).0.push((title, plan));
+                        return Err(Error::shutting_down());
+                    }
+                    Err(error) => return Err(Error::unknown(crate::chain(&error))),
+                }
+            }
+            tracing::info!(title, "reproduced {reproduced} of {TRIES} times in fresh guests");
+            self.folder.note_tries(&title, TRIES, reproduced).map_err(|error| Error::unknown(crate::chain(&error)))?;
+        }
+        Ok(())
+    }
+}
+
+impl<EM, R, S, Z> Stage<PlanExecutor<R>, EM, S, Z> for TriageStage
+where
+    R: Runner,
+    S: HasMetadata,
+{
+    fn perform(&mut self, _: &mut Z, executor: &mut PlanExecutor<R>, state: &mut S, _: &mut EM) -> Result<(), Error> {
+        self.triage(executor.runner(), state)
+    }
+}
+
+impl<S> Restartable<S> for TriageStage {
+    fn should_restart(&mut self, _: &mut S) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn clear_progress(&mut self, _: &mut S) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! `fuzz doctor`: what is missing on this machine, why it matters and how to get it.
+
+use std::{io::Write, path::Path, process::Command};
+
+use super::{Answer, CommandError};
+use crate::{
+    cache, chain,
+    guest::{AccelChoice, GuestConfig, Stop, Template},
+    kernel,
+    prepare::bare_guest,
+    project::Project,
+    target::Target,
+};
+
+/// Checks and writes one line for each finding. The answer is no when a target cannot run.
+///
+/// # Errors
+///
+/// The project is not found, or results cannot be written.
+pub fn doctor(stop: &Stop, out: &mut dyn Write) -> Result<Answer, CommandError> {
+    let mut report = Doctor { out, well: true };
+    let project = Project::find()?;
+    report.tool("qemu-system-x86_64", "--version", "runs the guests", "apt-get install qemu-system-x86")?;
+    report.tool("mkfs.btrfs", "-V", "makes the images of the btrfs targets", "apt-get install btrfs-progs")?;
+    report.check("agent", project.agent().map(|path| path.display().to_string()))?;
+    let cache = cache::directory();
+    let found = cache.as_ref().map(|path| path.display().to_string()).map_err(chain_of);
+    report.check("cache", found)?;
+    for name in Target::names(&project.corpus()) {
+        let target = Target::find(&project.corpus(), &name);
+        report.check(&format!("target {name}"), target.map(|target| target.description).map_err(chain_of))?;
+    }
+    let Ok(cache) = cache else { return Ok(report.answer()) };
+    for listed in kernel::list(&kernel::Catalogue::load(project.root())?, &cache)? {
+        let name = &listed.kernel.name;
+        match listed.built {
+            None => report.line("--", &format!("kernel {name}"), "not built; the first run builds it")?,
+            Some(built) => {
+                report.line("ok", &format!("kernel {name}"), &built.vmlinux.display().to_string())?;
+                report.guest(&project, &built.vmlinux, &cache, stop)?;
+            }
+        }
+    }
+    Ok(report.answer())
+}
+
+fn chain_of(error: impl std::error::Error) -> String {
+    chain(&error)
+}
+
+struct Doctor<'a> {
+    out: &'a mut dyn Write,
+    well: bool,
+}
+
+impl Doctor<'_> {
+    fn answer(&self) -> Answer {
+        if self.well { Answer::Yes } else { Answer::Lacking }
+    }
+
+    fn line(&mut self, state: &str, what: &str, text: &str) -> Result<(), CommandError> {
+        writeln!(self.out, "{state:<4} {what:<28} {text}")?;
+        Ok(())
+    }
+
+    fn check<E: std::fmt::Display>(&mut self, what: &str, found: Result<String, E>) -> Result<(), CommandError> {
+        match found {
+            Ok(text) => self.line("ok", what, &text),
+            Err(error) => {
+                self.well = false;
+                self.line("BAD", what, &error.to_string())
+            }
+        }
+    }
+
+    fn tool(&mut self, name: &str, flag: &str, purpose: &str, remedy: &str) -> Result<(), CommandError> {
+        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+        let output = Command::new(name).arg(flag).env("PATH", path).output();
+        let found = output
+            .map(|output| {
+                let text = [output.stdout, output.stderr].concat();
+                String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+            })
+            .map_err(|error| format!("{error}; it {purpose}: {remedy}"));
+        self.check(name, found)
+    }
+
+    /// Boots a guest and shows what its kernel has and lacks.
+    fn guest(&mut self, project: &Project, vmlinux: &Path, cache: &Path, stop: &Stop) -> Result<(), CommandError> {
+        let config = match bare_guest(project, vmlinux) {
+            Ok(config) => config,
+            Err(error) => return self.check("guest", Err(chain(&error))),
+        };
+        let accel = match AccelChoice::Auto.choose(&config.qemu, vmlinux, cache, stop) {
+            Ok(chosen) => chosen,
+            Err(error) => return self.check("acceleration", Err(chain(&error))),
+        };
+        self.line("ok", "acceleration", &accel.reason)?;
+        let config = GuestConfig { accel: accel.accel, ..config };
+        let setup = guest_protocol::Setup { functions: Vec::new(), steps: Vec::new(), disk: false };
+        let template = match Template::prepare(config, &setup, stop) {
+            Ok(template) => template,
+            Err(error) => return self.check("guest", Err(chain(&error))),
+        };
+        let boot = format!("ready after {:.1} s", template.boot_time.as_secs_f64());
+        self.line("ok", "guest", &boot)?;
+        for feature in &template.hello.features {
+            let state = if feature.missing.is_empty() { "ok" } else { "--" };
+            self.line(state, &format!("  {}", feature.name), &feature.missing)?;
+        }
+        let injectable = format!("{} functions may fail", template.hello.injectable.len());
+        self.line("ok", "  injectable", &injectable)
+    }
+}

@@ -1,0 +1,40 @@
+//! `fuzz kernel build` and `fuzz kernel list`.
+
+use std::io::Write;
+
+use super::{Answer, CommandError};
+use crate::{cache, kernel, prepare::built_kernel, project::Project};
+
+/// Builds the kernel called `name` unless the cache has it, and says where it is.
+///
+/// # Errors
+///
+/// It is unknown or cannot be built.
+pub fn kernel_build(name: &str, out: &mut dyn Write, say: &mut dyn FnMut(&str)) -> Result<Answer, CommandError> {
+    let built = built_kernel(&Project::find()?, name, &cache::directory()?, say)?;
+    writeln!(out, "{}", built.vmlinux.display())?;
+    Ok(Answer::Yes)
+}
+
+/// Lists the kernels and whether they are built.
+///
+/// # Errors
+///
+/// `kernels.toml` is refused, or the cache is damaged.
+pub fn kernel_list(json: bool, out: &mut dyn Write) -> Result<Answer, CommandError> {
+    let catalogue = kernel::Catalogue::load(Project::find()?.root())?;
+    for listed in kernel::list(&catalogue, &cache::directory()?)? {
+        let name = &listed.kernel.name;
+        match (listed.built, json) {
+            (Some(built), false) => {
+                writeln!(out, "{name:<18} built, {}: {}", built.meta.release, built.vmlinux.display())?;
+            }
+            (None, false) => writeln!(out, "{name:<18} not built: fuzz kernel build {name}")?,
+            (built, true) => {
+                let meta = built.map(|built| built.meta);
+                writeln!(out, "{}", serde_json::json!({ "name": name, "dir": listed.dir, "built": meta }))?;
+            }
+        }
+    }
+    Ok(Answer::Yes)
+}

@@ -1,0 +1,93 @@
+//! What the command line can ask for. Results go to `out`, progress to standard error through `say`.
+
+mod doctor;
+mod fuzz;
+mod kernels;
+mod replay;
+mod targets;
+
+use std::io;
+
+use thiserror::Error;
+
+pub use self::{
+    doctor::doctor,
+    fuzz::{FuzzOptions, fuzz},
+    kernels::{kernel_build, kernel_list},
+    replay::{ReplayOptions, replay},
+    targets::targets,
+};
+use crate::{
+    cache::CacheError,
+    campaign::{CampaignError, FolderError},
+    execution::ExecuteError,
+    kernel::KernelError,
+    prepare::PrepareError,
+    project::ProjectError,
+    target::TargetError,
+};
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The input is wrong: exit status 2.
+    #[error("{0}")]
+    Input(String),
+    /// The target is wrong.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Something cannot be prepared.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The project's files.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The campaign's folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The campaign.
+    #[error(transparent)]
+    Campaign(#[from] CampaignError),
+    /// An execution.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// Results cannot be written.
+    #[error("cannot write the result")]
+    Write(#[from] io::Error),
+}
+
+impl CommandError {
+    /// The exit status: 2 for wrong input, 3 for the environment.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Input(_)
+            | Self::Target(_)
+            | Self::Prepare(PrepareError::Target(_))
+            | Self::Execute(ExecuteError::Refused(_))
+            | Self::Kernel(KernelError::Unknown { .. } | KernelError::Invalid { .. } | KernelError::Entry { .. })
+            | Self::Prepare(PrepareError::Kernel(
+                KernelError::Unknown { .. } | KernelError::Invalid { .. } | KernelError::Entry { .. },
+            ))
+            | Self::Folder(FolderError::Other { .. } | FolderError::Busy { .. }) => 2,
+            _ => 3,
+        }
+    }
+}
+
+/// What a command that succeeded found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done, or it is so: exit status 0.
+    Yes,
+    /// The thing asked about is not so: exit status 1.
+    No,
+    /// This machine lacks something: exit status 3.
+    Lacking,
+}

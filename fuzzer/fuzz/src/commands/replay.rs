@@ -1,0 +1,156 @@
+//! `fuzz replay FILE`: runs a plan or reproducer in fresh guests and says what happened.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use fault_plan::{FaultPlan, Reproducer};
+use guest_protocol::{Step, StepResult};
+
+use super::{Answer, CommandError};
+use crate::{
+    chain,
+    execution::{Execution, Runner},
+    guest::{AccelChoice, Stop},
+    prepare::{Wanted, prepare},
+};
+
+/// What the user asked for.
+#[derive(Debug)]
+pub struct ReplayOptions {
+    /// A plan or a reproducer.
+    pub file: PathBuf,
+    /// In how many fresh guests.
+    pub runs: u32,
+    /// A kernel other than the target's.
+    pub kernel: Option<String>,
+    /// How guests run.
+    pub accel: AccelChoice,
+    /// Whether the result is JSON, one line a run.
+    pub json: bool,
+}
+
+struct Asked {
+    plan: FaultPlan,
+    title: Option<String>,
+}
+
+fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
+    let path = options.file.display();
+    let text = fs::read_to_string(&options.file)
+        .map_err(|error| CommandError::Input(format!("cannot read {path}: {error}")))?;
+    let refuse = |error: fault_plan::PlanError| CommandError::Input(format!("{path}: {}", chain(&error)));
+    if Reproducer::is_one(&text) {
+        let reproducer = Reproducer::from_json(&text).map_err(refuse)?;
+        Ok(Asked { plan: reproducer.plan, title: Some(reproducer.title) })
+    } else {
+        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, title: None })
+    }
+}
+
+/// Replays. The answer is no when a reproducer's title did not come again in every run; a plan without a title has
+/// nothing to come again.
+///
+/// # Errors
+///
+/// The file is refused, or the environment; see [`CommandError`].
+pub fn replay(
+    options: &ReplayOptions,
+    stop: &Stop,
+    out: &mut dyn Write,
+    say: &mut dyn FnMut(&str),
+) -> Result<Answer, CommandError> {
+    let asked = read(options)?;
+    let wanted = Wanted { target: &asked.plan.target, kernel: options.kernel.as_deref(), accel: options.accel };
+    let mut prepared = prepare(&wanted, stop, say)?;
+    asked
+        .plan
+        .check_against(&prepared.pool.template().ready.functions)
+        .map_err(|error| CommandError::Input(format!("{}: {}", options.file.display(), chain(&error))))?;
+    let mut again = 0;
+    for run in 1..=options.runs {
+        let execution = prepared.pool.run_fresh(&asked.plan)?;
+        let title = execution.outcome.report().map(|report| report.title.as_str());
+        let same = asked.title.as_deref().is_some_and(|wanted| title == Some(wanted));
+        again += u32::from(same);
+        if options.json {
+            write_json(run, &execution, &prepared.target.steps, out)?;
+        } else {
+            write_run(run, options.runs, &asked.plan, &execution, &prepared.target.steps, out)?;
+        }
+    }
+    let Some(title) = &asked.title else { return Ok(Answer::Yes) };
+    if !options.json {
+        writeln!(out, "\"{title}\" came again in {again} of {} runs", options.runs)?;
+    }
+    Ok(if again == options.runs { Answer::Yes } else { Answer::No })
+}
+
+fn result_text(result: StepResult) -> String {
+    match result {
+        StepResult::Done(0) => "ok".to_owned(),
+        StepResult::Done(value) => format!("ok, {value}"),
+        StepResult::Failed(number) => {
+            let name = fault_plan::Errno::from_number(i64::from(number)).map(fault_plan::Errno::name);
+            format!("failed with {} ({number})", name.unwrap_or("an unknown error"))
+        }
+        StepResult::Skipped => "skipped: the disk is not mounted".to_owned(),
+    }
+}
+
+fn write_run(
+    run: u32,
+    runs: u32,
+    plan: &FaultPlan,
+    execution: &Execution,
+    steps: &[Step],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "run {run} of {runs}: {} ms", execution.wall.as_millis())?;
+    if execution.steps.is_empty() {
+        writeln!(out, "  steps: unknown, the guest did not survive them")?;
+    }
+    for (step, result) in steps.iter().zip(&execution.steps) {
+        writeln!(out, "  {:<20} {}", step.kind(), result_text(*result))?;
+    }
+    if execution.fired.is_empty() && !plan.faults.is_empty() {
+        writeln!(out, "  no fault fired")?;
+    }
+    for fired in &execution.fired {
+        let fault = plan.faults.get(fired.fault);
+        let (function, error) =
+            fault.map_or(("?", String::new()), |fault| (fault.function.as_str(), fault.error.to_string()));
+        writeln!(out, "  fault {} fired: {function} returned {error}, call {}", fired.fault + 1, fired.sequence)?;
+        for caller in &fired.call_path {
+            writeln!(out, "      {caller}")?;
+        }
+    }
+    match execution.outcome.report() {
+        Some(report) => writeln!(out, "  {}: {}", report.kind, report.title),
+        None => writeln!(out, "  completed, the kernel had nothing to report"),
+    }
+}
+
+fn write_json(run: u32, execution: &Execution, steps: &[Step], out: &mut dyn Write) -> io::Result<()> {
+    let steps: Vec<_> = steps
+        .iter()
+        .zip(&execution.steps)
+        .map(|(step, result)| serde_json::json!({ "step": step.kind(), "result": result }))
+        .collect();
+    let fired: Vec<_> = execution
+        .fired
+        .iter()
+        .map(|fired| {
+            serde_json::json!({
+                "fault": fired.fault + 1, "sequence": fired.sequence, "call_path": fired.call_path,
+            })
+        })
+        .collect();
+    let line = serde_json::json!({
+        "run": run, "title": execution.outcome.report().map(|report| &report.title), "steps": steps, "fired": fired,
+        "milliseconds": execution.wall.as_millis(), "covered": execution.coverage.len(), "hits": execution.hits.len(),
+    });
+    writeln!(out, "{line}")
+}

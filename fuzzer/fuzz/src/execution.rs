@@ -1,0 +1,123 @@
+//! One run of a workload under one fault plan, and the seam between the search and whatever runs it.
+
+use std::time::Duration;
+
+use fault_plan::FaultPlan;
+use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
+use thiserror::Error;
+
+use crate::{guest::GuestError, report::KernelReport};
+
+/// A fault that fired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fired {
+    /// Index in the plan, from 0.
+    pub fault: usize,
+    /// Position of the call among all calls of the execution, from 1.
+    pub sequence: u32,
+    /// The callers, innermost first.
+    pub call_path: Vec<String>,
+}
+
+/// How an execution ended. A harness error is no ending: it is an [`ExecuteError`].
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// All steps returned and the kernel had nothing to report.
+    Completed,
+    /// The kernel reported a bug.
+    Crashed(KernelReport),
+    /// The deadline passed, or the kernel's own detectors found a hang.
+    Hung(KernelReport),
+}
+
+impl Outcome {
+    /// The report of a crash or hang.
+    #[must_use]
+    pub fn report(&self) -> Option<&KernelReport> {
+        match self {
+            Self::Completed => None,
+            Self::Crashed(report) | Self::Hung(report) => Some(report),
+        }
+    }
+}
+
+/// What one execution did.
+#[derive(Clone, Debug)]
+pub struct Execution {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// One result for each step; empty when the guest died.
+    pub steps: Vec<StepResult>,
+    /// The sites reached; empty when the guest died.
+    pub hits: Vec<Hit>,
+    /// What stands behind site numbers not described before.
+    pub new_sites: Vec<SiteDescription>,
+    /// The faults that fired, also when the guest died.
+    pub fired: Vec<Fired>,
+    /// Addresses of the basic blocks that ran, each once; empty when the guest died.
+    pub coverage: Vec<u64>,
+    /// Calls left alone because the kernel promises that they do not fail.
+    pub guarded: u32,
+    /// Kernel log or console text of the execution.
+    pub console: String,
+    /// Time on the host from request to reply.
+    pub wall: Duration,
+    /// Where the time went in the guest.
+    pub timings: Timings,
+}
+
+/// Why there is no execution to speak of. Never a finding.
+#[derive(Debug, Error)]
+pub enum ExecuteError {
+    /// The plan cannot be run on this kernel.
+    #[error("the plan is refused: {0}")]
+    Refused(String),
+    /// Guests failed again and again.
+    #[error("{attempts} guests in a row failed")]
+    Guest {
+        /// How many.
+        attempts: u32,
+        /// The last one's trouble.
+        #[source]
+        source: GuestError,
+    },
+    /// The user wants to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// What runs plans: guests, or a fake in unit tests.
+pub trait Runner {
+    /// Runs `plan` in whatever guest is at hand.
+    ///
+    /// # Errors
+    ///
+    /// See [`ExecuteError`].
+    fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError>;
+
+    /// Runs `plan` as the first execution of a fresh guest.
+    ///
+    /// # Errors
+    ///
+    /// See [`ExecuteError`].
+    fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError>;
+
+    /// Executions that turned out to have ended in a kernel report only after they had completed, with their plans.
+    fn take_late(&mut self) -> Vec<(FaultPlan, Execution)> {
+        Vec::new()
+    }
+
+    /// What happened to guests so far.
+    fn counters(&self) -> RunnerCounters;
+}
+
+/// What happened to guests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunnerCounters {
+    /// Guests started.
+    pub guests: u64,
+    /// Executions lost to trouble of guest or host, and tried again.
+    pub harness_errors: u64,
+    /// Guests replaced because something was left in use after the clean-up.
+    pub leftovers: u64,
+}

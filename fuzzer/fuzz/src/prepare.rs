@@ -1,0 +1,160 @@
+//! From names to a guest that is ready: kernel, image, agent, template, symbols.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use kcov_parser::{CallSites, ElfError, Symbols};
+use thiserror::Error;
+
+use crate::{
+    cache::{self, CacheError},
+    guest::{Accel, AccelChoice, Chosen, GuestConfig, GuestError, Stop, Template},
+    image::{ImageError, image},
+    initramfs::initramfs,
+    kernel::{self, Built, KernelError, Progress},
+    pool::GuestPool,
+    project::{Project, ProjectError},
+    target::{Target, TargetError},
+};
+
+/// Memory of a guest.
+const MEMORY_MIB: u32 = 512;
+
+/// How long an execution may take. The kernel's own detectors speak after 10 to 20 s and should have the first word.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Why no guest can be prepared.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    /// The project's files.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The disk image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The guest.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The kernel image's contents.
+    #[error("{path}: not a kernel that can be fuzzed")]
+    Elf {
+        /// The kernel image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ElfError,
+    },
+    /// A file.
+    #[error("cannot use {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What to prepare.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// Name or folder of the target.
+    pub target: &'a str,
+    /// A kernel other than the target's.
+    pub kernel: Option<&'a str>,
+    /// How guests run.
+    pub accel: AccelChoice,
+}
+
+/// A target with all that is needed to run it.
+pub struct Prepared {
+    /// The target.
+    pub target: Arc<Target>,
+    /// The kernel.
+    pub kernel: Built,
+    /// Where the kernel can report coverage.
+    pub call_sites: Arc<CallSites>,
+    /// Guests.
+    pub pool: GuestPool,
+}
+
+/// Prepares what is `wanted`: builds the kernel and the image unless the cache has them, and boots a guest.
+/// `say` is told each step that takes a while.
+///
+/// # Errors
+///
+/// See [`PrepareError`].
+pub fn prepare(wanted: &Wanted<'_>, stop: &Stop, say: &mut dyn FnMut(&str)) -> Result<Prepared, PrepareError> {
+    let project = Project::find()?;
+    let cache = cache::directory()?;
+    let target = Target::find(&project.corpus(), wanted.target)?;
+    project.agent()?;
+    let kernel = built_kernel(&project, wanted.kernel.unwrap_or(&target.kernel), &cache, say)?;
+    let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
+    let read = |path: &Path| fs::read(path).map_err(|source| PrepareError::Io { path: path.to_owned(), source });
+    let elf = read(&kernel.vmlinux)?;
+    let bad_elf = |source| PrepareError::Elf { path: kernel.vmlinux.clone(), source };
+    let call_sites = CallSites::from_elf(&elf).map_err(bad_elf)?;
+    let symbols = Arc::new(Symbols::from_elf(&elf).map_err(bad_elf)?);
+    let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
+    let config = GuestConfig { disk, disk_mib, ..bare_guest(&project, &kernel.vmlinux)? };
+    let Chosen { accel, reason } = wanted.accel.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
+    say(&format!("booting a guest with {}, {reason}: 5 to 15 s under TCG", kernel.meta.name));
+    let config = GuestConfig { accel, ..config };
+    let template = Template::prepare(config, &target.setup(), stop)?;
+    target.check_against(&template.hello.injectable)?;
+    say(&format!("the guest is ready after {:.1} s", template.boot_time.as_secs_f64()));
+    let target = Arc::new(target);
+    let pool = GuestPool::new(template, Arc::clone(&target), symbols, stop.clone(), DEADLINE);
+    Ok(Prepared { target, kernel, call_sites: Arc::new(call_sites), pool })
+}
+
+/// A guest without disk that boots `vmlinux` under TCG.
+///
+/// # Errors
+///
+/// The agent is not built or cannot be read.
+pub fn bare_guest(project: &Project, vmlinux: &Path) -> Result<GuestConfig, PrepareError> {
+    let agent = project.agent()?;
+    let content = fs::read(&agent).map_err(|source| PrepareError::Io { path: agent, source })?;
+    Ok(GuestConfig {
+        qemu: PathBuf::from("qemu-system-x86_64"),
+        accel: Accel::Tcg,
+        vmlinux: vmlinux.to_owned(),
+        initramfs: initramfs(&content),
+        disk: None,
+        disk_mib: 0,
+        memory_mib: MEMORY_MIB,
+    })
+}
+
+/// The kernel called `name`, built now unless the cache has it.
+///
+/// # Errors
+///
+/// It is unknown or cannot be built.
+pub fn built_kernel(
+    project: &Project,
+    name: &str,
+    cache: &Path,
+    say: &mut dyn FnMut(&str),
+) -> Result<Built, KernelError> {
+    let catalogue = kernel::Catalogue::load(project.root())?;
+    let wanted = catalogue.get(name)?;
+    if let Some(built) = kernel::find(wanted, cache)? {
+        return Ok(built);
+    }
+    say(&format!("building {name} once, for good: about 10 minutes on 2 idle cores"));
+    kernel::build(wanted, cache, &mut |progress: Progress| say(&format!("{name}: {progress}")))
+}

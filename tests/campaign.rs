@@ -1,0 +1,120 @@
+//! The command `fuzz` as a user runs it, on a real guest.
+
+#[expect(dead_code, reason = "each test binary uses a part of it")]
+mod common;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::program;
+
+fn fuzz(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn entries(folder: &Path) -> BTreeSet<PathBuf> {
+    let visible = |path: &PathBuf| !path.file_name().unwrap().to_string_lossy().starts_with('.');
+    fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).filter(visible).collect()
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap())
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let run = fuzz(&["--target", "selftest", "--time", "90s", "--out", out, "--seed", "1"]);
+    assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
+    let crashes = entries(&folder.path().join("crashes"));
+    assert!(!crashes.is_empty(), "{}", text(&run.stdout));
+    for crash in &crashes {
+        for file in ["reproducer.json", "report.txt", "console.log", "meta.json"] {
+            assert!(crash.join(file).is_file(), "{} lacks {file}", crash.display());
+        }
+    }
+    let reproduced = |crash: &&PathBuf| json(&crash.join("meta.json"))["reproduced"] == 3;
+    let crash = crashes.iter().find(reproduced).expect("no crash was reproduced 3 of 3 times");
+    let reproducer = crash.join("reproducer.json");
+    let replay = fuzz(&["replay", reproducer.to_str().unwrap()]);
+    assert!(replay.status.success(), "{}{}", text(&replay.stdout), text(&replay.stderr));
+    assert!(text(&replay.stdout).contains("came again in 1 of 1 runs"), "{}", text(&replay.stdout));
+
+    let other = folder.path().join("other.json");
+    let changed = fs::read_to_string(&reproducer).unwrap().replace("\"title\": \"", "\"title\": \"never seen: ");
+    fs::write(&other, changed).unwrap();
+    let replay = fuzz(&["replay", other.to_str().unwrap()]);
+    assert_eq!(replay.status.code(), Some(1), "{}{}", text(&replay.stdout), text(&replay.stderr));
+}
+
+#[test]
+fn a_killed_campaign_goes_on_with_all_it_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let arguments = ["--target", "selftest", "--out", out, "--seed", "7"];
+    let mut killed =
+        Command::new(program()).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while entries(&folder.path().join("crashes")).is_empty() {
+        assert!(Instant::now() < deadline, "no crash within two minutes");
+        thread::sleep(Duration::from_millis(100));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let (crashes, corpus) = (entries(&folder.path().join("crashes")), entries(&folder.path().join("corpus")));
+    let executions = json(&folder.path().join("campaign.json"))["executions"].as_u64().unwrap();
+    for plan in &corpus {
+        json(plan);
+    }
+    let resumed = fuzz(&[&arguments[..], &["--time", "20s"]].concat());
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    assert!(text(&resumed.stderr).contains("going on with the campaign"), "{}", text(&resumed.stderr));
+    assert!(crashes.is_subset(&entries(&folder.path().join("crashes"))));
+    assert!(corpus.is_subset(&entries(&folder.path().join("corpus"))));
+    assert!(json(&folder.path().join("campaign.json"))["executions"].as_u64().unwrap() > executions);
+}
+
+#[test]
+fn wrong_input_is_status_2_and_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let zero = r#"{"version":1,"target":"selftest","faults":[{"function":"should_failslab","occurrence":0,"error":"ENOMEM"}]}"#;
+    let cases = [
+        (vec!["--target".to_owned(), "no-such".to_owned()], "no target \"no-such\""),
+        (vec!["--target".to_owned(), "selftest".to_owned(), "--time".to_owned(), "soon".to_owned()], "no duration"),
+        (vec!["replay".to_owned(), bad("zero.json", zero)], "occurrences are counted from 1"),
+        (vec!["replay".to_owned(), bad("syntax.json", "{")], "line 1"),
+        (vec!["kernel".to_owned(), "build".to_owned(), "no-such".to_owned()], "no-such"),
+    ];
+    for (arguments, reason) in cases {
+        let output = Command::new(program()).args(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(reason), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn targets_and_kernels_are_listed() {
+    let targets = text(&fuzz(&["targets"]).stdout);
+    for name in ["btrfs-mount", "btrfs-rw", "selftest"] {
+        assert!(targets.contains(name), "{targets}");
+    }
+    let kernels = text(&fuzz(&["kernel", "list"]).stdout);
+    assert!(kernels.contains(common::KERNEL), "{kernels}");
+}

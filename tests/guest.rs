@@ -1,0 +1,185 @@
+//! End-to-end tests on a real guest: kernel, BPF programs, agent, QEMU, host. They fail, never skip, without one.
+
+mod common;
+
+use std::{thread, time::Duration};
+
+use common::{fault, plan, prepared, steps_target};
+use fault_plan::FaultPlan;
+use fuzz::{
+    execution::{ExecuteError, Outcome, Runner},
+    guest::{Accel, AccelChoice, Stop},
+    prepare::{Prepared, Wanted, bare_guest, prepare},
+    project::Project,
+};
+use guest_protocol::StepResult;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const EREMOTE: i32 = 66;
+const EXDEV: i32 = 18;
+const ENOMEM: i32 = 12;
+const WRITTEN: StepResult = StepResult::Done(1);
+
+#[test]
+fn the_nth_call_on_a_call_path_fails_and_the_step_sees_the_error() {
+    let folder = steps_target(&["occurrence", "reachable"]);
+    let mut guest = prepared(folder.path());
+    for n in 1..=5 {
+        let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], n)])).unwrap();
+        assert_eq!(execution.steps, [StepResult::Failed(100 + i32::try_from(n).unwrap()), WRITTEN]);
+        assert_eq!(execution.fired.len(), 1);
+        assert!(execution.fired[0].call_path.contains(&"selftest_occurrence".to_owned()), "{:?}", execution.fired);
+    }
+    for (path, error) in [("selftest_path_a", EREMOTE), ("selftest_path_b", EXDEV)] {
+        let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_inner_alloc", path], 1)])).unwrap();
+        assert_eq!(execution.steps, [WRITTEN, StepResult::Failed(error)], "{path}");
+    }
+    let sixth = guest.pool.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], 6)])).unwrap();
+    assert_eq!((sixth.steps, sixth.fired), (vec![WRITTEN, WRITTEN], Vec::new()), "there is no sixth call");
+    assert_eq!(guest.pool.counters().guests, 1, "nothing here costs a guest");
+}
+
+#[test]
+fn callers_are_complete_and_in_order() {
+    let folder = steps_target(&["reachable"]);
+    let mut guest = prepared(folder.path());
+    let execution = guest.pool.run(&plan(&[])).unwrap();
+    let paths: Vec<&Vec<String>> = execution.new_sites.iter().map(|site| &site.call_path).collect();
+    let chain = ["selftest_inner_alloc", "selftest_path_b", "selftest_reachable", "selftest_write"].map(str::to_owned);
+    let found = paths.iter().any(|path| path.windows(chain.len()).any(|part| part == chain));
+    assert!(found, "no call path has {chain:?} in a row: {paths:?}");
+}
+
+#[test]
+fn a_call_that_must_not_fail_never_does() {
+    let folder = steps_target(&["nofail", "clean"]);
+    let mut guest = prepared(folder.path());
+    let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_nofail_alloc"], 1)])).unwrap();
+    assert_eq!((execution.steps, execution.fired), (vec![WRITTEN, WRITTEN], Vec::new()));
+    assert!(execution.guarded >= 1, "the call was not even seen");
+    let described: Vec<_> = execution.new_sites.iter().flat_map(|site| &site.call_path).collect();
+    assert!(!described.iter().any(|caller| *caller == "selftest_nofail_alloc"), "it is no injection site either");
+    for n in 1..=20 {
+        let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_write"], n)])).unwrap();
+        assert!(matches!(execution.outcome, Outcome::Completed), "{n}: {:?}", execution.outcome);
+        assert_eq!(execution.steps[0], WRITTEN, "call {n}: the allocation that must not fail failed");
+    }
+}
+
+#[test]
+fn coverage_tells_two_plans_apart() {
+    let folder = steps_target(&["clean"]);
+    let mut guest = prepared(folder.path());
+    let covered = |guest: &mut Prepared, plan: &FaultPlan| {
+        let execution = guest.pool.run(plan).unwrap();
+        let sites = guest.call_sites.as_ref();
+        let known = execution.coverage.iter().filter(|pc| sites.index_of(**pc).is_some()).count();
+        assert_eq!(known, execution.coverage.len(), "every covered address is a known place");
+        execution.coverage.into_iter().collect::<std::collections::BTreeSet<u64>>()
+    };
+    let whole = covered(&mut guest, &plan(&[]));
+    let failed = covered(&mut guest, &plan(&[fault(&["...", "selftest_volume_table"], 1)]));
+    assert!(!whole.is_empty());
+    assert!(whole.difference(&failed).count() > 0, "what comes after the failed call did not run");
+    assert!(failed.difference(&whole).count() > 0, "the unwinding ran");
+}
+
+#[test]
+fn a_fault_behind_a_fault_fires_in_a_fresh_guest_and_is_known_when_the_guest_dies() {
+    let folder = steps_target(&["two_faults"]);
+    let mut guest = prepared(folder.path());
+    let faults = [fault(&["...", "selftest_queue_large"], 1), fault(&["...", "selftest_queue_small"], 1)];
+    let one = guest.pool.run_fresh(&plan(&faults[..1])).unwrap();
+    assert!(matches!(one.outcome, Outcome::Completed), "{:?}", one.outcome);
+    let both = guest.pool.run_fresh(&plan(&faults)).unwrap();
+    let Outcome::Crashed(report) = &both.outcome else { panic!("{:?}", both.outcome) };
+    assert!(report.title.starts_with("KASAN: ") && report.title.contains("selftest_"), "{}", report.title);
+    assert_eq!(both.fired.iter().map(|fired| fired.fault).collect::<Vec<_>>(), [0, 1]);
+    assert!(both.fired[1].call_path.contains(&"selftest_queue_fallback".to_owned()), "{:?}", both.fired);
+}
+
+#[test]
+fn a_null_dereference_ends_the_guest_and_a_fresh_one_goes_on() {
+    let folder = steps_target(&["null_deref"]);
+    let mut guest = prepared(folder.path());
+    let bug = plan(&[fault(&["...", "selftest_index_grow"], 1)]);
+    let crash = guest.pool.run(&bug).unwrap();
+    let Outcome::Crashed(report) = &crash.outcome else { panic!("{:?}", crash.outcome) };
+    assert!(report.title.contains("selftest_index_grow"), "{}", report.title);
+    assert_eq!(crash.fired.len(), 1, "the log of a dead guest is read");
+    assert!(crash.fired[0].call_path.contains(&"selftest_index_grow".to_owned()), "{:?}", crash.fired);
+    let after = guest.pool.run(&plan(&[])).unwrap();
+    assert_eq!(after.steps, [WRITTEN]);
+    assert_eq!(guest.pool.counters().guests, 2);
+    assert_eq!(guest.pool.counters().harness_errors, 0);
+}
+
+#[test]
+fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
+    let folder = steps_target(&["hang"]);
+    let mut guest = prepared(folder.path());
+    let hang = plan(&[fault(&["...", "selftest_hang"], 1)]);
+    let pid = Pid::from_raw(i32::try_from(guest.pool.guest_pid().unwrap()).unwrap());
+    let killer = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(700));
+        kill(pid, Signal::SIGKILL).unwrap();
+    });
+    let execution = guest.pool.run(&hang).unwrap();
+    killer.join().unwrap();
+    let counters = guest.pool.counters();
+    assert_eq!((counters.harness_errors, counters.guests), (1, 2), "the killed guest was trouble, tried again");
+    let Outcome::Hung(report) = &execution.outcome else { panic!("{:?}", execution.outcome) };
+    assert!(!report.title.is_empty());
+    assert_eq!(execution.fired.len(), 1, "what fired is known of a guest that hangs");
+}
+
+#[test]
+fn a_plan_that_this_kernel_cannot_run_is_refused() {
+    let folder = steps_target(&["clean"]);
+    let mut guest = prepared(folder.path());
+    let Err(ExecuteError::Refused(reason)) = guest.pool.run(&plan(&[fault(&["no_such_function"], 1)])) else {
+        panic!("not refused")
+    };
+    assert!(reason.contains("no_such_function"), "{reason}");
+    assert_eq!(guest.pool.run(&plan(&[])).unwrap().steps, [WRITTEN], "the guest is as good as before");
+}
+
+#[test]
+fn the_btrfs_workloads_work_fail_and_work_again() {
+    for name in ["btrfs-mount", "btrfs-rw"] {
+        let wanted = Wanted { target: name, kernel: None, accel: AccelChoice::Auto };
+        let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
+        let fault_free = guest.target.fault_free();
+        let first = guest.pool.run(&fault_free).unwrap();
+        assert!(first.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{name}: {:?}", first.steps);
+        assert!(first.hits.len() > 200, "{name}: {} sites", first.hits.len());
+        let mut failing = fault_free.clone();
+        failing.faults.push(fault_plan::Fault { function: "open_ctree".to_owned(), ..fault(&[], 1) });
+        let failed = guest.pool.run(&failing).unwrap();
+        assert_eq!(failed.steps[0], StepResult::Failed(ENOMEM), "{name}");
+        assert!(failed.steps[1..].iter().all(|step| *step == StepResult::Skipped), "{name}: {:?}", failed.steps);
+        let again = guest.pool.run(&fault_free).unwrap();
+        assert_eq!(again.steps, first.steps, "{name}: the disk is as it was");
+        assert_eq!(guest.pool.counters().guests, 1);
+    }
+}
+
+#[test]
+fn kvm_is_used_only_when_it_works() {
+    let kernel = common::kernel();
+    let cache = fuzz::cache::directory().unwrap();
+    let config = bare_guest(&Project::find().unwrap(), &kernel.vmlinux).unwrap();
+    let choose = |choice: AccelChoice| choice.choose(&config.qemu, &kernel.vmlinux, &cache, &Stop::new());
+    let auto = choose(AccelChoice::Auto).unwrap();
+    assert!(!auto.reason.is_empty());
+    match choose(AccelChoice::Kvm) {
+        Ok(_) => assert!(matches!(auto.accel, Accel::Kvm), "auto did not see that KVM works"),
+        Err(error) => {
+            assert!(matches!(auto.accel, Accel::Tcg), "auto chose a KVM that does not work");
+            assert!(fuzz::chain(&error).contains("KVM"), "{error}");
+        }
+    }
+}
