@@ -1,8 +1,5 @@
 //! The command `fuzz` as a user runs it, on a real guest.
 
-#[expect(dead_code, reason = "each test binary uses a part of it")]
-mod common;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -12,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::program;
+use crate::common::{self, program};
 
 fn fuzz(arguments: &[&str]) -> Output {
     Command::new(program()).args(arguments).stdin(Stdio::null()).output().unwrap()

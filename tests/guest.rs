@@ -1,10 +1,7 @@
-//! End-to-end tests on a real guest: kernel, BPF programs, agent, QEMU, host. They fail, never skip, without one.
-
-mod common;
+//! Plans in guests: what fires, what is seen, what ends a guest.
 
 use std::{thread, time::Duration};
 
-use common::{fault, plan, prepared, steps_target};
 use fault_plan::FaultPlan;
 use fuzz::{
     execution::{ExecuteError, Outcome, Runner},
@@ -17,6 +14,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+use crate::common::{self, fault, plan, prepared, steps_target};
 
 const EREMOTE: i32 = 66;
 const EXDEV: i32 = 18;

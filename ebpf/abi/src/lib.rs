@@ -2,12 +2,18 @@
 //!
 //! All maps are arrays that user space maps (`BPF_F_MMAPABLE`): programming, arming, disarming and reading them
 //! takes no system call, so that an armed agent can never be failed by its own plan. One thread runs the workload,
-//! so nothing here needs to be atomic.
+//! so nothing here needs to be atomic; the dirty map, which every task's writes reach, is made of idempotent marks.
 //!
 //! Names are numbers here: the agent gives every kernel symbol (without compiler suffixes) a *name id*, in sorted
 //! order from 1, and fills a table from text address to name id. 0 is "no such name".
 
 #![no_std]
+
+mod matcher;
+mod site_key;
+
+pub use matcher::{MAX_MATCH_STEPS, Match, Verdict};
+pub use site_key::SiteKey;
 
 /// The most callers that are read at a call.
 pub const MAX_FRAMES: usize = 24;
@@ -27,21 +33,38 @@ pub const NAME_BLOCK: usize = 1024;
 pub const NO_NAME: u32 = 0;
 /// The element of a rule's path that stands for any callers.
 pub const ELLIPSIS: u32 = u32::MAX;
-/// Bytes of disk behind one bit of the dirty map.
+/// Bytes of disk behind one mark of the dirty map.
 pub const DIRTY_BLOCK_BYTES: u64 = 4096;
-/// 64-bit words of the dirty map: disks up to 1 GiB.
-pub const DIRTY_WORDS: usize = (1 << 30) / (4096 * 64);
+/// Blocks of the dirty map: disks up to 1 GiB.
+pub const DIRTY_BLOCKS: usize = (1 << 30) / 4096;
+/// [`DIRTY_BLOCKS`] in units of 64.
+pub const DIRTY_WORDS: usize = DIRTY_BLOCKS / 64;
+/// Blocks behind one mark of the dirty map's overview: 2 MiB.
+pub const DIRTY_REGION_BLOCKS: usize = 512;
 
-/// What guards a probed function: which of its calls the kernel promises never to fail.
-pub mod guard {
-    /// No call is protected.
-    pub const NONE: u32 = 0;
-    /// `should_failslab(cache, gfp)`: the bootstrap cache and `__GFP_NOFAIL`.
-    /// Mirrors `__should_failslab()` in `mm/failslab.c` (6.12).
-    pub const SLAB: u32 = 1;
-    /// `should_fail_alloc_page(gfp, order)`: `__GFP_NOFAIL`.
-    /// Mirrors `__should_fail_alloc_page()` in `mm/fail_page_alloc.c` (6.12).
-    pub const PAGE: u32 = 2;
+/// `__GFP_NOFAIL`: bit 15 in `include/linux/gfp_types.h` of 6.12 and `include/linux/gfp.h` of 6.1.
+pub const GFP_NOFAIL: u32 = 1 << 15;
+
+/// The set of name ids with just `name` in it. A set is the union of its members' bits; names may share one.
+#[inline(always)]
+#[must_use]
+pub const fn name_set(name: u32) -> u64 {
+    1 << (name % 64)
+}
+
+/// Where the fields of the event `block/block_bio_queue` stand, in bytes from its start.
+///
+/// Mirrors `DECLARE_EVENT_CLASS(block_bio, ...)` in `include/trace/events/block.h` (6.1 and 6.12). The agent compares
+/// them with the `format` file of the running kernel.
+pub mod block_event {
+    /// `dev`, 32 bits: the device number in the kernel's encoding.
+    pub const DEVICE: usize = 8;
+    /// `sector`, 64 bits: the first sector.
+    pub const SECTOR: usize = 16;
+    /// `nr_sector`, 32 bits: how many.
+    pub const SECTORS: usize = 24;
+    /// `rwbs`, text: `R` first for a read, after an `F` when data is flushed first.
+    pub const OPERATION: usize = 28;
 }
 
 /// The one value of map `CONTROL`.
@@ -64,26 +87,39 @@ pub struct Control {
     pub lost_sites: u32,
     /// Calls left alone because the kernel promises that they do not fail.
     pub guarded: u32,
+    /// Calls left alone because an interrupt made them, not the thread it interrupted.
+    pub interrupts: u32,
+    /// Writes that lay beyond the dirty map: when not 0 the whole disk is dirty.
+    pub dirty_overflow: u32,
+    /// Device number (kernel encoding, `major << 20 | minor`) of the disk whose writes are recorded; 0 for none.
+    pub disk: u32,
+    /// Name id of `should_failslab(cache, gfp)`, guarded by the bootstrap cache and `__GFP_NOFAIL`.
+    /// Mirrors `should_failslab()` in `mm/failslab.c` (6.12).
+    pub slab_function: u32,
+    /// Name id of `should_fail_alloc_page(gfp, order)`, guarded by `__GFP_NOFAIL`.
+    /// Mirrors `should_fail_alloc_page()` in `mm/fail_page_alloc.c` (6.12).
+    pub page_function: u32,
+    /// Name id of `__filemap_add_folio(mapping, folio, index, gfp, shadow)`, guarded by `__GFP_NOFAIL`: it runs
+    /// out of memory for no such caller. Its callers say so where a folio must come into the cache, `alloc_extent_buffer()`
+    /// among them; see `mm/filemap.c` (6.12).
+    pub folio_function: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be computed.
+    pub preempt_cpu: u32,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// First address after it.
     pub text_end: u64,
     /// Address of the pointer `kmem_cache`, the bootstrap cache; 0 when unknown.
     pub bootstrap_cache: u64,
-    /// Device number (kernel encoding, `major << 20 | minor`) of the disk whose writes are recorded.
-    pub disk: u32,
-    /// Writes that lay beyond the dirty map: when not 0 the whole disk is dirty.
-    pub dirty_overflow: u32,
-}
-
-/// A value of map `FUNCTIONS`, keyed by the function's entry address.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Function {
-    /// Name id of the function.
-    pub name: u32,
-    /// One of [`guard`].
-    pub guard: u32,
+    /// Address of the array `__per_cpu_offset`.
+    pub per_cpu_offsets: u64,
+    /// Offset of the preemption count in every processor's area; 0 when unknown, then no call counts as an
+    /// interrupt's.
+    pub preempt_offset: u64,
+    /// Address of that processor's preemption count.
+    pub preempt_count: u64,
 }
 
 /// A value of map `RULES`: one fault of the plan, lowered.
@@ -100,8 +136,29 @@ pub struct Rule {
     pub elements: u32,
     /// What the call returns.
     pub return_value: i64,
+    /// [`name_set`] of all names in `path`: a call whose set lacks a bit cannot match.
+    pub name_set: u64,
     /// The callers as name ids, innermost first, or [`ELLIPSIS`].
     pub path: [u32; MAX_FRAMES],
+}
+
+/// The call being looked at: the one value of map `CALL`, the BPF program's scratch memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Callers in `names` and `addresses`.
+    pub depth: u32,
+    /// 1 when there were more callers than fit.
+    pub truncated: u32,
+    /// [`name_set`] of all callers.
+    pub name_set: u64,
+    /// The match in progress. It is here and not among the program's variables because the verifier follows known
+    /// values through every turn of a loop, but knows nothing of what stands in a map.
+    pub state: Match,
+    /// The callers' name ids, innermost first.
+    pub names: [u32; MAX_FRAMES],
+    /// Their return addresses.
+    pub addresses: [u64; MAX_FRAMES],
 }
 
 /// A value of map `SITES`, an open-addressed hash table: slot `key % SITE_SLOTS`, then the next ones.
@@ -158,13 +215,24 @@ pub struct FiredLog {
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 64);
-const _: () = assert!(size_of::<Site>() == 128 + 8);
+const _: () = assert!(size_of::<Control>() == 112);
+const _: () = assert!(size_of::<Site>() == 128);
 
-/// The one value of map `DIRTY`: a bit per [`DIRTY_BLOCK_BYTES`] of the disk that was written to.
+/// The one value of map `DIRTY`: which blocks of the disk were written to. A mark is a byte, so that tasks that set
+/// marks at the same time need no atomic operation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Dirty {
-    /// Bit `n % 64` of word `n / 64` stands for block `n`.
-    pub words: [u64; DIRTY_WORDS],
+    /// Not 0 when any block of the region is marked: block `n` is in region `n / DIRTY_REGION_BLOCKS`.
+    pub regions: [u8; DIRTY_BLOCKS / DIRTY_REGION_BLOCKS],
+    /// Not 0 when the block was written to.
+    pub blocks: [u8; DIRTY_BLOCKS],
+}
+
+/// The one value of map `TOUCHED`: the slots of the sites that were reached, in order of their first call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Touched {
+    /// Indices into map `SITES`.
+    pub slots: [u32; SITE_SLOTS],
 }

@@ -1,2 +1,49 @@
-//! Process 1 of the guest.
-fn main() {}
+//! Process 1 of the guest: programs the faults, runs the workload, reads the coverage.
+//!
+//! ```text
+//!         mount /proc, /sys, …        Setup                     Execute
+//!  boot ──────────────────────▶ Hello ─────▶ prepare, Ready ◀─────────────▶ reset, arm, run, disarm, clean up, Report
+//!            │                    │             │                              │
+//!            └────────────────────┴─────────────┴── error or panic ────────────┴──▶ Refused, power off
+//! ```
+//!
+//! A request that cannot be served as asked (an unknown function, a plan that cannot be lowered) is refused and the
+//! guest stays usable; an error of the agent itself is told as a refusal and ends the guest.
+
+mod clean_up;
+mod disk;
+mod door;
+mod hello;
+mod init;
+mod injector;
+mod kcov;
+mod kernel_log;
+mod session;
+mod symbols;
+mod workload;
+
+use guest_protocol::FromAgent;
+
+fn main() {
+    if std::process::id() != 1 {
+        init::say("this program is process 1 of a guest; it does nothing elsewhere");
+        return;
+    }
+    init::remember_panics();
+    if let Err(error) = init::guarded(init::mount_file_systems) {
+        init::say(&error);
+        init::power_off();
+    }
+    match init::guarded(door::Door::open) {
+        Ok(mut door) => {
+            if let Err(error) = init::guarded(|| session::serve(&mut door)) {
+                init::say(&error);
+                if let Err(error) = init::guarded(|| door.send(&FromAgent::Refused(error))) {
+                    init::say(&error);
+                }
+            }
+        }
+        Err(error) => init::say(&error),
+    }
+    init::power_off();
+}

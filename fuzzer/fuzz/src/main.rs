@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fuzz::{
-    commands::{self, Answer, CommandError, FuzzOptions, ReplayOptions},
+    commands::{self, Answer, BenchOptions, CommandError, FuzzOptions, ReplayOptions},
     guest::{AccelChoice, Stop},
 };
 use nix::sys::signal::{SigSet, Signal};
@@ -103,14 +103,29 @@ enum Subcommands {
     Kernel(KernelCommand),
     /// Check this machine and the kernels.
     Doctor,
+    /// Measure what an execution costs and where the time goes, as JSON.
+    Bench {
+        /// What to run.
+        #[arg(long, default_value = "btrfs-mount")]
+        target: String,
+        /// Counted executions of the bare guest and of the full one.
+        #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+        executions: u32,
+        /// How long the campaign runs that tells what the search costs.
+        #[arg(long, default_value = "60s", value_parser = duration)]
+        campaign: Duration,
+        /// How guests run; auto proves that KVM works before it is used.
+        #[arg(long, value_enum, default_value = "auto")]
+        accel: AccelArg,
+    },
 }
 
 #[derive(Subcommand)]
 enum KernelCommand {
-    /// Build a kernel unless the cache has it, and print where it is.
+    /// Build kernels unless the cache has them, and print where they are.
     Build {
-        /// Its name in kernels/kernels.toml.
-        name: String,
+        /// Its name in kernels/kernels.toml; all without it.
+        name: Option<String>,
     },
     /// List the kernels.
     List {
@@ -193,8 +208,14 @@ fn run(options: Options) -> Result<Answer, CommandError> {
             commands::replay(&options, &stop, out, &mut say)
         }
         Some(Subcommands::Targets { json }) => commands::targets(json, out),
-        Some(Subcommands::Kernel(KernelCommand::Build { name })) => commands::kernel_build(&name, out, &mut say),
+        Some(Subcommands::Kernel(KernelCommand::Build { name })) => {
+            commands::kernel_build(name.as_deref(), out, &mut say)
+        }
         Some(Subcommands::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
+        Some(Subcommands::Bench { target, executions, campaign, accel }) => {
+            let options = BenchOptions { target, executions, campaign, accel: accel.into() };
+            commands::bench(&options, &stop, out, &mut say)
+        }
         Some(Subcommands::Doctor) => commands::doctor(&stop, out),
     }
 }

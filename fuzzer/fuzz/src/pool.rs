@@ -181,19 +181,23 @@ impl GuestPool {
                 let report = first_report(&info.console);
                 Ok(report.map(|report| self.lost(outcome_of(report), fired.as_ref(), info)))
             }
-            RunEnd::Hung { fired } => {
-                let report = first_report(&info.console).unwrap_or_else(|| self.silent_hang());
+            RunEnd::Hung { fired, stack } => {
+                let report = first_report(&info.console).unwrap_or_else(|| self.silent_hang(&stack));
                 Ok(Some(self.lost(Outcome::Hung(report), fired.as_ref(), info)))
             }
             RunEnd::DiedBefore { .. } => Ok(None),
         }
     }
 
-    fn silent_hang(&self) -> KernelReport {
+    fn silent_hang(&self, stack: &str) -> KernelReport {
         KernelReport {
             title: "hang: the deadline passed without a word of the kernel".to_owned(),
             kind: ReportKind::Hang,
-            text: format!("no reply within {} s, target {}\n", self.deadline.as_secs(), self.target.name),
+            text: format!(
+                "no reply within {} s, target {}; the processor was at:\n{stack}",
+                self.deadline.as_secs(),
+                self.target.name
+            ),
         }
     }
 }
@@ -232,7 +236,7 @@ impl Runner for GuestPool {
             let trouble = match self.attempt(plan) {
                 Ok(run) => match self.execution(plan, run)? {
                     Some(execution) => return Ok(execution),
-                    None => GuestError::Dead,
+                    None => GuestError::Lost,
                 },
                 Err(error) => error,
             };

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use guest_protocol::Setup;
 use kcov_parser::{CallSites, ElfError, Symbols};
 use thiserror::Error;
 
@@ -96,6 +97,24 @@ pub struct Prepared {
 ///
 /// See [`PrepareError`].
 pub fn prepare(wanted: &Wanted<'_>, stop: &Stop, say: &mut dyn FnMut(&str)) -> Result<Prepared, PrepareError> {
+    prepare_with(wanted, Target::setup, stop, say)
+}
+
+/// Like [`prepare`], but nothing is probed in the guests: what the workload costs by itself.
+///
+/// # Errors
+///
+/// See [`PrepareError`].
+pub fn prepare_bare(wanted: &Wanted<'_>, stop: &Stop, say: &mut dyn FnMut(&str)) -> Result<Prepared, PrepareError> {
+    prepare_with(wanted, |target| Setup { functions: Vec::new(), ..target.setup() }, stop, say)
+}
+
+fn prepare_with(
+    wanted: &Wanted<'_>,
+    setup: fn(&Target) -> Setup,
+    stop: &Stop,
+    say: &mut dyn FnMut(&str),
+) -> Result<Prepared, PrepareError> {
     let project = Project::find()?;
     let cache = cache::directory()?;
     let target = Target::find(&project.corpus(), wanted.target)?;
@@ -112,7 +131,7 @@ pub fn prepare(wanted: &Wanted<'_>, stop: &Stop, say: &mut dyn FnMut(&str)) -> R
     let Chosen { accel, reason } = wanted.accel.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
     say(&format!("booting a guest with {}, {reason}: 5 to 15 s under TCG", kernel.meta.name));
     let config = GuestConfig { accel, ..config };
-    let template = Template::prepare(config, &target.setup(), stop)?;
+    let template = Template::prepare(config, &setup(&target), stop)?;
     target.check_against(&template.hello.injectable)?;
     say(&format!("the guest is ready after {:.1} s", template.boot_time.as_secs_f64()));
     let target = Arc::new(target);

@@ -5,14 +5,24 @@ use std::io::Write;
 use super::{Answer, CommandError};
 use crate::{cache, kernel, prepare::built_kernel, project::Project};
 
-/// Builds the kernel called `name` unless the cache has it, and says where it is.
+/// Builds the kernel called `name`, or all of them, unless the cache has them, and says where they are.
 ///
 /// # Errors
 ///
 /// It is unknown or cannot be built.
-pub fn kernel_build(name: &str, out: &mut dyn Write, say: &mut dyn FnMut(&str)) -> Result<Answer, CommandError> {
-    let built = built_kernel(&Project::find()?, name, &cache::directory()?, say)?;
-    writeln!(out, "{}", built.vmlinux.display())?;
+pub fn kernel_build(
+    name: Option<&str>,
+    out: &mut dyn Write,
+    say: &mut dyn FnMut(&str),
+) -> Result<Answer, CommandError> {
+    let (project, cache) = (Project::find()?, cache::directory()?);
+    let catalogue = kernel::Catalogue::load(project.root())?;
+    let all = catalogue.kernels().iter().map(|kernel| kernel.name.as_str());
+    let names: Vec<&str> = name.map_or_else(|| all.collect(), |name| vec![name]);
+    for name in names {
+        let built = built_kernel(&project, name, &cache, say)?;
+        writeln!(out, "{}", built.vmlinux.display())?;
+    }
     Ok(Answer::Yes)
 }
 

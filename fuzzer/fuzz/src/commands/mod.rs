@@ -1,5 +1,6 @@
 //! What the command line can ask for. Results go to `out`, progress to standard error through `say`.
 
+mod bench;
 mod doctor;
 mod fuzz;
 mod kernels;
@@ -11,6 +12,7 @@ use std::io;
 use thiserror::Error;
 
 pub use self::{
+    bench::{BenchOptions, bench},
     doctor::doctor,
     fuzz::{FuzzOptions, fuzz},
     kernels::{kernel_build, kernel_list},

@@ -23,6 +23,7 @@
 //! cut to its last 4 MiB, doorbells beyond the first do not pile up, and the log of fired faults is parsed as bytes.
 
 mod accel;
+mod clock;
 mod config;
 mod console;
 mod error;

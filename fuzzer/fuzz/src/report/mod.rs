@@ -9,7 +9,7 @@
 //! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ frames, skip ─▶ function ─ title ─▶ KernelReport
 //! ```
 //!
-//! What is known about the kernel's messages is data: [`rules`] (headers), [`skip`] (functions that never are the
+//! What is known about the kernel's messages is data: `rules` (headers), `skip` (functions that never are the
 //! culprit). The formats are those of Linux 6.12 and, where they differ, 6.1. A message by which a file system
 //! announces an error that it was given, a failed allocation's stack dump or fault injection's own are no reports.
 

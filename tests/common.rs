@@ -15,10 +15,10 @@ use fuzz::{
 use tempfile::TempDir;
 
 /// The kernel that the tests run on.
-pub const KERNEL: &str = "linux-6.12-check";
+pub(crate) const KERNEL: &str = "linux-6.12-check";
 
 /// A target without disk whose steps pull these triggers of the self-test module.
-pub fn steps_target(triggers: &[&str]) -> TempDir {
+pub(crate) fn steps_target(triggers: &[&str]) -> TempDir {
     let steps: Vec<String> = triggers.iter().map(|name| format!("{{ trigger = {{ name = \"{name}\" }} }}")).collect();
     let text = format!(
         "description = \"a test\"\nkernel = \"{KERNEL}\"\nsteps = [{}]\n\
@@ -31,13 +31,13 @@ pub fn steps_target(triggers: &[&str]) -> TempDir {
 }
 
 /// Guests for the target in `folder`.
-pub fn prepared(folder: &Path) -> Prepared {
+pub(crate) fn prepared(folder: &Path) -> Prepared {
     let target = folder.to_str().unwrap();
     prepare(&Wanted { target, kernel: None, accel: AccelChoice::Auto }, &Stop::new(), &mut |_| ()).unwrap()
 }
 
 /// A fault of `should_failslab`.
-pub fn fault(path: &[&str], occurrence: u32) -> Fault {
+pub(crate) fn fault(path: &[&str], occurrence: u32) -> Fault {
     Fault {
         function: "should_failslab".to_owned(),
         call_path: CallPath(path.iter().map(ToString::to_string).collect()),
@@ -47,16 +47,16 @@ pub fn fault(path: &[&str], occurrence: u32) -> Fault {
 }
 
 /// A plan with these faults.
-pub fn plan(faults: &[Fault]) -> FaultPlan {
+pub(crate) fn plan(faults: &[Fault]) -> FaultPlan {
     FaultPlan { faults: faults.to_vec(), ..FaultPlan::fault_free("test") }
 }
 
 /// The kernel, built if need be.
-pub fn kernel() -> Built {
+pub(crate) fn kernel() -> Built {
     built_kernel(&Project::find().unwrap(), KERNEL, &fuzz::cache::directory().unwrap(), &mut |_| ()).unwrap()
 }
 
 /// The program under test.
-pub fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_fuzz"))
 }

@@ -1,0 +1,157 @@
+//! Whether a call's path matches a rule's: written in steps, so that the kernel's verifier follows each one alone.
+
+use crate::{Call, ELLIPSIS, MAX_FRAMES, Rule};
+
+/// More steps than any match takes: an attempt from each of the callers walks at most the whole path.
+pub const MAX_MATCH_STEPS: u32 = ((MAX_FRAMES + 1) * (MAX_FRAMES + 2)) as u32;
+
+/// What a step found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// More steps are needed.
+    Open,
+    /// The path matches.
+    Matches,
+    /// It does not.
+    Differs,
+}
+
+/// A match in progress.
+///
+/// The path's segments between ellipses are placed at the first callers where they fit, leftmost first. That finds
+/// a match when there is one, as an ellipsis stands for any number of callers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Match {
+    /// Next element of the rule's path.
+    element: u32,
+    /// Next caller.
+    caller: u32,
+    /// Element after the last ellipsis passed; 0 before the first.
+    segment: u32,
+    /// Caller at which that segment is tried.
+    start: u32,
+}
+
+impl Match {
+    /// A match at its beginning.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { element: 0, caller: 0, segment: 0, start: 0 }
+    }
+
+    /// Does one step. Every index is checked, whatever the memory holds.
+    #[inline(always)]
+    pub fn step(&mut self, rule: &Rule, call: &Call) -> Verdict {
+        if self.element >= rule.elements {
+            return Verdict::Matches;
+        }
+        let Some(&element) = rule.path.get(self.element as usize) else { return Verdict::Matches };
+        if element == ELLIPSIS {
+            self.element += 1;
+            self.segment = self.element;
+            self.start = self.caller;
+            return Verdict::Open;
+        }
+        if self.caller < call.depth && call.names.get(self.caller as usize) == Some(&element) {
+            self.element += 1;
+            self.caller += 1;
+            return Verdict::Open;
+        }
+        if self.segment == 0 || self.start >= call.depth {
+            return Verdict::Differs;
+        }
+        self.start += 1;
+        self.caller = self.start;
+        self.element = self.segment;
+        Verdict::Open
+    }
+}
+
+impl Rule {
+    /// Whether the callers of `call` match this rule's path; the functions are not compared.
+    #[must_use]
+    pub fn matches(&self, call: &Call) -> bool {
+        let mut state = Match::new();
+        (0..MAX_MATCH_STEPS).map(|_| state.step(self, call)).find(|verdict| *verdict != Verdict::Open)
+            == Some(Verdict::Matches)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(path: &[u32]) -> Rule {
+        let mut rule = Rule {
+            function: 1,
+            occurrence: 1,
+            seen: 0,
+            elements: 0,
+            return_value: -12,
+            name_set: 0,
+            path: [0; MAX_FRAMES],
+        };
+        rule.elements = path.len() as u32;
+        rule.path[..path.len()].copy_from_slice(path);
+        rule
+    }
+
+    fn call(names: &[u32]) -> Call {
+        let mut call = Call {
+            depth: 0,
+            truncated: 0,
+            name_set: 0,
+            state: Match::new(),
+            names: [0; MAX_FRAMES],
+            addresses: [0; MAX_FRAMES],
+        };
+        call.depth = names.len() as u32;
+        call.names[..names.len()].copy_from_slice(names);
+        call
+    }
+
+    #[test]
+    fn a_path_is_a_prefix() {
+        assert!(rule(&[]).matches(&call(&[])));
+        assert!(rule(&[]).matches(&call(&[1, 2])));
+        assert!(rule(&[1]).matches(&call(&[1, 2])));
+        assert!(!rule(&[2]).matches(&call(&[1, 2])));
+        assert!(!rule(&[1, 2, 3]).matches(&call(&[1, 2])));
+    }
+
+    #[test]
+    fn an_ellipsis_stands_for_any_callers() {
+        let callers = call(&[1, 2, 1, 3, 4]);
+        for path in [&[ELLIPSIS, 3][..], &[1, ELLIPSIS, 4], &[1, ELLIPSIS, 1, 3], &[1, ELLIPSIS, 2], &[ELLIPSIS, 1, 3]]
+        {
+            assert!(rule(path).matches(&callers), "{path:?}");
+        }
+        for path in [&[2, ELLIPSIS, 4][..], &[ELLIPSIS, 3, 1], &[ELLIPSIS, 5], &[1, ELLIPSIS, 4, ELLIPSIS, 3]] {
+            assert!(!rule(path).matches(&callers), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn names_beyond_the_depth_do_not_count() {
+        let mut callers = call(&[1, 2, 3]);
+        callers.depth = 2;
+        assert!(!rule(&[ELLIPSIS, 3]).matches(&callers));
+    }
+
+    #[test]
+    fn the_worst_case_ends_within_its_bound() {
+        let callers = call(&[1; MAX_FRAMES]);
+        for ones in 0..MAX_FRAMES - 1 {
+            let mut path = [1; MAX_FRAMES];
+            path[0] = ELLIPSIS;
+            path[ones + 1] = 2;
+            let path = rule(&path[..ones + 2]);
+            let mut state = Match::new();
+            let last =
+                (0..MAX_MATCH_STEPS).map(|_| state.step(&path, &callers)).find(|verdict| *verdict != Verdict::Open);
+            assert_eq!(last, Some(Verdict::Differs), "{ones}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The way to the host: messages in the shared window, a byte over virtio-serial that says that one is there.
+
+use std::{
+    ffi::c_void,
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Read, Write},
+    num::NonZeroUsize,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use guest_protocol::{DOORBELL, Direction, FromAgent, ToAgent, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+
+/// The name that the host gives the port.
+const PORT_NAME: &str = "org.fuzz.door";
+const PORTS: &str = "/sys/class/virtio-ports";
+/// The driver learns of its ports from the host some time after boot.
+const PORT_DEADLINE: Duration = Duration::from_secs(30);
+/// Pause between two looks at something that the host has to do first.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The window and its doorbell.
+pub(crate) struct Door {
+    window: Window,
+    port: File,
+    /// Messages taken from the host.
+    received: u32,
+    /// Messages given to the host.
+    sent: u32,
+}
+
+impl Door {
+    /// Maps the window and opens the port.
+    pub(crate) fn open() -> Result<Self> {
+        let window = map_window()?;
+        let path = find_port()?;
+        let port = OpenOptions::new().read(true).write(true).open(&path);
+        let port = port.with_context(|| format!("cannot open the port {}", path.display()))?;
+        Ok(Self { window, port, received: 0, sent: 0 })
+    }
+
+    /// Waits for the host's next message.
+    pub(crate) fn receive(&mut self) -> Result<ToAgent> {
+        let mut byte = [0_u8];
+        loop {
+            match self.port.read(&mut byte) {
+                // Nobody holds the other end yet.
+                Ok(0) => thread::sleep(PAUSE),
+                Ok(_) => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("cannot read the doorbell"),
+            }
+        }
+        if byte[0] != DOORBELL {
+            bail!("the doorbell rang with {:#04x} instead of {DOORBELL:#04x}", byte[0]);
+        }
+        let expected = self.received + 1;
+        let message = self.window.take(Direction::Request, expected).context("no usable request in the window")?;
+        self.received = expected;
+        ToAgent::decode(&message).context("cannot read the request")
+    }
+
+    /// Puts the coverage that belongs to the next report into the window; returns how many PCs fitted.
+    pub(crate) fn put_coverage(&mut self, pcs: &[u32]) -> usize {
+        self.window.put_coverage(pcs)
+    }
+
+    /// Sends `message` and rings.
+    pub(crate) fn send(&mut self, message: &FromAgent) -> Result<()> {
+        let bytes = message.encode().context("cannot encode the reply")?;
+        let number = self.sent + 1;
+        self.window.put(Direction::Reply, number, &bytes).context("cannot put the reply into the window")?;
+        self.sent = number;
+        self.port.write_all(&[DOORBELL]).context("cannot ring the host")
+    }
+}
+
+/// Maps the host's file, which lies where no memory of the kernel is.
+fn map_window() -> Result<Window> {
+    let memory = OpenOptions::new().read(true).write(true).open("/dev/mem");
+    let memory = memory.context("cannot open /dev/mem, which needs CONFIG_DEVMEM")?;
+    let length = NonZeroUsize::new(WINDOW_BYTES).context("the window has no size")?;
+    let address = i64::try_from(WINDOW_GUEST_ADDRESS).context("the window lies beyond the address space")?;
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: the mapping is fresh, so it overlaps nothing of ours; what it shows is no memory of any process.
+    let base = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &memory, address) };
+    let base = base.with_context(|| format!("cannot map the window at {WINDOW_GUEST_ADDRESS:#x}"))?;
+    // SAFETY: `WINDOW_BYTES` bytes were mapped readable and writable, are never unmapped, and only the window uses them.
+    Ok(unsafe { Window::new(base.cast::<c_void>().as_ptr().cast()) })
+}
+
+fn find_port() -> Result<PathBuf> {
+    let deadline = Instant::now() + PORT_DEADLINE;
+    loop {
+        if let Ok(ports) = fs::read_dir(PORTS) {
+            for port in ports {
+                let port = port.with_context(|| format!("cannot list {PORTS}"))?;
+                let name = fs::read_to_string(port.path().join("name")).unwrap_or_default();
+                let path = PathBuf::from("/dev").join(port.file_name());
+                if name.trim_end() == PORT_NAME && path.exists() {
+                    return Ok(path);
+                }
+            }
+        }
+        if Instant::now() >= deadline {
+            bail!("no virtio-serial port is called {PORT_NAME} after {} s", PORT_DEADLINE.as_secs());
+        }
+        thread::sleep(PAUSE);
+    }
+}

@@ -1,0 +1,249 @@
+//! The probes: loads the BPF programs, programs them with a plan, and reads what they saw.
+//!
+//! ```text
+//!        load                 prepare              arm                  disarm               collect
+//!  (none) ──▶ attached, disarmed ──▶ rules in place ──▶ counting, failing ──▶ nothing counts ──▶ hits, fired
+//!                     ▲                                                                             │
+//!                     └─────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! After [`Injector::load`] everything goes through mapped memory, without a system call: what an armed agent does
+//! can never fail by its own plan.
+
+mod load;
+mod lower;
+mod mapping;
+mod pagemap;
+
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use abi::{
+    Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, Fired, FiredLog, MAX_FRAMES, MAX_RULES, Rule, SITE_SLOTS, Site, Touched,
+};
+use anyhow::Result;
+use aya::Ebpf;
+use fault_plan::{FaultPlan, InjectableFunction};
+use guest_protocol::{FiredFault, Hit, SiteDescription};
+
+use self::mapping::Mapping;
+use crate::{disk::Dirty, symbols::Symbols};
+
+/// The attached BPF programs and their memory.
+pub(crate) struct Injector {
+    control: Mapping<Control>,
+    rules: Mapping<Rule>,
+    sites: Mapping<Site>,
+    touched: Mapping<Touched>,
+    fired: Mapping<FiredLog>,
+    dirty: Mapping<abi::Dirty>,
+    /// Name ids of the probed functions.
+    functions: Vec<u32>,
+    /// Slots of sites that an earlier report described.
+    described: Vec<bool>,
+    generation: u32,
+    /// Keeps programs and probes in place.
+    _bpf: Ebpf,
+}
+
+/// What the programs saw in one execution.
+pub(crate) struct Collected {
+    /// The sites reached, in order of their first call.
+    pub(crate) hits: Vec<Hit>,
+    /// Those of them that were not described before.
+    pub(crate) new_sites: Vec<SiteDescription>,
+    /// The faults that fired, in that order.
+    pub(crate) fired: Vec<FiredFault>,
+    /// Calls that found no room in the site table.
+    pub(crate) lost_hits: u32,
+    /// Calls left alone because the kernel promises that they do not fail.
+    pub(crate) guarded: u32,
+}
+
+/// A field of the control block, as memory that the BPF program changes too.
+macro_rules! control {
+    ($injector:expr, $field:ident) => {{
+        // SAFETY: the block is mapped and aligned for as long as the injector lives.
+        unsafe { (&raw const (*$injector.control.only()).$field).read_volatile() }
+    }};
+    ($injector:expr, $field:ident = $value:expr) => {{
+        let value = $value;
+        // SAFETY: as above.
+        unsafe { (&raw mut (*$injector.control.only()).$field).write_volatile(value) }
+    }};
+}
+
+impl Injector {
+    /// Loads the programs and attaches them: to each of `functions`, and to the writes to `disk` (a device number
+    /// in the kernel's encoding).
+    ///
+    /// # Errors
+    ///
+    /// The kernel lacks something that the programs need, or a function cannot be probed.
+    pub(crate) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32>) -> Result<Self> {
+        let loaded = load::load(symbols, functions, disk)?;
+        let bpf = loaded.bpf;
+        let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
+        control.write(0, loaded.control);
+        Ok(Self {
+            control,
+            rules: Mapping::new(&bpf, "RULES", MAX_RULES)?,
+            sites: Mapping::new(&bpf, "SITES", SITE_SLOTS)?,
+            touched: Mapping::new(&bpf, "TOUCHED", 1)?,
+            fired: Mapping::new(&bpf, "FIRED", 1)?,
+            dirty: Mapping::new(&bpf, "DIRTY", 1)?,
+            functions: loaded.functions,
+            described: vec![false; SITE_SLOTS],
+            generation: 0,
+            _bpf: bpf,
+        })
+    }
+
+    /// Puts the rules of `plan` in place and begins a new execution.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the plan cannot be carried out on this kernel; then no rule is in place.
+    pub(crate) fn prepare(&mut self, symbols: &Symbols, plan: &FaultPlan) -> Result<(), String> {
+        self.disarm();
+        self.begin(0);
+        if plan.faults.len() > MAX_RULES {
+            return Err(format!("{} faults, at most {MAX_RULES} are possible", plan.faults.len()));
+        }
+        for (index, fault) in plan.faults.iter().enumerate() {
+            let rule = lower::lower(fault, symbols).map_err(|reason| format!("fault {}: {reason}", index + 1))?;
+            if !self.functions.contains(&rule.function) {
+                return Err(format!("fault {}: \"{}\" is not probed for this target", index + 1, fault.function));
+            }
+            self.rules.write(index, rule);
+        }
+        self.begin(u32::try_from(plan.faults.len()).map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    fn begin(&mut self, rules: u32) {
+        // Site slots start at generation 0.
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let generation = self.generation;
+        control!(self, generation = generation);
+        control!(self, rule_count = rules);
+        control!(self, sequence = 0);
+        control!(self, touched = 0);
+        control!(self, lost_sites = 0);
+        control!(self, guarded = 0);
+        control!(self, interrupts = 0);
+        // SAFETY: the log is mapped and aligned for as long as the injector lives.
+        unsafe {
+            (&raw mut (*self.fired.only()).generation).write_volatile(generation);
+            (&raw mut (*self.fired.only()).count).write_volatile(0);
+        }
+    }
+
+    /// From now on calls of the thread `thread` (kernel `pid`) are counted, and fail as the plan says. Makes no
+    /// system call.
+    pub(crate) fn arm(&mut self, thread: u32) {
+        control!(self, thread = thread);
+        compiler_fence(Ordering::SeqCst);
+        control!(self, armed = 1);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// From now on no call is counted or fails. Makes no system call.
+    pub(crate) fn disarm(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        control!(self, armed = 0);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// What the execution since [`Injector::prepare`] did. Sites are described the first time they are reached, or
+    /// always with `describe_all`.
+    pub(crate) fn collect(&mut self, symbols: &Symbols, describe_all: bool) -> Collected {
+        let mut hits = Vec::new();
+        let mut new_sites = Vec::new();
+        let touched = (control!(self, touched) as usize).min(SITE_SLOTS);
+        for index in 0..touched {
+            // SAFETY: the list is mapped and aligned, and `index` is below its length.
+            let slot = unsafe { (&raw const (*self.touched.only()).slots[index]).read_volatile() } as usize;
+            // The kernel's memory may be corrupted, and with it every number in it.
+            let Some(described) = self.described.get_mut(slot) else { continue };
+            let site = self.sites.read(slot);
+            hits.push(Hit { site: site.key, count: site.count, first_sequence: site.first_sequence });
+            if describe_all || !*described {
+                new_sites.push(describe(&site, symbols));
+                *described = true;
+            }
+        }
+        let log = self.fired.read(0);
+        let count = (log.count as usize).min(MAX_RULES);
+        let fired = log.fired[..count].iter().map(|fired| fired_fault(fired, symbols)).collect();
+        Collected { hits, new_sites, fired, lost_hits: control!(self, lost_sites), guarded: control!(self, guarded) }
+    }
+
+    /// Guest-physical address of the log of fired faults, an [`abi::FiredLog`].
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub(crate) fn fired_log_address(&self) -> Result<u64> {
+        pagemap::physical_address(self.fired.only() as usize)
+    }
+
+    /// The blocks of the disk ([`abi::DIRTY_BLOCK_BYTES`] each) written to since [`Injector::clear_dirty`].
+    pub(crate) fn dirty_blocks(&self) -> Dirty {
+        if control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 {
+            return Dirty::Everything;
+        }
+        let mut blocks = Vec::new();
+        for region in 0..DIRTY_BLOCKS / DIRTY_REGION_BLOCKS {
+            if !self.is_dirty_region(region) {
+                continue;
+            }
+            for block in region * DIRTY_REGION_BLOCKS..(region + 1) * DIRTY_REGION_BLOCKS {
+                // SAFETY: the map is mapped, and `block` is below its length.
+                if unsafe { (&raw const (*self.dirty.only()).blocks[block]).read_volatile() } != 0 {
+                    blocks.push(block as u64);
+                }
+            }
+        }
+        Dirty::Blocks(blocks)
+    }
+
+    /// Forgets all writes so far. The disk must be quiet.
+    pub(crate) fn clear_dirty(&mut self) {
+        for region in 0..DIRTY_BLOCKS / DIRTY_REGION_BLOCKS {
+            if self.is_dirty_region(region) {
+                // SAFETY: the map is mapped, and the region lies within it.
+                unsafe {
+                    let first = (&raw mut (*self.dirty.only()).blocks[region * DIRTY_REGION_BLOCKS]).cast::<u8>();
+                    first.write_bytes(0, DIRTY_REGION_BLOCKS);
+                    (&raw mut (*self.dirty.only()).regions[region]).write_volatile(0);
+                }
+            }
+        }
+        control!(self, dirty_overflow = 0);
+    }
+
+    fn is_dirty_region(&self, region: usize) -> bool {
+        // SAFETY: the map is mapped, and the index is checked.
+        unsafe { (&raw const (*self.dirty.only()).regions[region]).read_volatile() != 0 }
+    }
+}
+
+fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
+    let depth = (site.depth as usize).min(MAX_FRAMES);
+    SiteDescription {
+        site: site.key,
+        function: symbols.name(site.function).to_owned(),
+        call_path: site.stack[..depth].iter().map(|name| symbols.name(*name).to_owned()).collect(),
+        truncated: site.truncated != 0,
+    }
+}
+
+fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
+    let depth = (fired.depth as usize).min(MAX_FRAMES);
+    FiredFault {
+        fault: fired.rule,
+        sequence: fired.sequence,
+        site: fired.site,
+        call_path: fired.stack[..depth].iter().map(|address| symbols.caller(*address).to_owned()).collect(),
+    }
+}

@@ -1,0 +1,42 @@
+//! Where a page of the agent's memory is in the machine's.
+
+use std::{fs::File, os::unix::fs::FileExt as _};
+
+use anyhow::{Context, Result};
+
+const PAGEMAP: &str = "/proc/self/pagemap";
+const PAGE_BYTES: u64 = 4096;
+/// Set when the page is in memory. Mirrors `PM_PRESENT` of `fs/proc/task_mmu.c` (6.12).
+const PRESENT: u64 = 1 << 63;
+/// The page frame number. Mirrors `PM_PFRAME_MASK` of `fs/proc/task_mmu.c` (6.12).
+const FRAME: u64 = (1 << 55) - 1;
+
+/// The physical address of the memory at `address`, which must stay where it is.
+pub(super) fn physical_address(address: usize) -> Result<u64> {
+    let address = address as u64;
+    let file = File::open(PAGEMAP).with_context(|| format!("cannot open {PAGEMAP} (CONFIG_PROC_PAGE_MONITOR)"))?;
+    let mut entry = [0; 8];
+    file.read_exact_at(&mut entry, address / PAGE_BYTES * 8).with_context(|| format!("cannot read {PAGEMAP}"))?;
+    frame_of(u64::from_le_bytes(entry))
+        .map(|frame| frame * PAGE_BYTES + address % PAGE_BYTES)
+        .with_context(|| format!("{PAGEMAP} does not say where the page of address {address:#x} is"))
+}
+
+/// The page frame number in an entry; the kernel shows 0 to those who may not know.
+fn frame_of(entry: u64) -> Option<u64> {
+    let frame = entry & FRAME;
+    (entry & PRESENT != 0 && frame != 0).then_some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_present_page_with_a_frame_has_an_address() {
+        assert_eq!(frame_of(PRESENT | 0x1234), Some(0x1234));
+        assert_eq!(frame_of(PRESENT | 1 << 55 | 0x1234), Some(0x1234), "bit 55 says that the page is soft-dirty");
+        assert_eq!(frame_of(PRESENT), None);
+        assert_eq!(frame_of(0x1234), None);
+    }
+}

@@ -1,0 +1,81 @@
+//! Coverage: the kernel writes each basic block that the tracing thread enters into memory shared with us.
+//!
+//! Mirrors `include/uapi/linux/kcov.h` and `kernel/kcov.c` (6.12).
+
+use std::{
+    ffi::{c_int, c_ulong},
+    fs::{File, OpenOptions},
+    num::NonZeroUsize,
+    os::fd::AsRawFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use anyhow::{Context, Result};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+
+/// Words of the trace, the count included: ten times what mounting and unmounting btrfs writes.
+const TRACE_WORDS: usize = 1 << 21;
+/// `KCOV_TRACE_PC`: record program counters.
+const TRACE_PC: c_int = 0;
+
+nix::ioctl_write_int_bad!(kcov_init_trace, nix::request_code_read!(b'c', 1, size_of::<c_ulong>()));
+nix::ioctl_write_int_bad!(kcov_enable, nix::request_code_none!(b'c', 100));
+nix::ioctl_write_int_bad!(kcov_disable, nix::request_code_none!(b'c', 101));
+
+/// A trace and its memory, for one thread at a time.
+pub(crate) struct Kcov {
+    file: File,
+    area: NonNull<u64>,
+}
+
+// SAFETY: the memory behind `area` is never unmapped and belongs to no thread; `file` is an ordinary descriptor.
+unsafe impl Send for Kcov {}
+
+impl Kcov {
+    /// Opens the trace and maps its memory.
+    pub(crate) fn open() -> Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open("/sys/kernel/debug/kcov");
+        let file = file.context("cannot open /sys/kernel/debug/kcov, which needs CONFIG_KCOV")?;
+        let words = c_int::try_from(TRACE_WORDS).context("the trace is too long")?;
+        // SAFETY: the descriptor is KCOV's, whose ioctl takes the number of words by value.
+        unsafe { kcov_init_trace(file.as_raw_fd(), words) }.context("cannot size the coverage trace")?;
+        let length = NonZeroUsize::new(TRACE_WORDS * size_of::<u64>()).context("the trace has no size")?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: the mapping is fresh, so it overlaps nothing of ours.
+        let area = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &file, 0) };
+        Ok(Self { file, area: area.context("cannot map the coverage trace")?.cast() })
+    }
+
+    /// Starts an empty trace of the calling thread.
+    pub(crate) fn start(&mut self) -> nix::Result<()> {
+        self.count().store(0, Ordering::SeqCst);
+        // SAFETY: the descriptor is KCOV's, whose ioctl takes the mode by value.
+        unsafe { kcov_enable(self.file.as_raw_fd(), TRACE_PC) }.map(|_| ())
+    }
+
+    /// Ends the trace of the calling thread.
+    pub(crate) fn stop(&mut self) -> nix::Result<()> {
+        // SAFETY: the descriptor is KCOV's, whose ioctl takes nothing.
+        unsafe { kcov_disable(self.file.as_raw_fd(), 0) }.map(|_| ())
+    }
+
+    /// The program counters recorded between [`Kcov::start`] and [`Kcov::stop`], in order.
+    pub(crate) fn trace(&mut self) -> &[u64] {
+        let recorded = usize::try_from(self.count().load(Ordering::SeqCst)).unwrap_or(usize::MAX);
+        let recorded = recorded.min(TRACE_WORDS - 1);
+        // SAFETY: `TRACE_WORDS` words are mapped, of which the first is the count; while no thread traces, and none
+        // can start to as long as the result borrows `self`, the kernel does not write to them.
+        unsafe { std::slice::from_raw_parts(self.area.as_ptr().add(1), recorded) }
+    }
+
+    /// Whether a trace filled its memory, so that its end is missing.
+    pub(crate) fn is_full(trace: &[u64]) -> bool {
+        trace.len() >= TRACE_WORDS - 1
+    }
+
+    fn count(&self) -> &AtomicU64 {
+        // SAFETY: the first word is mapped and aligned to a page; kernel and agent only ever access it whole.
+        unsafe { AtomicU64::from_ptr(self.area.as_ptr()) }
+    }
+}

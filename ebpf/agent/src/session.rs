@@ -1,0 +1,213 @@
+//! The conversation with the host: one target, then one execution after another.
+
+use std::{fs, time::Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use fault_plan::{FaultPlan, InjectableFunction};
+use guest_protocol::{Execute, FromAgent, Ready, Report, Setup, Timings, ToAgent};
+use kcov_parser::Deduplicator;
+
+use crate::{
+    clean_up::CleanUp,
+    disk::{DISK_NUMBER, Dirty, Disk, ResetError},
+    door::Door,
+    hello,
+    injector::{Collected, Injector},
+    kcov::Kcov,
+    kernel_log::KernelLog,
+    symbols::Symbols,
+    workload::{MOUNT_POINT, ReadyStep, Rig, Worker, keep_memory, nanoseconds_since},
+};
+
+/// Serves the host until an error of the agent itself.
+pub(crate) fn serve(door: &mut Door) -> Result<()> {
+    let symbols = Symbols::read()?;
+    let hello = hello::hello(&symbols)?;
+    door.send(&FromAgent::Hello(hello.clone()))?;
+    let mut target = None;
+    loop {
+        let reply = match (door.receive()?, &mut target) {
+            (ToAgent::Setup(_), Some(_)) => refused(&anyhow!("a target is set up already")),
+            (ToAgent::Setup(setup), None) => match Target::prepare(&symbols, &hello.injectable, &setup) {
+                Ok((prepared, ready)) => {
+                    target = Some(prepared);
+                    FromAgent::Ready(ready)
+                }
+                Err(error) => refused(&error),
+            },
+            (ToAgent::Execute(_), None) => refused(&anyhow!("no target is set up")),
+            (ToAgent::Execute(execute), Some(target)) => match target.execute(&execute, door)? {
+                Ok(report) => FromAgent::Report(Box::new(report)),
+                Err(reason) => FromAgent::Refused(reason),
+            },
+        };
+        door.send(&reply)?;
+    }
+}
+
+fn refused(error: &anyhow::Error) -> FromAgent {
+    FromAgent::Refused(format!("{error:#}"))
+}
+
+/// A target, ready to run.
+struct Target<'kernel> {
+    symbols: &'kernel Symbols,
+    functions: Vec<InjectableFunction>,
+    disk: Option<Disk>,
+    /// Absent only while the workload thread has it.
+    rig: Option<Box<Rig>>,
+    worker: Worker,
+    clean_up: CleanUp,
+    log: KernelLog,
+    deduplicator: Deduplicator,
+    pcs: Vec<u32>,
+}
+
+impl<'kernel> Target<'kernel> {
+    /// Prepares everything and runs the workload once, so that what the kernel makes on first use is there.
+    fn prepare(symbols: &'kernel Symbols, injectable: &[InjectableFunction], setup: &Setup) -> Result<(Self, Ready)> {
+        let functions = chosen_functions(injectable, &setup.functions)?;
+        fs::create_dir_all(MOUNT_POINT).with_context(|| format!("cannot make {MOUNT_POINT}"))?;
+        let steps = setup.steps.iter().map(ReadyStep::new).collect::<Result<Vec<_>>>()?;
+        let disk = setup.disk.then(Disk::read_image).transpose()?;
+        let injector = Injector::load(symbols, &functions, setup.disk.then_some(DISK_NUMBER))?;
+        let (text_start, text_end) = (symbols.text_start(), symbols.text_end());
+        let ready =
+            Ready { functions: functions.clone(), fired_log_address: injector.fired_log_address()?, text_start };
+        let rig = Rig::new(injector, Kcov::open()?, steps)?;
+        let mut target = Self {
+            symbols,
+            functions,
+            disk,
+            rig: Some(Box::new(rig)),
+            worker: Worker::start()?,
+            clean_up: CleanUp::new(&setup.steps, setup.disk)?,
+            log: KernelLog::open()?,
+            deduplicator: Deduplicator::new(text_start, text_end.saturating_sub(text_start)),
+            pcs: Vec::with_capacity(1 << 16),
+        };
+        keep_memory()?;
+        target.warm_up()?;
+        Ok((target, ready))
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        self.reset_disk(true)?;
+        let rig = self.rig.as_mut().context("the rig is gone")?;
+        let plan = FaultPlan::fault_free("warm-up");
+        rig.injector.prepare(self.symbols, &plan).map_err(|reason| anyhow!(reason))?;
+        self.run(true, true)?;
+        let leftovers = self.clean_up.run();
+        if !leftovers.is_empty() {
+            bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
+        }
+        self.reset_disk(false)
+    }
+
+    /// One execution. The inner error is the reason of a refusal; the outer one ends the guest.
+    fn execute(&mut self, execute: &Execute, door: &mut Door) -> Result<Result<Report, String>> {
+        if let Err(error) = execute.plan.check().and_then(|()| execute.plan.check_against(&self.functions)) {
+            return Ok(Err(error.to_string()));
+        }
+        let mut timings = Timings::default();
+        let started = Instant::now();
+        if let Err(error) = self.reset_disk(false) {
+            return Ok(Err(format!("{error:#}")));
+        }
+        timings.reset_ns = nanoseconds_since(started);
+
+        let started = Instant::now();
+        if execute.inject {
+            let rig = self.rig.as_mut().context("the rig is gone")?;
+            if let Err(reason) = rig.injector.prepare(self.symbols, &execute.plan) {
+                return Ok(Err(reason));
+            }
+        }
+        self.log.skip()?;
+        timings.arm_ns = nanoseconds_since(started);
+
+        timings.run_ns = self.run(execute.inject, execute.coverage)?;
+
+        let started = Instant::now();
+        let leftovers = self.clean_up.run();
+        let mut report = self.collect(execute, door)?;
+        report.leftovers = leftovers;
+        report.log = self.log.read()?;
+        timings.collect_ns = nanoseconds_since(started);
+        report.timings = timings;
+        Ok(Ok(report))
+    }
+
+    /// Runs the steps once in the workload thread; how many nanoseconds that took.
+    fn run(&mut self, inject: bool, coverage: bool) -> Result<u64> {
+        let rig = self.rig.take().context("the rig is gone")?;
+        let (rig, run_ns) = self.worker.run(rig, inject, coverage)?;
+        self.rig = Some(rig);
+        Ok(run_ns)
+    }
+
+    /// Makes the disk equal to the image.
+    fn reset_disk(&mut self, everything: bool) -> Result<()> {
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        let rig = self.rig.as_mut().context("the rig is gone")?;
+        let dirty = if everything { Dirty::Everything } else { rig.injector.dirty_blocks() };
+        match disk.reset(&dirty) {
+            Ok(()) => rig.injector.clear_dirty(),
+            Err(ResetError::Held) => bail!("the disk cannot be put back: something in the kernel still holds it"),
+            Err(ResetError::Other(error)) => return Err(error).context("the disk cannot be put back"),
+        }
+        Ok(())
+    }
+
+    /// What the execution reached; its coverage goes into the window.
+    fn collect(&mut self, execute: &Execute, door: &mut Door) -> Result<Report> {
+        let rig = self.rig.as_mut().context("the rig is gone")?;
+        let mut report = Report { id: execute.id, steps: rig.results.clone(), ..Report::default() };
+        if execute.inject {
+            let Collected { hits, new_sites, fired, lost_hits, guarded } =
+                rig.injector.collect(self.symbols, execute.describe_all_sites);
+            report = Report { hits, new_sites, fired, lost_hits, guarded, ..report };
+        }
+        if execute.coverage {
+            let trace = rig.kcov.trace();
+            self.deduplicator.distinct(trace, &mut self.pcs);
+            let written = door.put_coverage(&self.pcs);
+            report.coverage_len = u32::try_from(written).context("more coverage than the window holds")?;
+            report.coverage_truncated = Kcov::is_full(trace) || written < self.pcs.len();
+        }
+        Ok(report)
+    }
+}
+
+/// The functions called `names`, each once.
+fn chosen_functions(injectable: &[InjectableFunction], names: &[String]) -> Result<Vec<InjectableFunction>> {
+    let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(names.len());
+    for name in names {
+        let Some(function) = injectable.iter().find(|function| function.name == *name) else {
+            bail!("\"{name}\" is not on the kernel's list of functions that may fail (error_injection/list)");
+        };
+        if !chosen.contains(function) {
+            chosen.push(function.clone());
+        }
+    }
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use fault_plan::ErrorType;
+
+    use super::*;
+
+    #[test]
+    fn functions_are_chosen_once_and_unknown_ones_named() {
+        let injectable: Vec<_> = ["should_failslab", "open_ctree"]
+            .map(|name| InjectableFunction { name: name.to_owned(), error_type: ErrorType::Errno })
+            .into();
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let chosen = chosen_functions(&injectable, &names(&["open_ctree", "open_ctree"])).unwrap();
+        assert_eq!(chosen, injectable[1..]);
+        let refusal = chosen_functions(&injectable, &names(&["kmalloc"])).unwrap_err();
+        assert!(refusal.to_string().contains("\"kmalloc\""));
+    }
+}

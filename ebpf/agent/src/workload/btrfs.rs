@@ -1,0 +1,117 @@
+//! The btrfs ioctls that the steps use. Mirrors `include/uapi/linux/btrfs.h` (6.12).
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use nix::Result;
+
+const MAGIC: u8 = 0x94;
+/// `BTRFS_PATH_NAME_MAX` with the closing zero.
+const NAME_BYTES: usize = 4088;
+/// `BTRFS_SUBVOL_NAME_MAX` with the closing zero.
+const NAME_V2_BYTES: usize = 4040;
+
+/// `struct btrfs_ioctl_vol_args`.
+#[repr(C)]
+pub(crate) struct VolumeArguments {
+    descriptor: i64,
+    name: [u8; NAME_BYTES],
+}
+
+/// `struct btrfs_ioctl_vol_args_v2`.
+#[repr(C)]
+pub(crate) struct VolumeArgumentsV2 {
+    descriptor: i64,
+    transaction: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; NAME_V2_BYTES],
+}
+
+const _: () = assert!(size_of::<VolumeArguments>() == 4096 && size_of::<VolumeArgumentsV2>() == 4096);
+
+nix::ioctl_write_ptr!(forget_device, MAGIC, 5, VolumeArguments);
+nix::ioctl_write_ptr!(subvolume_create, MAGIC, 14, VolumeArguments);
+nix::ioctl_write_ptr!(snapshot_destroy, MAGIC, 15, VolumeArguments);
+nix::ioctl_write_ptr!(snapshot_create, MAGIC, 23, VolumeArgumentsV2);
+
+impl VolumeArguments {
+    /// The arguments that name `name`, which is cut off when it is longer than the kernel takes.
+    pub(crate) fn new(name: &CStr) -> Box<Self> {
+        let mut arguments = Box::new(Self { descriptor: 0, name: [0; NAME_BYTES] });
+        copy(name, &mut arguments.name);
+        arguments
+    }
+}
+
+impl VolumeArgumentsV2 {
+    /// As [`VolumeArguments::new`].
+    pub(super) fn new(name: &CStr) -> Box<Self> {
+        let name_bytes = [0; NAME_V2_BYTES];
+        let mut arguments =
+            Box::new(Self { descriptor: 0, transaction: 0, flags: 0, unused: [0; 4], name: name_bytes });
+        copy(name, &mut arguments.name);
+        arguments
+    }
+}
+
+fn copy(name: &CStr, into: &mut [u8]) {
+    let bytes = name.to_bytes();
+    let length = bytes.len().min(into.len() - 1);
+    into[..length].copy_from_slice(&bytes[..length]);
+}
+
+/// Makes a subvolume in the directory `parent`.
+pub(super) fn create(parent: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
+    // SAFETY: the kernel reads one structure of the layout that the request's number says.
+    unsafe { subvolume_create(parent.as_raw_fd(), arguments) }
+}
+
+/// Makes a writable snapshot of `subvolume` in the directory `parent`.
+pub(super) fn snapshot(
+    parent: BorrowedFd<'_>,
+    subvolume: BorrowedFd<'_>,
+    arguments: &mut VolumeArgumentsV2,
+) -> Result<i32> {
+    arguments.descriptor = i64::from(subvolume.as_raw_fd());
+    // SAFETY: as in `create`.
+    unsafe { snapshot_create(parent.as_raw_fd(), arguments) }
+}
+
+/// Deletes the subvolume or snapshot in the directory `parent`.
+pub(super) fn delete(parent: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
+    // SAFETY: as in `create`.
+    unsafe { snapshot_destroy(parent.as_raw_fd(), arguments) }
+}
+
+/// Makes btrfs forget the device that `arguments` name, which it keeps known after its last unmount. `control` is
+/// `/dev/btrfs-control`.
+pub(crate) fn forget(control: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
+    // SAFETY: as in `create`.
+    unsafe { forget_device(control.as_raw_fd(), arguments) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_numbers_are_the_kernels() {
+        // BTRFS_IOC_SUBVOL_CREATE, _SNAP_DESTROY, _SNAP_CREATE_V2, _FORGET_DEV as a C program prints them.
+        let write = |number| nix::request_code_write!(MAGIC, number, 4096);
+        assert_eq!(write(14), 0x5000_940e);
+        assert_eq!(write(15), 0x5000_940f);
+        assert_eq!(write(23), 0x5000_9417);
+        assert_eq!(write(5), 0x5000_9405);
+    }
+
+    #[test]
+    fn names_are_bounded_and_end_in_zero() {
+        assert_eq!(&VolumeArguments::new(c"sub").name[..4], b"sub\0");
+        let long = std::ffi::CString::new(vec![b'x'; 5000]).unwrap();
+        let arguments = VolumeArgumentsV2::new(&long);
+        assert_eq!(arguments.name[NAME_V2_BYTES - 2..], *b"x\0");
+    }
+}

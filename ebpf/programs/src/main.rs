@@ -1,0 +1,134 @@
+//! The BPF programs of the guest.
+//!
+//! `injectable` runs on the entry of every function that may fail. For calls of the workload's thread it reads the
+//! callers, records the site, and makes the call fail when a rule says so. `block_write` records which parts of
+//! the disk are written to, by whomever.
+//!
+//! The agent reads and writes all maps through memory mappings; their layout and meaning are in the crate `abi`.
+
+#![no_std]
+#![no_main]
+
+mod call;
+mod dirty;
+mod maps;
+mod repeat;
+mod rules;
+mod sites;
+
+use abi::{Control, GFP_NOFAIL};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::pt_regs,
+    helpers::{bpf_probe_read_kernel, generated::bpf_override_return},
+    macros::{kprobe, tracepoint},
+    programs::{ProbeContext, TracePointContext},
+};
+
+/// A function that may fail is being called.
+#[kprobe]
+fn injectable(context: ProbeContext) -> u32 {
+    if let Some(control) = maps::control()
+        && control.armed != 0
+        && context.pid() == control.thread
+    {
+        on_call(context.regs, control);
+    }
+    0
+}
+
+/// A block of data is on its way to a disk, or from it.
+#[tracepoint]
+fn block_write(context: TracePointContext) -> u32 {
+    if let Some(control) = maps::control()
+        && control.disk != 0
+    {
+        dirty::record(&context, control);
+    }
+    0
+}
+
+#[inline(always)]
+fn on_call(regs: *mut pt_regs, control: &mut Control) {
+    if call::in_interrupt(control) {
+        control.interrupts += 1;
+        return;
+    }
+    // SAFETY: the kernel hands the probe its registers.
+    let registers = unsafe { Registers::read(regs) };
+    // The instruction pointer stands behind the probe, which is less than a granule long or was entered as whole.
+    let function = call::name_of(control.text_start, registers.instruction - 1);
+    if is_guarded(&registers, control, function) {
+        control.guarded += 1;
+        return;
+    }
+    let Some(call) = maps::call() else { return };
+    let site = call::read(&registers, control, function, call);
+    control.sequence += 1;
+    sites::record(control, function, site, call);
+    if let Some(return_value) = rules::apply(control, function, site, call) {
+        // SAFETY: `regs` are the probe's own; the agent lowers only values that the function's error type allows.
+        unsafe { bpf_override_return(regs, return_value.cast_unsigned()) };
+    }
+}
+
+/// The registers of interest on a function's entry.
+struct Registers {
+    instruction: u64,
+    stack: u64,
+    frame: u64,
+    /// The first four arguments.
+    arguments: [u64; 4],
+}
+
+impl Registers {
+    /// # Safety
+    ///
+    /// `regs` is what the kernel handed to the probe.
+    #[inline(always)]
+    unsafe fn read(regs: *const pt_regs) -> Self {
+        // SAFETY: see above. Volatile, lest the compiler compute an address among the registers: the verifier allows
+        // constant ones only.
+        unsafe {
+            Self {
+                instruction: (&raw const (*regs).rip).read_volatile(),
+                stack: (&raw const (*regs).rsp).read_volatile(),
+                frame: (&raw const (*regs).rbp).read_volatile(),
+                arguments: [
+                    (&raw const (*regs).rdi).read_volatile(),
+                    (&raw const (*regs).rsi).read_volatile(),
+                    (&raw const (*regs).rdx).read_volatile(),
+                    (&raw const (*regs).rcx).read_volatile(),
+                ],
+            }
+        }
+    }
+}
+
+/// Whether the kernel itself would never fail this call.
+#[inline(always)]
+fn is_guarded(registers: &Registers, control: &Control, function: u32) -> bool {
+    let [first, second, _, fourth] = registers.arguments;
+    // Flags are an `unsigned int`: the upper half of the register is undefined.
+    let never_fails = |flags: u64| flags as u32 & GFP_NOFAIL != 0;
+    if function == control.slab_function {
+        return never_fails(second) || is_bootstrap_cache(first, control);
+    }
+    function == control.page_function && never_fails(first) || function == control.folio_function && never_fails(fourth)
+}
+
+#[inline(always)]
+fn is_bootstrap_cache(cache: u64, control: &Control) -> bool {
+    // SAFETY: the helper checks the address.
+    let bootstrap = unsafe { bpf_probe_read_kernel(control.bootstrap_cache as *const u64) };
+    bootstrap == Ok(cache)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,0 +1,50 @@
+//! The maps. All are arrays that the agent maps into its memory.
+
+use abi::{Call, Control, Dirty, FiredLog, MAX_RULES, NAME_BLOCK, Rule, SITE_SLOTS, Site, Touched};
+use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
+
+#[map]
+static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The agent sets the number of blocks to what the kernel's text takes.
+#[map]
+static NAMES: Array<[u32; NAME_BLOCK]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static CALL: Array<Call> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES as u32, BPF_F_MMAPABLE);
+#[map]
+static SITES: Array<Site> = Array::with_max_entries(SITE_SLOTS as u32, BPF_F_MMAPABLE);
+#[map]
+static TOUCHED: Array<Touched> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static FIRED: Array<FiredLog> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static DIRTY: Array<Dirty> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+macro_rules! value_of {
+    ($(#[$doc:meta])* $name:ident, $map:ident, $value:ty $(, $index:ident)?) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name($($index: u32)?) -> Option<&'static mut $value> {
+            let index = 0 $(+ $index)?;
+            // SAFETY: map memory lives as long as the program. Only the armed thread's calls change the value, one
+            // at a time, as a probe does not run within another on the same processor. The dirty map is the
+            // exception: there every task stores the same mark.
+            $map.get_ptr_mut(index).map(|value| unsafe { &mut *value })
+        }
+    };
+}
+
+value_of!(control, CONTROL, Control);
+value_of!(call, CALL, Call);
+value_of!(rule, RULES, Rule, index);
+value_of!(site, SITES, Site, slot);
+value_of!(touched, TOUCHED, Touched);
+value_of!(fired, FIRED, FiredLog);
+value_of!(dirty, DIRTY, Dirty);
+
+/// A block of the table from text granule to name id.
+#[inline(always)]
+pub(crate) fn names(block: u32) -> Option<&'static [u32; NAME_BLOCK]> {
+    NAMES.get(block)
+}

@@ -1,0 +1,97 @@
+//! The plan's rules.
+
+use core::ffi::c_long;
+
+use abi::{Call, Control, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, Verdict};
+
+use crate::{
+    maps,
+    repeat::{BREAK, CONTINUE, repeat},
+};
+
+/// The call on its way through the rules.
+struct Passage {
+    function: u32,
+    /// The rule that fires, plus 1; 0 for none.
+    firing: u32,
+    names: u64,
+    return_value: i64,
+}
+
+/// Counts the call in every rule that it matches. Returns what it must return when one fires; that is logged.
+#[inline(always)]
+pub(crate) fn apply(control: &Control, function: u32, site: u64, call: &Call) -> Option<i64> {
+    if control.rule_count == 0 {
+        return None;
+    }
+    let mut passage = Passage { function, firing: 0, names: call.name_set, return_value: 0 };
+    repeat(control.rule_count.min(MAX_RULES as u32), try_rule, &mut passage);
+    let rule = passage.firing.checked_sub(1)?;
+    log(control, rule, site, call);
+    Some(passage.return_value)
+}
+
+/// Counts the call in one rule.
+extern "C" fn try_rule(index: u64, passage: *mut Passage) -> c_long {
+    // SAFETY: it is what `apply` hands to the loop.
+    let passage = unsafe { &mut *passage };
+    let Some(rule) = maps::rule(index as u32) else { return BREAK };
+    if rule.function != passage.function || rule.name_set & !passage.names != 0 || !matches(index as u32) {
+        return CONTINUE;
+    }
+    rule.seen += 1;
+    if rule.seen == rule.occurrence && passage.firing == 0 {
+        passage.firing = index as u32 + 1;
+        passage.return_value = rule.return_value;
+    }
+    CONTINUE
+}
+
+/// Which rule is being matched.
+struct Matching {
+    rule: u32,
+    matches: u32,
+}
+
+#[inline(always)]
+fn matches(rule: u32) -> bool {
+    let Some(call) = maps::call() else { return false };
+    call.state = Match::new();
+    let mut matching = Matching { rule, matches: 0 };
+    repeat(MAX_MATCH_STEPS, step, &mut matching);
+    matching.matches != 0
+}
+
+/// One step of a match.
+extern "C" fn step(_: u64, matching: *mut Matching) -> c_long {
+    // SAFETY: it is what `matches` hands to the loop.
+    let matching = unsafe { &mut *matching };
+    let (Some(rule), Some(call)) = (maps::rule(matching.rule), maps::call()) else { return BREAK };
+    let mut state = call.state;
+    let verdict = state.step(rule, call);
+    call.state = state;
+    match verdict {
+        Verdict::Open => CONTINUE,
+        Verdict::Differs => BREAK,
+        Verdict::Matches => {
+            matching.matches = 1;
+            BREAK
+        }
+    }
+}
+
+#[inline(always)]
+fn log(control: &Control, rule: u32, site: u64, call: &Call) {
+    let Some(log) = maps::fired() else { return };
+    let Some(fired) = log.fired.get_mut(log.count as usize) else { return };
+    fired.rule = rule;
+    fired.sequence = control.sequence;
+    fired.depth = call.depth;
+    fired.reserved = 0;
+    fired.site = site;
+    for index in 0..MAX_FRAMES {
+        fired.stack[index] = call.addresses[index];
+    }
+    log.generation = control.generation;
+    log.count += 1;
+}

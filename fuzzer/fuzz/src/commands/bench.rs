@@ -1,0 +1,284 @@
+//! `fuzz bench`: what an execution costs, and where the time goes.
+//!
+//! Two guests take turns in blocks, so that a drift of the machine's speed hits both: a bare one without probes and
+//! without coverage, and one as the fuzzer uses it. Both run the fault-free plan. Then a short campaign tells what the
+//! search itself costs.
+
+use std::{
+    io::{self, Write},
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fault_plan::FaultPlan;
+use serde::Serialize;
+
+use super::{Answer, CommandError};
+use crate::{
+    campaign::{self, CampaignFolder, CampaignOptions},
+    execution::{ExecuteError, Execution, Runner, RunnerCounters},
+    guest::{AccelChoice, Stop},
+    pool::GuestPool,
+    prepare::{Prepared, Wanted, prepare, prepare_bare},
+};
+
+/// Executions of one guest before the other has its turn.
+const BLOCK: u32 = 10;
+/// Executions not counted at the start of each guest: cold translations, cold caches.
+const WARM_UP: u32 = 10;
+
+/// What the user asked for.
+#[derive(Debug)]
+pub struct BenchOptions {
+    /// Name or folder of the target.
+    pub target: String,
+    /// Counted executions of each guest.
+    pub executions: u32,
+    /// How long the campaign runs.
+    pub campaign: Duration,
+    /// How guests run.
+    pub accel: AccelChoice,
+}
+
+/// Medians, in milliseconds.
+#[derive(Debug, Serialize)]
+struct Phases {
+    reset_ms: f64,
+    arm_ms: f64,
+    run_ms: f64,
+    collect_ms: f64,
+    /// On the host: from request to reply less the guest's phases; doorbell, encoding, copying.
+    transfer_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Result {
+    target: String,
+    kernel: String,
+    kernel_build_id: String,
+    commit: String,
+    host: String,
+    qemu: String,
+    acceleration: String,
+    executions: u32,
+    boot_s: f64,
+    setup_s: f64,
+    clone_to_first_reply_ms: f64,
+    /// The steps alone in a guest without probes and coverage, median.
+    bare_run_ms: f64,
+    bare_rate_per_s: f64,
+    /// A whole execution on the host, median.
+    full_execution_ms: f64,
+    full_rate_per_s: f64,
+    /// Full rate over bare rate.
+    full_to_bare: f64,
+    phases: Phases,
+    covered_places: usize,
+    injection_sites: usize,
+    injectable_calls: u64,
+    campaign_s: u64,
+    campaign_executions: u64,
+    campaign_rate_per_s: f64,
+    /// Time of the search itself (feedback, mutation, disk) for each execution of the campaign, mean.
+    search_ms: f64,
+    guest_resident_kib: Option<u64>,
+}
+
+/// Measures and writes one JSON object.
+///
+/// # Errors
+///
+/// The environment or the target; see [`CommandError`].
+pub fn bench(
+    options: &BenchOptions,
+    stop: &Stop,
+    out: &mut dyn Write,
+    say: &mut dyn FnMut(&str),
+) -> std::result::Result<Answer, CommandError> {
+    let wanted = Wanted { target: &options.target, kernel: None, accel: options.accel };
+    let mut bare = prepare_bare(&wanted, stop, say)?.pool;
+    (bare.inject, bare.coverage) = (false, false);
+    let mut full = prepare(&wanted, stop, say)?;
+    let plan = full.target.fault_free();
+
+    let first = Instant::now();
+    full.pool.run_fresh(&plan)?;
+    let clone_to_first_reply_ms = first.elapsed().as_secs_f64() * 1e3;
+    say(&format!("{} executions of each guest, in turns", options.executions));
+    let (bare_runs, full_runs) = take_turns(&mut bare, &mut full.pool, &plan, options.executions)?;
+    let bare_run_ms = median(&bare_runs, |run| milliseconds(run.timings.run_ns));
+    let full_execution_ms = median(&full_runs, |run| run.wall.as_secs_f64() * 1e3);
+    let last = full_runs.last().ok_or_else(|| CommandError::Input("no executions to measure".to_owned()))?;
+    let guest_resident_kib = full.pool.guest_pid().ok().and_then(resident_kib);
+    let (covered_places, injection_sites) = (last.coverage.len(), last.hits.len());
+    let injectable_calls = last.hits.iter().map(|hit| u64::from(hit.count)).sum();
+    let phases = phases(&full_runs);
+    drop(bare);
+
+    say(&format!("a campaign of {} s", options.campaign.as_secs()));
+    let template = full.pool.template();
+    let (boot_s, setup_s) = (template.boot_time.as_secs_f64(), template.setup_time.as_secs_f64());
+    let acceleration = template.config().accel.to_string();
+    let kernel = full.kernel.meta.clone();
+    let (summary, in_runner, elapsed) = short_campaign(&mut full, options.campaign, stop)?;
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
+    let executions = summary.executions.max(1) as f64;
+    let result = Result {
+        target: options.target.clone(),
+        kernel: kernel.name,
+        kernel_build_id: kernel.build_id,
+        commit: first_line("git", &["describe", "--always", "--dirty"]),
+        host: host(),
+        qemu: first_line("qemu-system-x86_64", &["--version"]),
+        acceleration,
+        executions: options.executions,
+        boot_s,
+        setup_s,
+        clone_to_first_reply_ms,
+        bare_run_ms,
+        bare_rate_per_s: 1e3 / bare_run_ms,
+        full_execution_ms,
+        full_rate_per_s: 1e3 / full_execution_ms,
+        full_to_bare: bare_run_ms / full_execution_ms,
+        phases,
+        covered_places,
+        injection_sites,
+        injectable_calls,
+        campaign_s: summary.seconds,
+        campaign_executions: summary.executions,
+        campaign_rate_per_s: executions / elapsed.as_secs_f64(),
+        search_ms: elapsed.saturating_sub(in_runner).as_secs_f64() * 1e3 / executions,
+        guest_resident_kib,
+    };
+    let text = serde_json::to_string_pretty(&result).map_err(io::Error::other)?;
+    writeln!(out, "{text}")?;
+    Ok(Answer::Yes)
+}
+
+fn take_turns(
+    bare: &mut GuestPool,
+    full: &mut GuestPool,
+    plan: &FaultPlan,
+    executions: u32,
+) -> std::result::Result<(Vec<Execution>, Vec<Execution>), ExecuteError> {
+    for _ in 0..WARM_UP {
+        bare.run(plan)?;
+        full.run(plan)?;
+    }
+    let (mut bare_runs, mut full_runs) = (Vec::new(), Vec::new());
+    for _ in 0..executions.div_ceil(BLOCK) {
+        for _ in 0..BLOCK {
+            bare_runs.push(bare.run(plan)?);
+        }
+        for _ in 0..BLOCK {
+            full_runs.push(full.run(plan)?);
+        }
+    }
+    Ok((bare_runs, full_runs))
+}
+
+fn phases(runs: &[Execution]) -> Phases {
+    let in_guest = |run: &Execution| {
+        let timings = run.timings;
+        timings.reset_ns + timings.arm_ns + timings.run_ns + timings.collect_ns
+    };
+    Phases {
+        reset_ms: median(runs, |run| milliseconds(run.timings.reset_ns)),
+        arm_ms: median(runs, |run| milliseconds(run.timings.arm_ns)),
+        run_ms: median(runs, |run| milliseconds(run.timings.run_ns)),
+        collect_ms: median(runs, |run| milliseconds(run.timings.collect_ns)),
+        transfer_ms: median(runs, |run| run.wall.as_secs_f64() * 1e3 - milliseconds(in_guest(run))),
+    }
+}
+
+fn short_campaign(
+    prepared: &mut Prepared,
+    time: Duration,
+    stop: &Stop,
+) -> std::result::Result<(campaign::Summary, Duration, Duration), CommandError> {
+    let scratch = std::env::temp_dir().join(format!("fuzz-bench-{}", std::process::id()));
+    let meta = &prepared.kernel.meta;
+    let (folder, earlier) = CampaignFolder::open(&scratch, &prepared.target.name, &meta.name, &meta.build_id)?;
+    let options = CampaignOptions {
+        target: Arc::clone(&prepared.target),
+        folder: Arc::new(folder),
+        earlier,
+        call_sites: Arc::clone(&prepared.call_sites),
+        stop: stop.clone(),
+        time: Some(time),
+        seed: 1,
+        progress: Box::new(io::sink()),
+    };
+    let mut in_runner = Duration::ZERO;
+    let timed = Timed { runner: &mut prepared.pool, total: &mut in_runner };
+    let start = Instant::now();
+    let summary = campaign::run(options, timed)?;
+    let elapsed = start.elapsed();
+    std::fs::remove_dir_all(&scratch)?;
+    Ok((summary, in_runner, elapsed))
+}
+
+/// A runner that adds up the time spent in it.
+struct Timed<'a, R> {
+    runner: &'a mut R,
+    total: &'a mut Duration,
+}
+
+impl<R: Runner> Runner for Timed<'_, R> {
+    fn run(&mut self, plan: &FaultPlan) -> std::result::Result<Execution, ExecuteError> {
+        let start = Instant::now();
+        let execution = self.runner.run(plan);
+        *self.total += start.elapsed();
+        execution
+    }
+
+    fn run_fresh(&mut self, plan: &FaultPlan) -> std::result::Result<Execution, ExecuteError> {
+        let start = Instant::now();
+        let execution = self.runner.run_fresh(plan);
+        *self.total += start.elapsed();
+        execution
+    }
+
+    fn take_late(&mut self) -> Vec<(FaultPlan, Execution)> {
+        self.runner.take_late()
+    }
+
+    fn counters(&self) -> RunnerCounters {
+        self.runner.counters()
+    }
+}
+
+fn milliseconds(nanoseconds: u64) -> f64 {
+    Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3
+}
+
+fn median(runs: &[Execution], of: impl Fn(&Execution) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn first_line(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").to_owned()
+}
+
+fn host() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_start_matches([' ', '\t', ':']);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{cpus} x {model}")
+}
+
+/// Resident memory of a process, shared pages included.
+fn resident_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}

@@ -1,0 +1,221 @@
+//! Whether KVM can be used, which only a guest that boots can prove.
+//!
+//! `/dev/kvm` may exist, open and answer, and yet not run an ordinary kernel: where virtualization is itself emulated,
+//! the guest hangs or dies early. So a guest is booted once, and the answer is kept in a file as long as QEMU, the
+//! host's kernel and the guest's kernel are the same.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Accel, GuestConfig, GuestError, Stop,
+    config::Birth,
+    machine::{Machine, Wake},
+    memory::MemoryFile,
+};
+
+/// What the user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccelChoice {
+    /// KVM where it works, else TCG.
+    #[default]
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// TCG.
+    Tcg,
+}
+
+/// What will be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// What runs the guest's processor.
+    pub accel: Accel,
+    /// Why, to show to the user.
+    pub reason: String,
+}
+
+/// How long a kernel may take to boot under KVM, which is some ten times what it takes.
+const PROOF_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a kernel without a file system says last (`init/do_mounts.c`, `init/main.c`).
+const BOOTED: [&str; 2] = ["VFS: Unable to mount root fs", "No working init found"];
+
+/// File of the answers in the cache folder.
+const ANSWERS: &str = "kvm.json";
+
+/// The answers by [`identity`]: null where KVM works, else why it does not.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Answers(BTreeMap<String, Option<String>>);
+
+impl AccelChoice {
+    /// What to run guests with. KVM has to prove itself: the kernel `vmlinux` has to boot under it. The answer is kept
+    /// in the folder `cache`.
+    ///
+    /// # Errors
+    ///
+    /// KVM is asked for and does not work here, QEMU cannot be started, or the user asks to stop.
+    pub fn choose(self, qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) -> Result<Chosen, GuestError> {
+        if self == Self::Tcg {
+            return Ok(Chosen { accel: Accel::Tcg, reason: "TCG was asked for".to_owned() });
+        }
+        let trouble = match device_trouble(Path::new("/dev/kvm")) {
+            Some(trouble) => Some(trouble),
+            None => remembered_trouble(qemu, vmlinux, cache, stop)?,
+        };
+        match (trouble, self) {
+            (None, _) => Ok(Chosen { accel: Accel::Kvm, reason: "the kernel boots under KVM".to_owned() }),
+            (Some(reason), Self::Kvm) => Err(GuestError::Accel { reason }),
+            (Some(reason), _) => {
+                Ok(Chosen { accel: Accel::Tcg, reason: format!("TCG, as KVM cannot be used: {reason}") })
+            }
+        }
+    }
+}
+
+/// Why the device cannot be used, as far as opening it tells.
+fn device_trouble(device: &Path) -> Option<String> {
+    let error = OpenOptions::new().read(true).write(true).open(device).err()?;
+    let device = device.display();
+    Some(match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("there is no {device}: the host has no virtualization or it is switched off")
+        }
+        io::ErrorKind::PermissionDenied => format!("{device} may not be opened: add the user to its group"),
+        _ => format!("{device} does not open: {error}"),
+    })
+}
+
+/// Why KVM does not work, from the cache or by trying.
+fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) -> Result<Option<String>, GuestError> {
+    let file = cache.join(ANSWERS);
+    let identity = identity(qemu, vmlinux)?;
+    // A file that cannot be read is as good as none: the answer is found anew.
+    let mut answers: Answers =
+        fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    if let Some(answer) = answers.0.get(&identity) {
+        return Ok(answer.clone());
+    }
+    tracing::info!("trying whether the kernel boots under KVM, for at most {} s", PROOF_DEADLINE.as_secs());
+    let trouble = boot_trouble(qemu, vmlinux, stop)?;
+    answers.0.insert(identity, trouble.clone());
+    if let Err(error) = write_whole(&file, &answers) {
+        tracing::warn!(file = %file.display(), %error, "whether KVM works cannot be remembered");
+    }
+    Ok(trouble)
+}
+
+/// What the answer depends on, as a hash: QEMU's version, the host's kernel, the guest's kernel.
+fn identity(qemu: &Path, vmlinux: &Path) -> Result<String, GuestError> {
+    let version = Command::new(qemu).arg("--version").output();
+    let version = version.map_err(|source| GuestError::Start { qemu: qemu.to_owned(), source })?;
+    let host = nix::sys::utsname::uname().map_err(|errno| GuestError::Host { what: "name", source: errno.into() })?;
+    let kernel = fs::metadata(vmlinux).map_err(|source| GuestError::File {
+        what: "the kernel",
+        path: vmlinux.to_owned(),
+        source,
+    })?;
+    let mut hash = Sha256::new();
+    hash.update(&version.stdout);
+    hash.update(host.release().as_encoded_bytes());
+    hash.update(host.version().as_encoded_bytes());
+    hash.update(format!("{vmlinux:?} {} {:?}", kernel.len(), kernel.modified().ok()));
+    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Why the kernel does not boot under KVM. It gets no initial file system, so that it panics when it has started all
+/// of its drivers and finds none: that is the proof.
+fn boot_trouble(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Option<String>, GuestError> {
+    let config = GuestConfig {
+        qemu: qemu.to_owned(),
+        accel: Accel::Kvm,
+        vmlinux: vmlinux.to_owned(),
+        initramfs: Vec::new(),
+        disk: None,
+        disk_mib: 0,
+        memory_mib: 512,
+    };
+    config.check()?;
+    let memory = MemoryFile::new("guest memory", config.memory_bytes())?;
+    let until = Instant::now() + PROOF_DEADLINE;
+    let wake = Machine::start(&config, Birth::Boot, &memory, &[]).and_then(|mut machine| {
+        let wake = machine.receive(stop, until)?;
+        machine.settle();
+        Ok((wake, machine.console().all()))
+    });
+    let seconds = PROOF_DEADLINE.as_secs();
+    Ok(match wake {
+        Ok((_, console)) if BOOTED.iter().any(|text| console.contains(text)) => None,
+        Ok((Wake::Deadline, console)) if console.is_empty() => {
+            Some(format!("the kernel prints nothing in {seconds} s"))
+        }
+        Ok((Wake::Deadline, _)) => Some(format!("the kernel does not boot within {seconds} s")),
+        Ok(_) => Some("the kernel dies while it boots".to_owned()),
+        Err(error @ GuestError::QemuDied { .. }) => Some(error.to_string()),
+        Err(error) => return Err(error),
+    })
+}
+
+fn write_whole(file: &Path, answers: &Answers) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
+    fs::write(&temporary, serde_json::to_vec_pretty(answers)?)?;
+    fs::rename(&temporary, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_is_looked_at_first() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(device_trouble(&folder.path().join("kvm")).unwrap().contains("there is no"));
+        assert!(device_trouble(folder.path()).unwrap().contains("does not open"));
+        fs::write(folder.path().join("kvm"), "").unwrap();
+        assert_eq!(device_trouble(&folder.path().join("kvm")), None);
+    }
+
+    #[test]
+    fn an_answer_is_remembered_until_the_kernel_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let vmlinux = folder.path().join("vmlinux");
+        fs::write(&vmlinux, "kernel").unwrap();
+        let stop = Stop::new();
+        // A QEMU that ends at once is a proof that it does not work.
+        let trouble = || remembered_trouble(Path::new("true"), &vmlinux, &cache, &stop).unwrap();
+        assert!(trouble().unwrap().contains("qemu ended"));
+        assert_eq!(fs::read_dir(&cache).unwrap().count(), 1, "no temporary file is left");
+        // With that program an answer of another kind can only come from the file.
+        let before = identity(Path::new("true"), &vmlinux).unwrap();
+        let answers = Answers(BTreeMap::from([(before.clone(), None)]));
+        write_whole(&cache.join(ANSWERS), &answers).unwrap();
+        assert_eq!(trouble(), None);
+        fs::write(&vmlinux, "another kernel").unwrap();
+        assert_ne!(identity(Path::new("true"), &vmlinux).unwrap(), before);
+        assert!(trouble().is_some());
+        // A QEMU that is not there says nothing about KVM.
+        let missing = remembered_trouble(&folder.path().join("qemu"), &vmlinux, &cache, &stop);
+        assert!(matches!(missing, Err(GuestError::Start { .. })));
+    }
+
+    #[test]
+    fn tcg_needs_no_proof() {
+        let nowhere = Path::new("/nonexistent");
+        let chosen = AccelChoice::Tcg.choose(nowhere, nowhere, nowhere, &Stop::new()).unwrap();
+        assert_eq!(chosen.accel, Accel::Tcg);
+    }
+}

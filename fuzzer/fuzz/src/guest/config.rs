@@ -1,0 +1,290 @@
+//! What a guest is made of, as command lines: QEMU's and the kernel's.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use guest_protocol::{WINDOW_BYTES, WINDOW_GUEST_ADDRESS};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{GuestError, clock};
+
+/// What runs the guest's processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// The host's processor.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+impl fmt::Display for Accel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+/// What a guest is made of.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GuestConfig {
+    /// `qemu-system-x86_64`, by path or by name.
+    pub qemu: PathBuf,
+    /// What runs the guest's processor.
+    pub accel: Accel,
+    /// The kernel: an ELF image with a PVH entry.
+    pub vmlinux: PathBuf,
+    /// The initramfs with the agent; empty for none.
+    pub initramfs: Vec<u8>,
+    /// A raw image that the guest sees, read-only, as `/dev/vda`.
+    pub disk: Option<PathBuf>,
+    /// Size of `/dev/ram0` in MiB; 0 for none.
+    pub disk_mib: u32,
+    /// Memory in MiB, 128 to 3072.
+    pub memory_mib: u32,
+}
+
+impl fmt::Debug for GuestConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { qemu, accel, vmlinux, initramfs, disk, disk_mib, memory_mib } = self;
+        f.debug_struct("GuestConfig")
+            .field("qemu", qemu)
+            .field("accel", accel)
+            .field("vmlinux", vmlinux)
+            .field("initramfs_bytes", &initramfs.len())
+            .field("disk", disk)
+            .field("disk_mib", disk_mib)
+            .field("memory_mib", memory_mib)
+            .finish()
+    }
+}
+
+/// The least and the most memory of a guest, in MiB: with more the window could not be at its address.
+const MEMORY_MIB: std::ops::RangeInclusive<u32> = 128..=3072;
+
+/// Name of the doorbell's port, by which the agent finds it.
+const DOOR_PORT: &str = "org.fuzz.door";
+
+/// What a guest process finds open.
+pub(super) struct Plumbing {
+    /// Path of the file that is the guest's memory.
+    pub(super) memory: String,
+    /// Path of the file that is its window.
+    pub(super) window: String,
+    /// Path of the initramfs, if there is one and it boots.
+    pub(super) initramfs: Option<String>,
+    /// Socket of the doorbell.
+    pub(super) door: i32,
+    /// Socket of the monitor.
+    pub(super) qmp: i32,
+    /// Socket of the serial console.
+    pub(super) console: i32,
+}
+
+/// How a guest comes to life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Birth {
+    /// It boots the kernel and writes into the memory's file.
+    Boot,
+    /// It continues a saved guest and keeps its changes of the memory to itself.
+    Clone,
+}
+
+impl GuestConfig {
+    /// Checks what can be checked before QEMU starts.
+    pub(super) fn check(&self) -> Result<(), GuestError> {
+        if !MEMORY_MIB.contains(&self.memory_mib) {
+            let (least, most) = (MEMORY_MIB.start(), MEMORY_MIB.end());
+            let reason = format!("{} MiB of memory, possible are {least} to {most}", self.memory_mib);
+            return Err(GuestError::Config { reason });
+        }
+        if self.disk_mib > self.memory_mib / 2 {
+            let reason =
+                format!("a disk of {} MiB in {} MiB of memory, possible is half of it", self.disk_mib, self.memory_mib);
+            return Err(GuestError::Config { reason });
+        }
+        readable("the kernel", &self.vmlinux)?;
+        self.disk.as_deref().map_or(Ok(()), |disk| readable("the disk image", disk))
+    }
+
+    /// How long booting may take, and preparing the target as well: ten times what it takes on an idle machine.
+    pub(super) fn boot_deadline(&self) -> Duration {
+        Duration::from_secs(if self.accel == Accel::Kvm { 30 } else { 120 })
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        u64::from(self.memory_mib) << 20
+    }
+
+    /// The kernel's command line.
+    pub(super) fn kernel_command_line(&self) -> String {
+        let words = [
+            // The console: errors and warnings, the least that a whole report needs.
+            "console=ttyS0 loglevel=5",
+            // Whatever the kernel finds fatal ends the guest at once. A soft lockup is one after twice the threshold.
+            "panic=-1 oops=panic watchdog_thresh=5 sysctl.kernel.softlockup_panic=1",
+            "sysctl.kernel.hung_task_timeout_secs=10 sysctl.kernel.hung_task_panic=1",
+            "rcupdate.rcu_cpu_stall_timeout=20",
+            // The host interrupts a kernel that hangs, to hear where.
+            "unknown_nmi_panic",
+            // The same addresses in every guest.
+            "nokaslr norandmaps",
+            "mitigations=off random.trust_cpu=on 8250.nr_uarts=1 io_delay=none",
+        ];
+        let mut words: Vec<String> = words.map(str::to_owned).into();
+        if self.accel == Accel::Tcg {
+            // ACPI's routing table of the pc machine is a program that a checking kernel interprets for seconds,
+            // translated; the BIOS has it ready-made.
+            // Emulated, the HPET misses its own deadlines and the kernel says so over and over.
+            words.push("acpi=noirq hpet=disable".to_owned());
+            words.extend(clock::counter_khz().map(|khz| format!("tsc=reliable tsc_early_khz={khz}")));
+        }
+        words.push(if self.disk_mib == 0 {
+            "brd.rd_nr=0".to_owned()
+        } else {
+            format!("brd.rd_nr=1 brd.rd_size={}", u64::from(self.disk_mib) << 10)
+        });
+        words.join(" ")
+    }
+
+    /// QEMU's arguments. Those of a boot and of a clone make the same machine: they differ in whether the memory's
+    /// file is written to, and a clone gets no kernel, as its memory has one.
+    pub(super) fn qemu_arguments(&self, plumbing: &Plumbing, birth: Birth) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |option: &str, value: String| arguments.extend([option.into(), value.into()]);
+        let share = if birth == Birth::Boot { "on" } else { "off" };
+        let memory_bytes = self.memory_bytes();
+        add("-machine", format!("pc,memory-backend=ram,accel={}", self.accel));
+        add("-cpu", if self.accel == Accel::Kvm { "host" } else { "max,la57=off" }.to_owned());
+        add("-smp", "1".to_owned());
+        add("-m", format!("{}M,slots=2,maxmem={}M", self.memory_mib, self.memory_mib + 1024));
+        add("-object", memory_file("ram", memory_bytes, &plumbing.memory, share));
+        add("-object", memory_file("window", WINDOW_BYTES as u64, &plumbing.window, "on"));
+        add("-device", format!("pc-dimm,memdev=window,addr={WINDOW_GUEST_ADDRESS:#x}"));
+        add("-chardev", format!("socket,id=door,fd={}", plumbing.door));
+        add("-device", "virtio-serial-pci,max_ports=2".to_owned());
+        add("-device", format!("virtserialport,chardev=door,name={DOOR_PORT}"));
+        add("-chardev", format!("socket,id=qmp,fd={}", plumbing.qmp));
+        add("-mon", "chardev=qmp,mode=control".to_owned());
+        add("-chardev", format!("socket,id=console,fd={}", plumbing.console));
+        add("-serial", "chardev:console".to_owned());
+        // A guest that panics reboots; that ends it, and its end leaves it paused, so that it can still be read.
+        add("-action", "reboot=shutdown,shutdown=pause".to_owned());
+        add("-display", "none".to_owned());
+        add("-net", "none".to_owned());
+        match birth {
+            Birth::Boot => add("-append", self.kernel_command_line()),
+            Birth::Clone => add("-incoming", "defer".to_owned()),
+        }
+        arguments.extend(["-nodefaults", "-no-user-config"].map(Into::into));
+        if birth == Birth::Boot {
+            arguments.extend(["-kernel".into(), self.vmlinux.clone().into()]);
+        }
+        if let Some(initramfs) = &plumbing.initramfs {
+            arguments.extend(["-initrd".into(), initramfs.into()]);
+        }
+        if let Some(disk) = &self.disk {
+            arguments.extend(disk_arguments(disk));
+        }
+        arguments
+    }
+}
+
+fn readable(what: &'static str, path: &Path) -> Result<(), GuestError> {
+    let opened = File::open(path);
+    opened.map(drop).map_err(|source| GuestError::File { what, path: path.to_owned(), source })
+}
+
+fn memory_file(id: &str, bytes: u64, path: &str, share: &str) -> String {
+    format!("memory-backend-file,id={id},size={bytes},mem-path={path},share={share}")
+}
+
+/// JSON, so that any character may stand in the path but what is no UTF-8.
+fn disk_arguments(disk: &Path) -> [OsString; 4] {
+    let node = json!({
+        "driver": "raw", "node-name": "disk", "read-only": true,
+        "file": { "driver": "file", "filename": disk.to_string_lossy(), "read-only": true, "locking": "off" },
+    });
+    ["-blockdev".into(), node.to_string().into(), "-device".into(), "virtio-blk-pci,drive=disk".into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(accel: Accel) -> GuestConfig {
+        GuestConfig {
+            qemu: "qemu-system-x86_64".into(),
+            accel,
+            vmlinux: "/boot/vm linux".into(),
+            initramfs: b"070701".to_vec(),
+            disk: Some("/images/a,b.raw".into()),
+            disk_mib: 128,
+            memory_mib: 512,
+        }
+    }
+
+    fn arguments(accel: Accel, birth: Birth) -> Vec<String> {
+        let path = |number| format!("/proc/self/fd/{number}");
+        let initramfs = (birth == Birth::Boot).then(|| path(15));
+        let plumbing = Plumbing { memory: path(10), window: path(11), initramfs, door: 12, qmp: 13, console: 14 };
+        let arguments = config(accel).qemu_arguments(&plumbing, birth);
+        arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+    }
+
+    fn value<'a>(arguments: &'a [String], option: &str) -> Vec<&'a str> {
+        arguments.windows(2).filter(|pair| pair[0] == option).map(|pair| pair[1].as_str()).collect()
+    }
+
+    #[test]
+    fn boot_and_clone_are_the_same_machine() {
+        let boot = arguments(Accel::Tcg, Birth::Boot);
+        let clone = arguments(Accel::Tcg, Birth::Clone);
+        for option in ["-machine", "-cpu", "-smp", "-m", "-device", "-chardev", "-serial", "-blockdev", "-action"] {
+            assert!(!value(&boot, option).is_empty(), "{option}");
+            assert_eq!(value(&boot, option), value(&clone, option), "{option}");
+        }
+        let objects = |arguments: &[String]| value(arguments, "-object").join("\n");
+        assert_eq!(objects(&boot).replacen("share=on", "share=off", 1), objects(&clone));
+        assert_eq!(value(&boot, "-kernel"), ["/boot/vm linux"]);
+        assert_eq!(value(&boot, "-initrd"), ["/proc/self/fd/15"]);
+        assert!(value(&clone, "-kernel").is_empty() && value(&clone, "-append").is_empty());
+        assert_eq!(value(&clone, "-incoming"), ["defer"]);
+    }
+
+    #[test]
+    fn each_acceleration_has_its_processor() {
+        assert_eq!(value(&arguments(Accel::Tcg, Birth::Boot), "-cpu"), ["max,la57=off"]);
+        assert_eq!(value(&arguments(Accel::Kvm, Birth::Boot), "-cpu"), ["host"]);
+        assert!(config(Accel::Tcg).kernel_command_line().contains("acpi=noirq"));
+        assert!(!config(Accel::Kvm).kernel_command_line().contains("acpi=noirq"));
+    }
+
+    #[test]
+    fn a_path_cannot_become_an_option() {
+        let boot = arguments(Accel::Tcg, Birth::Boot);
+        let node: serde_json::Value = serde_json::from_str(value(&boot, "-blockdev")[0]).unwrap();
+        assert_eq!(node["file"]["filename"], "/images/a,b.raw");
+        assert_eq!(node["read-only"], true);
+    }
+
+    #[test]
+    fn sizes_are_checked() {
+        let with = |memory_mib, disk_mib| GuestConfig { memory_mib, disk_mib, ..config(Accel::Tcg) }.check();
+        assert!(with(4096, 0).unwrap_err().to_string().contains("4096 MiB of memory"));
+        assert!(with(256, 200).unwrap_err().to_string().contains("half of it"));
+        // The sizes are fine, the files are not.
+        assert!(with(256, 128).unwrap_err().to_string().contains("the kernel /boot/vm linux"));
+        assert!(config(Accel::Tcg).kernel_command_line().contains("brd.rd_nr=1 brd.rd_size=131072"));
+        let none = GuestConfig { disk_mib: 0, ..config(Accel::Tcg) };
+        assert!(none.kernel_command_line().contains("brd.rd_nr=0"));
+    }
+}

@@ -1,0 +1,147 @@
+//! The log of fired faults, read out of the memory of a guest that died.
+
+use abi::{MAX_FRAMES, MAX_RULES};
+
+/// What fired in the execution that killed a guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FiredLog {
+    /// Number that the agent gave the execution; tells a log that is left over from an earlier one.
+    pub generation: u32,
+    /// The faults, in the order in which they fired.
+    pub fired: Vec<Fired>,
+}
+
+/// One fault that fired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fired {
+    /// Index in the plan, from 0.
+    pub fault: u32,
+    /// Position of the call among all calls of the execution, from 1.
+    pub sequence: u32,
+    /// Hash of the site.
+    pub site: u64,
+    /// Return addresses, innermost first.
+    pub stack: Vec<u64>,
+}
+
+/// Size of [`abi::FiredLog`].
+pub(super) const LOG_BYTES: usize = size_of::<abi::FiredLog>();
+
+const ENTRY_BYTES: usize = size_of::<abi::Fired>();
+const HEADER_BYTES: usize = LOG_BYTES - MAX_RULES * ENTRY_BYTES;
+
+impl FiredLog {
+    /// The log in `bytes`, an [`abi::FiredLog`] in little-endian order. They come from a guest with corrupted memory:
+    /// nothing when they are too few, or when an entry cannot be one.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (header, entries) = bytes.get(..LOG_BYTES)?.split_at(HEADER_BYTES);
+        let count = usize::try_from(word(header, 1)?).ok().filter(|count| *count <= MAX_RULES)?;
+        let fired = entries.chunks_exact(ENTRY_BYTES).take(count).map(entry).collect::<Option<_>>()?;
+        Some(Self { generation: word(header, 0)?, fired })
+    }
+}
+
+fn entry(bytes: &[u8]) -> Option<Fired> {
+    let fault = word(bytes, 0).filter(|rule| (*rule as usize) < MAX_RULES)?;
+    let depth = usize::try_from(word(bytes, 2)?).ok().filter(|depth| *depth <= MAX_FRAMES)?;
+    let stack = (0..depth).map(|frame| long(bytes, 3 + frame)).collect::<Option<_>>()?;
+    Some(Fired { fault, sequence: word(bytes, 1)?, site: long(bytes, 2)?, stack })
+}
+
+/// The 32-bit word number `index`.
+fn word(bytes: &[u8], index: usize) -> Option<u32> {
+    bytes.get(index * 4..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+/// The 64-bit word number `index`.
+fn long(bytes: &[u8], index: usize) -> Option<u64> {
+    bytes.get(index * 8..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(bytes: &mut [u8], offset: usize, value: &[u8]) {
+        bytes[offset..offset + value.len()].copy_from_slice(value);
+    }
+
+    /// Written by the layout of `abi`, so that the parser cannot drift from it.
+    fn encode(log: &FiredLog) -> Vec<u8> {
+        let mut bytes = vec![0xee; LOG_BYTES];
+        set(&mut bytes, offset_of!(abi::FiredLog, generation), &log.generation.to_le_bytes());
+        let count = u32::try_from(log.fired.len()).unwrap();
+        set(&mut bytes, offset_of!(abi::FiredLog, count), &count.to_le_bytes());
+        for (index, fired) in log.fired.iter().enumerate() {
+            let at = offset_of!(abi::FiredLog, fired) + index * ENTRY_BYTES;
+            set(&mut bytes, at + offset_of!(abi::Fired, rule), &fired.fault.to_le_bytes());
+            set(&mut bytes, at + offset_of!(abi::Fired, sequence), &fired.sequence.to_le_bytes());
+            let depth = u32::try_from(fired.stack.len()).unwrap();
+            set(&mut bytes, at + offset_of!(abi::Fired, depth), &depth.to_le_bytes());
+            set(&mut bytes, at + offset_of!(abi::Fired, site), &fired.site.to_le_bytes());
+            for (frame, address) in fired.stack.iter().enumerate() {
+                set(&mut bytes, at + offset_of!(abi::Fired, stack) + frame * 8, &address.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    fn log() -> FiredLog {
+        let fired = Fired { fault: 1, sequence: 40, site: 0x1234, stack: vec![0xffff_ffff_8100_0010, 7] };
+        FiredLog { generation: 9, fired: vec![fired.clone(), Fired { fault: 0, stack: Vec::new(), ..fired }] }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let good = encode(&log());
+        assert_eq!(FiredLog::parse(&good), Some(log()));
+        assert_eq!(FiredLog::parse(&good[..LOG_BYTES - 1]), None);
+        let damaged = |offset: usize, value: u32| {
+            let mut bytes = good.clone();
+            set(&mut bytes, offset, &value.to_le_bytes());
+            FiredLog::parse(&bytes)
+        };
+        let first = offset_of!(abi::FiredLog, fired);
+        assert_eq!(damaged(offset_of!(abi::FiredLog, count), 17), None);
+        assert_eq!(damaged(offset_of!(abi::FiredLog, count), u32::MAX), None);
+        assert_eq!(damaged(first + offset_of!(abi::Fired, rule), 16), None);
+        assert_eq!(damaged(first + offset_of!(abi::Fired, depth), 25), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_are_refused_or_within_bounds(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..4097), count in 0u32..20, depth in 0u32..30, rule in 0u32..20,
+        ) {
+            if bytes.len() >= LOG_BYTES {
+                set(&mut bytes, offset_of!(abi::FiredLog, count), &count.to_le_bytes());
+                let first = offset_of!(abi::FiredLog, fired);
+                set(&mut bytes, first + offset_of!(abi::Fired, depth), &depth.to_le_bytes());
+                set(&mut bytes, first + offset_of!(abi::Fired, rule), &rule.to_le_bytes());
+            }
+            if let Some(log) = FiredLog::parse(&bytes) {
+                prop_assert!(log.fired.len() <= MAX_RULES);
+                for fired in &log.fired {
+                    prop_assert!((fired.fault as usize) < MAX_RULES && fired.stack.len() <= MAX_FRAMES);
+                }
+            }
+        }
+
+        #[test]
+        fn what_the_guest_wrote_is_read(
+            generation in any::<u32>(),
+            fired in prop::collection::vec(
+                (0u32..16, any::<u32>(), any::<u64>(), prop::collection::vec(any::<u64>(), 0..=MAX_FRAMES)),
+                0..=MAX_RULES),
+        ) {
+            let fired = fired.into_iter().map(|(fault, sequence, site, stack)| Fired { fault, sequence, site, stack });
+            let log = FiredLog { generation, fired: fired.collect() };
+            prop_assert_eq!(FiredLog::parse(&encode(&log)), Some(log));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A guest and what it executes.
+
+use std::{
+    fmt, mem,
+    time::{Duration, Instant},
+};
+
+use guest_protocol::{Execute, FromAgent, Report, ToAgent};
+use serde_json::json;
+
+use super::{
+    FiredLog, GuestError, Stop,
+    console::Mark,
+    machine::{Machine, Wake},
+    template::unexpected,
+};
+
+/// A running guest. Its process ends when it is dropped.
+pub struct Guest {
+    machine: Machine,
+    /// Guest-physical address of the log of fired faults, and the size of the guest's memory.
+    log: (u64, u64),
+    stop: Stop,
+    state: State,
+    /// End of the last execution's console text.
+    told: Mark,
+    spawn_time: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Dead,
+}
+
+/// What one execution did, seen from the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuestRun {
+    /// How it ended.
+    pub end: RunEnd,
+    /// What the guest printed from the start of the execution to its end; at most the last 4 MiB.
+    pub console: String,
+    /// What it printed between the end of the execution before (or its birth) and the start of this one: late effects
+    /// of earlier executions.
+    pub console_before: String,
+    /// From the request to the guest's answer or end.
+    pub wall: Duration,
+    /// What it took the host to read answer, coverage or remains.
+    pub transfer: Duration,
+}
+
+/// How an execution ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunEnd {
+    /// The agent reports. The guest can execute more, unless the report says that it is not clean.
+    Completed(Box<Report>),
+    /// The agent cannot do what was asked; the reason. The guest can execute more.
+    Refused(String),
+    /// The kernel died. The guest is dead.
+    Died {
+        /// What had fired; nothing when the log cannot be read.
+        fired: Option<FiredLog>,
+    },
+    /// The deadline passed. The guest is dead.
+    Hung {
+        /// What had fired; nothing when the log cannot be read.
+        fired: Option<FiredLog>,
+        /// What the kernel printed when it was interrupted after the deadline: a panic ("NMI: Not continuing") that is
+        /// none of its own, with the stack of what its processor was at. Empty when it did not answer.
+        stack: String,
+    },
+    /// The kernel had died before this execution began: a late effect of an earlier one. This one's plan was not run.
+    /// The guest is dead; [`GuestRun::console_before`] tells of its death.
+    DiedBefore {
+        /// What had fired in the execution before; nothing when the log cannot be read.
+        fired: Option<FiredLog>,
+    },
+}
+
+impl Guest {
+    pub(super) fn new(machine: Machine, log: (u64, u64), stop: Stop, spawn_time: Duration) -> Self {
+        Self { machine, log, stop, state: State::Idle, told: Mark::default(), spawn_time }
+    }
+
+    /// Executes `request` and waits for its end, at most until `deadline` has passed. `coverage` gets the PCs of a
+    /// completed execution, as offsets from [`guest_protocol::Ready::text_start`], and is empty otherwise.
+    ///
+    /// The kernel reports a soft lockup or a hung task by itself after 10 to 20 s: a longer deadline gives better
+    /// reports of hangs.
+    ///
+    /// # Errors
+    ///
+    /// Guest trouble: see [`GuestError`]. The guest is dead after any error but a request that is too large.
+    pub fn execute(
+        &mut self,
+        request: &Execute,
+        deadline: Duration,
+        coverage: &mut Vec<u32>,
+    ) -> Result<GuestRun, GuestError> {
+        coverage.clear();
+        if self.state == State::Dead {
+            return Err(GuestError::Dead);
+        }
+        let message = ToAgent::Execute(request.clone());
+        message.encode()?;
+        let result = self.run(&message, request.id, deadline, coverage);
+        match &result {
+            Ok(run) if matches!(run.end, RunEnd::Completed(_) | RunEnd::Refused(_)) => {}
+            _ => self.kill(),
+        }
+        result
+    }
+
+    fn run(
+        &mut self,
+        message: &ToAgent,
+        id: u64,
+        deadline: Duration,
+        coverage: &mut Vec<u32>,
+    ) -> Result<GuestRun, GuestError> {
+        let ended = self.machine.has_ended();
+        if ended {
+            self.machine.settle();
+        }
+        let start = self.machine.console().mark();
+        let console_before = self.machine.console().between(mem::replace(&mut self.told, start), start);
+        // What the log says now is of an earlier execution.
+        let earlier = if ended { None } else { self.fired_log().map(|log| log.generation) };
+        let started = Instant::now();
+        let wake = if ended {
+            Wake::Ended
+        } else {
+            self.machine.send(message)?;
+            self.machine.receive(&self.stop, started + deadline)?
+        };
+        let wall = started.elapsed();
+        let mut until = None;
+        let end = match wake {
+            Wake::Message(FromAgent::Report(report)) => {
+                if report.id != id {
+                    let found = format!("the report of execution {}", report.id);
+                    return Err(GuestError::Unexpected { found, expected: "the report of this execution" });
+                }
+                self.machine.window().take_coverage(report.coverage_len as usize, coverage);
+                RunEnd::Completed(report)
+            }
+            Wake::Message(FromAgent::Refused(reason)) => RunEnd::Refused(reason),
+            Wake::Message(other) => return Err(unexpected(&other, "a report")),
+            Wake::Ended => {
+                self.machine.settle();
+                let fired = self.fired_since(earlier);
+                if ended { RunEnd::DiedBefore { fired } } else { RunEnd::Died { fired } }
+            }
+            Wake::Deadline => {
+                let (hung, mark) = self.stop_hung(earlier)?;
+                until = Some(mark);
+                hung
+            }
+        };
+        self.told = until.unwrap_or_else(|| self.machine.console().mark());
+        let console = self.machine.console().between(start, self.told);
+        Ok(GuestRun { end, console, console_before, wall, transfer: started.elapsed().saturating_sub(wall) })
+    }
+
+    /// Asks the kernel where it is, then stops the guest.
+    fn stop_hung(&mut self, earlier: Option<u32>) -> Result<(RunEnd, Mark), GuestError> {
+        let mark = self.machine.console().mark();
+        if !self.machine.interrupt(&self.stop)? {
+            self.machine.command("stop", &json!({}))?;
+        }
+        self.machine.settle();
+        let stack = self.machine.console().since(mark);
+        Ok((RunEnd::Hung { fired: self.fired_since(earlier), stack }, mark))
+    }
+
+    /// What fired since the log had the generation `earlier`.
+    fn fired_since(&mut self, earlier: Option<u32>) -> Option<FiredLog> {
+        let mut log = self.fired_log()?;
+        if Some(log.generation) == earlier {
+            // The execution had not come to the point where its plan is put in place.
+            log.fired.clear();
+        }
+        Some(log)
+    }
+
+    fn fired_log(&mut self) -> Option<FiredLog> {
+        let (address, memory_bytes) = self.log;
+        self.machine.fired_log(address, memory_bytes)
+    }
+
+    /// Ends the guest. Its console can still be read.
+    pub fn kill(&mut self) {
+        self.state = State::Dead;
+        self.machine.kill();
+    }
+
+    /// Whether the guest is dead, so that every execution is an error.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.state == State::Dead
+    }
+
+    /// All that the guest has printed, at most the last 4 MiB.
+    #[must_use]
+    pub fn console(&self) -> String {
+        self.machine.console().all()
+    }
+
+    /// The process id of its QEMU.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.machine.pid()
+    }
+
+    /// How long it took from the start of QEMU until the guest ran.
+    #[must_use]
+    pub fn spawn_time(&self) -> Duration {
+        self.spawn_time
+    }
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("pid", &self.pid()).field("state", &self.state).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! A guest that is booted and prepared once, and of which any number of clones continue.
+
+use std::{
+    os::fd::AsRawFd,
+    process,
+    time::{Duration, Instant},
+};
+
+use guest_protocol::{FromAgent, Hello, PROTOCOL_VERSION, Ready, Setup, ToAgent};
+use serde_json::json;
+
+use super::{
+    Guest, GuestConfig, GuestError, Stop,
+    config::Birth,
+    machine::{Machine, Sequence, Wake},
+    memory::MemoryFile,
+};
+
+/// A booted, prepared and saved guest. Threads may share it.
+#[derive(Debug)]
+pub struct Template {
+    /// What the agent said about its kernel.
+    pub hello: Hello,
+    /// What the agent prepared.
+    pub ready: Ready,
+    /// From the start of QEMU to [`Template::hello`].
+    pub boot_time: Duration,
+    /// From then to [`Template::ready`].
+    pub setup_time: Duration,
+    /// What the guest printed until it was saved.
+    pub console: String,
+    config: GuestConfig,
+    /// The guest's memory. Clones map it privately; nobody writes to it any more.
+    memory: MemoryFile,
+    /// The state of its devices and processor.
+    state: MemoryFile,
+    sequence: Sequence,
+    stop: Stop,
+}
+
+impl Template {
+    /// Boots a guest, has its agent prepare the target, saves it, and ends it. A request to `stop` ends this and all
+    /// that the template's guests do.
+    ///
+    /// # Errors
+    ///
+    /// The guest cannot be had, or does not get ready in time: see [`GuestError`].
+    pub fn prepare(config: GuestConfig, setup: &Setup, stop: &Stop) -> Result<Self, GuestError> {
+        config.check()?;
+        let started = Instant::now();
+        let memory = MemoryFile::new("guest memory", config.memory_bytes())?;
+        let state = MemoryFile::growing("guest state")?;
+        let (mut machine, hello) = boot(&config, &memory, stop)?;
+        let boot_time = started.elapsed();
+        machine.send(&ToAgent::Setup(setup.clone()))?;
+        let ready = match answer(&mut machine, &config, "preparing the target", stop)? {
+            FromAgent::Ready(ready) => ready,
+            FromAgent::Refused(reason) => return Err(GuestError::Refused(reason)),
+            other => return Err(unexpected(&other, "ready")),
+        };
+        let setup_time = started.elapsed().saturating_sub(boot_time);
+        save(&mut machine, &state, stop)?;
+        let sequence = machine.sequence();
+        let console = machine.console().all();
+        machine.kill();
+        tracing::debug!(?boot_time, ?setup_time, release = %hello.kernel_release, "a guest is ready to be cloned");
+        Ok(Self { hello, ready, boot_time, setup_time, console, config, memory, state, sequence, stop: stop.clone() })
+    }
+
+    /// A guest that continues where the template was saved, with memory and window of its own.
+    ///
+    /// # Errors
+    ///
+    /// QEMU does not start or does not load the state.
+    pub fn spawn(&self) -> Result<Guest, GuestError> {
+        let started = Instant::now();
+        let state = self.state.open_again().map_err(|source| GuestError::Host { what: "saved guest state", source })?;
+        let mut machine = Machine::start(&self.config, Birth::Clone, &self.memory, &[&state])?;
+        ignore_shared_memory(&mut machine)?;
+        let command = "migrate-incoming";
+        machine.command(command, &json!({ "uri": format!("fd:{}", state.as_raw_fd()) }))?;
+        machine.migrated(command, &self.stop)?;
+        machine.continue_from(self.sequence);
+        machine.command("cont", &json!({}))?;
+        let log = (self.ready.fired_log_address, self.config.memory_bytes());
+        Ok(Guest::new(machine, log, self.stop.clone(), started.elapsed()))
+    }
+
+    /// What the guest is made of.
+    #[must_use]
+    pub fn config(&self) -> &GuestConfig {
+        &self.config
+    }
+}
+
+/// Boots a guest until its agent is up.
+fn boot(config: &GuestConfig, memory: &MemoryFile, stop: &Stop) -> Result<(Machine, Hello), GuestError> {
+    let mut machine = Machine::start(config, Birth::Boot, memory, &[])?;
+    match answer(&mut machine, config, "booting", stop)? {
+        FromAgent::Hello(hello) if hello.protocol == PROTOCOL_VERSION => Ok((machine, hello)),
+        FromAgent::Hello(hello) => Err(GuestError::Protocol { found: hello.protocol, expected: PROTOCOL_VERSION }),
+        FromAgent::Refused(reason) => Err(GuestError::Refused(reason)),
+        other => Err(unexpected(&other, "hello")),
+    }
+}
+
+fn answer(
+    machine: &mut Machine,
+    config: &GuestConfig,
+    during: &'static str,
+    stop: &Stop,
+) -> Result<FromAgent, GuestError> {
+    let wake = machine.receive(stop, Instant::now() + config.boot_deadline())?;
+    match wake {
+        Wake::Message(message) => Ok(message),
+        Wake::Ended => {
+            machine.settle();
+            Err(GuestError::BootPanic { during, console: machine.console().last_lines(40) })
+        }
+        Wake::Deadline => {
+            let console = machine.console().last_lines(40);
+            Err(GuestError::BootTimeout { during, after: config.boot_deadline(), console })
+        }
+    }
+}
+
+/// Saves all of the guest but its memory and window, which are files.
+fn save(machine: &mut Machine, state: &MemoryFile, stop: &Stop) -> Result<(), GuestError> {
+    machine.command("stop", &json!({}))?;
+    ignore_shared_memory(machine)?;
+    // QEMU 7.2 saves to a program's standard input, to a socket, or to a descriptor passed over the monitor's socket.
+    let command = "migrate";
+    let uri = format!("exec:cat >/proc/{}/fd/{}", process::id(), state.file().as_raw_fd());
+    machine.command(command, &json!({ "uri": uri }))?;
+    machine.migrated(command, stop)
+}
+
+fn ignore_shared_memory(machine: &mut Machine) -> Result<(), GuestError> {
+    let capabilities = ["x-ignore-shared", "events"].map(|name| json!({ "capability": name, "state": true }));
+    machine.command("migrate-set-capabilities", &json!({ "capabilities": capabilities })).map(drop)
+}
+
+pub(super) fn unexpected(found: &FromAgent, expected: &'static str) -> GuestError {
+    let found = match found {
+        FromAgent::Hello(_) => "hello",
+        FromAgent::Ready(_) => "ready",
+        FromAgent::Report(_) => "a report",
+        FromAgent::Refused(_) => "a refusal",
+    };
+    GuestError::Unexpected { found: found.to_owned(), expected }
+}

@@ -1,0 +1,399 @@
+//! Building a kernel: source archive to published folder.
+
+use std::{
+    env,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use object::Object;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Built, Kernel, KernelError, Meta, Progress,
+    catalogue::compiler,
+    fragment,
+    make::{Log, failed},
+    open, place,
+};
+use crate::cache;
+
+/// Commands that a build runs, and the Debian package that has each.
+const COMMANDS: [(&str, &str); 11] = [
+    ("bc", "bc"),
+    ("bison", "bison"),
+    ("flex", "flex"),
+    ("gcc", "gcc"),
+    ("ld", "binutils"),
+    ("make", "make"),
+    ("patch", "patch"),
+    ("perl", "perl"),
+    ("setpriv", "util-linux"),
+    ("tar", "tar"),
+    ("xz", "xz-utils"),
+];
+/// How often compiling tells how far it is.
+const REPORT_EVERY: Duration = Duration::from_secs(3);
+
+/// Builds `kernel`, or gives the one that the cache folder `cache` has already. `progress` hears of every step, and
+/// every few seconds while compiling.
+///
+/// Two builds of the same kernel at once are one build: the second waits and takes the first one's result. A build
+/// that is killed leaves nothing but a temporary folder, which the next build removes.
+///
+/// # Errors
+///
+/// The machine lacks a command or the source, the configuration cannot be had as asked, a command fails, or the
+/// cache cannot be written.
+pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Built, KernelError> {
+    let compiler = compiler()?;
+    let key = kernel.cache_key()?;
+    let destination = place(kernel, &key, cache);
+    if let Some(built) = open(&destination)? {
+        return Ok(built);
+    }
+    check_commands()?;
+    let kernels = cache.join("kernels");
+    fs::create_dir_all(&kernels).map_err(|source| failed("create", &kernels, source))?;
+    let lock = beside(&destination, ".lock");
+    let _lock =
+        cache::lock(&lock, || progress(Progress::Waiting)).map_err(|source| failed("take the lock", &lock, source))?;
+    if let Some(built) = open(&destination)? {
+        return Ok(built);
+    }
+
+    let begin = Instant::now();
+    let name = destination.file_name().unwrap_or_default().to_string_lossy();
+    remove_leftovers(&kernels, &name);
+    let work = kernels.join(format!("{LEFTOVER}{name}-{}", std::process::id()));
+    fs::create_dir(&work).map_err(|source| failed("create", &work, source))?;
+    let mut tree = Tree { kernel, source: work.join("source"), cache, log: Log::create(beside(&destination, ".log"))? };
+    tree.unpack(progress)?;
+    tree.configure(progress)?;
+    let objects = tree.compile(progress)?;
+    let meta = Meta {
+        name: kernel.name.clone(),
+        release: tree.release()?,
+        build_id: build_id(&tree.out().join("vmlinux"))?,
+        key,
+        compiler,
+        source: format!("{} {}", kernel.package, kernel.version),
+        objects,
+        seconds: begin.elapsed().as_secs(),
+    };
+    tree.publish(&meta, &destination)?;
+    progress(Progress::Step("removing the build folder"));
+    // It is of no use any more; what cannot be removed now, the next build removes.
+    let _ = fs::remove_dir_all(&work);
+    open(&destination)?.ok_or_else(|| KernelError::Damaged { path: destination, reason: "it vanished".to_owned() })
+}
+
+/// What the names of temporary folders start with.
+const LEFTOVER: &str = ".build-";
+
+/// Removes what killed builds left: every temporary folder whose lock nobody holds, or which the caller holds because
+/// it builds `own`.
+fn remove_leftovers(kernels: &Path, own: &str) {
+    let Ok(entries) = fs::read_dir(kernels) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let kernel = name.to_str().and_then(|name| name.strip_prefix(LEFTOVER)?.rsplit_once('-'));
+        let Some((kernel, _process)) = kernel else { continue };
+        let lock = (kernel != own).then(|| cache::try_lock(&kernels.join(format!("{kernel}.lock"))));
+        if matches!(lock, None | Some(Ok(Some(_)))) {
+            // A leftover costs only disk space.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn beside(destination: &Path, suffix: &str) -> PathBuf {
+    let mut name = destination.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn installed(command: &str) -> bool {
+    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(command).is_file())
+}
+
+fn check_commands() -> Result<(), KernelError> {
+    let mut lacking: Vec<_> = COMMANDS.into_iter().filter(|(command, _)| !installed(command)).collect();
+    // objtool, which the kernel's build builds first, reads ELF files with it.
+    if installed("gcc") {
+        let found = Command::new("gcc").args(["-fsyntax-only", "-include", "gelf.h", "-xc", "/dev/null"]).output();
+        if !found.is_ok_and(|output| output.status.success()) {
+            lacking.push(("gelf.h", "libelf-dev"));
+        }
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let (missing, packages): (Vec<_>, Vec<_>) = lacking.into_iter().unzip();
+    Err(KernelError::Commands { missing: missing.join(", "), packages: packages.join(" ") })
+}
+
+/// A kernel tree that is being built.
+struct Tree<'a> {
+    kernel: &'a Kernel,
+    source: PathBuf,
+    cache: &'a Path,
+    log: Log,
+}
+
+impl Tree<'_> {
+    /// The folder of the build's output. In the source folder itself, because Kbuild then uses relative paths only
+    /// and the compiler's cache serves the next tree too, wherever it is.
+    fn out(&self) -> PathBuf {
+        self.source.join("out")
+    }
+
+    fn unpack(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
+        progress(Progress::Step("checking the source's checksum"));
+        self.verify()?;
+        progress(Progress::Step("unpacking the source"));
+        fs::create_dir(&self.source).map_err(|source| failed("create", &self.source, source))?;
+        let mut tar = Command::new("tar");
+        tar.args(["--extract", "--strip-components=1", "--use-compress-program=xz -T0 -d"])
+            .arg(format!("--directory={}", self.source.display()))
+            .arg(format!("--file={}", self.kernel.source.display()));
+        self.log.run("unpacking the source", &tar, |_| {})?;
+
+        progress(Progress::Step("applying patches"));
+        let selftest = self.source.join("drivers/fuzz_selftest");
+        fs::create_dir(&selftest).map_err(|source| failed("create", &selftest, source))?;
+        for (name, text) in &self.kernel.selftest {
+            write(&selftest.join(name), text)?;
+        }
+        for (name, text) in &self.kernel.patches {
+            let file = self.source.join("../current.patch");
+            write(&file, text)?;
+            let mut patch = Command::new("patch");
+            patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "--input"]).arg(&file).current_dir(&self.source);
+            self.log.run("applying patches", &patch, |_| {}).map_err(|error| name_patch(error, name))?;
+        }
+        Ok(())
+    }
+
+    fn verify(&self) -> Result<(), KernelError> {
+        let Kernel { name, source: path, package, version, sha256, .. } = self.kernel;
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (package, version) = (package.clone(), version.clone());
+                return Err(KernelError::NoSource { name: name.clone(), path: path.clone(), package, version });
+            }
+            other => other.map_err(|source| KernelError::Read { path: path.clone(), source })?,
+        };
+        let mut hash = Sha256::new();
+        io::copy(&mut file, &mut hash).map_err(|source| KernelError::Read { path: path.clone(), source })?;
+        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        if found == *sha256 {
+            return Ok(());
+        }
+        let (expected, package) = (sha256.clone(), format!("{package} {version}"));
+        Err(KernelError::WrongSource { path: path.clone(), found, expected, package })
+    }
+
+    fn configure(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
+        progress(Progress::Step("configuring"));
+        let fragment = self.source.join("../fragment.config");
+        write(&fragment, &self.kernel.config)?;
+        let mut make = self.make("allnoconfig");
+        make.env("KCONFIG_ALLCONFIG", &fragment);
+        self.log.run("configuring", &make, |_| {})?;
+        let path = self.out().join(".config");
+        let config = fs::read_to_string(&path).map_err(|source| KernelError::Read { path: path.clone(), source })?;
+        let options = fragment::unmet(&self.kernel.config, &config).map_err(|bad| KernelError::Invalid {
+            path,
+            line: bad.line,
+            reason: bad.reason.to_owned(),
+        })?;
+        if options.is_empty() { Ok(()) } else { Err(KernelError::Unmet { name: self.kernel.name.clone(), options }) }
+    }
+
+    /// Returns how many objects it compiled.
+    fn compile(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<u32, KernelError> {
+        let make = self.make("vmlinux");
+        let mut meter = Meter::new(self.kernel.objects);
+        progress(meter.progress());
+        self.log.run("compiling", &make, |line| {
+            if meter.line(line) {
+                progress(meter.progress());
+            }
+        })?;
+        Ok(meter.done)
+    }
+
+    fn make(&self, goal: &str) -> Command {
+        let mut make = Command::new("make");
+        let jobs = thread::available_parallelism().map_or(1, usize::from);
+        make.current_dir(&self.source).args([format!("-j{jobs}"), "O=out".to_owned(), goal.to_owned()]);
+        // Nothing of the place, the time, the user or tools that it does not use may get into the kernel.
+        make.args(["KBUILD_BUILD_TIMESTAMP=1970-01-01", "KBUILD_BUILD_USER=fuzz", "KBUILD_BUILD_HOST=fuzz"]);
+        make.args(["KBUILD_BUILD_VERSION=1", "RUSTC=false", "PAHOLE=false"]);
+        for variable in
+            ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARCH", "CROSS_COMPILE", "KBUILD_OUTPUT", "LLVM", "KCFLAGS"]
+        {
+            make.env_remove(variable);
+        }
+        make.env("LC_ALL", "C");
+        if installed("ccache") {
+            make.args(["CC=ccache gcc", "HOSTCC=ccache gcc"]);
+            // Depend mode spares a miss, the case of every first build, a second run of the preprocessor.
+            make.envs([("CCACHE_NOHASHDIR", "1"), ("CCACHE_DEPEND", "1")]).env("CCACHE_BASEDIR", &self.source);
+            if env::var_os("CCACHE_DIR").is_none() {
+                make.env("CCACHE_DIR", self.cache.join("ccache"));
+            }
+        }
+        make
+    }
+
+    fn release(&self) -> Result<String, KernelError> {
+        let path = self.out().join("include/config/kernel.release");
+        let release = fs::read_to_string(&path).map_err(|source| KernelError::Read { path, source })?;
+        Ok(release.trim().to_owned())
+    }
+
+    fn publish(&self, meta: &Meta, destination: &Path) -> Result<(), KernelError> {
+        let prepared = self.source.join("../finished");
+        fs::create_dir(&prepared).map_err(|source| failed("create", &prepared, source))?;
+        for (from, to) in [("vmlinux", "vmlinux"), (".config", "config")] {
+            let path = self.out().join(from);
+            fs::rename(&path, prepared.join(to)).map_err(|source| failed("take", &path, source))?;
+        }
+        let text = serde_json::to_string_pretty(meta)
+            .map_err(|error| failed("write meta.json to", &prepared, io::Error::other(error)))?;
+        write(&prepared.join("meta.json"), &(text + "\n"))?;
+        cache::publish_directory(&prepared, destination).map_err(|source| failed("publish", destination, source))
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), KernelError> {
+    fs::write(path, text).map_err(|source| failed("write", path, source))
+}
+
+fn name_patch(error: KernelError, name: &str) -> KernelError {
+    match error {
+        KernelError::Failed { step, status, log, tail } => {
+            KernelError::Failed { step, status: format!("{name}, {status}"), log, tail }
+        }
+        other => other,
+    }
+}
+
+/// The GNU build id of the kernel `vmlinux`, in hexadecimal.
+fn build_id(vmlinux: &Path) -> Result<String, KernelError> {
+    let unusable = |reason: String| KernelError::Vmlinux { path: vmlinux.to_owned(), reason };
+    let bytes = fs::read(vmlinux).map_err(|source| KernelError::Read { path: vmlinux.to_owned(), source })?;
+    let file = object::File::parse(&*bytes).map_err(|error| unusable(error.to_string()))?;
+    let id = file.build_id().map_err(|error| unusable(error.to_string()))?;
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| unusable("it has no GNU build id".to_owned()))?;
+    Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// How far compiling is, read from what make prints.
+struct Meter {
+    done: u32,
+    estimate: u32,
+    begin: Instant,
+    reported: Instant,
+}
+
+impl Meter {
+    fn new(estimate: u32) -> Self {
+        let now = Instant::now();
+        Self { done: 0, estimate, begin: now, reported: now }
+    }
+
+    /// Counts a line; says whether it is time to report.
+    fn line(&mut self, line: Option<&str>) -> bool {
+        if line.is_some_and(|line| line.starts_with("  CC ") || line.starts_with("  AS ")) {
+            self.done += 1;
+        }
+        let due = self.reported.elapsed() >= REPORT_EVERY;
+        if due {
+            self.reported = Instant::now();
+        }
+        due
+    }
+
+    fn progress(&self) -> Progress {
+        let total = self.estimate.max(self.done);
+        let elapsed = self.begin.elapsed();
+        let left = (self.done > 0).then(|| elapsed.mul_f64(f64::from(total - self.done) / f64::from(self.done)));
+        Progress::Compiling { done: self.done, total, elapsed, left }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_go_unless_somebody_is_still_building() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".build-own-11-1", ".build-dead-22-2", ".build-busy-33-3", "own-11", "unrelated"] {
+            fs::create_dir_all(folder.path().join(name).join("source")).unwrap();
+        }
+        let _busy = cache::lock(&folder.path().join("busy-33.lock"), || {}).unwrap();
+        let _own = cache::lock(&folder.path().join("own-11.lock"), || {}).unwrap();
+        remove_leftovers(folder.path(), "own-11");
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [".build-busy-33-3", "own-11", "unrelated"]);
+    }
+
+    #[test]
+    fn a_source_that_is_missing_or_another_one_is_refused_with_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("linux.tar.xz");
+        let kernel = Kernel {
+            name: "small".into(),
+            package: "linux-source-6.12".into(),
+            version: "6.12.1-1".into(),
+            source: archive.clone(),
+            sha256: "0".repeat(64),
+            config: String::new(),
+            patches: Vec::new(),
+            selftest: std::collections::BTreeMap::new(),
+            objects: 1,
+        };
+        let log = Log::create(folder.path().join("log")).unwrap();
+        let tree = Tree { kernel: &kernel, source: folder.path().join("source"), cache: folder.path(), log };
+        let missing = tree.verify().unwrap_err().to_string();
+        assert!(missing.ends_with("apt-get install --no-install-recommends linux-source-6.12=6.12.1-1"), "{missing}");
+        fs::write(&archive, "abc").unwrap();
+        let other = tree.verify().unwrap_err().to_string();
+        assert!(other.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{other}");
+        assert!(other.contains("linux-source-6.12 6.12.1-1"), "{other}");
+    }
+
+    #[test]
+    fn the_meter_counts_objects_and_never_promises_less_than_it_has() {
+        let mut meter = Meter::new(2);
+        for line in ["  CC      kernel/fork.o", "  AS      entry.o", "  LD      vmlinux.o", "  CC      late.o", "CC x"]
+        {
+            meter.line(Some(line));
+        }
+        meter.line(None);
+        let Progress::Compiling { done, total, left, .. } = meter.progress() else { panic!("it compiles") };
+        assert_eq!((done, total, left), (3, 3, Some(Duration::ZERO)));
+    }
+
+    #[test]
+    fn the_build_id_of_a_file_that_is_no_kernel_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmlinux");
+        fs::write(&path, "text").unwrap();
+        assert!(matches!(build_id(&path), Err(KernelError::Vmlinux { .. })));
+    }
+}

@@ -1,0 +1,285 @@
+//! `kernels/kernels.toml`: the kernels that can be built, and all that goes into each.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::{KernelError, fragment};
+
+/// Part of every cache key: to be raised when the way of building changes so that the kernel differs.
+const RECIPE: &str = "1";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CatalogueFile {
+    kernel: BTreeMap<String, KernelEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KernelEntry {
+    package: String,
+    version: String,
+    source: PathBuf,
+    sha256: String,
+    config: PathBuf,
+    #[serde(default)]
+    patches: Vec<PathBuf>,
+    selftest: PathBuf,
+    objects: u32,
+}
+
+/// The kernels of a checkout.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    kernels: Vec<Kernel>,
+}
+
+/// One kernel that can be built, with the content of everything that goes into it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Its name for `--kernel`.
+    pub name: String,
+    /// Debian package with the source.
+    pub package: String,
+    /// Version of that package.
+    pub version: String,
+    /// Where the package puts the source, a compressed archive.
+    pub source: PathBuf,
+    /// SHA-256 of the archive, in hexadecimal.
+    pub sha256: String,
+    /// The Kconfig fragment, on top of `allnoconfig`.
+    pub config: String,
+    /// The patches' names and texts, in the order in which they apply.
+    pub patches: Vec<(String, String)>,
+    /// Files of `drivers/fuzz_selftest`: names and texts.
+    pub selftest: BTreeMap<String, String>,
+    /// Objects that a build compiles, measured; for the progress report only.
+    pub objects: u32,
+}
+
+impl Catalogue {
+    /// Reads `kernels/kernels.toml` of the checkout `root`, and the files that it names.
+    ///
+    /// # Errors
+    ///
+    /// A file is missing or cannot be understood: names it, with the line where there is one.
+    pub fn load(root: &Path) -> Result<Self, KernelError> {
+        let folder = root.join("kernels");
+        let path = folder.join("kernels.toml");
+        let text = read(&path)?;
+        let file: CatalogueFile = toml::from_str(&text).map_err(|error| KernelError::Invalid {
+            line: error.span().map_or(1, |span| line_at(&text, span.start)),
+            path,
+            reason: error.message().to_owned(),
+        })?;
+        let kernels = file.kernel.into_iter().map(|(name, entry)| Kernel::load(&folder, name, entry));
+        Ok(Self { kernels: kernels.collect::<Result<_, _>>()? })
+    }
+
+    /// All kernels, sorted by name.
+    #[must_use]
+    pub fn kernels(&self) -> &[Kernel] {
+        &self.kernels
+    }
+
+    /// The kernel `name`.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name: names those that there are.
+    pub fn get(&self, name: &str) -> Result<&Kernel, KernelError> {
+        self.kernels.iter().find(|kernel| kernel.name == name).ok_or_else(|| KernelError::Unknown {
+            name: name.to_owned(),
+            known: self.kernels.iter().map(|kernel| kernel.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+impl Kernel {
+    fn load(folder: &Path, name: String, entry: KernelEntry) -> Result<Self, KernelError> {
+        let refuse = |reason: &str| KernelError::Entry { name: name.clone(), reason: reason.to_owned() };
+        if name.is_empty()
+            || !name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c))
+            || name.starts_with('.')
+        {
+            return Err(refuse("a name has only letters, digits, '.', '-' and '_', and does not start with '.'"));
+        }
+        if entry.sha256.len() != 64 || !entry.sha256.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) {
+            return Err(refuse("sha256 is not 64 lower-case hexadecimal digits"));
+        }
+        let path = folder.join(&entry.config);
+        let config = read(&path)?;
+        fragment::check(&config).map_err(|bad| KernelError::Invalid {
+            path,
+            line: bad.line,
+            reason: bad.reason.to_owned(),
+        })?;
+        let patches = entry.patches.iter().map(|patch| Ok((patch.display().to_string(), read(&folder.join(patch))?)));
+        Ok(Self {
+            patches: patches.collect::<Result<_, KernelError>>()?,
+            selftest: read_folder(&folder.join(&entry.selftest))?,
+            package: entry.package,
+            version: entry.version,
+            source: entry.source,
+            sha256: entry.sha256,
+            objects: entry.objects,
+            config,
+            name,
+        })
+    }
+
+    /// Names the kernel that this entry builds with the compiler of this machine, as 64 hexadecimal digits: the same
+    /// key means the same kernel.
+    ///
+    /// # Errors
+    ///
+    /// The compiler cannot be run.
+    pub fn cache_key(&self) -> Result<String, KernelError> {
+        Ok(self.cache_key_with(&compiler()?))
+    }
+
+    fn cache_key_with(&self, compiler: &str) -> String {
+        let mut hash = Sha256::new();
+        // Lengths keep apart what would else run together.
+        let mut add = |part: &str| {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        };
+        add(RECIPE);
+        add(&self.sha256);
+        add(&self.config);
+        add(&self.patches.len().to_string());
+        let patches = self.patches.iter().map(|(name, text)| (name, text));
+        for (name, text) in patches.chain(&self.selftest) {
+            add(name);
+            add(text);
+        }
+        add(compiler);
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// First line of `gcc --version`.
+pub(super) fn compiler() -> Result<String, KernelError> {
+    let missing = |_| KernelError::Commands { missing: "gcc".to_owned(), packages: "gcc".to_owned() };
+    let output = Command::new("gcc").arg("--version").output().map_err(missing)?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+}
+
+fn read(path: &Path) -> Result<String, KernelError> {
+    fs::read_to_string(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })
+}
+
+fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, KernelError> {
+    let failed = |source| KernelError::Read { path: folder.to_owned(), source };
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        files.insert(entry.file_name().to_string_lossy().into_owned(), read(&entry.path())?);
+    }
+    Ok(files)
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: &str = "[kernel.small]\npackage = \"linux-source-6.12\"\nversion = \"6.12.1\"\nsource = \"/usr/src/l.tar.xz\"\n\
+                         sha256 = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"\n\
+                         config = \"a.config\"\npatches = [\"1.patch\"]\nselftest = \"selftest\"\nobjects = 7\n";
+
+    fn checkout(toml: &str, config: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("kernels");
+        fs::create_dir_all(folder.join("selftest")).unwrap();
+        for (name, text) in
+            [("kernels.toml", toml), ("a.config", config), ("1.patch", "--- a\n"), ("selftest/main.c", "int i;\n")]
+        {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        root
+    }
+
+    fn refusal(toml: &str, config: &str) -> String {
+        let root = checkout(toml, config);
+        let message = Catalogue::load(root.path()).unwrap_err().to_string();
+        message.replace(&root.path().display().to_string(), "")
+    }
+
+    #[test]
+    fn an_entry_is_read_with_the_files_it_names() {
+        let root = checkout(ENTRY, "CONFIG_PVH=y\n");
+        let catalogue = Catalogue::load(root.path()).unwrap();
+        let kernel = catalogue.get("small").unwrap();
+        assert_eq!(kernel.config, "CONFIG_PVH=y\n");
+        assert_eq!(kernel.patches, [("1.patch".to_owned(), "--- a\n".to_owned())]);
+        assert_eq!(kernel.selftest["main.c"], "int i;\n");
+        assert_eq!(catalogue.get("big").unwrap_err().to_string(), "no kernel is called big; there are: small");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_file_line_and_reason() {
+        let unknown = refusal(&format!("{ENTRY}jobs = 3\n"), "");
+        assert!(unknown.starts_with("/kernels/kernels.toml:10: unknown field `jobs`"), "{unknown}");
+        let missing = refusal(&ENTRY.replace("objects = 7\n", ""), "");
+        assert!(missing.starts_with("/kernels/kernels.toml:1: missing field `objects`"), "{missing}");
+        let syntax = refusal(&ENTRY.replace("\"6.12.1\"", "6.12.1"), "");
+        assert!(syntax.starts_with("/kernels/kernels.toml:3: "), "{syntax}");
+        let option = refusal(ENTRY, "CONFIG_PVH=y\nPVH\n");
+        assert!(option.starts_with("/kernels/a.config:2: neither"), "{option}");
+        let checksum = refusal(&ENTRY.replace("cdef\"", "\""), "");
+        assert!(checksum.starts_with("kernel small: sha256 is not 64"), "{checksum}");
+        let name = refusal(&ENTRY.replace("kernel.small", "kernel.\"../small\""), "");
+        assert!(name.starts_with("kernel ../small: a name has only"), "{name}");
+        let file = refusal(&ENTRY.replace("1.patch", "2.patch"), "");
+        assert!(file.starts_with("cannot read /kernels/2.patch"), "{file}");
+    }
+
+    #[test]
+    fn the_key_changes_with_every_ingredient_and_with_nothing_else() {
+        let root = checkout(ENTRY, "CONFIG_PVH=y\n");
+        let kernel = Catalogue::load(root.path()).unwrap().get("small").unwrap().clone();
+        let base = kernel.cache_key_with("gcc 12");
+        let changed = |change: fn(&mut Kernel)| {
+            let mut other = kernel.clone();
+            change(&mut other);
+            other.cache_key_with("gcc 12")
+        };
+        let keys = [
+            base.clone(),
+            kernel.cache_key_with("gcc 13"),
+            changed(|kernel| kernel.sha256.replace_range(0..1, "f")),
+            changed(|kernel| kernel.config.push_str("CONFIG_SMP=y\n")),
+            changed(|kernel| kernel.patches[0].1.push('+')),
+            changed(|kernel| kernel.patches.clear()),
+            changed(|kernel| drop(kernel.selftest.insert("main.c".into(), "int j;\n".into()))),
+            changed(|kernel| drop(kernel.selftest.insert("more.c".into(), String::new()))),
+        ];
+        let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert_eq!(changed(|kernel| kernel.objects += 1), base, "an estimate makes no other kernel");
+        assert_eq!(changed(|kernel| kernel.name.push('x')), base, "neither does another name");
+    }
+
+    #[test]
+    fn the_project_s_own_catalogue_is_valid() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let catalogue = Catalogue::load(&root).unwrap();
+        assert!(!catalogue.kernels().is_empty());
+        for kernel in catalogue.kernels() {
+            assert!(kernel.config.contains("CONFIG_BPF_KPROBE_OVERRIDE=y\n"), "{}", kernel.name);
+            assert!(kernel.selftest.contains_key("Kconfig"), "{}", kernel.name);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+use std::{collections::HashMap, fs, path::PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A golden file: `TITLE:` and `KIND:` (no `KIND:` when the title is `none`), an empty line, a log.
+struct Golden {
+    path: PathBuf,
+    header: String,
+    log: String,
+}
+
+fn golden_files() -> Vec<Golden> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/reports");
+    let mut files: Vec<Golden> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .map(|path| {
+            let content = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+            // A new file may have no header yet.
+            let (header, log) = match content.split_once("\n\n") {
+                Some((header, log)) if header.starts_with("TITLE: ") => (header.to_owned(), log.to_owned()),
+                _ => (String::new(), content),
+            };
+            Golden { path, header, log }
+        })
+        .collect();
+    files.sort_by(|left, right| left.path.cmp(&right.path));
+    files
+}
+
+fn header_of(report: Option<&KernelReport>) -> String {
+    match report {
+        Some(report) => format!("TITLE: {}\nKIND: {}", report.title, report.kind),
+        None => "TITLE: none".to_owned(),
+    }
+}
+
+/// `UPDATE_GOLDEN=1` rewrites the headers.
+#[test]
+fn golden_logs_have_their_titles() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let files = golden_files();
+    assert!(files.len() >= 30, "only {} golden logs", files.len());
+    let mut wrong = Vec::new();
+    for file in files {
+        let found = header_of(first_report(&file.log).as_ref());
+        if found == file.header {
+            continue;
+        }
+        if update {
+            fs::write(&file.path, format!("{found}\n\n{}", file.log)).unwrap();
+        } else {
+            wrong.push(format!("{}\n  expected {:?}\n  found    {found:?}", file.path.display(), file.header));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_console_prefixes_do_not_matter() {
+    for file in golden_files() {
+        let bare: String = lines::clean(&file.log).map(|line| format!("{line}\n")).collect();
+        let prefixed: String = bare.lines().map(|line| format!("<4>[  102.000001][  T123] {line}\r\n")).collect();
+        let expected = first_report(&file.log);
+        assert_eq!(first_report(&bare), expected, "{}", file.path.display());
+        assert_eq!(first_report(&prefixed), expected, "{}", file.path.display());
+    }
+}
+
+#[test]
+fn lines_of_others_in_between_do_not_matter() {
+    for file in golden_files() {
+        let disturbed: String =
+            lines::clean(&file.log).map(|line| format!("{line}\nBTRFS info (device ram0): using crc32c\n")).collect();
+        let title = |log: &str| first_report(log).map(|report| report.title);
+        assert_eq!(title(&disturbed), title(&file.log), "{}", file.path.display());
+    }
+}
+
+#[test]
+fn a_report_is_found_behind_any_boot_log() {
+    for file in golden_files() {
+        let log = format!(
+            "[    0.000000] Linux version 6.12.117\n[    0.000000] BUG: MAX_LOCKDEP_KEYS too low!\n{}",
+            file.log
+        );
+        assert_eq!(header_of(first_report(&log).as_ref()), file.header, "{}", file.path.display());
+    }
+}
+
+#[test]
+fn the_text_is_that_report_alone() {
+    let log = "noise\n------------[ cut here ]------------\nWARNING: CPU: 0 PID: 7 at fs/a.c:1 f+0x1/0x2\nCall Trace:\n\
+        <TASK>\nf+0x1/0x2\ng.isra.0+0x1/0x2\n? h+0x1/0x2\n</TASK>\n---[ end trace 0000000000000000 ]---\nnoise\nBUG: later";
+    let report = first_report(log).unwrap();
+    assert_eq!(report.title, "WARNING in f");
+    assert!(report.text.starts_with("------------[ cut here ]"));
+    assert!(report.text.ends_with("---[ end trace 0000000000000000 ]---\n"));
+    assert_eq!(report.stack(), ["f", "g"]);
+}
+
+#[test]
+fn an_announced_error_does_not_hide_a_defect() {
+    let log = "------------[ cut here ]------------\nBTRFS: Transaction aborted (error -28)\n\
+        WARNING: CPU: 0 PID: 7 at fs/btrfs/a.c:1 f+0x1/0x2\nCall Trace:\nf+0x1/0x2\n---[ end trace 0 ]---\n\
+        BUG: kernel NULL pointer dereference, address: 0000000000000008\nRIP: 0010:g+0x1/0x2\n";
+    assert_eq!(first_report(log).unwrap().title, "BUG: kernel NULL pointer dereference in g");
+    assert_eq!(first_report(&log[..log.find("BUG:").unwrap()]), None);
+}
+
+#[test]
+fn slugs_are_file_names_and_stay_distinct() {
+    assert_eq!(title_slug("plain-name_1.2"), "plain-name_1.2");
+    let long = "x".repeat(200);
+    let titles = ["WARNING in f", "WARNING: in f", "../../etc/passwd", "", ".", "..", "ä", &long, &long[..199]];
+    let mut slugs = HashMap::new();
+    for title in titles {
+        let slug = title_slug(title);
+        assert!((1..=MAX_SLUG_BYTES).contains(&slug.len()), "{slug}");
+        assert!(slug.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)), "{slug}");
+        assert!(!slug.starts_with(['.', '-']), "{slug}");
+        assert_eq!(slugs.insert(slug, title), None);
+    }
+}
+
+const MAX_SLUG_BYTES: usize = 80;
+
+fn is_a_good_title(title: &str) -> bool {
+    let hex = |word: &str| word.bytes().take_while(u8::is_ascii_hexdigit).count();
+    title.len() <= 120
+        && !title.is_empty()
+        && title.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+        && !title.contains("+0x")
+        && !title.split("0x").skip(1).any(|after| hex(after) > 0)
+}
+
+/// Lines that steer the parser into its corners.
+fn a_line() -> impl Strategy<Value = String> {
+    let headers = prop::sample::select(vec![
+        "BUG: KASAN: slab-use-after-free in f+0x1/0x2",
+        "Read of size 8 at addr ffff888",
+        "BUG: ",
+        "WARNING: a at b+0x",
+        "Call Trace:",
+        "<TASK>",
+        "</TASK>",
+        "</IRQ>",
+        "RIP: 0010:",
+        "Oops: ",
+        "Oops: x [#1]",
+        "kernel BUG at ",
+        "unreferenced object 0x",
+        "backtrace:",
+        "BUG a (b): ",
+        "KASAN:  in range [",
+        "Kernel panic - not syncing: ",
+        "workfn=",
+        "#0: at: ",
+        "====================================",
+        "---[ end trace",
+        "UBSAN: ",
+        "+0x",
+        "f+0x1/0x2",
+    ]);
+    let piece =
+        prop_oneof![3 => headers.prop_map(str::to_owned), 1 => "\\PC{0,12}", 1 => "[0-9a-fx+ /:\\[\\]<>.#]{0,14}"];
+    prop::collection::vec(piece, 1..4).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn any_text_is_survived(text in any::<String>()) {
+        if let Some(report) = first_report(&text) {
+            prop_assert!(is_a_good_title(&report.title), "{:?}", report.title);
+        }
+    }
+
+    #[test]
+    fn titles_of_damaged_reports_are_clean(lines in prop::collection::vec(a_line(), 0..12)) {
+        if let Some(report) = first_report(&lines.join("\n")) {
+            prop_assert!(is_a_good_title(&report.title), "{:?}", report.title);
+            let _ = report.stack();
+            prop_assert!(title_slug(&report.title).len() <= MAX_SLUG_BYTES);
+        }
+    }
+
+    #[test]
+    fn slugs_of_distinct_titles_differ(one in "\\PC{0,100}", other in "\\PC{0,100}") {
+        prop_assert_eq!(one == other, title_slug(&one) == title_slug(&other));
+    }
+}

@@ -1,0 +1,213 @@
+//! Distinct PCs and distinct edges of one trace.
+
+/// A set of numbers below a bound that is emptied by naming what it holds, not by clearing all of it.
+#[derive(Debug)]
+struct BitSet {
+    words: Vec<u64>,
+}
+
+impl BitSet {
+    /// An empty set of numbers below `bound`.
+    fn new(bound: u64) -> Self {
+        let words = usize::try_from(bound.div_ceil(64)).unwrap_or(usize::MAX);
+        Self { words: vec![0; words] }
+    }
+
+    /// Adds `number`; whether it was new. A number far beyond the bound is never new.
+    #[inline]
+    fn insert(&mut self, number: u32) -> bool {
+        let Some(word) = self.words.get_mut((number >> 6) as usize) else { return false };
+        let bit = 1u64 << (number & 63);
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+
+    /// Removes `numbers`, and with each of them whatever shares its word.
+    fn remove_all(&mut self, numbers: &[u32]) {
+        for number in numbers {
+            if let Some(word) = self.words.get_mut((number >> 6) as usize) {
+                *word = 0;
+            }
+        }
+    }
+}
+
+/// Turns traces into distinct PCs.
+///
+/// It holds one bit for each byte of the kernel's text (a PC is the address after a call, and may be odd), so it is
+/// made once and used for every execution.
+#[derive(Debug)]
+pub struct Deduplicator {
+    text_start: u64,
+    text_bytes: u64,
+    seen: BitSet,
+}
+
+impl Deduplicator {
+    /// For a kernel whose text has `text_bytes` bytes from address `text_start` on. Text beyond 4 GiB counts as
+    /// outside.
+    #[must_use]
+    pub fn new(text_start: u64, text_bytes: u64) -> Self {
+        let text_bytes = text_bytes.min(1 << 32);
+        Self { text_start, text_bytes, seen: BitSet::new(text_bytes) }
+    }
+
+    /// Replaces what `out` held by the distinct PCs of `trace`, as offsets in bytes from the text's start, in the
+    /// order in which they first ran. `trace` is what KCOV stored, without the count in word 0.
+    ///
+    /// Returns how many words of `trace` lay outside the text; they are left out.
+    pub fn distinct(&mut self, trace: &[u64], out: &mut Vec<u32>) -> usize {
+        out.clear();
+        let (text_start, text_bytes) = (self.text_start, self.text_bytes);
+        let mut outside = 0;
+        for &pc in trace {
+            let offset = pc.wrapping_sub(text_start);
+            if offset >= text_bytes {
+                outside += 1;
+                continue;
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "an offset in the text is below 4 GiB")]
+            let offset = offset as u32;
+            if self.seen.insert(offset) {
+                out.push(offset);
+            }
+        }
+        self.seen.remove_all(out);
+        outside
+    }
+}
+
+/// Turns traces into distinct edges: hashes of two PCs that follow one another.
+///
+/// Two edges can have the same hash; with `n` distinct edges among `2^bits` hashes that is the case for about
+/// `n / 2^(bits + 1)` of them.
+#[derive(Debug)]
+pub struct EdgeHasher {
+    bits: u32,
+    seen: BitSet,
+}
+
+impl EdgeHasher {
+    /// Hashes below `2^bits`; `bits` is brought between 8 and 30.
+    #[must_use]
+    pub fn new(bits: u32) -> Self {
+        let bits = bits.clamp(8, 30);
+        Self { bits, seen: BitSet::new(1 << bits) }
+    }
+
+    /// How many different hashes there are.
+    #[must_use]
+    pub fn map_len(&self) -> usize {
+        1 << self.bits
+    }
+
+    /// Replaces what `out` held by the distinct edges of `trace`, in the order in which they first ran. The first PC
+    /// counts as an edge from address 0.
+    pub fn edges(&mut self, trace: &[u64], out: &mut Vec<u32>) {
+        out.clear();
+        let mut previous = 0u64;
+        for &pc in trace {
+            let hash = edge_hash(previous, pc, self.bits);
+            previous = pc;
+            if self.seen.insert(hash) {
+                out.push(hash);
+            }
+        }
+        self.seen.remove_all(out);
+    }
+}
+
+/// The upper `bits` bits of a multiplicative hash, in which `from` and `to` weigh differently.
+#[inline]
+fn edge_hash(from: u64, to: u64, bits: u32) -> u32 {
+    // Odd constants with bits spread over the whole word: the golden ratio's, and that of the square root of 3.
+    let mixed = from.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ to;
+    let hash = (mixed ^ (mixed >> 29)).wrapping_mul(0xbb67_ae85_84ca_a73b);
+    #[expect(clippy::cast_possible_truncation, reason = "at most 30 bits are left")]
+    let hash = (hash >> (64 - bits)) as u32;
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: u64 = 0xffff_ffff_8100_0000;
+    const BYTES: u64 = 1000;
+
+    fn naive(trace: &[u64]) -> (Vec<u32>, usize) {
+        let mut seen = HashSet::new();
+        let inside = |pc: &&u64| (START..START + BYTES).contains(*pc);
+        let distinct =
+            trace.iter().filter(inside).filter(|pc| seen.insert(**pc)).map(|pc| u32::try_from(pc - START).unwrap());
+        (distinct.collect(), trace.iter().filter(|pc| !inside(pc)).count())
+    }
+
+    fn a_pc() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            8 => START..START + BYTES,
+            1 => START - 4..START + 4,
+            1 => START + BYTES - 70..START + BYTES + 70,
+            1 => any::<u64>(),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn distinct_is_what_naive_counting_finds(
+            traces in prop::collection::vec(prop::collection::vec(a_pc(), 0..300), 1..4),
+        ) {
+            let mut deduplicator = Deduplicator::new(START, BYTES);
+            let mut out = vec![7; 3];
+            for trace in &traces {
+                let outside = deduplicator.distinct(trace, &mut out);
+                prop_assert_eq!((out.clone(), outside), naive(trace));
+            }
+            prop_assert!(deduplicator.seen.words.iter().all(|word| *word == 0));
+        }
+
+        #[test]
+        fn edges_repeat_and_stay_in_the_map(trace in prop::collection::vec(a_pc(), 0..300), bits in 0u32..20) {
+            let mut hasher = EdgeHasher::new(bits);
+            let (mut once, mut twice) = (Vec::new(), Vec::new());
+            hasher.edges(&trace, &mut once);
+            hasher.edges(&trace, &mut twice);
+            prop_assert_eq!(&once, &twice);
+            prop_assert!(once.iter().all(|edge| (*edge as usize) < hasher.map_len()));
+            let distinct: HashSet<_> = once.iter().collect();
+            prop_assert_eq!(distinct.len(), once.len());
+        }
+    }
+
+    #[test]
+    fn an_edge_has_a_direction() {
+        let mut hasher = EdgeHasher::new(16);
+        let (mut there, mut back) = (Vec::new(), Vec::new());
+        hasher.edges(&[START, START + 9], &mut there);
+        hasher.edges(&[START + 9, START], &mut back);
+        assert_eq!(there.len(), 2);
+        assert!(!back.contains(&there[1]));
+    }
+
+    #[test]
+    fn few_edges_of_real_addresses_collide() {
+        // A walk over 4,000 addresses five bytes apart: the regular pattern that a weak hash folds together.
+        let trace: Vec<u64> = (0..4000).map(|step| START + 5 * (step * 37 % 4000)).collect();
+        let mut edges = Vec::new();
+        EdgeHasher::new(20).edges(&trace, &mut edges);
+        assert!(edges.len() > 3970, "{} of 4000 edges are distinct", edges.len());
+    }
+
+    #[test]
+    fn a_text_of_any_size_is_accepted() {
+        let mut out = Vec::new();
+        assert_eq!(Deduplicator::new(0, 0).distinct(&[0, 1], &mut out), 2);
+        assert_eq!(Deduplicator::new(u64::MAX - 8, 64).distinct(&[u64::MAX], &mut out), 0);
+        assert_eq!(out, [8]);
+    }
+}

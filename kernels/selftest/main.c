@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * /sys/kernel/debug/fuzz_selftest: one write-only file per trigger. Writing
+ * anything runs the trigger in the writer's context; write() returns the length
+ * or the trigger's error.
+ */
+#include <linux/debugfs.h>
+#include <linux/fs.h>
+#include <linux/init.h>
+#include <linux/kernel.h>
+
+#include "selftest.h"
+
+struct selftest_trigger {
+	const char *name;
+	int (*run)(void);
+};
+
+static const struct selftest_trigger triggers[] = {
+	{ "null_deref", selftest_null_deref },
+	{ "unwind_uaf", selftest_unwind_uaf },
+	{ "two_faults", selftest_two_faults },
+	{ "hang", selftest_hang },
+	{ "warn", selftest_warn },
+	{ "clean", selftest_clean },
+	{ "nofail", selftest_nofail },
+	{ "reachable", selftest_reachable },
+	{ "occurrence", selftest_occurrence },
+};
+
+static ssize_t selftest_write(struct file *file, const char __user *buffer,
+			      size_t length, loff_t *offset)
+{
+	const struct selftest_trigger *trigger = file->private_data;
+	int err = trigger->run();
+
+	return err ? err : length;
+}
+
+static const struct file_operations selftest_operations = {
+	.open = simple_open,
+	.write = selftest_write,
+	.llseek = noop_llseek,
+};
+
+static int __init selftest_init(void)
+{
+	struct dentry *folder = debugfs_create_dir("fuzz_selftest", NULL);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(triggers); i++)
+		debugfs_create_file(triggers[i].name, 0200, folder,
+				    (void *)&triggers[i], &selftest_operations);
+	return 0;
+}
+late_initcall(selftest_init);

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef FUZZ_SELFTEST_H
+#define FUZZ_SELFTEST_H
+
+/*
+ * Every function below main.c is noinline, so that it shows in a call path
+ * under its own name. Callers stay on the stack because CONFIG_FRAME_POINTER
+ * builds the kernel with -fno-optimize-sibling-calls.
+ *
+ * A trigger returns 0 or -errno. Unless an allocation fails, all return 0.
+ */
+
+/* bugs.c: one planted bug each. */
+int selftest_null_deref(void);
+int selftest_unwind_uaf(void);
+int selftest_two_faults(void);
+int selftest_hang(void);
+int selftest_warn(void);
+
+/* correct.c: no fault that the kernel allows may crash these. */
+int selftest_clean(void);
+int selftest_nofail(void);
+int selftest_reachable(void);
+int selftest_occurrence(void);
+
+#endif

@@ -1,0 +1,32 @@
+# shellcheck shell=bash
+# What the scripts share; sourced, never run.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${FUZZ_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fuzz}
+target=${CARGO_TARGET_DIR:-$root/target}
+# Where fuzz looks for the checkout and for what scripts/build made.
+export FUZZ_ROOT=$root FUZZ_AGENT=$target/x86_64-unknown-linux-gnu/release/agent
+export root cache target
+
+# Exit status of everything that the user's machine lacks, as of `fuzz` itself.
+ENVIRONMENT=3
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+
+lacking() {
+    say "$@"
+    exit "$ENVIRONMENT"
+}
+
+# timed WHAT COMMAND...: announces a long step and says afterwards how long it took.
+timed() {
+    local what=$1 begin=$SECONDS
+    shift
+    say "$what"
+    "$@" || {
+        local status=$?
+        say "$what: failed after $((SECONDS - begin)) s"
+        return "$status"
+    }
+    say "$what: done in $((SECONDS - begin)) s"
+}
