@@ -49,9 +49,8 @@ fn matches_from<S: AsRef<str>>(pattern: &[String], path: &[S]) -> bool {
     if first == ELLIPSIS {
         return (0..=path.len()).any(|skipped| matches_from(rest, &path[skipped..]));
     }
-    path.split_first().is_some_and(|(caller, callers)| {
-        base_name(first) == base_name(caller.as_ref()) && matches_from(rest, callers)
-    })
+    path.split_first()
+        .is_some_and(|(caller, callers)| base_name(first) == base_name(caller.as_ref()) && matches_from(rest, callers))
 }
 
 /// The name without what the compiler appends to clones and parts: `.isra.0`, `.constprop.0`, `.part.0`, `.cold`.

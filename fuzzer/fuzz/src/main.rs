@@ -1,7 +1,7 @@
 //! The command `fuzz`.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -152,7 +152,13 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn main() -> ExitCode {
     let options = Options::parse();
     let filter = EnvFilter::try_from_env("FUZZ_LOG").unwrap_or_else(|_| EnvFilter::new("fuzz=info,warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
     match run(options) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),

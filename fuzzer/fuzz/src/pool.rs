@@ -16,6 +16,9 @@ use crate::{
 /// How often an execution is tried again when guests fail, before that is an error.
 const ATTEMPTS: u32 = 5;
 
+/// How the kernel reports that process 1, our agent, ended: trouble, no finding.
+const AGENT_DEATH: &str = "Attempted to kill init";
+
 /// Guests cloned from one template.
 pub struct GuestPool {
     template: Template,
@@ -115,7 +118,7 @@ impl GuestPool {
         self.describe_all = report.hits.iter().any(|hit| !self.described.contains(&hit.site));
         let kernel_report = first_report(&report.log).or_else(|| first_report(&run.console));
         if !report.leftovers.is_empty() {
-            tracing::warn!(leftovers = ?report.leftovers, "the guest is not clean after the workload, replacing it");
+            tracing::debug!(leftovers = ?report.leftovers, "the guest is not clean after the workload, replacing it");
             self.counters.leftovers += 1;
         }
         if kernel_report.is_some() || !report.leftovers.is_empty() {
@@ -178,7 +181,7 @@ impl GuestPool {
             RunEnd::Completed(report) => Ok(Some(self.completed(*report, info))),
             RunEnd::Refused(reason) => Err(ExecuteError::Refused(reason)),
             RunEnd::Died { fired } => {
-                let report = first_report(&info.console);
+                let report = first_report(&info.console).filter(|report| !report.title.contains(AGENT_DEATH));
                 Ok(report.map(|report| self.lost(outcome_of(report), fired.as_ref(), info)))
             }
             RunEnd::Hung { fired, stack } => {

@@ -20,10 +20,10 @@ mod window;
 
 pub use message::{
     Execute, Feature, FiredFault, FromAgent, Hello, Hit, LIMITS, Limits, MessageError, PROTOCOL_VERSION, Ready, Report,
-    SiteDescription, Setup, Timings, ToAgent,
+    Setup, SiteDescription, Timings, ToAgent,
 };
 pub use step::{Step, StepResult};
 pub use window::{
-    COVERAGE_MAX_PCS, DOORBELL, Direction, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window,
-    WindowError,
+    COVERAGE_MAX_PCS, DOORBELL, Direction, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS,
+    Window, WindowError,
 };

@@ -147,7 +147,9 @@ impl Step {
             | Self::SetXattr { path, .. }
             | Self::SubvolumeCreate { path }
             | Self::SubvolumeDelete { path } => vec![path],
-            Self::Rename { from, to } | Self::Link { from, to } | Self::SubvolumeSnapshot { from, to } => vec![from, to],
+            Self::Rename { from, to } | Self::Link { from, to } | Self::SubvolumeSnapshot { from, to } => {
+                vec![from, to]
+            }
             Self::Trigger { name } => vec![name],
         }
     }
@@ -156,7 +158,8 @@ impl Step {
     #[must_use]
     pub fn defect(&self) -> Option<String> {
         self.paths().into_iter().find_map(|path| {
-            let inside = !path.is_empty() && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+            let inside =
+                !path.is_empty() && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
             (!inside).then(|| format!("\"{path}\" is not a plain path below the mount point"))
         })
     }

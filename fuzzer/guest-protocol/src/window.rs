@@ -184,10 +184,7 @@ mod tests {
             window.put(Direction::Request, 1, b"run").unwrap();
             assert_eq!(window.take(Direction::Reply, 1).unwrap(), b"hello");
             assert_eq!(window.take(Direction::Request, 1).unwrap(), b"run");
-            assert_eq!(
-                window.take(Direction::Reply, 2),
-                Err(WindowError::Sequence { found: 1, expected: 2 })
-            );
+            assert_eq!(window.take(Direction::Reply, 2), Err(WindowError::Sequence { found: 1, expected: 2 }));
         });
     }
 

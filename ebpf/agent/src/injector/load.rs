@@ -11,7 +11,7 @@ use aya::{
 use fault_plan::InjectableFunction;
 
 use super::mapping::Mapping;
-use crate::symbols::{NameTable, Symbols};
+use crate::symbols::Symbols;
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
@@ -41,14 +41,14 @@ pub(super) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Op
     for function in functions {
         ids.push(claim_entry(symbols, &mut table, &function.name)?);
     }
-    let blocks = table.granules.len().div_ceil(NAME_BLOCK);
+    let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
     let mut bpf = EbpfLoader::new()
         .btf(None)
         .map_max_entries("NAMES", entries)
         .load(OBJECT)
         .context("cannot create the BPF maps: does the kernel have CONFIG_BPF_SYSCALL?")?;
-    fill_names(&bpf, &table.granules, blocks)?;
+    fill_names(&bpf, &table, blocks)?;
     if disk.is_some() {
         check_block_event()?;
         let program: &mut TracePoint = program(&mut bpf, "block_write")?;
@@ -66,7 +66,7 @@ pub(super) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Op
 }
 
 /// Name id of a function to be probed, which is given all granules that its probe can stand in.
-fn claim_entry(symbols: &Symbols, table: &mut NameTable, function: &str) -> Result<u32> {
+fn claim_entry(symbols: &Symbols, table: &mut [u32], function: &str) -> Result<u32> {
     let (Some(entry), Some(id)) = (symbols.address(function), symbols.name_id(function)) else {
         bail!("cannot probe \"{function}\": the kernel has no such symbol");
     };
@@ -75,7 +75,7 @@ fn claim_entry(symbols: &Symbols, table: &mut NameTable, function: &str) -> Resu
         bail!("cannot probe \"{function}\": {entry:#x} is outside of the kernel's text");
     }
     let granule = |address: u64| usize::try_from((address - text.start) / GRANULE_BYTES).unwrap_or(usize::MAX);
-    for owner in table.granules.iter_mut().take(granule(entry + PROBE_BYTES) + 1).skip(granule(entry)) {
+    for owner in table.iter_mut().take(granule(entry + PROBE_BYTES) + 1).skip(granule(entry)) {
         *owner = id;
     }
     Ok(id)

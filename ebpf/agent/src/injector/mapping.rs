@@ -27,7 +27,7 @@ impl<T: Copy> Mapping<T> {
         let Some(Map::Array(map)) = bpf.map(name) else { bail!("the BPF object has no array map \"{name}\"") };
         let info = map.info().with_context(|| format!("cannot ask for the BPF map \"{name}\""))?;
         let (value_bytes, entries) = (info.value_size() as usize, info.max_entries() as usize);
-        if value_bytes != size_of::<T>() || entries < count || size_of::<T>() % 8 != 0 {
+        if value_bytes != size_of::<T>() || entries < count || !size_of::<T>().is_multiple_of(8) {
             bail!(
                 "the BPF map \"{name}\" has {entries} values of {value_bytes} bytes, not {count} of {}",
                 size_of::<T>()

@@ -85,7 +85,7 @@ where
     fn mutate(&mut self, state: &mut S, input: &mut PlanInput) -> Result<MutationResult, Error> {
         let reached = state.current_testcase()?.metadata_map().get::<Reached>().cloned().unwrap_or_default();
         let other = faults_of_another(state)?;
-        let mut generator = state.rand_mut().clone();
+        let mut generator = *state.rand_mut();
         let catalogue = state.metadata_or_insert_with(Catalogue::default);
         let context = Context { target: &self.target, catalogue, reached: &reached.0, other: &other };
         let before = input.0.faults.clone();
@@ -107,7 +107,7 @@ where
     if state.corpus().count() == 0 {
         return Ok(Vec::new());
     }
-    let mut generator = state.rand_mut().clone();
+    let mut generator = *state.rand_mut();
     let id = random_corpus_id!(state.corpus(), &mut generator);
     *state.rand_mut() = generator;
     let input = state.corpus().cloned_input_for_id(id)?;

@@ -54,7 +54,7 @@ impl FirstFailureStage {
         if parent.0.faults.len() >= MOST_FAULTS {
             return Ok(Vec::new());
         }
-        let mut generator = state.rand_mut().clone();
+        let mut generator = *state.rand_mut();
         let catalogue = state.metadata_or_insert_with(Catalogue::default);
         let mut sites: Vec<u64> =
             reached.0.iter().map(|hit| hit.site).filter(|site| !catalogue.attempted(*site)).collect();

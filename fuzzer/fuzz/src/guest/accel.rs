@@ -22,6 +22,7 @@ use super::{
     machine::{Machine, Wake},
     memory::MemoryFile,
 };
+use crate::cache::write_file;
 
 /// What the user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +110,7 @@ fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) ->
     tracing::info!("trying whether the kernel boots under KVM, for at most {} s", PROOF_DEADLINE.as_secs());
     let trouble = boot_trouble(qemu, vmlinux, stop)?;
     answers.0.insert(identity, trouble.clone());
-    if let Err(error) = write_whole(&file, &answers) {
+    if let Err(error) = write(&file, &answers) {
         tracing::warn!(file = %file.display(), %error, "whether KVM works cannot be remembered");
     }
     Ok(trouble)
@@ -161,18 +162,13 @@ fn boot_trouble(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Option<Strin
         }
         Ok((Wake::Deadline, _)) => Some(format!("the kernel does not boot within {seconds} s")),
         Ok(_) => Some("the kernel dies while it boots".to_owned()),
-        Err(error @ GuestError::QemuDied { .. }) => Some(error.to_string()),
+        Err(error @ GuestError::QemuDied { .. }) => Some(error.to_string().lines().take(1).collect()),
         Err(error) => return Err(error),
     })
 }
 
-fn write_whole(file: &Path, answers: &Answers) -> io::Result<()> {
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
-    fs::write(&temporary, serde_json::to_vec_pretty(answers)?)?;
-    fs::rename(&temporary, file)
+fn write(file: &Path, answers: &Answers) -> io::Result<()> {
+    write_file(file, &serde_json::to_vec_pretty(answers)?)
 }
 
 #[cfg(test)]
@@ -192,6 +188,7 @@ mod tests {
     fn an_answer_is_remembered_until_the_kernel_changes() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("cache");
+        fs::create_dir(&cache).unwrap();
         let vmlinux = folder.path().join("vmlinux");
         fs::write(&vmlinux, "kernel").unwrap();
         let stop = Stop::new();
@@ -202,7 +199,7 @@ mod tests {
         // With that program an answer of another kind can only come from the file.
         let before = identity(Path::new("true"), &vmlinux).unwrap();
         let answers = Answers(BTreeMap::from([(before.clone(), None)]));
-        write_whole(&cache.join(ANSWERS), &answers).unwrap();
+        write(&cache.join(ANSWERS), &answers).unwrap();
         assert_eq!(trouble(), None);
         fs::write(&vmlinux, "another kernel").unwrap();
         assert_ne!(identity(Path::new("true"), &vmlinux).unwrap(), before);
