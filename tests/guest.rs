@@ -120,7 +120,7 @@ fn a_null_dereference_ends_the_guest_and_a_fresh_one_goes_on() {
 fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     let folder = steps_target(&["hang"]);
     let mut guest = prepared(folder.path());
-    let hang = plan(&[fault(&["...", "selftest_hang"], 1)]);
+    let hang = plan(&[fault(&["...", "selftest_request_start"], 1)]);
     let pid = Pid::from_raw(i32::try_from(guest.pool.guest_pid().unwrap()).unwrap());
     let killer = thread::spawn(move || {
         thread::sleep(Duration::from_millis(700));
@@ -156,7 +156,7 @@ fn the_btrfs_workloads_work_fail_and_work_again() {
         assert!(first.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{name}: {:?}", first.steps);
         assert!(first.hits.len() > 200, "{name}: {} sites", first.hits.len());
         let mut failing = fault_free.clone();
-        failing.faults.push(fault_plan::Fault { function: "open_ctree".to_owned(), ..fault(&[], 1) });
+        failing.faults.push(fault(&["...", "open_ctree"], 1));
         let failed = guest.pool.run(&failing).unwrap();
         assert_eq!(failed.steps[0], StepResult::Failed(ENOMEM), "{name}");
         assert!(failed.steps[1..].iter().all(|step| *step == StepResult::Skipped), "{name}: {:?}", failed.steps);

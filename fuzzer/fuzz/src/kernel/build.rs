@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use object::Object;
@@ -18,6 +18,7 @@ use super::{
     catalogue::compiler,
     fragment,
     make::{Log, failed},
+    meter::Meter,
     open, place,
 };
 use crate::cache;
@@ -36,8 +37,6 @@ const COMMANDS: [(&str, &str); 11] = [
     ("tar", "tar"),
     ("xz", "xz-utils"),
 ];
-/// How often compiling tells how far it is.
-const REPORT_EVERY: Duration = Duration::from_secs(3);
 
 /// Builds `kernel`, or gives the one that the cache folder `cache` has already. `progress` hears of every step, and
 /// every few seconds while compiling.
@@ -50,7 +49,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(3);
 /// The machine lacks a command or the source, the configuration cannot be had as asked, a command fails, or the
 /// cache cannot be written.
 pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Built, KernelError> {
-    let compiler = compiler()?;
     let key = kernel.cache_key()?;
     let destination = place(kernel, &key, cache);
     if let Some(built) = open(&destination)? {
@@ -66,29 +64,14 @@ pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) 
         return Ok(built);
     }
 
-    let begin = Instant::now();
     let name = destination.file_name().unwrap_or_default().to_string_lossy();
     remove_leftovers(&kernels, &name);
     let work = kernels.join(format!("{LEFTOVER}{name}-{}", std::process::id()));
     fs::create_dir(&work).map_err(|source| failed("create", &work, source))?;
-    let mut tree = Tree { kernel, source: work.join("source"), cache, log: Log::create(beside(&destination, ".log"))? };
-    tree.unpack(progress)?;
-    tree.configure(progress)?;
-    let objects = tree.compile(progress)?;
-    let meta = Meta {
-        name: kernel.name.clone(),
-        release: tree.release()?,
-        build_id: build_id(&tree.out().join("vmlinux"))?,
-        key,
-        compiler,
-        source: format!("{} {}", kernel.package, kernel.version),
-        objects,
-        seconds: begin.elapsed().as_secs(),
-    };
-    tree.publish(&meta, &destination)?;
-    progress(Progress::Step("removing the build folder"));
-    // It is of no use any more; what cannot be removed now, the next build removes.
-    let _ = fs::remove_dir_all(&work);
+    let log = Log::create(beside(&destination, ".log"))?;
+    let published = Tree { kernel, source: work.join("source"), cache, log }.build(&key, &destination, progress);
+    discard(&work);
+    published?;
     open(&destination)?.ok_or_else(|| KernelError::Damaged { path: destination, reason: "it vanished".to_owned() })
 }
 
@@ -109,6 +92,14 @@ fn remove_leftovers(kernels: &Path, own: &str) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Removes a folder of many thousand files, which can take minutes, without anybody waiting for it. What does not get
+/// removed now, the next build removes.
+fn discard(work: &Path) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"rm -rf "$1" >/dev/null 2>&1 </dev/null &"#, "sh"]).arg(work);
+    let _ = shell.status();
 }
 
 fn beside(destination: &Path, suffix: &str) -> PathBuf {
@@ -150,6 +141,25 @@ impl Tree<'_> {
     /// and the compiler's cache serves the next tree too, wherever it is.
     fn out(&self) -> PathBuf {
         self.source.join("out")
+    }
+
+    /// All of it, until the kernel is at `destination`.
+    fn build(&mut self, key: &str, destination: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
+        let begin = Instant::now();
+        self.unpack(progress)?;
+        self.configure(progress)?;
+        let objects = self.compile(progress)?;
+        let meta = Meta {
+            name: self.kernel.name.clone(),
+            release: self.release()?,
+            build_id: build_id(&self.out().join("vmlinux"))?,
+            key: key.to_owned(),
+            compiler: compiler()?,
+            source: format!("{} {}", self.kernel.package, self.kernel.version),
+            objects,
+            seconds: begin.elapsed().as_secs(),
+        };
+        self.publish(&meta, destination)
     }
 
     fn unpack(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
@@ -235,6 +245,8 @@ impl Tree<'_> {
         // Nothing of the place, the time, the user or tools that it does not use may get into the kernel.
         make.args(["KBUILD_BUILD_TIMESTAMP=1970-01-01", "KBUILD_BUILD_USER=fuzz", "KBUILD_BUILD_HOST=fuzz"]);
         make.args(["KBUILD_BUILD_VERSION=1", "RUSTC=false", "PAHOLE=false"]);
+        // What the BPF programs run at each call is none of the workload: left in, it doubles the KCOV trace.
+        make.args(["KCOV_INSTRUMENT_maccess.o=n", "KCOV_INSTRUMENT_bpf_trace.o=n"]);
         for variable in
             ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARCH", "CROSS_COMPILE", "KBUILD_OUTPUT", "LLVM", "KCFLAGS"]
         {
@@ -295,40 +307,6 @@ fn build_id(vmlinux: &Path) -> Result<String, KernelError> {
     Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// How far compiling is, read from what make prints.
-struct Meter {
-    done: u32,
-    estimate: u32,
-    begin: Instant,
-    reported: Instant,
-}
-
-impl Meter {
-    fn new(estimate: u32) -> Self {
-        let now = Instant::now();
-        Self { done: 0, estimate, begin: now, reported: now }
-    }
-
-    /// Counts a line; says whether it is time to report.
-    fn line(&mut self, line: Option<&str>) -> bool {
-        if line.is_some_and(|line| line.starts_with("  CC ") || line.starts_with("  AS ")) {
-            self.done += 1;
-        }
-        let due = self.reported.elapsed() >= REPORT_EVERY;
-        if due {
-            self.reported = Instant::now();
-        }
-        due
-    }
-
-    fn progress(&self) -> Progress {
-        let total = self.estimate.max(self.done);
-        let elapsed = self.begin.elapsed();
-        let left = (self.done > 0).then(|| elapsed.mul_f64(f64::from(total - self.done) / f64::from(self.done)));
-        Progress::Compiling { done: self.done, total, elapsed, left }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,18 +353,6 @@ mod tests {
         let other = tree.verify().unwrap_err().to_string();
         assert!(other.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{other}");
         assert!(other.contains("linux-source-6.12 6.12.1-1"), "{other}");
-    }
-
-    #[test]
-    fn the_meter_counts_objects_and_never_promises_less_than_it_has() {
-        let mut meter = Meter::new(2);
-        for line in ["  CC      kernel/fork.o", "  AS      entry.o", "  LD      vmlinux.o", "  CC      late.o", "CC x"]
-        {
-            meter.line(Some(line));
-        }
-        meter.line(None);
-        let Progress::Compiling { done, total, left, .. } = meter.progress() else { panic!("it compiles") };
-        assert_eq!((done, total, left), (3, 3, Some(Duration::ZERO)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{KernelError, fragment};
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel differs.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

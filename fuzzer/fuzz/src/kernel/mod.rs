@@ -12,6 +12,7 @@ mod build;
 mod catalogue;
 mod fragment;
 mod make;
+mod meter;
 
 use std::{
     fmt, fs, io,
