@@ -37,8 +37,6 @@ pub const ELLIPSIS: u32 = u32::MAX;
 pub const DIRTY_BLOCK_BYTES: u64 = 4096;
 /// Blocks of the dirty map: disks up to 1 GiB.
 pub const DIRTY_BLOCKS: usize = (1 << 30) / 4096;
-/// [`DIRTY_BLOCKS`] in units of 64.
-pub const DIRTY_WORDS: usize = DIRTY_BLOCKS / 64;
 /// Blocks behind one mark of the dirty map's overview: 2 MiB.
 pub const DIRTY_REGION_BLOCKS: usize = 512;
 

@@ -82,7 +82,7 @@ impl Disk {
             let (has, needs) = (blocks * BLOCK_BYTES / 1024, image_blocks * BLOCK_BYTES / 1024);
             bail!("the image has {needs} KiB but {DISK} only {has} KiB: boot the kernel with brd.rd_size={needs}");
         }
-        if blocks * BLOCK_BYTES > abi::DIRTY_WORDS as u64 * 64 * BLOCK_BYTES {
+        if blocks > abi::DIRTY_BLOCKS as u64 {
             bail!("{DISK} is larger than 1 GiB, beyond which writes are not recorded");
         }
         let (numbers, contents) = blocks_that_matter(&image, image_blocks)?;

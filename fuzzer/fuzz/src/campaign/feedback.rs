@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     catalogue::{Catalogue, Reached},
+    crash::Crash,
     executor::Observers,
-    folder::{CampaignFolder, Crash},
+    folder::CampaignFolder,
     input::PlanInput,
 };
 use crate::execution::Execution;

@@ -12,25 +12,23 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
 use libafl::inputs::Input;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{catalogue::Site, input::PlanInput};
-use crate::{
-    cache::{publish_directory, write_file},
-    execution::Execution,
-    report::title_slug,
-};
+use crate::cache::{try_lock, write_file};
 
 /// The version of `campaign.json` and `meta.json`.
-const FOLDER_VERSION: u32 = 1;
+pub(super) const FOLDER_VERSION: u32 = 1;
+
+/// The file that a process holds locked while it works on the campaign.
+const LOCK: &str = ".lock";
 
 /// Why a campaign's folder cannot be used.
 #[derive(Debug, Error)]
@@ -65,6 +63,14 @@ pub enum FolderError {
         /// The one asked for.
         wanted: String,
     },
+    /// Another version of this program wrote it.
+    #[error("{path} has format version {found}, this build reads version {FOLDER_VERSION}: give another --out")]
+    Version {
+        /// The folder.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
     /// Another process works on it.
     #[error("{path} is in use by another fuzz: give another --out, or stop that one")]
     Busy {
@@ -95,61 +101,16 @@ pub struct CampaignFile {
     pub seconds: u64,
 }
 
-/// What is written of a crash.
-#[derive(Debug)]
-pub struct Crash<'a> {
-    /// Its title.
-    pub title: &'a str,
-    /// The plan that caused it.
-    pub plan: &'a FaultPlan,
-    /// What happened.
-    pub execution: &'a Execution,
-}
-
-/// `meta.json` of a crash.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CrashMeta {
-    /// Format version.
-    pub version: u32,
-    /// The crash's title.
-    pub title: String,
-    /// The kind of report.
-    pub kind: String,
-    /// The faults that fired, in that order.
-    pub fired: Vec<CrashFault>,
-    /// The functions on the report's call trace, innermost first.
-    pub stack: Vec<String>,
-    /// Fresh guests in which the reproducer was tried.
-    pub tried: u32,
-    /// Those in which the same title came again.
-    pub reproduced: u32,
-}
-
-/// A fault that fired before a crash.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CrashFault {
-    /// Position in the plan, from 1.
-    pub fault: usize,
-    /// The injectable function.
-    pub function: String,
-    /// Position of the call among all calls of the execution, from 1.
-    pub sequence: u32,
-    /// The callers, innermost first.
-    pub call_path: Vec<String>,
-}
-
 /// A campaign's folder, locked for this process.
 #[derive(Debug)]
 pub struct CampaignFolder {
-    path: PathBuf,
-    kernel: String,
-    build_id: String,
+    pub(super) path: PathBuf,
+    pub(super) kernel: String,
+    pub(super) build_id: String,
     _lock: File,
 }
 
-fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FolderError + 'a {
+pub(super) fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FolderError + 'a {
     move |source| FolderError::Io { verb, path: path.to_owned(), source }
 }
 
@@ -168,17 +129,17 @@ impl CampaignFolder {
         for folder in [path.to_owned(), path.join("corpus"), path.join("crashes"), path.join("coverage")] {
             fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
         }
-        let lock_path = path.join(".lock");
-        let lock = File::create(&lock_path).map_err(failed("write", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(FolderError::Busy { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(failed("lock", &lock_path)(source)),
-        }
+        let lock_path = path.join(LOCK);
+        let lock = try_lock(&lock_path).map_err(failed("lock", &lock_path))?;
+        let lock = lock.ok_or_else(|| FolderError::Busy { path: path.to_owned() })?;
         let folder =
             Self { path: path.to_owned(), kernel: kernel.to_owned(), build_id: build_id.to_owned(), _lock: lock };
+        folder.remove_unfinished()?;
         let earlier: Option<CampaignFile> = folder.read("campaign.json")?;
         if let Some(file) = &earlier {
+            if file.version != FOLDER_VERSION {
+                return Err(FolderError::Version { path: path.to_owned(), found: file.version });
+            }
             for (what, found, wanted) in [("target", &file.target, target), ("kernel", &file.kernel, kernel)] {
                 if found != wanted {
                     let (found, wanted) = (found.clone(), wanted.to_owned());
@@ -187,6 +148,22 @@ impl CampaignFolder {
             }
         }
         Ok((folder, earlier))
+    }
+
+    /// Removes what a killed start had begun to write.
+    fn remove_unfinished(&self) -> Result<(), FolderError> {
+        for folder in [self.path.clone(), self.corpus(), self.path.join("crashes"), self.path.join("coverage")] {
+            for entry in fs::read_dir(&folder).map_err(failed("read", &folder))? {
+                let path = entry.map_err(failed("read", &folder))?.path();
+                let removed = match entry_name(&path) {
+                    name if !name.starts_with('.') || name == LOCK => continue,
+                    _ if path.is_dir() => fs::remove_dir_all(&path),
+                    _ => fs::remove_file(&path),
+                };
+                removed.map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
     }
 
     /// The folder's path.
@@ -211,11 +188,11 @@ impl CampaignFolder {
         serde_json::from_str(&text).map(Some).map_err(|source| FolderError::Damaged { path, source })
     }
 
-    fn write(&self, path: &Path, text: &str) -> Result<(), FolderError> {
+    pub(super) fn write(&self, path: &Path, text: &str) -> Result<(), FolderError> {
         write_file(path, text.as_bytes()).map_err(failed("write", path))
     }
 
-    fn write_json<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), FolderError> {
+    pub(super) fn write_json<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), FolderError> {
         self.write(path, &json(path, value)?)
     }
 
@@ -293,102 +270,13 @@ impl CampaignFolder {
         let plain: String = self.build_id.chars().filter(char::is_ascii_alphanumeric).collect();
         self.path.join("coverage").join(format!("{plain}.txt"))
     }
-
-    fn crash_path(&self, title: &str) -> PathBuf {
-        self.path.join("crashes").join(title_slug(title))
-    }
-
-    /// Writes a crash's folder, whole.
-    ///
-    /// # Errors
-    ///
-    /// The file system says no.
-    pub fn write_crash(&self, crash: &Crash<'_>) -> Result<(), FolderError> {
-        let path = self.crash_path(crash.title);
-        let reproducer = Reproducer {
-            reproducer_version: REPRODUCER_VERSION,
-            title: crash.title.to_owned(),
-            kernel: self.kernel.clone(),
-            kernel_build_id: self.build_id.clone(),
-            plan: crash.plan.clone(),
-        };
-        let report = crash.execution.outcome.report();
-        let meta = CrashMeta {
-            version: FOLDER_VERSION,
-            title: crash.title.to_owned(),
-            kind: report.map_or_else(String::new, |report| report.kind.to_string()),
-            fired: crash.execution.fired.iter().map(|fired| crash_fault(crash.plan, fired)).collect(),
-            stack: report.map_or_else(Vec::new, |report| report.stack()),
-            tried: 0,
-            reproduced: 0,
-        };
-        let prepared = self.path.join("crashes").join(format!(".{}", title_slug(crash.title)));
-        fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
-        self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
-        self.write(&prepared.join("report.txt"), report.map_or("", |report| &report.text))?;
-        self.write(&prepared.join("console.log"), &crash.execution.console)?;
-        self.write_json(&prepared.join("meta.json"), &meta)?;
-        publish_directory(&prepared, &path).map_err(failed("write", &path))
-    }
-
-    /// Notes in a crash's `meta.json` how often its reproducer made it again.
-    ///
-    /// # Errors
-    ///
-    /// The file is gone or damaged, or the file system says no.
-    pub fn note_tries(&self, title: &str, tried: u32, reproduced: u32) -> Result<(), FolderError> {
-        let path = self.crash_path(title).join("meta.json");
-        let mut meta = read_meta(&path)?;
-        meta.tried = tried;
-        meta.reproduced = reproduced;
-        self.write_json(&path, &meta)
-    }
-
-    /// The crashes that are there, each with its plan.
-    ///
-    /// # Errors
-    ///
-    /// One of them is damaged.
-    pub fn crashes(&self) -> Result<Vec<(CrashMeta, FaultPlan)>, FolderError> {
-        let path = self.path.join("crashes");
-        let mut crashes = Vec::new();
-        for entry in fs::read_dir(&path).map_err(failed("read", &path))? {
-            let folder = entry.map_err(failed("read", &path))?.path();
-            let unfinished = entry_name(&folder).starts_with('.');
-            if unfinished || !folder.join("meta.json").is_file() {
-                continue;
-            }
-            let meta = read_meta(&folder.join("meta.json"))?;
-            let file = folder.join("reproducer.json");
-            let text = fs::read_to_string(&file).map_err(failed("read", &file))?;
-            let reproducer: Reproducer =
-                serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: file, source })?;
-            crashes.push((meta, reproducer.plan));
-        }
-        crashes.sort_by(|a, b| a.0.title.cmp(&b.0.title));
-        Ok(crashes)
-    }
 }
 
-fn entry_name(path: &Path) -> String {
+pub(super) fn entry_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn crash_fault(plan: &FaultPlan, fired: &crate::execution::Fired) -> CrashFault {
-    CrashFault {
-        fault: fired.fault + 1,
-        function: plan.faults.get(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
-        sequence: fired.sequence,
-        call_path: fired.call_path.clone(),
-    }
-}
-
-fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
-    let text = fs::read_to_string(path).map_err(failed("read", path))?;
-    serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })
-}
-
-fn json<T: Serialize>(path: &Path, value: &T) -> Result<String, FolderError> {
+pub(super) fn json<T: Serialize>(path: &Path, value: &T) -> Result<String, FolderError> {
     let mut text =
         serde_json::to_string_pretty(value).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })?;
     text.push('\n');

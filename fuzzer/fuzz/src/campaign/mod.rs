@@ -13,6 +13,7 @@
 
 mod book;
 mod catalogue;
+mod crash;
 mod executor;
 mod feedback;
 mod folder;
@@ -38,7 +39,7 @@ use libafl::{
     feedback_and_fast, feedback_not, feedback_or, feedback_or_fast,
     feedbacks::{CrashFeedback, Feedback, MaxMapFeedback, TimeoutFeedback},
     fuzzer::{BloomInputFilter, Evaluator, ExecutesInput, Fuzzer, HasFeedback, StdFuzzerBuilder},
-    mutators::SingleChoiceScheduledMutator,
+    mutators::{HavocScheduledMutator, SingleChoiceScheduledMutator},
     observers::{CanTrack, OwnedMapObserver, TimeObserver},
     schedulers::{IndexesLenTimeMinimizerScheduler, QueueScheduler},
     stages::StdMutationalStage,
@@ -58,8 +59,9 @@ use self::{
 };
 pub use self::{
     catalogue::{Catalogue, Site},
+    crash::{CrashFault, CrashMeta},
     executor::Counters,
-    folder::{CampaignFile, CampaignFolder, CrashFault, CrashMeta, FolderError},
+    folder::{CampaignFile, CampaignFolder, FolderError},
     input::PlanInput,
     monitor::StatsLine,
 };
@@ -67,8 +69,12 @@ use crate::{execution::Runner, guest::Stop, target::Target};
 
 /// Fault-free executions at the start: what differs between them is noise, and must not look like news later.
 const FAULT_FREE_RUNS: usize = 8;
-/// The most mutations of one corpus entry before the next one has its turn.
+/// The most plans with one change that are made of a corpus entry before the next entry has its turn.
 const MUTATIONS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not 0");
+/// The most plans with several changes.
+const STACKED_MUTATIONS: NonZeroUsize = NonZeroUsize::new(8).expect("it is not 0");
+/// Such a plan has 2 to 2^this changes.
+const STACK_POWER: usize = 2;
 /// Room in the filter that keeps a plan from running twice, and its rate of false alarms.
 const FILTER: (usize, f64) = (4_000_000, 1e-4);
 
@@ -172,11 +178,13 @@ pub fn run<R: Runner>(options: CampaignOptions, runner: R) -> Result<Summary, Ca
     let deadline = time.map(|time| Instant::now() + time);
     let mut executor = PlanExecutor::new(runner, observers, call_sites, stop, deadline);
     let triage = TriageStage::new(Arc::clone(&folder));
-    let mutator = SingleChoiceScheduledMutator::new(plan_mutations(&target));
+    let one = SingleChoiceScheduledMutator::new(plan_mutations(&target));
+    let stacked = HavocScheduledMutator::with_max_stack_pow(plan_mutations(&target), STACK_POWER);
     let mut stages = tuple_list!(
         triage.clone(),
         FirstFailureStage::new(Arc::clone(&target)),
-        StdMutationalStage::with_max_iterations(mutator, MUTATIONS)
+        StdMutationalStage::with_max_iterations(one, MUTATIONS),
+        StdMutationalStage::with_max_iterations(stacked, STACKED_MUTATIONS)
     );
 
     let mut search = || -> Result<(), Error> {

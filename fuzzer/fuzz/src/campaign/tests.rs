@@ -194,11 +194,28 @@ fn a_campaign_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn what_a_killed_start_had_begun_to_write_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = campaign(folder.path(), 300);
+    let unfinished = [folder.path().join("corpus/.1.json.tmp"), folder.path().join("crashes/.half")];
+    fs::write(&unfinished[0], "{").unwrap();
+    fs::create_dir(&unfinished[1]).unwrap();
+    fs::write(unfinished[1].join("meta.json"), "{").unwrap();
+    let second = campaign(folder.path(), 100);
+    assert_eq!(second.crashes, first.crashes);
+    assert!(unfinished.iter().all(|path| !path.exists()));
+}
+
+#[test]
 fn a_folder_of_another_target_or_in_use_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     campaign(folder.path(), 20);
     let open = |target: &str| CampaignFolder::open(folder.path(), target, "fake", "ab12");
     assert!(open("other").unwrap_err().to_string().contains("target \"fake\", not \"other\""));
+    let text = fs::read_to_string(folder.path().join("campaign.json")).unwrap();
+    fs::write(folder.path().join("campaign.json"), text.replace("\"version\": 1", "\"version\": 9")).unwrap();
+    assert!(open("fake").unwrap_err().to_string().contains("format version 9"));
+    fs::write(folder.path().join("campaign.json"), text).unwrap();
     let _held = open("fake").unwrap();
     assert!(matches!(open("fake").unwrap_err(), FolderError::Busy { .. }));
 }

@@ -77,7 +77,7 @@ impl CommandError {
             | Self::Prepare(PrepareError::Kernel(
                 KernelError::Unknown { .. } | KernelError::Invalid { .. } | KernelError::Entry { .. },
             ))
-            | Self::Folder(FolderError::Other { .. } | FolderError::Busy { .. }) => 2,
+            | Self::Folder(FolderError::Other { .. } | FolderError::Version { .. } | FolderError::Busy { .. }) => 2,
             _ => 3,
         }
     }

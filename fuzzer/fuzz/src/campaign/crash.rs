@@ -1,0 +1,148 @@
+//! Crashes on disk: each a folder named by its title.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
+use serde::{Deserialize, Serialize};
+
+use super::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
+use crate::{cache::publish_directory, execution::Execution, report::title_slug};
+
+/// What is written of a crash.
+#[derive(Debug)]
+pub struct Crash<'a> {
+    /// Its title.
+    pub title: &'a str,
+    /// The plan that caused it.
+    pub plan: &'a FaultPlan,
+    /// What happened.
+    pub execution: &'a Execution,
+}
+
+/// `meta.json` of a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrashMeta {
+    /// Format version.
+    pub version: u32,
+    /// The crash's title.
+    pub title: String,
+    /// The kind of report.
+    pub kind: String,
+    /// The faults that fired, in that order.
+    pub fired: Vec<CrashFault>,
+    /// The functions on the report's call trace, innermost first.
+    pub stack: Vec<String>,
+    /// Fresh guests in which the reproducer was tried.
+    pub tried: u32,
+    /// Those in which the same title came again.
+    pub reproduced: u32,
+}
+
+/// A fault that fired before a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrashFault {
+    /// Position in the plan, from 1.
+    pub fault: usize,
+    /// The injectable function.
+    pub function: String,
+    /// Position of the call among all calls of the execution, from 1.
+    pub sequence: u32,
+    /// The callers, innermost first.
+    pub call_path: Vec<String>,
+}
+
+impl CampaignFolder {
+    fn crash_path(&self, title: &str) -> PathBuf {
+        self.path.join("crashes").join(title_slug(title))
+    }
+
+    /// Writes a crash's folder, whole.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub fn write_crash(&self, crash: &Crash<'_>) -> Result<(), FolderError> {
+        let path = self.crash_path(crash.title);
+        let reproducer = Reproducer {
+            reproducer_version: REPRODUCER_VERSION,
+            title: crash.title.to_owned(),
+            kernel: self.kernel.clone(),
+            kernel_build_id: self.build_id.clone(),
+            plan: crash.plan.clone(),
+        };
+        let report = crash.execution.outcome.report();
+        let meta = CrashMeta {
+            version: FOLDER_VERSION,
+            title: crash.title.to_owned(),
+            kind: report.map_or_else(String::new, |report| report.kind.to_string()),
+            fired: crash.execution.fired.iter().map(|fired| crash_fault(crash.plan, fired)).collect(),
+            stack: report.map_or_else(Vec::new, |report| report.stack()),
+            tried: 0,
+            reproduced: 0,
+        };
+        let prepared = self.path.join("crashes").join(format!(".{}", title_slug(crash.title)));
+        fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
+        self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
+        self.write(&prepared.join("report.txt"), report.map_or("", |report| &report.text))?;
+        self.write(&prepared.join("console.log"), &crash.execution.console)?;
+        self.write_json(&prepared.join("meta.json"), &meta)?;
+        publish_directory(&prepared, &path).map_err(failed("write", &path))
+    }
+
+    /// Notes in a crash's `meta.json` how often its reproducer made it again.
+    ///
+    /// # Errors
+    ///
+    /// The file is gone or damaged, or the file system says no.
+    pub fn note_tries(&self, title: &str, tried: u32, reproduced: u32) -> Result<(), FolderError> {
+        let path = self.crash_path(title).join("meta.json");
+        let mut meta = read_meta(&path)?;
+        meta.tried = tried;
+        meta.reproduced = reproduced;
+        self.write_json(&path, &meta)
+    }
+
+    /// The crashes that are there, each with its plan.
+    ///
+    /// # Errors
+    ///
+    /// One of them is damaged.
+    pub fn crashes(&self) -> Result<Vec<(CrashMeta, FaultPlan)>, FolderError> {
+        let path = self.path.join("crashes");
+        let mut crashes = Vec::new();
+        for entry in fs::read_dir(&path).map_err(failed("read", &path))? {
+            let folder = entry.map_err(failed("read", &path))?.path();
+            let unfinished = entry_name(&folder).starts_with('.');
+            if unfinished || !folder.join("meta.json").is_file() {
+                continue;
+            }
+            let meta = read_meta(&folder.join("meta.json"))?;
+            let file = folder.join("reproducer.json");
+            let text = fs::read_to_string(&file).map_err(failed("read", &file))?;
+            let reproducer: Reproducer =
+                serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: file, source })?;
+            crashes.push((meta, reproducer.plan));
+        }
+        crashes.sort_by(|a, b| a.0.title.cmp(&b.0.title));
+        Ok(crashes)
+    }
+}
+
+fn crash_fault(plan: &FaultPlan, fired: &crate::execution::Fired) -> CrashFault {
+    CrashFault {
+        fault: fired.fault + 1,
+        function: plan.faults.get(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
+        sequence: fired.sequence,
+        call_path: fired.call_path.clone(),
+    }
+}
+
+fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
+    let text = fs::read_to_string(path).map_err(failed("read", path))?;
+    serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })
+}
