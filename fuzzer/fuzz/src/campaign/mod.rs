@@ -201,6 +201,10 @@ pub fn run<R: Runner>(options: CampaignOptions, runner: R) -> Result<Summary, Ca
         loop {
             book.keep(&mut state, &mut manager, executor.runner().counters(), false)?;
             fuzzer.fuzz_one(&mut stages, &mut executor, &mut state, &mut manager)?;
+            // When every plan that the mutations make has run already, nothing reaches the executor.
+            if executor.must_stop() {
+                return Err(Error::shutting_down());
+            }
         }
     };
     let ended = match search() {

@@ -124,24 +124,28 @@ impl Runner for FakeRunner {
     }
 }
 
-fn campaign(folder: &Path, executions: u32) -> Summary {
+fn options(folder: &Path, stop: &Stop, time: Option<Duration>) -> CampaignOptions {
     let targets = tempfile::tempdir().unwrap();
     fs::create_dir(targets.path().join("fake")).unwrap();
     fs::write(targets.path().join("fake/target.toml"), TARGET).unwrap();
     let target = Target::find(targets.path(), "fake").unwrap();
     let (opened, earlier) = CampaignFolder::open(folder, "fake", "fake", "ab12").unwrap();
-    let stop = Stop::new();
-    let options = CampaignOptions {
+    CampaignOptions {
         target: Arc::new(target),
         folder: Arc::new(opened),
         earlier,
         call_sites: Arc::new(CallSites::from_offsets(TEXT_START, 4096, (0..1000).collect())),
         stop: stop.clone(),
-        time: None,
+        time,
         seed: 1,
         progress: Box::new(io::sink()),
-    };
-    run(options, FakeRunner { stop, executions_left: executions, counters: RunnerCounters::default() }).unwrap()
+    }
+}
+
+fn campaign(folder: &Path, executions: u32) -> Summary {
+    let stop = Stop::new();
+    let runner = FakeRunner { stop: stop.clone(), executions_left: executions, counters: RunnerCounters::default() };
+    run(options(folder, &stop, None), runner).unwrap()
 }
 
 #[test]
@@ -191,6 +195,39 @@ fn a_campaign_goes_on_where_it_stopped() {
     for crash in &first.crashes {
         assert!(second.crashes.contains(crash), "{crash:?} is lost");
     }
+}
+
+/// A runner of one allocation: the search has soon run every plan there is.
+struct OneCall(FakeRunner);
+
+impl Runner for OneCall {
+    fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        let mut execution = self.0.run(plan)?;
+        execution.hits.truncate(1);
+        execution.new_sites.truncate(1);
+        execution.coverage.truncate(1);
+        execution.outcome = Outcome::Completed;
+        Ok(execution)
+    }
+
+    fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        self.run(plan)
+    }
+
+    fn counters(&self) -> RunnerCounters {
+        self.0.counters
+    }
+}
+
+#[test]
+fn a_campaign_with_nothing_left_to_try_ends_when_its_time_is_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let runner =
+        OneCall(FakeRunner { stop: stop.clone(), executions_left: u32::MAX, counters: RunnerCounters::default() });
+    let summary = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), runner).unwrap();
+    assert_eq!(summary.sites, 1);
+    assert!(!stop.is_requested());
 }
 
 #[test]
