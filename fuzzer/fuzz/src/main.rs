@@ -163,6 +163,10 @@ fn main() -> ExitCode {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Ok(Answer::Lacking) => ExitCode::from(3),
+        Err(error) if error.is_stop() => {
+            say("stopped before it was done");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             say(&format!("error: {}", fuzz::chain(&error)));
             ExitCode::from(error.status())

@@ -1,8 +1,8 @@
 //! `fuzz bench`: what an execution costs, and where the time goes.
 //!
 //! Two guests take turns in blocks, so that a drift of the machine's speed hits both: a bare one without probes and
-//! without coverage, and one as the fuzzer uses it. Both run the fault-free plan. Then a short campaign tells what the
-//! search itself costs.
+//! without coverage (only the tracepoint that notes which blocks were written is there), and one as the fuzzer uses it.
+//! Both run the fault-free plan. Then a short campaign tells what the search itself costs.
 
 use std::{
     io::{self, Write},

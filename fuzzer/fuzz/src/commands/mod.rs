@@ -23,6 +23,7 @@ use crate::{
     cache::CacheError,
     campaign::{CampaignError, FolderError},
     execution::ExecuteError,
+    guest::GuestError,
     kernel::KernelError,
     prepare::PrepareError,
     project::ProjectError,
@@ -65,6 +66,12 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// Whether this only says that the user wanted to stop.
+    #[must_use]
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Self::Prepare(PrepareError::Guest(GuestError::Stopped)) | Self::Execute(ExecuteError::Stopped))
+    }
+
     /// The exit status: 2 for wrong input, 3 for the environment.
     #[must_use]
     pub fn status(&self) -> u8 {
