@@ -16,6 +16,10 @@ use crate::{
 /// How often an execution is tried again when guests fail, before that is an error.
 const ATTEMPTS: u32 = 5;
 
+/// A hang is no finding when the guest waited for a processor of the host for more than one part in this many of the
+/// time: its clock goes on meanwhile, and detectors and deadlines see a kernel that stands still.
+const STARVED: u32 = 2;
+
 /// How the kernel reports that process 1, our agent, ended: trouble, no finding.
 const AGENT_DEATH: &str = "Attempted to kill init";
 
@@ -237,10 +241,16 @@ impl Runner for GuestPool {
             }
             attempts += 1;
             let trouble = match self.attempt(plan) {
-                Ok(run) => match self.execution(plan, run)? {
-                    Some(execution) => return Ok(execution),
-                    None => GuestError::Lost,
-                },
+                Ok(run) => {
+                    let (wall, waited) = (run.wall, run.starved);
+                    match self.execution(plan, run)? {
+                        Some(Execution { outcome: Outcome::Hung(_), .. }) if waited * STARVED > wall => {
+                            GuestError::Starved { wall, waited }
+                        }
+                        Some(execution) => return Ok(execution),
+                        None => GuestError::Lost,
+                    }
+                }
                 Err(error) => error,
             };
             if self.stop.is_requested() {

@@ -106,6 +106,17 @@ pub enum GuestError {
     /// kernel's words are.
     #[error("the guest ended without a word of its kernel")]
     Lost,
+    /// It looks hung, but the host did not let it run.
+    #[error(
+        "the guest looks hung, but of {} s its threads waited {} s for a processor of this busy host",
+        wall.as_secs(), waited.as_secs()
+    )]
+    Starved {
+        /// How long the execution took.
+        wall: Duration,
+        /// How long its threads waited, all together.
+        waited: Duration,
+    },
     /// The asked-for acceleration does not work here.
     #[error("KVM cannot be used: {reason}; use the acceleration \"tcg\" or \"auto\"")]
     Accel {

@@ -217,6 +217,11 @@ impl Machine {
         }
     }
 
+    /// How long the process's threads have been ready to run without being run; 0 when the host does not say.
+    pub(super) fn waited(&self) -> Duration {
+        process::waited(self.child.id())
+    }
+
     /// Whether the guest has stopped by itself. Forgets rings that nobody waited for.
     pub(super) fn has_ended(&mut self) -> bool {
         if let Some(watched) = &self.watched {

@@ -1,11 +1,12 @@
 //! Starting processes that die with the host.
 
 use std::{
-    io,
+    fs, io,
     os::{fd::RawFd, unix::process::CommandExt},
     process::{Child, Command},
     sync::LazyLock,
     thread,
+    time::Duration,
 };
 
 use crossbeam::channel::{Sender, bounded};
@@ -72,15 +73,21 @@ pub(super) fn end(child: &mut Child) -> String {
     ended.map_or_else(|error| error.to_string(), |status| status.to_string())
 }
 
+/// How long the threads of the process `pid`, all together, have been ready to run without being run; 0 when the host's
+/// kernel does not say. Reads the second field of `/proc/PID/task/TID/schedstat`, nanoseconds on a run queue
+/// (`Documentation/scheduler/sched-stats.rst`, Linux 6.12).
+pub(super) fn waited(pid: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of_task = |task: fs::DirEntry| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(of_task).sum())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        os::fd::AsRawFd,
-        process::Stdio,
-        thread,
-        time::{Duration, Instant},
-    };
+    use std::{os::fd::AsRawFd, process::Stdio, time::Instant};
 
     use super::*;
     use crate::guest::memory::MemoryFile;
@@ -151,5 +158,25 @@ mod tests {
             thread::sleep(Duration::from_millis(10));
         }
         assert!(!alive());
+    }
+
+    #[test]
+    fn a_process_that_is_not_run_waits() {
+        let mut children: Vec<Child> = Vec::new();
+        // More of them than processors: some are always ready and not run.
+        for _ in 0..2 * thread::available_parallelism().unwrap().get() {
+            let mut command = Command::new("sh");
+            command.args(["-c", "while :; do :; done"]);
+            children.push(start(command, Vec::new()).unwrap());
+        }
+        let until = Instant::now() + Duration::from_secs(10);
+        let total = |children: &[Child]| children.iter().map(|child| waited(child.id())).sum::<Duration>();
+        while total(&children) < Duration::from_millis(50) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let total = total(&children);
+        children.iter_mut().for_each(|child| drop(end(child)));
+        assert!(total >= Duration::from_millis(50), "{total:?}");
+        assert_eq!(waited(u32::MAX), Duration::ZERO);
     }
 }

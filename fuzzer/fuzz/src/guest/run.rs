@@ -47,6 +47,8 @@ pub struct GuestRun {
     pub wall: Duration,
     /// What it took the host to read answer, coverage or remains.
     pub transfer: Duration,
+    /// How long the guest's threads, all together, were ready to run and the host ran something else.
+    pub starved: Duration,
 }
 
 /// How an execution ended.
@@ -126,6 +128,7 @@ impl Guest {
         let console_before = self.machine.console().between(mem::replace(&mut self.told, start), start);
         // What the log says now is of an earlier execution.
         let earlier = if ended { None } else { self.fired_log().map(|log| log.generation) };
+        let waited = self.machine.waited();
         let started = Instant::now();
         let wake = if ended {
             Wake::Ended
@@ -134,6 +137,7 @@ impl Guest {
             self.machine.receive(&self.stop, started + deadline)?
         };
         let wall = started.elapsed();
+        let starved = self.machine.waited().saturating_sub(waited);
         let mut until = None;
         let end = match wake {
             Wake::Message(FromAgent::Report(report)) => {
@@ -159,7 +163,7 @@ impl Guest {
         };
         self.told = until.unwrap_or_else(|| self.machine.console().mark());
         let console = self.machine.console().between(start, self.told);
-        Ok(GuestRun { end, console, console_before, wall, transfer: started.elapsed().saturating_sub(wall) })
+        Ok(GuestRun { end, console, console_before, wall, transfer: started.elapsed().saturating_sub(wall), starved })
     }
 
     /// Asks the kernel where it is, then stops the guest.
