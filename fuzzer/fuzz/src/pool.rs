@@ -78,6 +78,12 @@ impl GuestPool {
         self.guest = None;
     }
 
+    /// Has the next execution describe every site again, for someone who has not seen the earlier descriptions.
+    pub fn describe_again(&mut self) {
+        self.described.clear();
+        self.describe_all = true;
+    }
+
     /// Process id of the guest at hand, starting one if there is none.
     ///
     /// # Errors

@@ -210,6 +210,8 @@ fn short_campaign(
         seed: 1,
         progress: Box::new(io::sink()),
     };
+    // The campaign has a catalogue of its own, which knows no site yet.
+    prepared.pool.describe_again();
     let mut in_runner = Duration::ZERO;
     let timed = Timed { runner: &mut prepared.pool, total: &mut in_runner };
     let start = Instant::now();
