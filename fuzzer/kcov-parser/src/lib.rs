@@ -8,7 +8,6 @@
 //!
 //! ```text
 //! trace (one u64 per basic block run) ── Deduplicator ──▶ distinct PCs, u32 offsets from the text's start
-//!                                     └─ EdgeHasher ────▶ distinct edges, bounded hashes
 //! vmlinux ── CallSites ──▶ every PC that can be reported, numbered 0..len in order of address
 //!         ├─ Symbols ────▶ address to function and back, coverage by function
 //!         └─ build_id ───▶ which build this is
@@ -27,4 +26,4 @@ mod trace;
 pub use call_sites::CallSites;
 pub use elf::{ElfError, build_id};
 pub use symbols::{FunctionCoverage, Location, Symbols};
-pub use trace::{Deduplicator, EdgeHasher};
+pub use trace::Deduplicator;

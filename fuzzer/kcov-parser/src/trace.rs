@@ -78,57 +78,6 @@ impl Deduplicator {
     }
 }
 
-/// Turns traces into distinct edges: hashes of two PCs that follow one another.
-///
-/// Two edges can have the same hash; with `n` distinct edges among `2^bits` hashes that is the case for about
-/// `n / 2^(bits + 1)` of them.
-#[derive(Debug)]
-pub struct EdgeHasher {
-    bits: u32,
-    seen: BitSet,
-}
-
-impl EdgeHasher {
-    /// Hashes below `2^bits`; `bits` is brought between 8 and 30.
-    #[must_use]
-    pub fn new(bits: u32) -> Self {
-        let bits = bits.clamp(8, 30);
-        Self { bits, seen: BitSet::new(1 << bits) }
-    }
-
-    /// How many different hashes there are.
-    #[must_use]
-    pub fn map_len(&self) -> usize {
-        1 << self.bits
-    }
-
-    /// Replaces what `out` held by the distinct edges of `trace`, in the order in which they first ran. The first PC
-    /// counts as an edge from address 0.
-    pub fn edges(&mut self, trace: &[u64], out: &mut Vec<u32>) {
-        out.clear();
-        let mut previous = 0u64;
-        for &pc in trace {
-            let hash = edge_hash(previous, pc, self.bits);
-            previous = pc;
-            if self.seen.insert(hash) {
-                out.push(hash);
-            }
-        }
-        self.seen.remove_all(out);
-    }
-}
-
-/// The upper `bits` bits of a multiplicative hash, in which `from` and `to` weigh differently.
-#[inline]
-fn edge_hash(from: u64, to: u64, bits: u32) -> u32 {
-    // Odd constants with bits spread over the whole word: the golden ratio's, and that of the square root of 3.
-    let mixed = from.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ to;
-    let hash = (mixed ^ (mixed >> 29)).wrapping_mul(0xbb67_ae85_84ca_a73b);
-    #[expect(clippy::cast_possible_truncation, reason = "at most 30 bits are left")]
-    let hash = (hash >> (64 - bits)) as u32;
-    hash
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -170,37 +119,6 @@ mod tests {
             }
             prop_assert!(deduplicator.seen.words.iter().all(|word| *word == 0));
         }
-
-        #[test]
-        fn edges_repeat_and_stay_in_the_map(trace in prop::collection::vec(a_pc(), 0..300), bits in 0u32..20) {
-            let mut hasher = EdgeHasher::new(bits);
-            let (mut once, mut twice) = (Vec::new(), Vec::new());
-            hasher.edges(&trace, &mut once);
-            hasher.edges(&trace, &mut twice);
-            prop_assert_eq!(&once, &twice);
-            prop_assert!(once.iter().all(|edge| (*edge as usize) < hasher.map_len()));
-            let distinct: HashSet<_> = once.iter().collect();
-            prop_assert_eq!(distinct.len(), once.len());
-        }
-    }
-
-    #[test]
-    fn an_edge_has_a_direction() {
-        let mut hasher = EdgeHasher::new(16);
-        let (mut there, mut back) = (Vec::new(), Vec::new());
-        hasher.edges(&[START, START + 9], &mut there);
-        hasher.edges(&[START + 9, START], &mut back);
-        assert_eq!(there.len(), 2);
-        assert!(!back.contains(&there[1]));
-    }
-
-    #[test]
-    fn few_edges_of_real_addresses_collide() {
-        // A walk over 4,000 addresses five bytes apart: the regular pattern that a weak hash folds together.
-        let trace: Vec<u64> = (0..4000).map(|step| START + 5 * (step * 37 % 4000)).collect();
-        let mut edges = Vec::new();
-        EdgeHasher::new(20).edges(&trace, &mut edges);
-        assert!(edges.len() > 3970, "{} of 4000 edges are distinct", edges.len());
     }
 
     #[test]
