@@ -51,7 +51,7 @@ const COMMANDS: [(&str, &str); 11] = [
 pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Built, KernelError> {
     let key = kernel.cache_key()?;
     let destination = place(kernel, &key, cache);
-    if let Some(built) = open(&destination)? {
+    if let Some(built) = open(kernel, &destination)? {
         return Ok(built);
     }
     check_commands()?;
@@ -60,7 +60,7 @@ pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) 
     let lock = beside(&destination, ".lock");
     let _lock =
         cache::lock(&lock, || progress(Progress::Waiting)).map_err(|source| failed("take the lock", &lock, source))?;
-    if let Some(built) = open(&destination)? {
+    if let Some(built) = open(kernel, &destination)? {
         return Ok(built);
     }
 
@@ -72,7 +72,8 @@ pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) 
     let published = Tree { kernel, source: work.join("source"), cache, log }.build(&key, &destination, progress);
     discard(&work);
     published?;
-    open(&destination)?.ok_or_else(|| KernelError::Damaged { path: destination, reason: "it vanished".to_owned() })
+    open(kernel, &destination)?
+        .ok_or_else(|| KernelError::Damaged { path: destination, reason: "it vanished".to_owned() })
 }
 
 /// What the names of temporary folders start with.
@@ -343,6 +344,7 @@ mod tests {
             config: String::new(),
             patches: Vec::new(),
             selftest: std::collections::BTreeMap::new(),
+            options: String::new(),
             objects: 1,
         };
         let log = Log::create(folder.path().join("log")).unwrap();

@@ -28,11 +28,13 @@ struct KernelEntry {
     version: String,
     source: PathBuf,
     sha256: String,
-    config: PathBuf,
+    configs: Vec<PathBuf>,
     #[serde(default)]
     patches: Vec<PathBuf>,
     selftest: PathBuf,
     objects: u32,
+    #[serde(default)]
+    options: String,
 }
 
 /// The kernels of a checkout.
@@ -54,7 +56,7 @@ pub struct Kernel {
     pub source: PathBuf,
     /// SHA-256 of the archive, in hexadecimal.
     pub sha256: String,
-    /// The Kconfig fragment, on top of `allnoconfig`.
+    /// The Kconfig fragments, one after the other, on top of `allnoconfig`.
     pub config: String,
     /// The patches' names and texts, in the order in which they apply.
     pub patches: Vec<(String, String)>,
@@ -62,6 +64,8 @@ pub struct Kernel {
     pub selftest: BTreeMap<String, String>,
     /// Objects that a build compiles, measured; for the progress report only.
     pub objects: u32,
+    /// What its command line says besides what every guest's does.
+    pub options: String,
 }
 
 impl Catalogue {
@@ -114,13 +118,11 @@ impl Kernel {
         if entry.sha256.len() != 64 || !entry.sha256.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) {
             return Err(refuse("sha256 is not 64 lower-case hexadecimal digits"));
         }
-        let path = folder.join(&entry.config);
-        let config = read(&path)?;
-        fragment::check(&config).map_err(|bad| KernelError::Invalid {
-            path,
-            line: bad.line,
-            reason: bad.reason.to_owned(),
-        })?;
+        let config = read_configs(folder, &entry.configs)?;
+        if let Err(bad) = fragment::check(&config) {
+            let line = config.lines().nth(bad.line - 1).unwrap_or_default();
+            return Err(refuse(&format!("{line}, in two of its configs: {}", bad.reason)));
+        }
         let patches = entry.patches.iter().map(|patch| Ok((patch.display().to_string(), read(&folder.join(patch))?)));
         Ok(Self {
             patches: patches.collect::<Result<_, KernelError>>()?,
@@ -130,6 +132,7 @@ impl Kernel {
             source: entry.source,
             sha256: entry.sha256,
             objects: entry.objects,
+            options: entry.options,
             config,
             name,
         })
@@ -177,6 +180,26 @@ fn read(path: &Path) -> Result<String, KernelError> {
     fs::read_to_string(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })
 }
 
+/// The fragments `names`, each of which must make sense by itself.
+fn read_configs(folder: &Path, names: &[PathBuf]) -> Result<String, KernelError> {
+    let mut all = String::new();
+    for name in names {
+        let path = folder.join(name);
+        let config = read(&path)?;
+        let invalid = |bad: fragment::BadLine| KernelError::Invalid {
+            path: path.clone(),
+            line: bad.line,
+            reason: bad.reason.to_owned(),
+        };
+        fragment::check(&config).map_err(invalid)?;
+        all += &config;
+        if !all.ends_with('\n') {
+            all.push('\n');
+        }
+    }
+    Ok(all)
+}
+
 fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, KernelError> {
     let failed = |source| KernelError::Read { path: folder.to_owned(), source };
     let mut files = BTreeMap::new();
@@ -197,7 +220,7 @@ mod tests {
 
     const ENTRY: &str = "[kernel.small]\npackage = \"linux-source-6.12\"\nversion = \"6.12.1\"\nsource = \"/usr/src/l.tar.xz\"\n\
                          sha256 = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"\n\
-                         config = \"a.config\"\npatches = [\"1.patch\"]\nselftest = \"selftest\"\nobjects = 7\n";
+                         configs = [\"a.config\"]\npatches = [\"1.patch\"]\nselftest = \"selftest\"\nobjects = 7\n";
 
     fn checkout(toml: &str, config: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -238,6 +261,8 @@ mod tests {
         assert!(syntax.starts_with("/kernels/kernels.toml:3: "), "{syntax}");
         let option = refusal(ENTRY, "CONFIG_PVH=y\nPVH\n");
         assert!(option.starts_with("/kernels/a.config:2: neither"), "{option}");
+        let twice = refusal(&ENTRY.replace("[\"a.config\"]", "[\"a.config\", \"a.config\"]"), "CONFIG_PVH=y\n");
+        assert!(twice.starts_with("kernel small: CONFIG_PVH=y, in two of its configs"), "{twice}");
         let checksum = refusal(&ENTRY.replace("cdef\"", "\""), "");
         assert!(checksum.starts_with("kernel small: sha256 is not 64"), "{checksum}");
         let name = refusal(&ENTRY.replace("kernel.small", "kernel.\"../small\""), "");
@@ -270,6 +295,7 @@ mod tests {
         assert_eq!(distinct.len(), keys.len());
         assert_eq!(changed(|kernel| kernel.objects += 1), base, "an estimate makes no other kernel");
         assert_eq!(changed(|kernel| kernel.name.push('x')), base, "neither does another name");
+        assert_eq!(changed(|kernel| kernel.options.push('x')), base, "or what it is told when it boots");
     }
 
     #[test]

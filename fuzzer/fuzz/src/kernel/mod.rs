@@ -159,6 +159,8 @@ pub struct Built {
     pub config: PathBuf,
     /// What is known about it.
     pub meta: Meta,
+    /// What its command line says besides what every guest's does.
+    pub options: String,
 }
 
 /// What is known about a finished kernel: `meta.json` in its folder.
@@ -236,7 +238,7 @@ impl fmt::Display for Progress {
 ///
 /// The compiler, which is part of the kernel's identity, cannot be run, or the folder in the cache is damaged.
 pub fn find(kernel: &Kernel, cache: &Path) -> Result<Option<Built>, KernelError> {
-    open(&place(kernel, &kernel.cache_key()?, cache))
+    open(kernel, &place(kernel, &kernel.cache_key()?, cache))
 }
 
 /// All kernels of the catalogue, sorted by name, and whether they are in the cache folder `cache`.
@@ -247,7 +249,7 @@ pub fn find(kernel: &Kernel, cache: &Path) -> Result<Option<Built>, KernelError>
 pub fn list<'a>(catalogue: &'a Catalogue, cache: &Path) -> Result<Vec<Listed<'a>>, KernelError> {
     let listed = |kernel: &'a Kernel| {
         let dir = place(kernel, &kernel.cache_key()?, cache);
-        Ok(Listed { kernel, built: open(&dir)?, dir })
+        Ok(Listed { kernel, built: open(kernel, &dir)?, dir })
     };
     catalogue.kernels().iter().map(listed).collect()
 }
@@ -259,14 +261,20 @@ fn place(kernel: &Kernel, key: &str, cache: &Path) -> PathBuf {
     cache.join("kernels").join(format!("{}-{}", kernel.name, key.get(..SHORT_KEY).unwrap_or(key)))
 }
 
-fn open(dir: &Path) -> Result<Option<Built>, KernelError> {
+fn open(kernel: &Kernel, dir: &Path) -> Result<Option<Built>, KernelError> {
     if !dir.exists() {
         return Ok(None);
     }
     let damaged = |reason: String| KernelError::Damaged { path: dir.to_owned(), reason };
     let text = fs::read_to_string(dir.join("meta.json")).map_err(|error| damaged(format!("meta.json: {error}")))?;
     let meta = serde_json::from_str(&text).map_err(|error| damaged(format!("meta.json: {error}")))?;
-    let built = Built { dir: dir.to_owned(), vmlinux: dir.join("vmlinux"), config: dir.join("config"), meta };
+    let built = Built {
+        dir: dir.to_owned(),
+        vmlinux: dir.join("vmlinux"),
+        config: dir.join("config"),
+        meta,
+        options: kernel.options.clone(),
+    };
     for file in [&built.vmlinux, &built.config] {
         if !file.is_file() {
             return Err(damaged(format!("{} is missing", file.display())));
