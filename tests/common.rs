@@ -33,7 +33,8 @@ pub(crate) fn steps_target(triggers: &[&str]) -> TempDir {
 /// Guests for the target in `folder`.
 pub(crate) fn prepared(folder: &Path) -> Prepared {
     let target = folder.to_str().unwrap();
-    prepare(&Wanted { target, kernel: None, accel: AccelChoice::Auto }, &Stop::new(), &mut |_| ()).unwrap()
+    prepare(&Wanted { target, kernel: None, accel: AccelChoice::Auto, exact: false }, &Stop::new(), &mut |_| ())
+        .unwrap()
 }
 
 /// A fault of `should_failslab`.

@@ -149,7 +149,7 @@ fn a_plan_that_this_kernel_cannot_run_is_refused() {
 #[test]
 fn the_btrfs_workloads_work_fail_and_work_again() {
     for name in ["btrfs-mount", "btrfs-rw"] {
-        let wanted = Wanted { target: name, kernel: None, accel: AccelChoice::Auto };
+        let wanted = Wanted { target: name, kernel: None, accel: AccelChoice::Auto, exact: false };
         let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
         let fault_free = guest.target.fault_free();
         let first = guest.pool.run(&fault_free).unwrap();

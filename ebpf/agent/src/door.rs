@@ -3,6 +3,7 @@
 use std::{
     ffi::c_void,
     fs::{self, File, OpenOptions},
+    hint,
     io::{ErrorKind, Read, Write},
     num::NonZeroUsize,
     path::PathBuf,
@@ -57,6 +58,18 @@ impl Door {
         if byte[0] != DOORBELL {
             bail!("the doorbell rang with {:#04x} instead of {DOORBELL:#04x}", byte[0]);
         }
+        self.take()
+    }
+
+    /// Waits for the host's next message, for which it does not ring.
+    pub(crate) fn receive_awake(&mut self) -> Result<ToAgent> {
+        while !self.window.has(Direction::Request, self.received + 1) {
+            hint::spin_loop();
+        }
+        self.take()
+    }
+
+    fn take(&mut self) -> Result<ToAgent> {
         let expected = self.received + 1;
         let message = self.window.take(Direction::Request, expected).context("no usable request in the window")?;
         self.received = expected;

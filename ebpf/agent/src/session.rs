@@ -1,6 +1,6 @@
 //! The conversation with the host: one target, then one execution after another.
 
-use std::{fs, time::Instant};
+use std::{fs, mem, time::Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
@@ -25,12 +25,15 @@ pub(crate) fn serve(door: &mut Door) -> Result<()> {
     let hello = hello::hello(&symbols)?;
     door.send(&FromAgent::Hello(hello.clone()))?;
     let mut target = None;
+    let mut awake = false;
     loop {
-        let reply = match (door.receive()?, &mut target) {
+        let message = if mem::take(&mut awake) { door.receive_awake()? } else { door.receive()? };
+        let reply = match (message, &mut target) {
             (ToAgent::Setup(_), Some(_)) => refused(&anyhow!("a target is set up already")),
             (ToAgent::Setup(setup), None) => match Target::prepare(&symbols, &hello.injectable, &setup) {
                 Ok((prepared, ready)) => {
                     target = Some(prepared);
+                    awake = setup.awake;
                     FromAgent::Ready(ready)
                 }
                 Err(error) => refused(&error),

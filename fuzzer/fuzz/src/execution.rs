@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fault_plan::FaultPlan;
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{guest::GuestError, report::KernelReport};
@@ -64,6 +65,21 @@ pub struct Execution {
     pub wall: Duration,
     /// Where the time went in the guest.
     pub timings: Timings,
+}
+
+impl Execution {
+    /// A hash of all that an execution shows but times: how it ended, the steps' results, the faults that fired, each
+    /// site's hits and the coverage. Two executions that have the same did the same.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hits: Vec<_> = self.hits.iter().map(|hit| (hit.site, hit.count, hit.first_sequence)).collect();
+        hits.sort_unstable();
+        let mut coverage = self.coverage.clone();
+        coverage.sort_unstable();
+        let title = self.outcome.report().map(|report| &report.title);
+        let shown = format!("{title:?} {:?} {:?} {} {hits:?} {coverage:?}", self.steps, self.fired, self.guarded);
+        Sha256::digest(shown).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// Why there is no execution to speak of. Never a finding.

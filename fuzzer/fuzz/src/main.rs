@@ -86,6 +86,9 @@ enum Subcommands {
         /// In how many fresh guests.
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
+        /// Count instructions, so that all runs are the same, instruction for instruction: slower, and only under TCG.
+        #[arg(long)]
+        exact: bool,
         /// One line of JSON for each run.
         #[arg(long)]
         json: bool,
@@ -213,8 +216,8 @@ fn run(options: Options) -> Result<Answer, CommandError> {
             let options = FuzzOptions { target, time, out: folder, kernel: guest.kernel, accel, seed, json };
             commands::fuzz(&options, &stop, out, &mut say)
         }
-        Some(Subcommands::Replay { file, runs, json, guest }) => {
-            let options = ReplayOptions { file, runs, kernel: guest.kernel, accel: guest.accel.into(), json };
+        Some(Subcommands::Replay { file, runs, exact, json, guest }) => {
+            let options = ReplayOptions { file, runs, kernel: guest.kernel, accel: guest.accel.into(), exact, json };
             commands::replay(&options, &stop, out, &mut say)
         }
         Some(Subcommands::Targets { json }) => commands::targets(json, out),

@@ -119,7 +119,7 @@ impl GuestPool {
     }
 
     fn absolute_coverage(&self) -> Vec<u64> {
-        let start = self.template.ready.text_start;
+        let start = self.template.about.ready.text_start;
         self.offsets.iter().map(|offset| start + u64::from(*offset)).collect()
     }
 

@@ -76,6 +76,8 @@ pub struct Wanted<'a> {
     pub kernel: Option<&'a str>,
     /// How guests run.
     pub accel: AccelChoice,
+    /// Whether the first executions of two guests repeat exactly: see [`GuestConfig::exact`].
+    pub exact: bool,
 }
 
 /// A target with all that is needed to run it.
@@ -129,11 +131,15 @@ fn prepare_with(
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
     let config = GuestConfig { disk, disk_mib, ..bare_guest(&project, &kernel.vmlinux)? };
     let Chosen { accel, reason } = wanted.accel.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
-    say(&format!("booting a guest with {}, {reason}: 5 to 15 s under TCG", kernel.meta.name));
-    let config = GuestConfig { accel, ..config };
-    let template = Template::prepare(config, &setup(&target), stop)?;
-    target.check_against(&template.hello.injectable)?;
-    say(&format!("the guest is ready after {:.1} s", template.boot_time.as_secs_f64()));
+    let config = GuestConfig { accel, kernel_options: kernel.options.clone(), exact: wanted.exact, ..config };
+    let booting = || {
+        say(&format!(
+            "booting a guest with {}, {reason}: 10 to 20 s under TCG, kept for later starts",
+            kernel.meta.name
+        ));
+    };
+    let template = Template::cached(config, &setup(&target), &cache, stop, booting)?;
+    target.check_against(&template.about.hello.injectable)?;
     let target = Arc::new(target);
     let pool = GuestPool::new(template, Arc::clone(&target), symbols, stop.clone(), DEADLINE);
     Ok(Prepared { target, kernel, call_sites: Arc::new(call_sites), pool })
@@ -155,6 +161,8 @@ pub fn bare_guest(project: &Project, vmlinux: &Path) -> Result<GuestConfig, Prep
         disk: None,
         disk_mib: 0,
         memory_mib: MEMORY_MIB,
+        kernel_options: String::new(),
+        exact: false,
     })
 }
 

@@ -185,6 +185,7 @@ impl Target {
             functions: self.functions.iter().map(|function| function.name.clone()).collect(),
             steps: self.steps.clone(),
             disk: self.image.is_some(),
+            awake: false,
         }
     }
 

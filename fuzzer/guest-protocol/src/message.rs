@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{COVERAGE_MAX_PCS, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// From host to agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Setup {
     pub steps: Vec<Step>,
     /// Whether the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
     pub disk: bool,
+    /// Whether the agent waits for the first request by looking at the window over and over: the host puts it there
+    /// before the guest goes on and does not ring, as an interrupt comes at a moment that nobody controls.
+    pub awake: bool,
 }
 
 /// One execution.
@@ -58,7 +61,7 @@ pub enum FromAgent {
 }
 
 /// Who the agent is and what its kernel can do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL_VERSION`] of the agent.
     pub protocol: u32,
@@ -82,7 +85,7 @@ pub struct Feature {
 }
 
 /// The target is prepared.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
     /// The functions that are probed now.
     pub functions: Vec<InjectableFunction>,

@@ -112,6 +112,14 @@ impl Window {
         Ok(())
     }
 
+    /// Whether message number `sequence` is there.
+    #[must_use]
+    pub fn has(&self, direction: Direction, sequence: u32) -> bool {
+        // SAFETY: the header lies inside the window, and bytes need no alignment. Volatile, as callers look repeatedly.
+        let bytes = unsafe { self.base.add(direction.header()).cast::<[u8; 4]>().read_volatile() };
+        u32::from_le_bytes(bytes) == sequence
+    }
+
     /// Copies message number `sequence` out.
     ///
     /// # Errors
@@ -181,7 +189,9 @@ mod tests {
     fn a_message_goes_through() {
         with_window(|window| {
             window.put(Direction::Reply, 1, b"hello").unwrap();
+            assert!(!window.has(Direction::Request, 1));
             window.put(Direction::Request, 1, b"run").unwrap();
+            assert!(window.has(Direction::Request, 1) && !window.has(Direction::Request, 2));
             assert_eq!(window.take(Direction::Reply, 1).unwrap(), b"hello");
             assert_eq!(window.take(Direction::Request, 1).unwrap(), b"run");
             assert_eq!(window.take(Direction::Reply, 2), Err(WindowError::Sequence { found: 1, expected: 2 }));

@@ -96,7 +96,7 @@ pub fn bench(
     out: &mut dyn Write,
     say: &mut dyn FnMut(&str),
 ) -> std::result::Result<Answer, CommandError> {
-    let wanted = Wanted { target: &options.target, kernel: None, accel: options.accel };
+    let wanted = Wanted { target: &options.target, kernel: None, accel: options.accel, exact: false };
     let mut bare = prepare_bare(&wanted, stop, say)?.pool;
     (bare.inject, bare.coverage) = (false, false);
     let mut full = prepare(&wanted, stop, say)?;
@@ -118,7 +118,7 @@ pub fn bench(
 
     say(&format!("a campaign of {} s", options.campaign.as_secs()));
     let template = full.pool.template();
-    let (boot_s, setup_s) = (template.boot_time.as_secs_f64(), template.setup_time.as_secs_f64());
+    let (boot_s, setup_s) = (template.about.boot_time.as_secs_f64(), template.about.setup_time.as_secs_f64());
     let acceleration = template.config().accel.to_string();
     let kernel = full.kernel.meta.clone();
     let (summary, in_runner, elapsed) = short_campaign(&mut full, options.campaign, stop)?;

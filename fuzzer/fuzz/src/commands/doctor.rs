@@ -97,18 +97,18 @@ impl Doctor<'_> {
         };
         self.line("ok", "acceleration", &accel.reason)?;
         let config = GuestConfig { accel: accel.accel, ..config };
-        let setup = guest_protocol::Setup { functions: Vec::new(), steps: Vec::new(), disk: false };
+        let setup = guest_protocol::Setup { functions: Vec::new(), steps: Vec::new(), disk: false, awake: false };
         let template = match Template::prepare(config, &setup, stop) {
             Ok(template) => template,
             Err(error) => return self.check("guest", Err(chain(&error))),
         };
-        let boot = format!("ready after {:.1} s", template.boot_time.as_secs_f64());
+        let boot = format!("ready after {:.1} s", template.about.boot_time.as_secs_f64());
         self.line("ok", "guest", &boot)?;
-        for feature in &template.hello.features {
+        for feature in &template.about.hello.features {
             let state = if feature.missing.is_empty() { "ok" } else { "--" };
             self.line(state, &format!("  {}", feature.name), &feature.missing)?;
         }
-        let injectable = format!("{} functions may fail", template.hello.injectable.len());
+        let injectable = format!("{} functions may fail", template.about.hello.injectable.len());
         self.line("ok", "  injectable", &injectable)
     }
 }

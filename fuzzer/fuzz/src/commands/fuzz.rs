@@ -44,7 +44,8 @@ pub fn fuzz(
     out: &mut dyn Write,
     say: &mut dyn FnMut(&str),
 ) -> Result<Answer, CommandError> {
-    let wanted = Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel };
+    let wanted =
+        Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel, exact: false };
     let Prepared { target, kernel, call_sites, pool } = prepare(&wanted, stop, say)?;
     let path = options.out.clone().unwrap_or_else(|| PathBuf::from("campaigns").join(&target.name));
     let (folder, earlier) = CampaignFolder::open(&path, &target.name, &kernel.meta.name, &kernel.meta.build_id)?;

@@ -1,6 +1,7 @@
 //! `fuzz replay FILE`: runs a plan or reproducer in fresh guests and says what happened.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Write},
     path::PathBuf,
@@ -28,6 +29,8 @@ pub struct ReplayOptions {
     pub kernel: Option<String>,
     /// How guests run.
     pub accel: AccelChoice,
+    /// Whether all runs are to be the same, instruction for instruction.
+    pub exact: bool,
     /// Whether the result is JSON, one line a run.
     pub json: bool,
 }
@@ -50,8 +53,8 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
     }
 }
 
-/// Replays. The answer is no when a reproducer's title did not come again in every run; a plan without a title has
-/// nothing to come again.
+/// Replays. The answer is no when a reproducer's title did not come again in every run (a plan without a title has
+/// nothing to come again), or when runs that are to be the same were not.
 ///
 /// # Errors
 ///
@@ -63,29 +66,42 @@ pub fn replay(
     say: &mut dyn FnMut(&str),
 ) -> Result<Answer, CommandError> {
     let asked = read(options)?;
-    let wanted = Wanted { target: &asked.plan.target, kernel: options.kernel.as_deref(), accel: options.accel };
+    let wanted = Wanted {
+        target: &asked.plan.target,
+        kernel: options.kernel.as_deref(),
+        accel: options.accel,
+        exact: options.exact,
+    };
     let mut prepared = prepare(&wanted, stop, say)?;
     asked
         .plan
-        .check_against(&prepared.pool.template().ready.functions)
+        .check_against(&prepared.pool.template().about.ready.functions)
         .map_err(|error| CommandError::Input(format!("{}: {}", options.file.display(), chain(&error))))?;
     let mut again = 0;
+    let mut fingerprints = BTreeSet::new();
     for run in 1..=options.runs {
         let execution = prepared.pool.run_fresh(&asked.plan)?;
         let title = execution.outcome.report().map(|report| report.title.as_str());
         let same = asked.title.as_deref().is_some_and(|wanted| title == Some(wanted));
         again += u32::from(same);
+        fingerprints.insert(execution.fingerprint());
         if options.json {
             write_json(run, &execution, &prepared.target.steps, out)?;
         } else {
             write_run(run, options.runs, &asked.plan, &execution, &prepared.target.steps, out)?;
         }
     }
-    let Some(title) = &asked.title else { return Ok(Answer::Yes) };
     if !options.json {
-        writeln!(out, "\"{title}\" came again in {again} of {} runs", options.runs)?;
+        if let Some(title) = &asked.title {
+            writeln!(out, "\"{title}\" came again in {again} of {} runs", options.runs)?;
+        }
+        if options.exact && options.runs > 1 {
+            writeln!(out, "{} different executions in {} runs", fingerprints.len(), options.runs)?;
+        }
     }
-    Ok(if again == options.runs { Answer::Yes } else { Answer::No })
+    let reproduced = asked.title.is_none() || again == options.runs;
+    let repeated = !options.exact || fingerprints.len() == 1;
+    Ok(if reproduced && repeated { Answer::Yes } else { Answer::No })
 }
 
 fn result_text(result: StepResult) -> String {
@@ -150,7 +166,7 @@ fn write_json(run: u32, execution: &Execution, steps: &[Step], out: &mut dyn Wri
         .collect();
     let line = serde_json::json!({
         "run": run, "title": execution.outcome.report().map(|report| &report.title), "steps": steps, "fired": fired,
-        "milliseconds": execution.wall.as_millis(), "covered": execution.coverage.len(), "hits": execution.hits.len(),
+        "fingerprint": execution.fingerprint(), "milliseconds": execution.wall.as_millis(), "covered": execution.coverage.len(), "hits": execution.hits.len(),
     });
     writeln!(out, "{line}")
 }

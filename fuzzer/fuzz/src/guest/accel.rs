@@ -9,16 +9,15 @@ use std::{
     fs::{self, OpenOptions},
     io,
     path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{
     Accel, GuestConfig, GuestError, Stop,
     config::Birth,
+    identity::identity,
     machine::{Machine, Wake},
     memory::MemoryFile,
 };
@@ -54,7 +53,7 @@ const BOOTED: [&str; 2] = ["VFS: Unable to mount root fs", "No working init foun
 /// File of the answers in the cache folder.
 const ANSWERS: &str = "kvm.json";
 
-/// The answers by [`identity`]: null where KVM works, else why it does not.
+/// The answers by [`identity()`]: null where KVM works, else why it does not.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 struct Answers(BTreeMap<String, Option<String>>);
@@ -116,24 +115,6 @@ fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) ->
     Ok(trouble)
 }
 
-/// What the answer depends on, as a hash: QEMU's version, the host's kernel, the guest's kernel.
-fn identity(qemu: &Path, vmlinux: &Path) -> Result<String, GuestError> {
-    let version = Command::new(qemu).arg("--version").output();
-    let version = version.map_err(|source| GuestError::Start { qemu: qemu.to_owned(), source })?;
-    let host = nix::sys::utsname::uname().map_err(|errno| GuestError::Host { what: "name", source: errno.into() })?;
-    let kernel = fs::metadata(vmlinux).map_err(|source| GuestError::File {
-        what: "the kernel",
-        path: vmlinux.to_owned(),
-        source,
-    })?;
-    let mut hash = Sha256::new();
-    hash.update(&version.stdout);
-    hash.update(host.release().as_encoded_bytes());
-    hash.update(host.version().as_encoded_bytes());
-    hash.update(format!("{vmlinux:?} {} {:?}", kernel.len(), kernel.modified().ok()));
-    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// Why the kernel does not boot under KVM. It gets no initial file system, so that it panics when it has started all
 /// of its drivers and finds none: that is the proof.
 fn boot_trouble(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Option<String>, GuestError> {
@@ -145,6 +126,8 @@ fn boot_trouble(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Option<Strin
         disk: None,
         disk_mib: 0,
         memory_mib: 512,
+        kernel_options: String::new(),
+        exact: false,
     };
     config.check()?;
     let memory = MemoryFile::new("guest memory", config.memory_bytes())?;

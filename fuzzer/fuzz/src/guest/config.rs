@@ -50,11 +50,16 @@ pub struct GuestConfig {
     pub disk_mib: u32,
     /// Memory in MiB, 128 to 3072.
     pub memory_mib: u32,
+    /// What the kernel's command line says besides what every guest's does.
+    pub kernel_options: String,
+    /// Whether the first executions of two clones that get the same request are the same, instruction for instruction.
+    /// Time is then counted in instructions, which only TCG can; that makes an execution slower.
+    pub exact: bool,
 }
 
 impl fmt::Debug for GuestConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { qemu, accel, vmlinux, initramfs, disk, disk_mib, memory_mib } = self;
+        let Self { qemu, accel, vmlinux, initramfs, disk, disk_mib, memory_mib, kernel_options, exact } = self;
         f.debug_struct("GuestConfig")
             .field("qemu", qemu)
             .field("accel", accel)
@@ -63,12 +68,18 @@ impl fmt::Debug for GuestConfig {
             .field("disk", disk)
             .field("disk_mib", disk_mib)
             .field("memory_mib", memory_mib)
+            .field("kernel_options", kernel_options)
+            .field("exact", exact)
             .finish()
     }
 }
 
 /// The least and the most memory of a guest, in MiB: with more the window could not be at its address.
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 128..=3072;
+
+/// Increments in a millisecond of the time stamp counter of a guest whose instructions are counted: one each
+/// nanosecond of its time (`icount_get()` in QEMU 7.2's `softmmu/icount.c`).
+const EXACT_KHZ: u64 = 1_000_000;
 
 /// Name of the doorbell's port, by which the agent finds it.
 const DOOR_PORT: &str = "org.fuzz.door";
@@ -106,6 +117,10 @@ impl GuestConfig {
             let reason = format!("{} MiB of memory, possible are {least} to {most}", self.memory_mib);
             return Err(GuestError::Config { reason });
         }
+        if self.exact && self.accel == Accel::Kvm {
+            let reason = "executions repeat exactly only under TCG, which counts instructions; KVM does not".to_owned();
+            return Err(GuestError::Config { reason });
+        }
         if self.disk_mib > self.memory_mib / 2 {
             let reason =
                 format!("a disk of {} MiB in {} MiB of memory, possible is half of it", self.disk_mib, self.memory_mib);
@@ -124,8 +139,17 @@ impl GuestConfig {
         u64::from(self.memory_mib) << 20
     }
 
-    /// The kernel's command line.
-    pub(super) fn kernel_command_line(&self) -> String {
+    /// Increments in a millisecond of the time stamp counter that the guest sees, where that has to be told.
+    pub(super) fn counter_khz(&self) -> Option<u64> {
+        match self.accel {
+            Accel::Kvm => None,
+            Accel::Tcg if self.exact => Some(EXACT_KHZ),
+            Accel::Tcg => clock::counter_khz(),
+        }
+    }
+
+    /// The kernel's command line, which says at what rate its time stamp counter counts.
+    pub(super) fn kernel_command_line(&self, counter_khz: Option<u64>) -> String {
         let words = [
             // The console: errors and warnings, the least that a whole report needs.
             "console=ttyS0 loglevel=5",
@@ -145,7 +169,10 @@ impl GuestConfig {
             // translated; the BIOS has it ready-made.
             // Emulated, the HPET misses its own deadlines and the kernel says so over and over.
             words.push("acpi=noirq hpet=disable".to_owned());
-            words.extend(clock::counter_khz().map(|khz| format!("tsc=reliable tsc_early_khz={khz}")));
+            words.extend(counter_khz.map(|khz| format!("tsc=reliable tsc_early_khz={khz}")));
+        }
+        if !self.kernel_options.is_empty() {
+            words.push(self.kernel_options.clone());
         }
         words.push(if self.disk_mib == 0 {
             "brd.rd_nr=0".to_owned()
@@ -178,10 +205,17 @@ impl GuestConfig {
         add("-serial", "chardev:console".to_owned());
         // A guest that panics reboots; that ends it, and its end leaves it paused, so that it can still be read.
         add("-action", "reboot=shutdown,shutdown=pause".to_owned());
+        if self.exact {
+            // An instruction takes two nanoseconds, and an idle processor waits for nothing.
+            add("-icount", "shift=1,sleep=off".to_owned());
+            add("-rtc", "base=2026-01-01,clock=vm".to_owned());
+            // What the processor's RDRAND says.
+            add("-seed", "1".to_owned());
+        }
         add("-display", "none".to_owned());
         add("-net", "none".to_owned());
         match birth {
-            Birth::Boot => add("-append", self.kernel_command_line()),
+            Birth::Boot => add("-append", self.kernel_command_line(self.counter_khz())),
             Birth::Clone => add("-incoming", "defer".to_owned()),
         }
         arguments.extend(["-nodefaults", "-no-user-config"].map(Into::into));
@@ -229,6 +263,8 @@ mod tests {
             disk: Some("/images/a,b.raw".into()),
             disk_mib: 128,
             memory_mib: 512,
+            kernel_options: String::new(),
+            exact: false,
         }
     }
 
@@ -264,8 +300,16 @@ mod tests {
     fn each_acceleration_has_its_processor() {
         assert_eq!(value(&arguments(Accel::Tcg, Birth::Boot), "-cpu"), ["max,la57=off"]);
         assert_eq!(value(&arguments(Accel::Kvm, Birth::Boot), "-cpu"), ["host"]);
-        assert!(config(Accel::Tcg).kernel_command_line().contains("acpi=noirq"));
-        assert!(!config(Accel::Kvm).kernel_command_line().contains("acpi=noirq"));
+        assert!(config(Accel::Tcg).kernel_command_line(None).contains("acpi=noirq"));
+        assert!(!config(Accel::Kvm).kernel_command_line(None).contains("acpi=noirq"));
+    }
+
+    #[test]
+    fn an_exact_guest_counts_instructions() {
+        let exact = GuestConfig { exact: true, kernel_options: "quiet".to_owned(), ..config(Accel::Tcg) };
+        let command_line = exact.kernel_command_line(exact.counter_khz());
+        assert!(command_line.contains("tsc_early_khz=1000000 ") && command_line.contains(" quiet "), "{command_line}");
+        assert!(GuestConfig { accel: Accel::Kvm, ..exact }.check().unwrap_err().to_string().contains("only under TCG"));
     }
 
     #[test]
@@ -283,8 +327,8 @@ mod tests {
         assert!(with(256, 200).unwrap_err().to_string().contains("half of it"));
         // The sizes are fine, the files are not.
         assert!(with(256, 128).unwrap_err().to_string().contains("the kernel /boot/vm linux"));
-        assert!(config(Accel::Tcg).kernel_command_line().contains("brd.rd_nr=1 brd.rd_size=131072"));
+        assert!(config(Accel::Tcg).kernel_command_line(None).contains("brd.rd_nr=1 brd.rd_size=131072"));
         let none = GuestConfig { disk_mib: 0, ..config(Accel::Tcg) };
-        assert!(none.kernel_command_line().contains("brd.rd_nr=0"));
+        assert!(none.kernel_command_line(None).contains("brd.rd_nr=0"));
     }
 }

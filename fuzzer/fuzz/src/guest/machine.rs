@@ -15,6 +15,7 @@ use crossbeam::{
     select,
 };
 use guest_protocol::{DOORBELL, Direction, FromAgent, ToAgent, Window, WindowError};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -57,7 +58,7 @@ pub(super) struct Machine {
 }
 
 /// The numbers of the next messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sequence {
     pub(super) request: u32,
     pub(super) reply: u32,
@@ -168,12 +169,18 @@ impl Machine {
         &self.console_text
     }
 
-    /// Sends a message to the agent.
-    pub(super) fn send(&mut self, message: &ToAgent) -> Result<(), GuestError> {
+    /// Puts a message to the agent into the window.
+    pub(super) fn put(&mut self, message: &ToAgent) -> Result<(), GuestError> {
         let bytes = message.encode()?;
         let number = self.sequence.request;
         self.window.window().put(Direction::Request, number, &bytes)?;
         self.sequence.request = number.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Sends a message to the agent.
+    pub(super) fn send(&mut self, message: &ToAgent) -> Result<(), GuestError> {
+        self.put(message)?;
         if self.door.write_all(&[DOORBELL]).is_err() {
             return Err(self.lost());
         }

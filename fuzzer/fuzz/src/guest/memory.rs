@@ -19,10 +19,17 @@ use nix::{
 
 use super::GuestError;
 
-/// A file in memory without a name (`memfd_create(2)`). It is gone when its last user is.
+/// A file that is a guest's memory or state: mostly one in memory without a name (`memfd_create(2)`), gone when its last
+/// user is.
 #[derive(Debug)]
 pub(super) struct MemoryFile {
     file: File,
+}
+
+impl From<File> for MemoryFile {
+    fn from(file: File) -> Self {
+        Self { file }
+    }
 }
 
 impl MemoryFile {

@@ -20,6 +20,8 @@ pub struct Guest {
     machine: Machine,
     /// Guest-physical address of the log of fired faults, and the size of the guest's memory.
     log: (u64, u64),
+    /// Whether the agent notices the first request without being rung.
+    awake: bool,
     stop: Stop,
     state: State,
     /// End of the last execution's console text.
@@ -29,6 +31,7 @@ pub struct Guest {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    Saved,
     Idle,
     Dead,
 }
@@ -80,8 +83,8 @@ pub enum RunEnd {
 }
 
 impl Guest {
-    pub(super) fn new(machine: Machine, log: (u64, u64), stop: Stop, spawn_time: Duration) -> Self {
-        Self { machine, log, stop, state: State::Idle, told: Mark::default(), spawn_time }
+    pub(super) fn new(machine: Machine, log: (u64, u64), awake: bool, stop: Stop, spawn_time: Duration) -> Self {
+        Self { machine, log, awake, stop, state: State::Saved, told: Mark::default(), spawn_time }
     }
 
     /// Executes `request` and waits for its end, at most until `deadline` has passed. `coverage` gets the PCs of a
@@ -133,7 +136,7 @@ impl Guest {
         let wake = if ended {
             Wake::Ended
         } else {
-            self.machine.send(message)?;
+            self.send(message)?;
             self.machine.receive(&self.stop, started + deadline)?
         };
         let wall = started.elapsed();
@@ -164,6 +167,21 @@ impl Guest {
         self.told = until.unwrap_or_else(|| self.machine.console().mark());
         let console = self.machine.console().between(start, self.told);
         Ok(GuestRun { end, console, console_before, wall, transfer: started.elapsed().saturating_sub(wall), starved })
+    }
+
+    /// Gives the agent its request. A guest that was saved goes on only when it is there.
+    fn send(&mut self, message: &ToAgent) -> Result<(), GuestError> {
+        let saved = self.state == State::Saved;
+        if saved && self.awake {
+            self.machine.put(message)?;
+        } else {
+            self.machine.send(message)?;
+        }
+        if saved {
+            self.machine.command("cont", &json!({}))?;
+            self.state = State::Idle;
+        }
+        Ok(())
     }
 
     /// Asks the kernel where it is, then stops the guest.

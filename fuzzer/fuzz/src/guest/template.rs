@@ -2,11 +2,13 @@
 
 use std::{
     os::fd::AsRawFd,
+    path::Path,
     process,
     time::{Duration, Instant},
 };
 
 use guest_protocol::{FromAgent, Hello, PROTOCOL_VERSION, Ready, Setup, ToAgent};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
@@ -14,31 +16,87 @@ use super::{
     config::Birth,
     machine::{Machine, Sequence, Wake},
     memory::MemoryFile,
+    store::{Saved, Store},
 };
 
 /// A booted, prepared and saved guest. Threads may share it.
 #[derive(Debug)]
 pub struct Template {
-    /// What the agent said about its kernel.
-    pub hello: Hello,
-    /// What the agent prepared.
-    pub ready: Ready,
-    /// From the start of QEMU to [`Template::hello`].
-    pub boot_time: Duration,
-    /// From then to [`Template::ready`].
-    pub setup_time: Duration,
-    /// What the guest printed until it was saved.
-    pub console: String,
+    /// What is known of it.
+    pub about: About,
     config: GuestConfig,
     /// The guest's memory. Clones map it privately; nobody writes to it any more.
     memory: MemoryFile,
     /// The state of its devices and processor.
     state: MemoryFile,
-    sequence: Sequence,
     stop: Stop,
 }
 
+/// What is known of a template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// What the agent said about its kernel.
+    pub hello: Hello,
+    /// What the agent prepared.
+    pub ready: Ready,
+    /// From the start of QEMU to [`About::hello`].
+    pub boot_time: Duration,
+    /// From then to [`About::ready`].
+    pub setup_time: Duration,
+    /// What the guest printed until it was saved.
+    pub console: String,
+    pub(super) sequence: Sequence,
+    /// The rate of its time stamp counter, where it was told.
+    pub(super) counter_khz: Option<u64>,
+}
+
 impl Template {
+    /// The template in the folder `cache`, or one that is prepared now, after calling `booting`, and put there. Trouble
+    /// with the cache costs only the time to boot.
+    ///
+    /// # Errors
+    ///
+    /// The guest cannot be had, or does not get ready in time: see [`GuestError`].
+    pub fn cached(
+        config: GuestConfig,
+        setup: &Setup,
+        cache: &Path,
+        stop: &Stop,
+        booting: impl FnOnce(),
+    ) -> Result<Self, GuestError> {
+        config.check()?;
+        let store = Store::new(cache, &config, setup)?;
+        let _lock = store.lock().inspect_err(|error| tracing::warn!(%error, "saved guests cannot be locked"));
+        let useless = match store.load(config.counter_khz()) {
+            Ok(Some(Saved { about, memory, state })) => {
+                let template = Self { about, config: config.clone(), memory, state, stop: stop.clone() };
+                match template.spawn() {
+                    Ok(_) => return Ok(template),
+                    Err(error) => Some(crate::chain(&error)),
+                }
+            }
+            Ok(None) => None,
+            Err(useless) => Some(useless.to_string()),
+        };
+        if let Some(reason) = useless {
+            tracing::warn!(reason, "the guest in the cache is of no use, making it anew");
+            if let Err(error) = store.forget() {
+                tracing::warn!(%error, "it cannot be removed");
+            }
+        }
+        booting();
+        let template = Self::prepare(config, setup, stop)?;
+        match store.keep(&template.about, &template.memory, &template.state) {
+            // From the file, its pages are shared with all other guests on this machine that are its clones.
+            Ok(Saved { about, memory, state }) => Ok(Self { about, memory, state, ..template }),
+            Err(error) => {
+                tracing::warn!(%error, "the guest cannot be kept in the cache, the next start boots again");
+                Ok(template)
+            }
+        }
+    }
+
     /// Boots a guest, has its agent prepare the target, saves it, and ends it. A request to `stop` ends this and all
     /// that the template's guests do.
     ///
@@ -52,7 +110,7 @@ impl Template {
         let state = MemoryFile::growing("guest state")?;
         let (mut machine, hello) = boot(&config, &memory, stop)?;
         let boot_time = started.elapsed();
-        machine.send(&ToAgent::Setup(setup.clone()))?;
+        machine.send(&ToAgent::Setup(Setup { awake: config.exact, ..setup.clone() }))?;
         let ready = match answer(&mut machine, &config, "preparing the target", stop)? {
             FromAgent::Ready(ready) => ready,
             FromAgent::Refused(reason) => return Err(GuestError::Refused(reason)),
@@ -64,10 +122,13 @@ impl Template {
         let console = machine.console().all();
         machine.kill();
         tracing::debug!(?boot_time, ?setup_time, release = %hello.kernel_release, "a guest is ready to be cloned");
-        Ok(Self { hello, ready, boot_time, setup_time, console, config, memory, state, sequence, stop: stop.clone() })
+        let counter_khz = config.counter_khz();
+        let about = About { hello, ready, boot_time, setup_time, console, sequence, counter_khz };
+        Ok(Self { about, config, memory, state, stop: stop.clone() })
     }
 
-    /// A guest that continues where the template was saved, with memory and window of its own.
+    /// A guest that continues where the template was saved, with memory and window of its own, once it gets its first
+    /// request.
     ///
     /// # Errors
     ///
@@ -80,10 +141,9 @@ impl Template {
         let command = "migrate-incoming";
         machine.command(command, &json!({ "uri": format!("fd:{}", state.as_raw_fd()) }))?;
         machine.migrated(command, &self.stop)?;
-        machine.continue_from(self.sequence);
-        machine.command("cont", &json!({}))?;
-        let log = (self.ready.fired_log_address, self.config.memory_bytes());
-        Ok(Guest::new(machine, log, self.stop.clone(), started.elapsed()))
+        machine.continue_from(self.about.sequence);
+        let log = (self.about.ready.fired_log_address, self.config.memory_bytes());
+        Ok(Guest::new(machine, log, self.config.exact, self.stop.clone(), started.elapsed()))
     }
 
     /// What the guest is made of.

@@ -1,0 +1,32 @@
+//! What a fact about a guest depends on outside of the project.
+
+use std::{fs, path::Path, process::Command};
+
+use sha2::{Digest, Sha256};
+
+use super::GuestError;
+
+/// A hash of QEMU's version, the host's kernel and the guest's kernel.
+pub(super) fn identity(qemu: &Path, vmlinux: &Path) -> Result<String, GuestError> {
+    let version = Command::new(qemu).arg("--version").output();
+    let version = version.map_err(|source| GuestError::Start { qemu: qemu.to_owned(), source })?;
+    let host = nix::sys::utsname::uname().map_err(|errno| GuestError::Host { what: "name", source: errno.into() })?;
+    let mut hash = Sha256::new();
+    hash.update(&version.stdout);
+    hash.update(host.release().as_encoded_bytes());
+    hash.update(host.version().as_encoded_bytes());
+    hash.update(file_identity("the kernel", vmlinux)?);
+    Ok(short(hash))
+}
+
+/// What changes when the file does: its path, size and time of change.
+pub(super) fn file_identity(what: &'static str, path: &Path) -> Result<String, GuestError> {
+    let metadata = fs::metadata(path);
+    let metadata = metadata.map_err(|source| GuestError::File { what, path: path.to_owned(), source })?;
+    Ok(format!("{path:?} {} {:?}", metadata.len(), metadata.modified().ok()))
+}
+
+/// The first half of the hash, in hexadecimal.
+pub(super) fn short(hash: Sha256) -> String {
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
