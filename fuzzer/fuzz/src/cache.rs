@@ -9,6 +9,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use thiserror::Error;
 
 /// Why there is no cache folder.
@@ -78,6 +79,19 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn publish_directory(prepared: &Path, destination: &Path) -> io::Result<()> {
     sync_tree(prepared)?;
     fs::rename(prepared, destination)?;
+    sync_directory(parent(destination))
+}
+
+/// Puts the finished folder `prepared` in the place of the folder `destination`, on the same file system; at every
+/// instant one of the two is there, whole.
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn replace_directory(prepared: &Path, destination: &Path) -> io::Result<()> {
+    sync_tree(prepared)?;
+    renameat2(AT_FDCWD, prepared, AT_FDCWD, destination, RenameFlags::RENAME_EXCHANGE)?;
+    fs::remove_dir_all(prepared)?;
     sync_directory(parent(destination))
 }
 
@@ -187,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_published_folder_is_whole_and_is_never_replaced() {
+    fn a_published_folder_is_whole_and_replaced_only_on_purpose() {
         let directory = tempfile::tempdir().unwrap();
         let prepare = |content: &str| {
             let prepared = directory.path().join(".prepared");
@@ -199,6 +213,9 @@ mod tests {
         publish_directory(&prepare("first"), &destination).unwrap();
         assert!(publish_directory(&prepare("second"), &destination).is_err());
         assert_eq!(fs::read_to_string(destination.join("inner/file")).unwrap(), "first");
+        replace_directory(&prepare("third"), &destination).unwrap();
+        assert_eq!(fs::read_to_string(destination.join("inner/file")).unwrap(), "third");
+        assert_eq!(names(directory.path()), ["kernel"]);
     }
 
     #[test]

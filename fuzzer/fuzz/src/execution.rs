@@ -16,6 +16,8 @@ pub struct Fired {
     pub fault: usize,
     /// Position of the call among all calls of the execution, from 1.
     pub sequence: u32,
+    /// Number of the site, as in [`Hit::site`].
+    pub site: u64,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }
@@ -45,8 +47,11 @@ impl Outcome {
 /// What one execution did.
 #[derive(Clone, Debug)]
 pub struct Execution {
-    /// How it ended.
+    /// How it ended. Of several kernel reports this has the first.
     pub outcome: Outcome,
+    /// The reports after the first one, up to the first that is more than a warning: what comes after that are its
+    /// consequences.
+    pub more_reports: Vec<KernelReport>,
     /// One result for each step; empty when the guest died.
     pub steps: Vec<StepResult>,
     /// The sites reached; empty when the guest died.
@@ -59,6 +64,8 @@ pub struct Execution {
     pub coverage: Vec<u64>,
     /// Calls left alone because the kernel promises that they do not fail.
     pub guarded: u32,
+    /// Whether there was more to count or to cover than the guest has room for.
+    pub incomplete: bool,
     /// Kernel log or console text of the execution.
     pub console: String,
     /// Time on the host from request to reply.
@@ -68,6 +75,17 @@ pub struct Execution {
 }
 
 impl Execution {
+    /// All kernel reports that count, in their order.
+    pub fn reports(&self) -> impl Iterator<Item = &KernelReport> {
+        self.outcome.report().into_iter().chain(&self.more_reports)
+    }
+
+    /// Whether the kernel reported something with this title.
+    #[must_use]
+    pub fn has_title(&self, title: &str) -> bool {
+        self.reports().any(|report| report.title == title)
+    }
+
     /// A hash of all that an execution shows but times: how it ended, the steps' results, the faults that fired, each
     /// site's hits and the coverage. Two executions that have the same did the same.
     #[must_use]
@@ -76,8 +94,8 @@ impl Execution {
         hits.sort_unstable();
         let mut coverage = self.coverage.clone();
         coverage.sort_unstable();
-        let title = self.outcome.report().map(|report| &report.title);
-        let shown = format!("{title:?} {:?} {:?} {} {hits:?} {coverage:?}", self.steps, self.fired, self.guarded);
+        let titles: Vec<_> = self.reports().map(|report| &report.title).collect();
+        let shown = format!("{titles:?} {:?} {:?} {} {hits:?} {coverage:?}", self.steps, self.fired, self.guarded);
         Sha256::digest(shown).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -88,6 +106,9 @@ pub enum ExecuteError {
     /// The plan cannot be run on this kernel.
     #[error("the plan is refused: {0}")]
     Refused(String),
+    /// It looks hung again and again, but the host did not let the guests run.
+    #[error("the host is too busy to tell whether the plan hangs")]
+    Starved,
     /// Guests failed again and again.
     #[error("{attempts} guests in a row failed")]
     Guest {
@@ -111,7 +132,7 @@ pub trait Runner {
     /// See [`ExecuteError`].
     fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError>;
 
-    /// Runs `plan` as the first execution of a fresh guest.
+    /// Runs `plan` as the first execution of a fresh guest, and waits for what the kernel has to say after it.
     ///
     /// # Errors
     ///

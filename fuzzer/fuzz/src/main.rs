@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 /// Finds bugs in the Linux kernel's error paths.
 ///
 /// Without a subcommand it runs a campaign on --target until Ctrl-C. Exit status: 0 done, 1 the thing asked about is
-/// not so, 2 wrong usage or input, 3 the environment lacks something.
+/// not so, 2 wrong usage or input, 3 the environment lacks something, 130 stopped before it was done.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 struct Options {
@@ -83,6 +83,9 @@ enum Subcommands {
     Replay {
         /// A plan, or the reproducer.json of a crash.
         file: PathBuf,
+        /// The target's name or folder, if it is not the one that the plan names.
+        #[arg(long)]
+        target: Option<String>,
         /// In how many fresh guests.
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
@@ -162,13 +165,15 @@ fn main() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
+    // A campaign may end at any time; what another command was asked for is not done when it was stopped.
+    let campaign = options.command.is_none();
     match run(options) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Ok(Answer::Lacking) => ExitCode::from(3),
         Err(error) if error.is_stop() => {
             say("stopped before it was done");
-            ExitCode::SUCCESS
+            if campaign { ExitCode::SUCCESS } else { ExitCode::from(STOPPED) }
         }
         Err(error) => {
             say(&format!("error: {}", fuzz::chain(&error)));
@@ -176,6 +181,9 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Exit status of a command that was stopped by a signal: what a shell says of one that Ctrl-C ends.
+const STOPPED: u8 = 130;
 
 /// Progress and errors go to standard error; when that is gone there is nobody to tell.
 fn say(text: &str) {
@@ -216,8 +224,9 @@ fn run(options: Options) -> Result<Answer, CommandError> {
             let options = FuzzOptions { target, time, out: folder, kernel: guest.kernel, accel, seed, json };
             commands::fuzz(&options, &stop, out, &mut say)
         }
-        Some(Subcommands::Replay { file, runs, exact, json, guest }) => {
-            let options = ReplayOptions { file, runs, kernel: guest.kernel, accel: guest.accel.into(), exact, json };
+        Some(Subcommands::Replay { file, target, runs, exact, json, guest }) => {
+            let (kernel, accel) = (guest.kernel, guest.accel.into());
+            let options = ReplayOptions { file, runs, target, kernel, accel, exact, json };
             commands::replay(&options, &stop, out, &mut say)
         }
         Some(Subcommands::Targets { json }) => commands::targets(json, out),

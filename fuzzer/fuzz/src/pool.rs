@@ -9,12 +9,15 @@ use kcov_parser::Symbols;
 use crate::{
     execution::{ExecuteError, Execution, Fired, Outcome, Runner, RunnerCounters},
     guest::{self, FiredLog, Guest, GuestError, GuestRun, RunEnd, Stop, Template},
-    report::{KernelReport, ReportKind, first_report},
+    report::{KernelReport, ReportKind},
     target::Target,
 };
 
 /// How often an execution is tried again when guests fail, before that is an error.
 const ATTEMPTS: u32 = 5;
+
+/// How often a hang of which the host may be the cause is tried again.
+const STARVED_ATTEMPTS: u32 = 2;
 
 /// A hang is no finding when the guest waited for a processor of the host for more than one part in this many of the
 /// time: its clock goes on meanwhile, and detectors and deadlines see a kernel that stands still.
@@ -34,7 +37,8 @@ pub struct GuestPool {
     described: HashSet<u64>,
     describe_all: bool,
     next_id: u64,
-    last_plan: Option<FaultPlan>,
+    /// The last execution of the guest at hand.
+    last: Option<(FaultPlan, Vec<Fired>)>,
     late: Vec<(FaultPlan, Execution)>,
     counters: RunnerCounters,
     offsets: Vec<u32>,
@@ -58,7 +62,7 @@ impl GuestPool {
             described: HashSet::new(),
             describe_all: true,
             next_id: 0,
-            last_plan: None,
+            last: None,
             late: Vec::new(),
             counters: RunnerCounters::default(),
             offsets: Vec::new(),
@@ -76,6 +80,7 @@ impl GuestPool {
     /// Ends the guest at hand, if any: the next execution has a fresh one.
     pub fn discard(&mut self) {
         self.guest = None;
+        self.last = None;
     }
 
     /// Has the next execution describe every site again, for someone who has not seen the earlier descriptions.
@@ -123,83 +128,121 @@ impl GuestPool {
         self.offsets.iter().map(|offset| start + u64::from(*offset)).collect()
     }
 
-    fn completed(&mut self, report: Report, run: RunInfo) -> Execution {
+    fn completed(&mut self, plan: &FaultPlan, report: Report, run: RunInfo) -> Execution {
         self.described.extend(report.new_sites.iter().map(|site| site.site));
         self.describe_all = report.hits.iter().any(|hit| !self.described.contains(&hit.site));
-        let kernel_report = first_report(&report.log).or_else(|| first_report(&run.console));
+        let in_log = reports(&report.log);
+        let (found, console) =
+            if in_log.is_empty() { (reports(&run.console), run.console) } else { (in_log, report.log) };
+        let fired: Vec<Fired> = report
+            .fired
+            .into_iter()
+            .map(|fired| Fired {
+                fault: fired.fault as usize,
+                sequence: fired.sequence,
+                site: fired.site,
+                call_path: fired.call_path,
+            })
+            .collect();
         if !report.leftovers.is_empty() {
             tracing::debug!(leftovers = ?report.leftovers, "the guest is not clean after the workload, replacing it");
             self.counters.leftovers += 1;
         }
-        if kernel_report.is_some() || !report.leftovers.is_empty() {
+        if found.is_empty() && report.leftovers.is_empty() {
+            self.last = Some((plan.clone(), fired.clone()));
+        } else {
             self.discard();
         }
+        let (outcome, more_reports) = outcome_of(found);
         Execution {
-            outcome: kernel_report.map_or(Outcome::Completed, outcome_of),
-            fired: report
-                .fired
-                .into_iter()
-                .map(|fired| Fired {
-                    fault: fired.fault as usize,
-                    sequence: fired.sequence,
-                    call_path: fired.call_path,
-                })
-                .collect(),
+            outcome,
+            more_reports,
+            fired,
             steps: report.steps,
             hits: report.hits,
             new_sites: report.new_sites,
             coverage: self.absolute_coverage(),
             guarded: report.guarded,
-            console: if report.log.is_empty() { run.console } else { report.log },
+            incomplete: report.lost_hits > 0 || report.coverage_truncated,
+            console,
             wall: run.wall,
             timings: report.timings,
         }
     }
 
-    fn lost(&mut self, outcome: Outcome, fired: Option<&FiredLog>, run: RunInfo) -> Execution {
+    /// What is left to say of an execution whose guest is gone.
+    fn lost(&mut self, found: Vec<KernelReport>, fired: Vec<Fired>, run: RunInfo) -> Execution {
         self.discard();
+        let (outcome, more_reports) = outcome_of(found);
         Execution {
             outcome,
+            more_reports,
             steps: Vec::new(),
             hits: Vec::new(),
             new_sites: Vec::new(),
-            fired: fired.map_or_else(Vec::new, |log| fired_of(log, &self.symbols)),
+            fired,
             coverage: Vec::new(),
             guarded: 0,
+            incomplete: false,
             console: run.console,
             wall: run.wall,
             timings: guest_protocol::Timings::default(),
         }
     }
 
-    /// Keeps what the guest printed after the execution before this one, if that is a kernel report.
-    fn note_late(&mut self, console: &str, fired: Option<&FiredLog>) {
-        let Some((plan, report)) = self.last_plan.take().zip(first_report(console)) else { return };
-        tracing::info!(title = report.title, "a late report, by the execution before");
-        let info = RunInfo { console: console.to_owned(), wall: Duration::ZERO };
-        let execution = self.lost(outcome_of(report), fired, info);
-        self.late.push((plan, execution));
+    /// Keeps what the guest printed after the execution before this one, if that is a finding. Whether the kernel
+    /// reported anything: the guest is then no place for another execution.
+    ///
+    /// A hang found in a guest that had nothing to do tells nothing: nobody watched whether the host let it run.
+    fn note_late(&mut self, console: &str, fired: Option<&FiredLog>) -> bool {
+        let found = reports(console);
+        let spoilt = !found.is_empty();
+        let found: Vec<_> = found.into_iter().filter(|report| report.kind != ReportKind::Hang).collect();
+        if let Some((plan, known)) = self.last.take().filter(|_| !found.is_empty()) {
+            tracing::info!(title = found[0].title, "a late report, by the execution before");
+            let fired = fired.map_or(known, |log| fired_of(log, &self.symbols));
+            let run = RunInfo { console: console.to_owned(), wall: Duration::ZERO };
+            let execution = self.lost(found, fired, run);
+            self.late.push((plan, execution));
+        }
+        spoilt
     }
 
-    /// The execution that `run` amounts to; none when there was none, or the guest died without a word of its kernel.
-    fn execution(&mut self, plan: &FaultPlan, run: GuestRun) -> Result<Option<Execution>, ExecuteError> {
+    /// What `run` amounts to.
+    fn verdict(&mut self, plan: &FaultPlan, run: GuestRun) -> Result<Verdict, ExecuteError> {
         let info = RunInfo { console: run.console, wall: run.wall };
         let fired_before = if let RunEnd::DiedBefore { fired } = &run.end { fired.as_ref() } else { None };
-        self.note_late(&run.console_before, fired_before);
-        self.last_plan = Some(plan.clone());
-        match run.end {
-            RunEnd::Completed(report) => Ok(Some(self.completed(*report, info))),
-            RunEnd::Refused(reason) => Err(ExecuteError::Refused(reason)),
+        if self.note_late(&run.console_before, fired_before) {
+            return Ok(Verdict::Spoilt);
+        }
+        Ok(match run.end {
+            RunEnd::Completed(report) => Verdict::Done(Box::new(self.completed(plan, *report, info))),
+            RunEnd::Refused(reason) => return Err(ExecuteError::Refused(reason)),
             RunEnd::Died { fired } => {
-                let report = first_report(&info.console).filter(|report| !report.title.contains(AGENT_DEATH));
-                Ok(report.map(|report| self.lost(outcome_of(report), fired.as_ref(), info)))
+                let found = reports(&info.console);
+                if found.is_empty() {
+                    return Ok(Verdict::Trouble(GuestError::Lost));
+                }
+                let fired = self.fired(fired.as_ref());
+                Verdict::Done(Box::new(self.lost(found, fired, info)))
             }
             RunEnd::Hung { fired, stack } => {
-                let report = first_report(&info.console).unwrap_or_else(|| self.silent_hang(&stack));
-                Ok(Some(self.lost(Outcome::Hung(report), fired.as_ref(), info)))
+                let mut found = reports(&info.console);
+                if found.is_empty() {
+                    found.push(self.silent_hang(&stack));
+                }
+                if found.iter().all(|report| report.kind == ReportKind::Hang) && run.starved * STARVED > info.wall {
+                    return Ok(Verdict::Trouble(GuestError::Starved { wall: info.wall, waited: run.starved }));
+                }
+                let fired = self.fired(fired.as_ref());
+                Verdict::Done(Box::new(self.lost(found, fired, info)))
             }
-            RunEnd::DiedBefore { .. } => Ok(None),
-        }
+            RunEnd::DiedBefore { .. } => Verdict::Trouble(GuestError::Lost),
+        })
+    }
+
+    fn fired(&self, log: Option<&FiredLog>) -> Vec<Fired> {
+        log.map_or_else(Vec::new, |log| fired_of(log, &self.symbols))
     }
 
     fn silent_hang(&self, stack: &str) -> KernelReport {
@@ -220,8 +263,34 @@ struct RunInfo {
     wall: Duration,
 }
 
-fn outcome_of(report: KernelReport) -> Outcome {
-    if report.kind == ReportKind::Hang { Outcome::Hung(report) } else { Outcome::Crashed(report) }
+/// What one attempt at an execution amounts to.
+enum Verdict {
+    /// An execution to speak of.
+    Done(Box<Execution>),
+    /// An effect of an earlier execution came to light: the guest is none to judge this one by.
+    Spoilt,
+    /// The guest or the host failed.
+    Trouble(GuestError),
+}
+
+/// The kernel reports in `text` that count: up to the first that is more than a warning, and none of our agent's death.
+fn reports(text: &str) -> Vec<KernelReport> {
+    let mut all: Vec<_> = crate::report::first_report(text).into_iter().collect();
+    all.retain(|report| !report.title.contains(AGENT_DEATH));
+    let last = all.iter().position(|report| report.kind != ReportKind::Warning);
+    all.truncate(last.map_or(all.len(), |last| last + 1));
+    all
+}
+
+/// The outcome by the first of the reports, and the others.
+fn outcome_of(mut reports: Vec<KernelReport>) -> (Outcome, Vec<KernelReport>) {
+    let others = reports.split_off(reports.len().min(1));
+    let outcome = match reports.pop() {
+        None => Outcome::Completed,
+        Some(report) if report.kind == ReportKind::Hang => Outcome::Hung(report),
+        Some(report) => Outcome::Crashed(report),
+    };
+    (outcome, others)
 }
 
 fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
@@ -233,6 +302,7 @@ fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
     let fired = |fired: &guest::Fired| Fired {
         fault: fired.fault as usize,
         sequence: fired.sequence,
+        site: fired.site,
         call_path: fired.stack.iter().map(name).collect(),
     };
     log.fired.iter().map(fired).collect()
@@ -240,31 +310,31 @@ fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
 
 impl Runner for GuestPool {
     fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
-        let mut attempts = 0;
+        let (mut attempts, mut starved) = (0, 0);
         loop {
             if self.stop.is_requested() {
                 return Err(ExecuteError::Stopped);
             }
             attempts += 1;
-            let trouble = match self.attempt(plan) {
-                Ok(run) => {
-                    let (wall, waited) = (run.wall, run.starved);
-                    match self.execution(plan, run)? {
-                        Some(Execution { outcome: Outcome::Hung(_), .. }) if waited * STARVED > wall => {
-                            GuestError::Starved { wall, waited }
-                        }
-                        Some(execution) => return Ok(execution),
-                        None => GuestError::Lost,
-                    }
-                }
-                Err(error) => error,
+            let verdict = match self.attempt(plan) {
+                Ok(run) => self.verdict(plan, run)?,
+                Err(error) => Verdict::Trouble(error),
             };
-            if self.stop.is_requested() {
-                return Err(ExecuteError::Stopped);
-            }
+            let trouble = match verdict {
+                Verdict::Done(execution) => return Ok(*execution),
+                Verdict::Spoilt => GuestError::Lost,
+                Verdict::Trouble(_) if self.stop.is_requested() => return Err(ExecuteError::Stopped),
+                Verdict::Trouble(trouble) => {
+                    self.counters.harness_errors += 1;
+                    tracing::warn!("guest trouble, trying again in a fresh guest: {}", crate::chain(&trouble));
+                    trouble
+                }
+            };
             self.discard();
-            self.counters.harness_errors += 1;
-            tracing::warn!("guest trouble, trying again in a fresh guest: {}", crate::chain(&trouble));
+            starved += u32::from(matches!(trouble, GuestError::Starved { .. }));
+            if starved == STARVED_ATTEMPTS {
+                return Err(ExecuteError::Starved);
+            }
             if attempts == ATTEMPTS {
                 return Err(ExecuteError::Guest { attempts, source: trouble });
             }
@@ -273,7 +343,16 @@ impl Runner for GuestPool {
 
     fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
         self.discard();
-        self.run(plan)
+        let mut execution = self.run(plan)?;
+        let late = self.guest.as_mut().map(Guest::late_console).unwrap_or_default();
+        if matches!(execution.outcome, Outcome::Completed) {
+            (execution.outcome, execution.more_reports) = outcome_of(reports(&late));
+            if execution.outcome.report().is_some() {
+                execution.console += &late;
+                self.discard();
+            }
+        }
+        Ok(execution)
     }
 
     fn take_late(&mut self) -> Vec<(FaultPlan, Execution)> {

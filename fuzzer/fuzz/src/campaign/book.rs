@@ -20,7 +20,7 @@ use libafl::{
 use super::{
     CampaignError, CampaignFile, CampaignFolder, Counters, Manager, State, Summary,
     catalogue::Catalogue,
-    feedback::{CrashTitles, Untried},
+    feedback::{CrashTitles, Standing, Untried},
     input::PlanInput,
     monitor::INTERVAL,
     observers::COVERAGE,
@@ -61,10 +61,15 @@ impl Book {
         *state.executions_mut() = self.executions_before();
         let (mut titles, mut untried) = (CrashTitles::default(), Untried::default());
         for (meta, plan) in self.folder.crashes()? {
+            let standing = match (meta.tried, meta.reproduced) {
+                (0, _) => Standing::Untried(0),
+                (_, 0) => Standing::Doubtful(1),
+                _ => Standing::Reproduced,
+            };
             if meta.tried == 0 {
                 untried.0.push((meta.title.clone(), PlanInput(plan)));
             }
-            titles.0.insert(meta.title);
+            titles.0.insert(meta.title, standing);
         }
         state.add_metadata(titles);
         state.add_metadata(untried);
@@ -115,7 +120,8 @@ impl Book {
 
     fn write_totals(&self, state: &State) -> Result<(), super::FolderError> {
         let seconds = self.earlier.as_ref().map_or(0, |earlier| earlier.seconds) + self.start.elapsed().as_secs();
-        self.folder.write_campaign(&self.target, self.seed, *state.executions(), seconds)
+        let seed = self.earlier.as_ref().map_or(self.seed, |earlier| earlier.seed);
+        self.folder.write_campaign(&self.target, seed, *state.executions(), seconds)
     }
 
     fn write_findings(&self, state: &State) -> Result<(), super::FolderError> {

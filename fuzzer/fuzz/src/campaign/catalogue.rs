@@ -87,10 +87,9 @@ impl Catalogue {
         self.len() > before
     }
 
-    /// Takes in that a fault fired for these callers of `function`.
-    pub fn fired(&mut self, function: &str, call_path: &[String]) {
-        let at = self.sites.values_mut().find(|site| site.function == function && site.call_path == call_path);
-        if let Some(site) = at {
+    /// Takes in that a fault fired at the site with this number.
+    pub fn fired(&mut self, site: u64) {
+        if let Some(site) = self.sites.get_mut(&site) {
             site.failed += 1;
         }
     }
@@ -177,8 +176,8 @@ mod tests {
         assert!(!catalogue.learn(&[description(1, "f")], &hits));
         let site = catalogue.get(1).unwrap();
         assert_eq!((site.most_calls, site.executions, site.failed), (3, 2, 0));
-        catalogue.fired("f", &["caller".to_owned()]);
-        catalogue.fired("f", &["another".to_owned()]);
+        catalogue.fired(1);
+        catalogue.fired(2);
         assert_eq!((catalogue.failed(), catalogue.len()), (1, 1));
         assert!(catalogue.attempted(1));
     }

@@ -9,13 +9,17 @@ use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
 use serde::{Deserialize, Serialize};
 
 use super::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
-use crate::{cache::publish_directory, execution::Execution, report::title_slug};
+use crate::{
+    cache::{publish_directory, replace_directory},
+    execution::Execution,
+    report::{KernelReport, title_slug},
+};
 
 /// What is written of a crash.
 #[derive(Debug)]
 pub struct Crash<'a> {
-    /// Its title.
-    pub title: &'a str,
+    /// What the kernel said.
+    pub report: &'a KernelReport,
     /// The plan that caused it.
     pub plan: &'a FaultPlan,
     /// What happened.
@@ -61,37 +65,38 @@ impl CampaignFolder {
         self.path.join("crashes").join(title_slug(title))
     }
 
-    /// Writes a crash's folder, whole.
+    /// Writes a crash's folder, whole; in the place of one of the same title, if there is one.
     ///
     /// # Errors
     ///
     /// The file system says no.
     pub fn write_crash(&self, crash: &Crash<'_>) -> Result<(), FolderError> {
-        let path = self.crash_path(crash.title);
+        let KernelReport { title, kind, text } = crash.report;
+        let path = self.crash_path(title);
         let reproducer = Reproducer {
             reproducer_version: REPRODUCER_VERSION,
-            title: crash.title.to_owned(),
+            title: title.clone(),
             kernel: self.kernel.clone(),
             kernel_build_id: self.build_id.clone(),
             plan: crash.plan.clone(),
         };
-        let report = crash.execution.outcome.report();
         let meta = CrashMeta {
             version: FOLDER_VERSION,
-            title: crash.title.to_owned(),
-            kind: report.map_or_else(String::new, |report| report.kind.to_string()),
+            title: title.clone(),
+            kind: kind.to_string(),
             fired: crash.execution.fired.iter().map(|fired| crash_fault(crash.plan, fired)).collect(),
-            stack: report.map_or_else(Vec::new, |report| report.stack()),
+            stack: crash.report.stack(),
             tried: 0,
             reproduced: 0,
         };
-        let prepared = self.path.join("crashes").join(format!(".{}", title_slug(crash.title)));
+        let prepared = self.path.join("crashes").join(format!(".{}", title_slug(title)));
         fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
         self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
-        self.write(&prepared.join("report.txt"), report.map_or("", |report| &report.text))?;
+        self.write(&prepared.join("report.txt"), text)?;
         self.write(&prepared.join("console.log"), &crash.execution.console)?;
         self.write_json(&prepared.join("meta.json"), &meta)?;
-        publish_directory(&prepared, &path).map_err(failed("write", &path))
+        let publish = if path.exists() { replace_directory } else { publish_directory };
+        publish(&prepared, &path).map_err(failed("write", &path))
     }
 
     /// Notes in a crash's `meta.json` how often its reproducer made it again.
@@ -124,8 +129,7 @@ impl CampaignFolder {
             let meta = read_meta(&folder.join("meta.json"))?;
             let file = folder.join("reproducer.json");
             let text = fs::read_to_string(&file).map_err(failed("read", &file))?;
-            let reproducer: Reproducer =
-                serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: file, source })?;
+            let reproducer = Reproducer::from_json(&text).map_err(|source| FolderError::Plan { path: file, source })?;
             crashes.push((meta, reproducer.plan));
         }
         crashes.sort_by(|a, b| a.0.title.cmp(&b.0.title));

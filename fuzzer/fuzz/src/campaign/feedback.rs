@@ -1,6 +1,6 @@
 //! What makes an execution worth keeping, and what makes it a finding.
 
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use libafl::{
     Error, HasMetadata,
@@ -11,17 +11,11 @@ use libafl::{
 use libafl_bolts::{Named, impl_serdeany};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    catalogue::{Catalogue, Reached},
-    crash::Crash,
-    executor::Observers,
-    folder::CampaignFolder,
-    input::PlanInput,
-};
+use super::{catalogue::Reached, crash::Crash, executor::Observers, folder::CampaignFolder, input::PlanInput};
 use crate::execution::Execution;
 
-/// Interesting is an execution that reached an injection site never seen before. Also keeps the catalogue, and
-/// notes for each corpus entry which sites it reached.
+/// Interesting is an execution that reached an injection site never seen before. Notes for each corpus entry which
+/// sites it reached.
 #[derive(Debug, Default)]
 pub(super) struct NewSiteFeedback;
 
@@ -33,17 +27,16 @@ impl Named for NewSiteFeedback {
 
 impl<S> StateInitializer<S> for NewSiteFeedback {}
 
-impl<EM, S: HasMetadata> Feedback<EM, PlanInput, Observers, S> for NewSiteFeedback {
+impl<EM, S> Feedback<EM, PlanInput, Observers, S> for NewSiteFeedback {
     fn is_interesting(
         &mut self,
-        state: &mut S,
+        _: &mut S,
         _: &mut EM,
         _: &PlanInput,
         observers: &Observers,
         _: &ExitKind,
     ) -> Result<bool, Error> {
-        let Some(execution) = observers.1.0.execution() else { return Ok(false) };
-        Ok(state.metadata_or_insert_with(Catalogue::default).learn(&execution.new_sites, &execution.hits))
+        Ok(observers.1.0.has_new_site())
     }
 
     fn append_metadata(
@@ -59,11 +52,43 @@ impl<EM, S: HasMetadata> Feedback<EM, PlanInput, Observers, S> for NewSiteFeedba
     }
 }
 
-/// The titles of the crashes that the campaign has.
+/// The titles of the crashes that the campaign has, and what is known of their reproducers.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct CrashTitles(pub(super) BTreeSet<String>);
+pub(super) struct CrashTitles(pub(super) BTreeMap<String, Standing>);
 
 impl_serdeany!(CrashTitles);
+
+/// What is known of a crash's reproducer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Standing {
+    /// It was not tried yet; so many others were, in vain.
+    Untried(u32),
+    /// It made the crash again.
+    Reproduced,
+    /// It did not, and so many with it.
+    Doubtful(u32),
+}
+
+/// How many plans are tried as the reproducer of one crash.
+const MOST_CANDIDATES: u32 = 4;
+
+impl CrashTitles {
+    /// How many plans were tried in vain for a crash for which another one is welcome; nothing where none is.
+    fn wanted(&self, title: &str) -> Option<u32> {
+        match self.0.get(title) {
+            None => Some(0),
+            Some(Standing::Doubtful(tried)) if *tried < MOST_CANDIDATES => Some(*tried),
+            Some(_) => None,
+        }
+    }
+
+    /// Takes in how often the reproducer of a crash made it again.
+    pub(super) fn tried(&mut self, title: &str, reproduced: u32) {
+        let before = if let Some(Standing::Untried(before)) = self.0.get(title) { *before } else { 0 };
+        let standing = if reproduced > 0 { Standing::Reproduced } else { Standing::Doubtful(before + 1) };
+        self.0.insert(title.to_owned(), standing);
+    }
+}
 
 /// Crashes whose reproducers were not tried yet.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -71,7 +96,8 @@ pub(super) struct Untried(pub(super) Vec<(String, PlanInput)>);
 
 impl_serdeany!(Untried);
 
-/// A finding is a kernel report or hang with a title that the campaign does not have. It is on disk before it counts.
+/// A finding is a kernel report or hang with a title that the campaign does not have, or has without a plan that makes it
+/// again. It is on disk before it counts.
 #[derive(Clone, Debug)]
 pub(super) struct NewCrashFeedback {
     folder: Arc<CampaignFolder>,
@@ -107,7 +133,8 @@ impl<EM, S: HasMetadata> Feedback<EM, PlanInput, Observers, S> for NewCrashFeedb
 }
 
 impl NewCrashFeedback {
-    /// Writes the crash that `execution` ended in, if it did and its title is new. Returns whether it was.
+    /// Writes the crashes that `execution` ended in, those whose titles are new or whose reproducers are no good.
+    /// Returns whether there is one.
     ///
     /// # Errors
     ///
@@ -118,15 +145,18 @@ impl NewCrashFeedback {
         input: &PlanInput,
         execution: &Execution,
     ) -> Result<bool, Error> {
-        let Some(report) = execution.outcome.report() else { return Ok(false) };
-        if state.metadata_or_insert_with(CrashTitles::default).0.contains(&report.title) {
-            return Ok(false);
+        let mut found = false;
+        for report in execution.reports() {
+            let title = &report.title;
+            let Some(before) = state.metadata_or_insert_with(CrashTitles::default).wanted(title) else { continue };
+            let crash = Crash { report, plan: &input.0, execution };
+            self.folder.write_crash(&crash).map_err(|error| Error::unknown(crate::chain(&error)))?;
+            tracing::info!(title, "{}", if before == 0 { "new crash" } else { "another plan for a known crash" });
+            let titles = state.metadata_or_insert_with(CrashTitles::default);
+            titles.0.insert(title.clone(), Standing::Untried(before));
+            state.metadata_or_insert_with(Untried::default).0.push((title.clone(), input.clone()));
+            found = true;
         }
-        let crash = Crash { title: &report.title, plan: &input.0, execution };
-        self.folder.write_crash(&crash).map_err(|error| Error::unknown(crate::chain(&error)))?;
-        tracing::info!(title = report.title, "new crash");
-        state.metadata_or_insert_with(CrashTitles::default).0.insert(report.title.clone());
-        state.metadata_or_insert_with(Untried::default).0.push((report.title.clone(), input.clone()));
-        Ok(true)
+        Ok(found)
     }
 }

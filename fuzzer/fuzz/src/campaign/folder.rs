@@ -17,11 +17,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use libafl::inputs::Input;
+use fault_plan::PlanError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{catalogue::Site, input::PlanInput};
+use super::catalogue::Site;
 use crate::cache::{try_lock, write_file};
 
 /// The version of `campaign.json` and `meta.json`.
@@ -50,6 +50,32 @@ pub enum FolderError {
         path: PathBuf,
         /// Line and reason.
         source: serde_json::Error,
+    },
+    /// A plan or reproducer of it is refused.
+    #[error("{path}")]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: PlanError,
+    },
+    /// A plan is for another target.
+    #[error("{path} is a plan for the target \"{found}\", not \"{wanted}\"")]
+    OtherTarget {
+        /// The file.
+        path: PathBuf,
+        /// Its target.
+        found: String,
+        /// The campaign's.
+        wanted: String,
+    },
+    /// It is somebody else's.
+    #[error("{path} is not empty and holds no campaign (there is {found}): give another --out")]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// The name of something in it.
+        found: String,
     },
     /// It belongs to something else.
     #[error("{path} holds a campaign on {what} \"{found}\", not \"{wanted}\": give another --out")]
@@ -126,6 +152,9 @@ impl CampaignFolder {
         kernel: &str,
         build_id: &str,
     ) -> Result<(Self, Option<CampaignFile>), FolderError> {
+        if let Some(found) = not_ours(path) {
+            return Err(FolderError::NotOurs { path: path.to_owned(), found });
+        }
         for folder in [path.to_owned(), path.join("corpus"), path.join("crashes"), path.join("coverage")] {
             fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
         }
@@ -150,7 +179,7 @@ impl CampaignFolder {
         Ok((folder, earlier))
     }
 
-    /// Removes what a killed start had begun to write.
+    /// Removes what a killed start had begun to write. Nothing else has a hidden name in a campaign's folder.
     fn remove_unfinished(&self) -> Result<(), FolderError> {
         for folder in [self.path.clone(), self.corpus(), self.path.join("crashes"), self.path.join("coverage")] {
             for entry in fs::read_dir(&folder).map_err(failed("read", &folder))? {
@@ -194,12 +223,6 @@ impl CampaignFolder {
 
     pub(super) fn write_json<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), FolderError> {
         self.write(path, &json(path, value)?)
-    }
-
-    /// Whether the corpus has `plan`.
-    #[must_use]
-    pub fn has_plan(&self, plan: &PlanInput) -> bool {
-        self.corpus().join(plan.generate_name(None)).is_file()
     }
 
     /// Writes `campaign.json`.
@@ -270,6 +293,19 @@ impl CampaignFolder {
         let plain: String = self.build_id.chars().filter(char::is_ascii_alphanumeric).collect();
         self.path.join("coverage").join(format!("{plain}.txt"))
     }
+}
+
+/// The name of something in the folder `path` that no campaign has put there; nothing in a folder with a campaign.
+fn not_ours(path: &Path) -> Option<String> {
+    if path.join("campaign.json").exists() {
+        return None;
+    }
+    let ours = |name: &str| {
+        let unfinished = name.starts_with('.') && name.ends_with(".tmp");
+        unfinished || [LOCK, "corpus", "crashes", "coverage", "sites.json", "stats.jsonl"].contains(&name)
+    };
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| entry_name(&entry.path())).find(|name| !ours(name))
 }
 
 pub(super) fn entry_name(path: &Path) -> String {

@@ -24,21 +24,26 @@ mod observers;
 mod stages;
 
 use std::{
+    collections::{BTreeSet, HashSet},
+    fs,
     io::{self, Write},
     num::NonZeroUsize,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use fault_plan::{FaultPlan, PlanError};
 use kcov_parser::CallSites;
 use libafl::{
     Error,
     corpus::{InMemoryCorpus, InMemoryOnDiskCorpus, Testcase},
     events::SimpleEventManager,
     executors::HasObservers,
-    feedback_and_fast, feedback_not, feedback_or, feedback_or_fast,
-    feedbacks::{CrashFeedback, Feedback, MaxMapFeedback, TimeoutFeedback},
+    feedback_or,
+    feedbacks::{Feedback, MaxMapFeedback, TimeFeedback},
     fuzzer::{BloomInputFilter, Evaluator, ExecutesInput, Fuzzer, HasFeedback, StdFuzzerBuilder},
+    inputs::Input,
     mutators::{HavocScheduledMutator, SingleChoiceScheduledMutator},
     observers::{CanTrack, OwnedMapObserver, TimeObserver},
     schedulers::{IndexesLenTimeMinimizerScheduler, QueueScheduler},
@@ -49,9 +54,10 @@ use libafl_bolts::{rands::StdRand, tuples::tuple_list};
 use thiserror::Error as ThisError;
 
 use self::{
-    book::{Book, covered},
+    book::Book,
     executor::{Observers, PlanExecutor},
     feedback::{NewCrashFeedback, NewSiteFeedback},
+    folder::failed,
     monitor::CampaignMonitor,
     mutators::plan_mutations,
     observers::{COVERAGE, ExecutionObserver},
@@ -152,16 +158,15 @@ type Manager = SimpleEventManager<PlanInput, CampaignMonitor, State>;
 pub fn run<R: Runner>(options: CampaignOptions, runner: R) -> Result<Summary, CampaignError> {
     let CampaignOptions { target, folder, earlier, call_sites, stop, time, seed, progress } = options;
     let coverage = OwnedMapObserver::new(COVERAGE, vec![0_u8; call_sites.len()]).track_indices();
-    let mut feedback = feedback_and_fast!(
-        feedback_not!(feedback_or_fast!(CrashFeedback::new(), TimeoutFeedback::new())),
-        feedback_or!(MaxMapFeedback::new(&coverage), NewSiteFeedback)
-    );
+    let time_observer = TimeObserver::new("time");
+    let mut feedback = feedback_or!(MaxMapFeedback::new(&coverage), NewSiteFeedback, TimeFeedback::new(&time_observer));
     let mut objective = NewCrashFeedback::new(Arc::clone(&folder));
     let corpus = InMemoryOnDiskCorpus::with_meta_format_and_prefix(folder.corpus(), None, None, false)
         .map_err(CampaignError::Search)?;
     let rand = StdRand::with_seed(seed);
     let mut state = StdState::new(rand, corpus, InMemoryCorpus::new(), &mut feedback, &mut objective)
         .map_err(CampaignError::Search)?;
+    let plans = plan_files(&target, &folder)?;
     let before = earlier.as_ref().map_or(0, |earlier| earlier.executions);
     let mut book = Book::new(target.name.clone(), Arc::clone(&folder), Arc::clone(&call_sites), seed, earlier);
     book.restore(&mut state)?;
@@ -174,10 +179,11 @@ pub fn run<R: Runner>(options: CampaignOptions, runner: R) -> Result<Summary, Ca
         .feedback(feedback)
         .objective(objective)
         .build();
-    let observers = tuple_list!(coverage, ExecutionObserver::default(), TimeObserver::new("time"));
+    let observers = tuple_list!(coverage, ExecutionObserver::default(), time_observer);
     let deadline = time.map(|time| Instant::now() + time);
-    let mut executor = PlanExecutor::new(runner, observers, call_sites, stop, deadline);
-    let triage = TriageStage::new(Arc::clone(&folder));
+    let crashes = NewCrashFeedback::new(Arc::clone(&folder));
+    let mut executor = PlanExecutor::new(runner, observers, call_sites, crashes.clone(), &target, (stop, deadline));
+    let triage = TriageStage::new(Arc::clone(&folder), crashes.clone());
     let one = SingleChoiceScheduledMutator::new(plan_mutations(&target));
     let stacked = HavocScheduledMutator::with_max_stack_pow(plan_mutations(&target), STACK_POWER);
     let mut stages = tuple_list!(
@@ -188,16 +194,14 @@ pub fn run<R: Runner>(options: CampaignOptions, runner: R) -> Result<Summary, Ca
     );
 
     let mut search = || -> Result<(), Error> {
-        absorb_noise(&mut fuzzer, &mut executor, &mut state, &mut manager, &PlanInput(target.fault_free()))?;
-        book.note_fault_free(covered(&state));
-        book.keep(&mut state, &mut manager, executor.runner().counters(), true)?;
         let fault_free = PlanInput(target.fault_free());
-        if !folder.has_plan(&fault_free) {
+        let covered = absorb_noise(&mut fuzzer, &mut executor, &mut state, &mut manager, &fault_free, &crashes)?;
+        book.note_fault_free(covered);
+        book.keep(&mut state, &mut manager, executor.runner().counters(), true)?;
+        state.load_initial_inputs_by_filenames_forced(&mut fuzzer, &mut executor, &mut manager, &plans)?;
+        if !plans.iter().any(|path| path.ends_with(fault_free.generate_name(None))) {
             fuzzer.add_input(&mut state, &mut executor, &mut manager, fault_free)?;
         }
-        let mut folders = vec![folder.corpus()];
-        folders.extend(Some(target.seeds()).filter(|seeds| seeds.is_dir()));
-        state.load_initial_inputs_forced(&mut fuzzer, &mut executor, &mut manager, &folders)?;
         loop {
             book.keep(&mut state, &mut manager, executor.runner().counters(), false)?;
             fuzzer.fuzz_one(&mut stages, &mut executor, &mut state, &mut manager)?;
@@ -219,27 +223,77 @@ pub fn run<R: Runner>(options: CampaignOptions, runner: R) -> Result<Summary, Ca
     }
 }
 
-/// Runs the fault-free plan a few times and takes all it covers for known.
+/// Runs the fault-free plan a few times and takes all it covers for known. Returns how many places that are.
 fn absorb_noise<R, Z>(
     fuzzer: &mut Z,
     executor: &mut PlanExecutor<R>,
     state: &mut State,
     manager: &mut Manager,
     plan: &PlanInput,
-) -> Result<(), Error>
+    crashes: &NewCrashFeedback,
+) -> Result<usize, Error>
 where
     R: Runner,
     Z: ExecutesInput<PlanExecutor<R>, Manager, PlanInput, State> + HasFeedback,
     Z::Feedback: Feedback<Manager, PlanInput, Observers, State>,
 {
+    let mut covered = BTreeSet::new();
     for _ in 0..FAULT_FREE_RUNS {
         let exit_kind = fuzzer.execute_input(state, executor, manager, plan)?;
         let observers = executor.observers();
         let feedback = fuzzer.feedback_mut();
         feedback.is_interesting(state, manager, plan, &*observers, &exit_kind)?;
         feedback.append_metadata(state, manager, &*observers, &mut Testcase::from(plan.clone()))?;
+        if let Some(execution) = observers.1.0.execution() {
+            covered.extend(execution.coverage.iter().filter_map(|pc| executor.call_sites().index_of(*pc)));
+            if crashes.note(state, plan, execution)? {
+                tracing::warn!("the kernel reports something although no fault is injected");
+            }
+        }
     }
-    Ok(())
+    Ok(covered.len())
+}
+
+/// The plans to begin with: those of the campaign's corpus, and the target's seeds that are not among them.
+fn plan_files(target: &Target, folder: &CampaignFolder) -> Result<Vec<PathBuf>, CampaignError> {
+    let mut files = Vec::new();
+    let mut names = HashSet::new();
+    for (directory, ours) in [(folder.corpus(), true), (target.seeds(), false)] {
+        if !directory.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&directory).map_err(failed("read", &directory))? {
+            let path = entry.map_err(failed("read", &directory))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match (read_plan(&path, target), ours) {
+                (Ok(plan), _) if names.insert(plan.generate_name(None)) => files.push(path),
+                (Ok(_), _) => {}
+                // The target may have changed since the campaign kept it.
+                (Err(error), true) => tracing::warn!("left out: {}", crate::chain(&error)),
+                (Err(error), false) => return Err(error.into()),
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The plan in the file `path`, which must be one for `target`.
+fn read_plan(path: &Path, target: &Target) -> Result<PlanInput, FolderError> {
+    let text = fs::read_to_string(path).map_err(failed("read", path))?;
+    let refused = |source| FolderError::Plan { path: path.to_owned(), source };
+    let plan = FaultPlan::from_json(&text).map_err(refused)?;
+    if plan.target != target.name {
+        let (path, found, wanted) = (path.to_owned(), plan.target, target.name.clone());
+        return Err(FolderError::OtherTarget { path, found, wanted });
+    }
+    if let Some(at) = plan.faults.iter().position(|fault| target.errors(&fault.function).is_empty()) {
+        let reason = format!("{} is none of the target's functions", plan.faults[at].function);
+        return Err(refused(PlanError::Fault { index: at + 1, reason }));
+    }
+    Ok(PlanInput(plan))
 }
 
 #[cfg(test)]

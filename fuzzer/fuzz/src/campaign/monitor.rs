@@ -83,7 +83,8 @@ impl CampaignMonitor {
         let mut text = serde_json::to_string(line).map_err(io::Error::other)?;
         text.push('\n');
         self.file.write_all(text.as_bytes())?;
-        writeln!(
+        // When nobody reads the progress any more, the campaign goes on nevertheless.
+        let _ = writeln!(
             self.progress,
             "{:>6.0} s  {} executions  {:.1}/s  corpus {}  coverage {}  sites {} ({} failed)  crashes {}",
             line.seconds,
@@ -94,7 +95,8 @@ impl CampaignMonitor {
             line.sites,
             line.sites_failed,
             line.crashes
-        )
+        );
+        Ok(())
     }
 }
 

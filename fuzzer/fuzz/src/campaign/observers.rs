@@ -32,6 +32,8 @@ pub(super) fn mark_coverage(map: &mut CoverageMap, sites: &CallSites, coverage: 
 pub(super) struct ExecutionObserver {
     #[serde(skip)]
     execution: Option<Execution>,
+    /// Whether it reached a site never seen before.
+    new_site: bool,
 }
 
 impl ExecutionObserver {
@@ -41,9 +43,16 @@ impl ExecutionObserver {
         self.execution.as_ref()
     }
 
-    /// Sets the execution.
-    pub(super) fn set(&mut self, execution: Execution) {
+    /// Whether it reached a site never seen before.
+    #[must_use]
+    pub(super) fn has_new_site(&self) -> bool {
+        self.new_site
+    }
+
+    /// Sets the execution, and whether it reached a site never seen before.
+    pub(super) fn set(&mut self, execution: Execution, new_site: bool) {
         self.execution = Some(execution);
+        self.new_site = new_site;
     }
 }
 
@@ -56,6 +65,7 @@ impl Named for ExecutionObserver {
 impl<I, S> Observer<I, S> for ExecutionObserver {
     fn pre_exec(&mut self, _state: &mut S, _input: &I) -> Result<(), libafl::Error> {
         self.execution = None;
+        self.new_site = false;
         Ok(())
     }
 }

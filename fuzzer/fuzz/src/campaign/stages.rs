@@ -15,7 +15,7 @@ use rand::seq::SliceRandom;
 use super::{
     catalogue::{Catalogue, Reached},
     executor::PlanExecutor,
-    feedback::{NewCrashFeedback, Untried},
+    feedback::{CrashTitles, NewCrashFeedback, Untried},
     folder::CampaignFolder,
     input::PlanInput,
     mutators::MOST_FAULTS,
@@ -45,7 +45,8 @@ impl FirstFailureStage {
         Self { target }
     }
 
-    fn next_plans<S>(&self, state: &mut S) -> Result<Vec<PlanInput>, Error>
+    /// Sites to fail next, each with its plan.
+    fn next_plans<S>(&self, state: &mut S) -> Result<Vec<(u64, PlanInput)>, Error>
     where
         S: HasCorpus<PlanInput> + HasCurrentTestcase<PlanInput> + HasMetadata + HasRand<Rand = StdRand>,
     {
@@ -62,12 +63,11 @@ impl FirstFailureStage {
         sites.truncate(FIRST_FAILURES);
         let mut plans = Vec::new();
         for number in sites {
-            catalogue.attempt(number);
             let Some(site) = catalogue.get(number) else { continue };
             let Some(error) = self.target.errors(&site.function).first() else { continue };
             let mut plan = parent.0.clone();
             plan.faults.push(site.fault(1, *error));
-            plans.push(PlanInput(plan));
+            plans.push((number, PlanInput(plan)));
         }
         *state.rand_mut() = generator;
         Ok(plans)
@@ -80,8 +80,9 @@ where
     Z: Evaluator<E, EM, PlanInput, S>,
 {
     fn perform(&mut self, fuzzer: &mut Z, executor: &mut E, state: &mut S, manager: &mut EM) -> Result<(), Error> {
-        for plan in self.next_plans(state)? {
+        for (site, plan) in self.next_plans(state)? {
             fuzzer.evaluate_filtered(state, executor, manager, &plan)?;
+            state.metadata_or_insert_with(Catalogue::default).attempt(site);
         }
         Ok(())
     }
@@ -105,37 +106,39 @@ pub(super) struct TriageStage {
 }
 
 impl TriageStage {
-    /// A stage that notes its results in `folder`.
+    /// A stage that notes its results in `folder`, and what else it comes across in `crashes`.
     #[must_use]
-    pub(super) fn new(folder: Arc<CampaignFolder>) -> Self {
-        Self { crashes: NewCrashFeedback::new(Arc::clone(&folder)), folder }
+    pub(super) fn new(folder: Arc<CampaignFolder>, crashes: NewCrashFeedback) -> Self {
+        Self { folder, crashes }
     }
 
     /// Tries every reproducer that was not tried yet.
     ///
     /// # Errors
     ///
-    /// Guests fail, the folder cannot be written, or the user wants to stop.
+    /// The folder cannot be written, or the user wants to stop.
     pub(super) fn triage<R: Runner, S: HasMetadata>(&self, runner: &mut R, state: &mut S) -> Result<(), Error> {
-        for (plan, execution) in runner.take_late() {
-            self.crashes.note(state, &PlanInput(plan), &execution)?;
-        }
         while let Some((title, plan)) = state.metadata_or_insert_with(Untried::default).0.pop() {
             let mut reproduced = 0;
             for _ in 0..TRIES {
                 match runner.run_fresh(&plan.0) {
                     Ok(execution) => {
-                        reproduced += u32::from(execution.outcome.report().is_some_and(|report| report.title == title));
+                        reproduced += u32::from(execution.has_title(&title));
+                        self.crashes.note(state, &plan, &execution)?;
                     }
                     Err(ExecuteError::Stopped) => {
                         state.metadata_or_insert_with(Untried::default).0.push((title, plan));
                         return Err(Error::shutting_down());
                     }
-                    Err(error) => return Err(Error::unknown(crate::chain(&error))),
+                    Err(error) => {
+                        tracing::warn!(title, "the reproducer cannot be tried: {}", crate::chain(&error));
+                        break;
+                    }
                 }
             }
             tracing::info!(title, "reproduced {reproduced} of {TRIES} times in fresh guests");
             self.folder.note_tries(&title, TRIES, reproduced).map_err(|error| Error::unknown(crate::chain(&error)))?;
+            state.metadata_or_insert_with(CrashTitles::default).tried(&title, reproduced);
         }
         Ok(())
     }

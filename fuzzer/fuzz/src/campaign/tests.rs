@@ -58,7 +58,7 @@ impl Model<'_> {
                 self.seen[index] += 1;
                 if self.seen[index] == fault.occurrence {
                     fails = true;
-                    self.execution.fired.push(Fired { fault: index, sequence, call_path: caller(site) });
+                    self.execution.fired.push(Fired { fault: index, sequence, site, call_path: caller(site) });
                 }
             }
         }
@@ -99,12 +99,14 @@ impl Runner for FakeRunner {
         self.executions_left -= 1;
         let execution = Execution {
             outcome: Outcome::Completed,
+            more_reports: Vec::new(),
             steps: vec![StepResult::Done(0)],
             hits: Vec::new(),
             new_sites: Vec::new(),
             fired: Vec::new(),
             coverage: Vec::new(),
             guarded: 0,
+            incomplete: false,
             console: String::new(),
             wall: Duration::ZERO,
             timings: Timings::default(),
@@ -124,11 +126,19 @@ impl Runner for FakeRunner {
     }
 }
 
-fn options(folder: &Path, stop: &Stop, time: Option<Duration>) -> CampaignOptions {
+fn targets() -> tempfile::TempDir {
     let targets = tempfile::tempdir().unwrap();
     fs::create_dir(targets.path().join("fake")).unwrap();
     fs::write(targets.path().join("fake/target.toml"), TARGET).unwrap();
-    let target = Target::find(targets.path(), "fake").unwrap();
+    targets
+}
+
+fn options(folder: &Path, stop: &Stop, time: Option<Duration>) -> CampaignOptions {
+    options_for(targets().path(), folder, stop, time)
+}
+
+fn options_for(targets: &Path, folder: &Path, stop: &Stop, time: Option<Duration>) -> CampaignOptions {
+    let target = Target::find(targets, "fake").unwrap();
     let (opened, earlier) = CampaignFolder::open(folder, "fake", "fake", "ab12").unwrap();
     CampaignOptions {
         target: Arc::new(target),
@@ -166,7 +176,7 @@ fn what_is_on_disk_is_what_was_found() {
     let folder = tempfile::tempdir().unwrap();
     let summary = campaign(folder.path(), 600);
     let plans = fs::read_dir(folder.path().join("corpus")).unwrap().count();
-    assert!(plans > 30 && plans <= summary.corpus, "{plans} files, {} entries", summary.corpus);
+    assert!(plans > 30 && plans == summary.corpus, "{plans} files, {} entries", summary.corpus);
     let crash = folder.path().join("crashes").join(crate::report::title_slug("BUG in step_7"));
     for file in ["reproducer.json", "report.txt", "console.log", "meta.json"] {
         assert!(crash.join(file).is_file(), "{file}");
@@ -191,7 +201,8 @@ fn a_campaign_goes_on_where_it_stopped() {
         serde_json::from_str(&fs::read_to_string(folder.path().join("campaign.json")).unwrap()).unwrap();
     assert_eq!(file.executions, first.executions + second.executions);
     assert!(second.coverage >= first.coverage && second.sites >= first.sites);
-    assert!(second.corpus >= fs::read_dir(folder.path().join("corpus")).unwrap().count());
+    assert_eq!(second.corpus, fs::read_dir(folder.path().join("corpus")).unwrap().count());
+    assert_eq!(second.fault_free_coverage, first.fault_free_coverage);
     for crash in &first.crashes {
         assert!(second.crashes.contains(crash), "{crash:?} is lost");
     }
@@ -257,20 +268,177 @@ fn a_folder_of_another_target_or_in_use_is_refused() {
     assert!(matches!(open("fake").unwrap_err(), FolderError::Busy { .. }));
 }
 
-#[test]
-fn seeds_of_a_target_are_in_the_corpus() {
-    let plan = PlanInput(FaultPlan {
+fn seed(target: &str, function: &str) -> PlanInput {
+    PlanInput(FaultPlan {
         faults: vec![Fault {
-            function: "should_failslab".to_owned(),
+            function: function.to_owned(),
             call_path: CallPath(caller(3)),
             occurrence: 1,
             error: InjectedError::Errno(fault_plan::Errno::ENOMEM),
         }],
-        ..FaultPlan::fault_free("fake")
-    });
+        ..FaultPlan::fault_free(target)
+    })
+}
+
+/// A campaign on a target with this seed, of ten executions: the fault-free ones at the start, and what it begins with.
+fn campaign_with_seed(folder: &Path, seed: &PlanInput) -> Result<Summary, CampaignError> {
+    let stop = Stop::new();
+    let runner = FakeRunner { stop: stop.clone(), executions_left: 10, counters: RunnerCounters::default() };
+    let targets = targets();
+    let seeds = targets.path().join("fake/seeds");
+    fs::create_dir(&seeds).unwrap();
+    seed.to_file(seeds.join("first.json")).unwrap();
+    run(options_for(targets.path(), folder, &stop, None), runner)
+}
+
+#[test]
+fn a_seed_runs_once_and_is_kept() {
     let folder = tempfile::tempdir().unwrap();
-    fs::create_dir_all(folder.path().join("corpus")).unwrap();
-    libafl::inputs::Input::to_file(&plan, folder.path().join("corpus/seed.json")).unwrap();
-    let summary = campaign(folder.path(), 30);
-    assert!(summary.counters.fired > 0 && summary.corpus > 1, "{summary:?}");
+    let seed = seed("fake", "should_failslab");
+    for start in 1..=2 {
+        let summary = campaign_with_seed(folder.path(), &seed).unwrap();
+        assert_eq!((summary.counters.fired, summary.corpus), (1, 2), "start {start}: the seed and the fault-free plan");
+        let files = fs::read_dir(folder.path().join("corpus")).unwrap().count();
+        assert_eq!(files, 2, "start {start}");
+    }
+    assert!(folder.path().join("corpus").join(seed.generate_name(None)).is_file());
+}
+
+#[test]
+fn a_seed_for_something_else_is_refused() {
+    let refusal = |target, function| {
+        let folder = tempfile::tempdir().unwrap();
+        crate::chain(&campaign_with_seed(folder.path(), &seed(target, function)).unwrap_err())
+    };
+    let other = refusal("other", "should_failslab");
+    assert!(other.contains("first.json is a plan for the target \"other\", not \"fake\""), "{other}");
+    let unknown = refusal("fake", "open_ctree");
+    assert!(unknown.contains("fault 1: open_ctree is none of the target's functions"), "{unknown}");
+}
+
+/// A runner that does to some plans what the function says, instead of running them.
+struct Troubled(FakeRunner, fn(&FaultPlan) -> Option<ExecuteError>);
+
+impl Runner for Troubled {
+    fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        self.1(plan).map_or_else(|| self.0.run(plan), Err)
+    }
+
+    fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        self.run(plan)
+    }
+
+    fn counters(&self) -> RunnerCounters {
+        self.0.counters
+    }
+}
+
+fn guests_fail() -> ExecuteError {
+    ExecuteError::Guest { attempts: 5, source: crate::guest::GuestError::Lost }
+}
+
+fn fails_at(plan: &FaultPlan, site: u64) -> bool {
+    plan.faults.iter().any(|fault| fault.call_path.matches(&caller(site)))
+}
+
+#[test]
+fn a_plan_that_no_guest_survives_does_not_end_the_campaign() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let fake = FakeRunner { stop: stop.clone(), executions_left: 300, counters: RunnerCounters::default() };
+    let trouble = |plan: &FaultPlan| match plan {
+        plan if fails_at(plan, 4) => Some(guests_fail()),
+        plan if fails_at(plan, 5) => Some(ExecuteError::Starved),
+        plan if fails_at(plan, 6) => Some(ExecuteError::Refused("no".to_owned())),
+        _ => None,
+    };
+    let summary = run(options(folder.path(), &stop, None), Troubled(fake, trouble)).unwrap();
+    assert!(summary.counters.given_up >= 2 && summary.counters.refused >= 1, "{summary:?}");
+    assert!(summary.crashes.iter().any(|(title, ..)| title == "BUG in step_7"), "{summary:?}");
+}
+
+#[test]
+fn guests_that_fail_without_a_fault_end_the_campaign() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let fake = FakeRunner { stop: stop.clone(), executions_left: 300, counters: RunnerCounters::default() };
+    let error = run(options(folder.path(), &stop, None), Troubled(fake, |_| Some(guests_fail()))).unwrap_err();
+    assert!(crate::chain(&error).contains("5 guests in a row failed"), "{error}");
+}
+
+/// A runner whose every execution comes with reports of its own.
+struct Reporting<F>(FakeRunner, F);
+
+impl<F: FnMut(&FaultPlan) -> Vec<KernelReport>> Runner for Reporting<F> {
+    fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        let mut execution = self.0.run(plan)?;
+        let mut reports = self.1(plan).into_iter();
+        execution.outcome = reports.next().map_or(Outcome::Completed, Outcome::Crashed);
+        execution.more_reports = reports.collect();
+        Ok(execution)
+    }
+
+    fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        self.run(plan)
+    }
+
+    fn counters(&self) -> RunnerCounters {
+        self.0.counters
+    }
+}
+
+fn warning(title: &str) -> KernelReport {
+    KernelReport { title: title.to_owned(), kind: ReportKind::Warning, text: format!("{title}\n") }
+}
+
+fn reporting(folder: &Path, reports: impl FnMut(&FaultPlan) -> Vec<KernelReport>) -> Result<Summary, CampaignError> {
+    let stop = Stop::new();
+    let fake = FakeRunner { stop: stop.clone(), executions_left: 300, counters: RunnerCounters::default() };
+    run(options(folder, &stop, None), Reporting(fake, reports))
+}
+
+#[test]
+fn a_warning_hides_neither_what_comes_after_it_nor_what_ran() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = reporting(folder.path(), |plan| match plan {
+        plan if plan.faults.is_empty() => Vec::new(),
+        plan if fails_at(plan, 9) => vec![warning("WARNING in all"), warning("WARNING in step_9")],
+        _ => vec![warning("WARNING in all")],
+    })
+    .unwrap();
+    let titles: Vec<&str> = summary.crashes.iter().map(|(title, ..)| title.as_str()).collect();
+    assert_eq!(titles, ["WARNING in all", "WARNING in step_9"]);
+    assert_eq!(summary.sites, 44, "the sites behind faults are known although all of them come with a warning");
+}
+
+#[test]
+fn another_plan_is_tried_for_a_crash_that_did_not_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = true;
+    let summary = reporting(folder.path(), |plan| {
+        let by_chance = !plan.faults.is_empty() && std::mem::take(&mut first);
+        if by_chance || fails_at(plan, 30) { vec![warning("WARNING in step_30")] } else { Vec::new() }
+    })
+    .unwrap();
+    assert_eq!(summary.crashes, [("WARNING in step_30".to_owned(), 3, 3)]);
+    let crash = folder.path().join("crashes").join(crate::report::title_slug("WARNING in step_30"));
+    let text = fs::read_to_string(crash.join("reproducer.json")).unwrap();
+    assert!(fails_at(&fault_plan::Reproducer::from_json(&text).unwrap().plan, 30), "{text}");
+}
+
+#[test]
+fn a_workload_that_fails_by_itself_is_a_finding() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = reporting(folder.path(), |_| vec![warning("WARNING in mount")]).unwrap();
+    assert_eq!(summary.crashes, [("WARNING in mount".to_owned(), 3, 3)]);
+    assert!(summary.sites_failed > 30, "{summary:?}");
+}
+
+#[test]
+fn a_folder_with_something_else_in_it_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    let error = CampaignFolder::open(folder.path(), "fake", "fake", "ab12").unwrap_err();
+    assert!(error.to_string().contains("holds no campaign (there is .git)"), "{error}");
+    assert!(folder.path().join(".git").is_dir());
 }

@@ -105,8 +105,8 @@ fn write_summary(summary: &Summary, folder: &str, out: &mut dyn Write) -> io::Re
     )?;
     writeln!(
         out,
-        "trouble    {} crashed, {} hung, {} harness errors, {} guests not clean",
-        counters.crashed, counters.hung, summary.harness_errors, summary.leftovers
+        "trouble    {} crashed, {} hung, {} harness errors, {} guests not clean, {} plans refused, {} given up",
+        counters.crashed, counters.hung, summary.harness_errors, summary.leftovers, counters.refused, counters.given_up
     )?;
     if summary.crashes.is_empty() {
         return writeln!(out, "crashes    none");

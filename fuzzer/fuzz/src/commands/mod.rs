@@ -84,7 +84,13 @@ impl CommandError {
             | Self::Prepare(PrepareError::Kernel(
                 KernelError::Unknown { .. } | KernelError::Invalid { .. } | KernelError::Entry { .. },
             ))
-            | Self::Folder(FolderError::Other { .. } | FolderError::Version { .. } | FolderError::Busy { .. }) => 2,
+            | Self::Folder(
+                FolderError::Other { .. }
+                | FolderError::NotOurs { .. }
+                | FolderError::Version { .. }
+                | FolderError::Busy { .. },
+            )
+            | Self::Campaign(CampaignError::Folder(FolderError::Plan { .. } | FolderError::OtherTarget { .. })) => 2,
             _ => 3,
         }
     }

@@ -25,7 +25,9 @@ pub struct ReplayOptions {
     pub file: PathBuf,
     /// In how many fresh guests.
     pub runs: u32,
-    /// A kernel other than the target's.
+    /// Name or folder of a target other than the one that the plan names.
+    pub target: Option<String>,
+    /// A kernel other than the reproducer's, or the target's.
     pub kernel: Option<String>,
     /// How guests run.
     pub accel: AccelChoice,
@@ -38,6 +40,7 @@ pub struct ReplayOptions {
 struct Asked {
     plan: FaultPlan,
     title: Option<String>,
+    kernel: Option<String>,
 }
 
 fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
@@ -47,9 +50,9 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
     let refuse = |error: fault_plan::PlanError| CommandError::Input(format!("{path}: {}", chain(&error)));
     if Reproducer::is_one(&text) {
         let reproducer = Reproducer::from_json(&text).map_err(refuse)?;
-        Ok(Asked { plan: reproducer.plan, title: Some(reproducer.title) })
+        Ok(Asked { plan: reproducer.plan, title: Some(reproducer.title), kernel: Some(reproducer.kernel) })
     } else {
-        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, title: None })
+        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, title: None, kernel: None })
     }
 }
 
@@ -67,8 +70,8 @@ pub fn replay(
 ) -> Result<Answer, CommandError> {
     let asked = read(options)?;
     let wanted = Wanted {
-        target: &asked.plan.target,
-        kernel: options.kernel.as_deref(),
+        target: options.target.as_deref().unwrap_or(&asked.plan.target),
+        kernel: options.kernel.as_deref().or(asked.kernel.as_deref()),
         accel: options.accel,
         exact: options.exact,
     };
@@ -81,8 +84,7 @@ pub fn replay(
     let mut fingerprints = BTreeSet::new();
     for run in 1..=options.runs {
         let execution = prepared.pool.run_fresh(&asked.plan)?;
-        let title = execution.outcome.report().map(|report| report.title.as_str());
-        let same = asked.title.as_deref().is_some_and(|wanted| title == Some(wanted));
+        let same = asked.title.as_deref().is_some_and(|wanted| execution.has_title(wanted));
         again += u32::from(same);
         fingerprints.insert(execution.fingerprint());
         if options.json {
@@ -143,10 +145,13 @@ fn write_run(
             writeln!(out, "      {caller}")?;
         }
     }
-    match execution.outcome.report() {
-        Some(report) => writeln!(out, "  {}: {}", report.kind, report.title),
-        None => writeln!(out, "  completed, the kernel had nothing to report"),
+    for report in execution.reports() {
+        writeln!(out, "  {}: {}", report.kind, report.title)?;
     }
+    if execution.outcome.report().is_none() {
+        writeln!(out, "  completed, the kernel had nothing to report")?;
+    }
+    Ok(())
 }
 
 fn write_json(run: u32, execution: &Execution, steps: &[Step], out: &mut dyn Write) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! A guest and what it executes.
 
 use std::{
-    fmt, mem,
+    fmt, mem, thread,
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,9 @@ use super::{
     machine::{Machine, Wake},
     template::unexpected,
 };
+
+/// How long after an execution a kernel is listened to when that is all there is to do.
+const LATE: Duration = Duration::from_millis(200);
 
 /// A running guest. Its process ends when it is dropped.
 pub struct Guest {
@@ -208,6 +211,14 @@ impl Guest {
     fn fired_log(&mut self) -> Option<FiredLog> {
         let (address, memory_bytes) = self.log;
         self.machine.fired_log(address, memory_bytes)
+    }
+
+    /// What the guest prints after the last execution, if it does so soon: it is given the time `LATE` and for as long
+    /// after that as it prints.
+    pub fn late_console(&mut self) -> String {
+        thread::sleep(LATE);
+        self.machine.settle();
+        self.machine.console().since(self.told)
     }
 
     /// Ends the guest. Its console can still be read.
