@@ -120,9 +120,8 @@ enum Subcommands {
         /// How long the campaign runs that tells what the search costs.
         #[arg(long, default_value = "60s", value_parser = duration)]
         campaign: Duration,
-        /// How guests run; auto proves that KVM works before it is used.
-        #[arg(long, value_enum, default_value = "auto")]
-        accel: AccelArg,
+        #[command(flatten)]
+        guest: GuestArgs,
     },
 }
 
@@ -234,8 +233,9 @@ fn run(options: Options) -> Result<Answer, CommandError> {
             commands::kernel_build(name.as_deref(), out, &mut say)
         }
         Some(Subcommands::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
-        Some(Subcommands::Bench { target, executions, campaign, accel }) => {
-            let options = BenchOptions { target, executions, campaign, accel: accel.into() };
+        Some(Subcommands::Bench { target, executions, campaign, guest }) => {
+            let (kernel, accel) = (guest.kernel, guest.accel.into());
+            let options = BenchOptions { target, kernel, executions, campaign, accel };
             commands::bench(&options, &stop, out, &mut say)
         }
         Some(Subcommands::Doctor) => commands::doctor(&stop, out),

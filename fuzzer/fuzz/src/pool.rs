@@ -120,6 +120,9 @@ impl GuestPool {
         offsets.clear();
         let run = self.guest().and_then(|guest| guest.execute(&request, deadline, &mut offsets));
         self.offsets = offsets;
+        if let Ok(GuestRun { end: RunEnd::Completed(report), wall, .. }) = &run {
+            tracing::trace!(?wall, timings = ?report.timings, leftovers = ?report.leftovers, "executed");
+        }
         run
     }
 

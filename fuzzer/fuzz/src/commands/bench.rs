@@ -33,6 +33,8 @@ const WARM_UP: u32 = 10;
 pub struct BenchOptions {
     /// Name or folder of the target.
     pub target: String,
+    /// A kernel other than the target's.
+    pub kernel: Option<String>,
     /// Counted executions of each guest.
     pub executions: u32,
     /// How long the campaign runs.
@@ -96,7 +98,8 @@ pub fn bench(
     out: &mut dyn Write,
     say: &mut dyn FnMut(&str),
 ) -> std::result::Result<Answer, CommandError> {
-    let wanted = Wanted { target: &options.target, kernel: None, accel: options.accel, exact: false };
+    let wanted =
+        Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel, exact: false };
     let mut bare = prepare_bare(&wanted, stop, say)?.pool;
     (bare.inject, bare.coverage) = (false, false);
     let mut full = prepare(&wanted, stop, say)?;
