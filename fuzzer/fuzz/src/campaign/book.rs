@@ -1,30 +1,17 @@
-//! Keeps the campaign's books: totals, sites and coverage on disk, statistics for the monitor.
+//! Keeps the campaign's books: what its clients know together, and totals, sites and coverage on disk.
 
 use std::{
-    borrow::Cow,
-    marker::PhantomData,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use kcov_parser::CallSites;
-use libafl::{
-    Error, HasMetadata, HasNamedMetadata,
-    corpus::Corpus,
-    events::{Event, EventFirer, EventWithStats, ProgressReporter},
-    feedbacks::MapFeedbackMetadata,
-    monitors::stats::{AggregatorOps, UserStats, UserStatsValue},
-    state::{HasCorpus, HasExecutions},
-};
-
 use super::{
-    CampaignError, CampaignFile, CampaignFolder, Counters, Manager, State, Summary,
+    CampaignFile, CampaignFolder, CampaignKernel, Counters, Role, Summary,
     catalogue::Catalogue,
-    feedback::{CrashTitles, Standing, Untried},
-    input::PlanInput,
-    monitor::INTERVAL,
-    observers::COVERAGE,
-    stages::TRIES,
+    checks::Checks,
+    crashes::Crashes,
+    folder::{FOLDER_VERSION, FolderError},
 };
 use crate::execution::RunnerCounters;
 
@@ -32,155 +19,222 @@ use crate::execution::RunnerCounters;
 const WRITE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The books of one start of a campaign.
-pub(super) struct Book {
+pub(super) struct Books {
+    pub(super) folder: Arc<CampaignFolder>,
+    pub(super) crashes: Crashes,
+    pub(super) checks: Checks,
     target: String,
-    folder: Arc<CampaignFolder>,
-    call_sites: Arc<CallSites>,
     seed: u64,
     earlier: Option<CampaignFile>,
     start: Instant,
-    reported: Option<Instant>,
-    written: Option<Instant>,
-    fault_free_coverage: usize,
+    kernels: Mutex<BTreeMap<String, Arc<KernelBook>>>,
+    clients: Mutex<BTreeMap<usize, ClientBook>>,
+    written: Mutex<Instant>,
 }
 
-impl Book {
-    pub(super) fn new(
-        target: String,
-        folder: Arc<CampaignFolder>,
-        call_sites: Arc<CallSites>,
-        seed: u64,
-        earlier: Option<CampaignFile>,
-    ) -> Self {
-        let start = Instant::now();
-        Self { target, folder, call_sites, seed, earlier, start, reported: None, written: None, fault_free_coverage: 0 }
+/// What is known of one of the campaign's kernels.
+pub(super) struct KernelBook {
+    pub(super) kernel: CampaignKernel,
+    pub(super) role: Role,
+    sites: Mutex<Catalogue>,
+    covered: Mutex<Covered>,
+}
+
+struct Covered {
+    /// One byte for each place that can report coverage.
+    history: Vec<u8>,
+    /// The places that the fault-free executions covered.
+    fault_free: BTreeSet<u32>,
+}
+
+/// What one client has done in this start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ClientBook {
+    pub(super) executions: u64,
+    pub(super) corpus: usize,
+    pub(super) counters: Counters,
+    pub(super) runner: RunnerCounters,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl KernelBook {
+    /// The injection sites.
+    pub(super) fn sites(&self) -> MutexGuard<'_, Catalogue> {
+        locked(&self.sites)
     }
 
-    /// Puts what earlier starts left into a new state.
-    pub(super) fn restore(&self, state: &mut State) -> Result<(), CampaignError> {
-        *state.executions_mut() = self.executions_before();
-        let (mut titles, mut untried) = (CrashTitles::default(), Untried::default());
-        for (meta, plan) in self.folder.crashes()? {
-            let standing = match (meta.tried, meta.reproduced) {
-                (0, _) => Standing::Untried(0),
-                (_, 0) => Standing::Doubtful(1),
-                _ => Standing::Reproduced,
-            };
-            if meta.tried == 0 {
-                untried.0.push((meta.title.clone(), PlanInput(plan)));
-            }
-            titles.0.insert(meta.title, standing);
+    /// Coverage so far, that of earlier starts included: one byte for each place.
+    pub(super) fn history(&self) -> Vec<u8> {
+        locked(&self.covered).history.clone()
+    }
+
+    /// Takes in the coverage of a client.
+    pub(super) fn cover(&self, history: &[u8]) {
+        for (seen, now) in locked(&self.covered).history.iter_mut().zip(history) {
+            *seen |= *now;
         }
-        state.add_metadata(titles);
-        state.add_metadata(untried);
-        state.add_metadata(Catalogue::remembering(self.folder.read_sites()?));
-        let mut history = vec![0_u8; self.call_sites.len()];
-        for pc in self.folder.read_coverage()? {
-            if let Some(index) = self.call_sites.index_of(pc) {
+    }
+
+    /// Takes in the places that a fault-free execution covered.
+    pub(super) fn note_fault_free(&self, places: impl Iterator<Item = u32>) {
+        locked(&self.covered).fault_free.extend(places);
+    }
+
+    /// How many places were covered.
+    pub(super) fn covered(&self) -> usize {
+        locked(&self.covered).history.iter().filter(|seen| **seen != 0).count()
+    }
+}
+
+impl Books {
+    /// The books of the campaign on `target` in `folder`, with what `earlier` starts left.
+    ///
+    /// # Errors
+    ///
+    /// The folder is damaged.
+    pub(super) fn open(
+        target: String,
+        folder: Arc<CampaignFolder>,
+        seed: u64,
+        earlier: Option<CampaignFile>,
+    ) -> Result<Self, FolderError> {
+        Ok(Self {
+            crashes: Crashes::restore(Arc::clone(&folder))?,
+            checks: Checks::default(),
+            folder,
+            target,
+            seed,
+            earlier,
+            start: Instant::now(),
+            kernels: Mutex::default(),
+            clients: Mutex::default(),
+            written: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// The book of `kernel`, opened if this is the first client that runs it. The sites that the campaign keeps are
+    /// those of the explorers' kernel.
+    ///
+    /// # Errors
+    ///
+    /// A file of an earlier start is damaged.
+    pub(super) fn kernel(&self, kernel: &CampaignKernel, role: Role) -> Result<Arc<KernelBook>, FolderError> {
+        let mut kernels = locked(&self.kernels);
+        if let Some(book) = kernels.get(&kernel.build_id) {
+            return Ok(Arc::clone(book));
+        }
+        let mut history = vec![0_u8; kernel.call_sites.len()];
+        for pc in self.folder.read_coverage(&kernel.build_id)? {
+            if let Some(index) = kernel.call_sites.index_of(pc) {
                 history[index as usize] = 1;
             }
         }
-        state.add_named_metadata(COVERAGE, MapFeedbackMetadata::with_history_map(history, 0));
-        Ok(())
+        let sites = match role {
+            Role::Explorer => Catalogue::remembering(self.folder.read_sites()?),
+            Role::Checker => Catalogue::default(),
+        };
+        let covered = Mutex::new(Covered { history, fault_free: BTreeSet::new() });
+        let book = Arc::new(KernelBook { kernel: kernel.clone(), role, sites: Mutex::new(sites), covered });
+        kernels.insert(kernel.build_id.clone(), Arc::clone(&book));
+        Ok(book)
     }
 
-    fn executions_before(&self) -> u64 {
+    /// Executions of earlier starts.
+    pub(super) fn executions_before(&self) -> u64 {
         self.earlier.as_ref().map_or(0, |earlier| earlier.executions)
     }
 
-    /// Notes what the fault-free executions covered.
-    pub(super) fn note_fault_free(&mut self, covered: usize) {
-        self.fault_free_coverage = covered;
+    /// Takes in what a client has done so far in this start, and writes the totals.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(super) fn note(&self, client: usize, book: ClientBook) -> Result<(), FolderError> {
+        // Held while the totals are written: they must not fall.
+        let mut clients = locked(&self.clients);
+        clients.insert(client, book);
+        let executions = clients.values().map(|client| client.executions).sum::<u64>();
+        let kernel_build_id = {
+            let kernels = locked(&self.kernels);
+            let ran = |name: &str| kernels.values().find(|book| book.kernel.name == name);
+            let book = ran(self.folder.kernel()).or_else(|| kernels.values().next());
+            book.map_or_else(String::new, |book| book.kernel.build_id.clone())
+        };
+        self.folder.write_campaign(&CampaignFile {
+            version: FOLDER_VERSION,
+            target: self.target.clone(),
+            kernel: self.folder.kernel().to_owned(),
+            kernel_build_id,
+            fuzz_version: env!("CARGO_PKG_VERSION").to_owned(),
+            seed: self.earlier.as_ref().map_or(self.seed, |earlier| earlier.seed),
+            executions: self.executions_before() + executions,
+            seconds: self.earlier.as_ref().map_or(0, |earlier| earlier.seconds) + self.start.elapsed().as_secs(),
+        })
     }
 
-    /// Reports progress and writes the books when it is time to, or `now`.
-    pub(super) fn keep(
-        &mut self,
-        state: &mut State,
-        manager: &mut Manager,
-        runner: RunnerCounters,
-        now: bool,
-    ) -> Result<(), Error> {
-        if now || self.reported.is_none_or(|last| last.elapsed() >= INTERVAL) {
-            self.reported = Some(Instant::now());
-            for (name, value) in statistics(state, runner) {
-                let value = UserStats::new(UserStatsValue::Number(value), AggregatorOps::Sum);
-                let event = Event::UpdateUserStats { name: Cow::Borrowed(name), value, phantom: PhantomData };
-                manager.fire(state, EventWithStats::with_current_time(event, *state.executions()))?;
-            }
-            manager.report_progress(state)?;
-            self.write_totals(state).map_err(disk)?;
+    /// Whether sites and coverage are due to be written. The one who is told so writes them.
+    pub(super) fn is_due(&self) -> bool {
+        let mut written = locked(&self.written);
+        let due = written.elapsed() >= WRITE_INTERVAL;
+        if due {
+            *written = Instant::now();
         }
-        if now || self.written.is_none_or(|last| last.elapsed() >= WRITE_INTERVAL) {
-            self.written = Some(Instant::now());
-            self.write_findings(state).map_err(disk)?;
+        due
+    }
+
+    /// Writes sites and coverage.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(super) fn write_findings(&self) -> Result<(), FolderError> {
+        let kernels = locked(&self.kernels);
+        for book in kernels.values() {
+            if book.role == Role::Explorer {
+                let sites = book.sites().to_file();
+                self.folder.write_sites(&sites)?;
+            }
+            let history = book.history();
+            let covered = book.kernel.call_sites.iter().zip(&history).filter(|(_, seen)| **seen != 0);
+            self.folder.write_coverage(&book.kernel.build_id, covered.map(|(pc, _)| pc))?;
         }
         Ok(())
     }
 
-    fn write_totals(&self, state: &State) -> Result<(), super::FolderError> {
-        let seconds = self.earlier.as_ref().map_or(0, |earlier| earlier.seconds) + self.start.elapsed().as_secs();
-        let seed = self.earlier.as_ref().map_or(self.seed, |earlier| earlier.seed);
-        self.folder.write_campaign(&self.target, seed, *state.executions(), seconds)
-    }
-
-    fn write_findings(&self, state: &State) -> Result<(), super::FolderError> {
-        if let Some(catalogue) = state.metadata_map().get::<Catalogue>() {
-            self.folder.write_sites(&catalogue.to_file())?;
-        }
-        let history = state.named_metadata_map().get::<MapFeedbackMetadata<u8>>(COVERAGE);
-        let history = history.map_or(&[][..], |map| &map.history_map);
-        let covered = self.call_sites.iter().zip(history).filter(|(_, seen)| **seen != 0).map(|(pc, _)| pc);
-        self.folder.write_coverage(covered)
-    }
-
     /// What to tell the user at the end.
-    pub(super) fn summary(&self, state: &State, runner: RunnerCounters) -> Result<Summary, CampaignError> {
-        let empty = Catalogue::default();
-        let catalogue = state.metadata_map().get::<Catalogue>().unwrap_or(&empty);
-        let crashes = self.folder.crashes()?;
-        Ok(Summary {
-            executions: state.executions().saturating_sub(self.executions_before()),
+    ///
+    /// # Errors
+    ///
+    /// A crash in the folder is damaged.
+    pub(super) fn summary(&self) -> Result<Summary, FolderError> {
+        let clients = locked(&self.clients);
+        let kernels = locked(&self.kernels);
+        let explored = kernels.values().find(|book| book.role == Role::Explorer);
+        let checks = self.checks.counts();
+        let mut summary = Summary {
             seconds: self.start.elapsed().as_secs(),
-            corpus: state.corpus().count(),
-            fault_free_coverage: self.fault_free_coverage,
-            coverage: covered(state),
-            sites: catalogue.len(),
-            sites_failed: catalogue.failed(),
-            counters: state.metadata_map().get::<Counters>().copied().unwrap_or_default(),
-            guests: runner.guests,
-            harness_errors: runner.harness_errors,
-            leftovers: runner.leftovers,
-            crashes: crashes.into_iter().map(|(meta, _)| (meta.title, meta.reproduced, meta.tried)).collect(),
-        })
+            corpus: self.folder.plans()?,
+            fault_free_coverage: explored.map_or(0, |book| locked(&book.covered).fault_free.len()),
+            coverage: explored.map_or(0, |book| book.covered()),
+            sites: explored.map_or(0, |book| book.sites().len()),
+            sites_failed: explored.map_or(0, |book| book.sites().failed()),
+            checked: checks.checked,
+            different: checks.different,
+            unchecked: checks.waiting,
+            ..Summary::default()
+        };
+        for client in clients.values() {
+            summary.executions += client.executions;
+            summary.counters += client.counters;
+            summary.guests += client.runner.guests;
+            summary.harness_errors += client.runner.harness_errors;
+            summary.leftovers += client.runner.leftovers;
+        }
+        let crashes = self.folder.crashes()?;
+        summary.crashes = crashes.into_iter().map(|(meta, _)| (meta.title, meta.reproduced, meta.tried)).collect();
+        Ok(summary)
     }
 }
-
-/// Places in the kernel that ran in any execution so far.
-pub(super) fn covered(state: &State) -> usize {
-    state.named_metadata_map().get::<MapFeedbackMetadata<u8>>(COVERAGE).map_or(0, |map| map.num_covered_map_indexes)
-}
-
-fn statistics(state: &State, runner: RunnerCounters) -> [(&'static str, u64); 9] {
-    let empty = Catalogue::default();
-    let catalogue = state.metadata_map().get::<Catalogue>().unwrap_or(&empty);
-    let counters = state.metadata_map().get::<Counters>().copied().unwrap_or_default();
-    let crashes = state.metadata_map().get::<CrashTitles>().map_or(0, |titles| titles.0.len());
-    [
-        ("covered", covered(state) as u64),
-        ("sites", catalogue.len() as u64),
-        ("sites_failed", catalogue.failed() as u64),
-        ("crashes", crashes as u64),
-        ("with_faults", counters.with_faults),
-        ("fired", counters.fired),
-        ("guests", runner.guests),
-        ("harness_errors", runner.harness_errors),
-        ("leftovers", runner.leftovers),
-    ]
-}
-
-fn disk(error: super::FolderError) -> Error {
-    Error::unknown(crate::chain(&error))
-}
-
-const _: () = assert!(TRIES > 0, "a reproducer that was not tried is told by its number of tries");

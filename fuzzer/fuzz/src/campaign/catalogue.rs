@@ -37,15 +37,13 @@ impl Site {
 }
 
 /// The injection sites discovered so far.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     /// By the number that the agent gives them.
     sites: BTreeMap<u64, Site>,
     /// Sites of earlier starts that no guest has numbered yet, by [`key`].
     remembered: BTreeMap<String, Site>,
 }
-
-impl_serdeany!(Catalogue);
 
 fn key(function: &str, call_path: &[String]) -> String {
     format!("{function} {}", call_path.join(" "))

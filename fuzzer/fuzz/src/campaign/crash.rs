@@ -8,7 +8,10 @@ use std::{
 use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
 use serde::{Deserialize, Serialize};
 
-use super::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
+use super::{
+    CampaignKernel,
+    folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed},
+};
 use crate::{
     cache::{publish_directory, replace_directory},
     execution::Execution,
@@ -20,6 +23,8 @@ use crate::{
 pub struct Crash<'a> {
     /// What the kernel said.
     pub report: &'a KernelReport,
+    /// The kernel.
+    pub kernel: &'a CampaignKernel,
     /// The plan that caused it.
     pub plan: &'a FaultPlan,
     /// What happened.
@@ -76,8 +81,8 @@ impl CampaignFolder {
         let reproducer = Reproducer {
             reproducer_version: REPRODUCER_VERSION,
             title: title.clone(),
-            kernel: self.kernel.clone(),
-            kernel_build_id: self.build_id.clone(),
+            kernel: crash.kernel.name.clone(),
+            kernel_build_id: crash.kernel.build_id.clone(),
             plan: crash.plan.clone(),
         };
         let meta = CrashMeta {
@@ -112,12 +117,12 @@ impl CampaignFolder {
         self.write_json(&path, &meta)
     }
 
-    /// The crashes that are there, each with its plan.
+    /// The crashes that are there, each with its reproducer.
     ///
     /// # Errors
     ///
     /// One of them is damaged.
-    pub fn crashes(&self) -> Result<Vec<(CrashMeta, FaultPlan)>, FolderError> {
+    pub fn crashes(&self) -> Result<Vec<(CrashMeta, Reproducer)>, FolderError> {
         let path = self.path.join("crashes");
         let mut crashes = Vec::new();
         for entry in fs::read_dir(&path).map_err(failed("read", &path))? {
@@ -130,7 +135,7 @@ impl CampaignFolder {
             let file = folder.join("reproducer.json");
             let text = fs::read_to_string(&file).map_err(failed("read", &file))?;
             let reproducer = Reproducer::from_json(&text).map_err(|source| FolderError::Plan { path: file, source })?;
-            crashes.push((meta, reproducer.plan));
+            crashes.push((meta, reproducer));
         }
         crashes.sort_by(|a, b| a.0.title.cmp(&b.0.title));
         Ok(crashes)

@@ -1,9 +1,8 @@
 //! LibAFL's executor over a [`Runner`].
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use fault_plan::FaultPlan;
-use kcov_parser::CallSites;
 use libafl::{
     Error, HasMetadata,
     executors::{Executor, ExitKind, HasObservers},
@@ -14,16 +13,13 @@ use libafl_bolts::{impl_serdeany, tuples::RefIndexable};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    catalogue::Catalogue,
+    book::{Books, KernelBook},
     feedback::NewCrashFeedback,
     input::PlanInput,
     observers::{CoverageMap, ExecutionObserver, mark_coverage},
+    worker::Common,
 };
-use crate::{
-    execution::{ExecuteError, Execution, Outcome, Runner},
-    guest::Stop,
-    target::Target,
-};
+use crate::execution::{ExecuteError, Execution, Outcome, Runner};
 
 /// The coverage map with the indices that the scheduler wants.
 pub(super) type Coverage = ExplicitTracking<CoverageMap, true, false>;
@@ -55,29 +51,47 @@ pub struct Counters {
 
 impl_serdeany!(Counters);
 
-/// Runs plans in guests.
-pub(super) struct PlanExecutor<R> {
-    runner: R,
-    observers: Observers,
-    call_sites: Arc<CallSites>,
-    crashes: NewCrashFeedback,
-    fault_free: FaultPlan,
-    stop: Stop,
-    deadline: Option<Instant>,
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.with_faults += other.with_faults;
+        self.fired += other.fired;
+        self.crashed += other.crashed;
+        self.hung += other.hung;
+        self.refused += other.refused;
+        self.given_up += other.given_up;
+        self.incomplete += other.incomplete;
+        self.guarded += other.guarded;
+        self.unknown_pcs += other.unknown_pcs;
+    }
 }
 
-impl<R: Runner> PlanExecutor<R> {
-    /// An executor of plans for `target` that marks coverage by `call_sites`, hands late reports to `crashes`, and ends
-    /// the campaign once `stop` is set or `deadline` passed.
+/// Runs plans in guests.
+pub(super) struct PlanExecutor<'a, R> {
+    runner: R,
+    observers: Observers,
+    book: Arc<KernelBook>,
+    crashes: NewCrashFeedback,
+    common: &'a Common,
+    checks: Option<Arc<Books>>,
+}
+
+impl<'a, R: Runner> PlanExecutor<'a, R> {
+    /// An executor of plans on the kernel of `book` that hands late reports to `crashes`, and what is worth it to
+    /// `checks`, where somebody checks.
     pub(super) fn new(
         runner: R,
         observers: Observers,
-        call_sites: Arc<CallSites>,
+        book: Arc<KernelBook>,
         crashes: NewCrashFeedback,
-        target: &Target,
-        (stop, deadline): (Stop, Option<Instant>),
+        common: &'a Common,
+        checks: Option<Arc<Books>>,
     ) -> Self {
-        Self { runner, observers, call_sites, crashes, fault_free: target.fault_free(), stop, deadline }
+        Self { runner, observers, book, crashes, common, checks }
+    }
+
+    /// What is known of the kernel.
+    pub(super) fn book(&self) -> &KernelBook {
+        &self.book
     }
 
     /// Counts a plan that could not be run to an end.
@@ -98,7 +112,7 @@ impl<R: Runner> PlanExecutor<R> {
                 counters.given_up += 1;
             }
             ExecuteError::Guest { .. } => {
-                let works = !plan.faults.is_empty() && self.runner.run_fresh(&self.fault_free).is_ok();
+                let works = !plan.faults.is_empty() && self.runner.run_fresh(&self.common.target.fault_free()).is_ok();
                 if !works {
                     return Err(Error::unknown(crate::chain(error)));
                 }
@@ -114,35 +128,28 @@ impl<R: Runner> PlanExecutor<R> {
     /// # Errors
     ///
     /// The folder cannot be written.
-    pub(super) fn note_late<S: HasMetadata>(&mut self, state: &mut S) -> Result<(), Error> {
+    pub(super) fn note_late(&mut self) -> Result<(), Error> {
         for (plan, execution) in self.runner.take_late() {
-            self.crashes.note(state, &PlanInput(plan), &execution)?;
+            self.crashes.note(&PlanInput(plan), &execution)?;
         }
         Ok(())
     }
 
-    /// Where the kernel can report coverage.
-    pub(super) fn call_sites(&self) -> &CallSites {
-        &self.call_sites
+    /// Takes in the sites that an execution reached. Returns whether one was never seen before.
+    fn learn(&self, execution: &Execution) -> bool {
+        let mut sites = self.book.sites();
+        let new = sites.learn(&execution.new_sites, &execution.hits);
+        execution.fired.iter().for_each(|fired| sites.fired(fired.site));
+        new
     }
 
     /// What runs the plans.
     pub(super) fn runner(&mut self) -> &mut R {
         &mut self.runner
     }
-
-    /// Whether the campaign is to end.
-    pub(super) fn must_stop(&self) -> bool {
-        self.interrupted() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    /// Whether the user interrupted the campaign.
-    pub(super) fn interrupted(&self) -> bool {
-        self.stop.is_requested()
-    }
 }
 
-impl<R> HasObservers for PlanExecutor<R> {
+impl<R> HasObservers for PlanExecutor<'_, R> {
     type Observers = Observers;
 
     fn observers(&self) -> RefIndexable<&Self::Observers, Self::Observers> {
@@ -154,24 +161,28 @@ impl<R> HasObservers for PlanExecutor<R> {
     }
 }
 
-impl<EM, R, S, Z> Executor<EM, PlanInput, S, Z> for PlanExecutor<R>
+impl<EM, R, S, Z> Executor<EM, PlanInput, S, Z> for PlanExecutor<'_, R>
 where
     R: Runner,
     S: HasExecutions + HasMetadata,
 {
     fn run_target(&mut self, _: &mut Z, state: &mut S, _: &mut EM, input: &PlanInput) -> Result<ExitKind, Error> {
-        if self.must_stop() {
+        if self.common.must_stop() {
             return Err(Error::shutting_down());
         }
         let result = self.runner.run(&input.0);
-        self.note_late(state)?;
+        self.note_late()?;
         let execution = match result {
             Ok(execution) => execution,
             Err(error) => return self.give_up(state, &input.0, &error).map(|()| ExitKind::Ok),
         };
         *state.executions_mut() += 1;
-        let unknown_pcs = mark_coverage(self.observers.0.as_mut(), &self.call_sites, &execution.coverage);
-        let new_site = count(state, input, &execution, unknown_pcs);
+        let unknown_pcs = mark_coverage(self.observers.0.as_mut(), &self.book.kernel.call_sites, &execution.coverage);
+        count(state, input, &execution, unknown_pcs);
+        let new_site = self.learn(&execution);
+        if let Some(books) = &self.checks {
+            books.checks.offer(input, &execution, false);
+        }
         let exit_kind = match execution.outcome {
             Outcome::Completed => ExitKind::Ok,
             Outcome::Crashed(_) => ExitKind::Crash,
@@ -182,8 +193,8 @@ where
     }
 }
 
-/// Counts what happened. Returns whether a site was reached that was never seen before.
-fn count<S: HasMetadata>(state: &mut S, input: &PlanInput, execution: &Execution, unknown_pcs: u64) -> bool {
+/// Counts what happened.
+fn count<S: HasMetadata>(state: &mut S, input: &PlanInput, execution: &Execution, unknown_pcs: u64) {
     let counters = state.metadata_or_insert_with(Counters::default);
     counters.with_faults += u64::from(!input.0.faults.is_empty());
     counters.fired += u64::from(!execution.fired.is_empty());
@@ -197,8 +208,4 @@ fn count<S: HasMetadata>(state: &mut S, input: &PlanInput, execution: &Execution
         }
         counters.incomplete += 1;
     }
-    let catalogue = state.metadata_or_insert_with(Catalogue::default);
-    let new_site = catalogue.learn(&execution.new_sites, &execution.hits);
-    execution.fired.iter().for_each(|fired| catalogue.fired(fired.site));
-    new_site
 }

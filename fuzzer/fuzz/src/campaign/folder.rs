@@ -131,8 +131,7 @@ pub struct CampaignFile {
 #[derive(Debug)]
 pub struct CampaignFolder {
     pub(super) path: PathBuf,
-    pub(super) kernel: String,
-    pub(super) build_id: String,
+    kernel: String,
     _lock: File,
 }
 
@@ -146,12 +145,7 @@ impl CampaignFolder {
     /// # Errors
     ///
     /// It cannot be written, is in use, or belongs to another target or kernel.
-    pub fn open(
-        path: &Path,
-        target: &str,
-        kernel: &str,
-        build_id: &str,
-    ) -> Result<(Self, Option<CampaignFile>), FolderError> {
+    pub fn open(path: &Path, target: &str, kernel: &str) -> Result<(Self, Option<CampaignFile>), FolderError> {
         if let Some(found) = not_ours(path) {
             return Err(FolderError::NotOurs { path: path.to_owned(), found });
         }
@@ -161,8 +155,7 @@ impl CampaignFolder {
         let lock_path = path.join(LOCK);
         let lock = try_lock(&lock_path).map_err(failed("lock", &lock_path))?;
         let lock = lock.ok_or_else(|| FolderError::Busy { path: path.to_owned() })?;
-        let folder =
-            Self { path: path.to_owned(), kernel: kernel.to_owned(), build_id: build_id.to_owned(), _lock: lock };
+        let folder = Self { path: path.to_owned(), kernel: kernel.to_owned(), _lock: lock };
         folder.remove_unfinished()?;
         let earlier: Option<CampaignFile> = folder.read("campaign.json")?;
         if let Some(file) = &earlier {
@@ -225,23 +218,30 @@ impl CampaignFolder {
         self.write(path, &json(path, value)?)
     }
 
+    /// Name of the campaign's kernel: the one that judges.
+    #[must_use]
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// How many plans the corpus has.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub fn plans(&self) -> Result<usize, FolderError> {
+        let folder = self.corpus();
+        let entries = fs::read_dir(&folder).map_err(failed("read", &folder))?.flatten();
+        Ok(entries.filter(|entry| !entry_name(&entry.path()).starts_with('.')).count())
+    }
+
     /// Writes `campaign.json`.
     ///
     /// # Errors
     ///
     /// The file system says no.
-    pub fn write_campaign(&self, target: &str, seed: u64, executions: u64, seconds: u64) -> Result<(), FolderError> {
-        let file = CampaignFile {
-            version: FOLDER_VERSION,
-            target: target.to_owned(),
-            kernel: self.kernel.clone(),
-            kernel_build_id: self.build_id.clone(),
-            fuzz_version: env!("CARGO_PKG_VERSION").to_owned(),
-            seed,
-            executions,
-            seconds,
-        };
-        self.write_json(&self.path.join("campaign.json"), &file)
+    pub fn write_campaign(&self, file: &CampaignFile) -> Result<(), FolderError> {
+        self.write_json(&self.path.join("campaign.json"), file)
     }
 
     /// Writes `sites.json`.
@@ -262,17 +262,17 @@ impl CampaignFolder {
         Ok(self.read("sites.json")?.unwrap_or_default())
     }
 
-    /// Writes the addresses covered so far, one in hexadecimal on each line.
+    /// Writes the addresses covered so far on the kernel with this build id, one in hexadecimal on each line.
     ///
     /// # Errors
     ///
     /// The file system says no.
-    pub fn write_coverage(&self, covered: impl Iterator<Item = u64>) -> Result<(), FolderError> {
+    pub fn write_coverage(&self, build_id: &str, covered: impl Iterator<Item = u64>) -> Result<(), FolderError> {
         let mut text = String::new();
         for pc in covered {
             let _ = writeln!(text, "{pc:x}");
         }
-        self.write(&self.coverage_path(), &text)
+        self.write(&self.coverage_path(build_id), &text)
     }
 
     /// The addresses that earlier starts covered on this very kernel.
@@ -280,8 +280,8 @@ impl CampaignFolder {
     /// # Errors
     ///
     /// The file cannot be read; lines that are no address are left out.
-    pub fn read_coverage(&self) -> Result<Vec<u64>, FolderError> {
-        let path = self.coverage_path();
+    pub fn read_coverage(&self, build_id: &str) -> Result<Vec<u64>, FolderError> {
+        let path = self.coverage_path(build_id);
         match fs::read_to_string(&path) {
             Ok(text) => Ok(text.lines().filter_map(|line| u64::from_str_radix(line, 16).ok()).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -289,8 +289,8 @@ impl CampaignFolder {
         }
     }
 
-    fn coverage_path(&self) -> PathBuf {
-        let plain: String = self.build_id.chars().filter(char::is_ascii_alphanumeric).collect();
+    fn coverage_path(&self, build_id: &str) -> PathBuf {
+        let plain: String = build_id.chars().filter(char::is_ascii_alphanumeric).collect();
         self.path.join("coverage").join(format!("{plain}.txt"))
     }
 }

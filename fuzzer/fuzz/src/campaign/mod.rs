@@ -1,5 +1,8 @@
 //! A campaign: LibAFL's loop over fault plans.
 //!
+//! Its clients are threads, each with a guest of its own; LibAFL's broker passes on what they find. Explorers search.
+//! Checkers run, on a kernel that sees more, what the explorers came across.
+//!
 //! ```text
 //! seeds, corpus ─▶ scheduler ─▶ stages: triage, first failures, mutations
 //!                                  │ plan
@@ -12,8 +15,11 @@
 //! ```
 
 mod book;
+mod broker;
 mod catalogue;
+mod checks;
 mod crash;
+mod crashes;
 mod executor;
 mod feedback;
 mod folder;
@@ -21,47 +27,31 @@ mod input;
 mod monitor;
 mod mutators;
 mod observers;
+mod shared_memory;
 mod stages;
+mod worker;
 
 use std::{
-    collections::{BTreeSet, HashSet},
-    fs,
+    collections::HashSet,
+    error, fs,
     io::{self, Write},
-    num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
     time::{Duration, Instant},
 };
 
 use fault_plan::{FaultPlan, PlanError};
 use kcov_parser::CallSites;
-use libafl::{
-    Error,
-    corpus::{InMemoryCorpus, InMemoryOnDiskCorpus, Testcase},
-    events::SimpleEventManager,
-    executors::HasObservers,
-    feedback_or,
-    feedbacks::{Feedback, MaxMapFeedback, TimeFeedback},
-    fuzzer::{BloomInputFilter, Evaluator, ExecutesInput, Fuzzer, HasFeedback, StdFuzzerBuilder},
-    inputs::Input,
-    mutators::{HavocScheduledMutator, SingleChoiceScheduledMutator},
-    observers::{CanTrack, OwnedMapObserver, TimeObserver},
-    schedulers::{IndexesLenTimeMinimizerScheduler, QueueScheduler},
-    stages::StdMutationalStage,
-    state::StdState,
-};
-use libafl_bolts::{rands::StdRand, tuples::tuple_list};
+use libafl::{Error, inputs::Input};
 use thiserror::Error as ThisError;
 
 use self::{
-    book::Book,
-    executor::{Observers, PlanExecutor},
-    feedback::{NewCrashFeedback, NewSiteFeedback},
+    book::Books,
+    broker::{Broker, Ends},
     folder::failed,
     monitor::CampaignMonitor,
-    mutators::plan_mutations,
-    observers::{COVERAGE, ExecutionObserver},
-    stages::{FirstFailureStage, TriageStage},
+    worker::{Common, work},
 };
 pub use self::{
     catalogue::{Catalogue, Site},
@@ -73,17 +63,6 @@ pub use self::{
 };
 use crate::{execution::Runner, guest::Stop, target::Target};
 
-/// Fault-free executions at the start: what differs between them is noise, and must not look like news later.
-const FAULT_FREE_RUNS: usize = 8;
-/// The most plans with one change that are made of a corpus entry before the next entry has its turn.
-const MUTATIONS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not 0");
-/// The most plans with several changes.
-const STACKED_MUTATIONS: NonZeroUsize = NonZeroUsize::new(8).expect("it is not 0");
-/// Such a plan has 2 to 2^this changes.
-const STACK_POWER: usize = 2;
-/// Room in the filter that keeps a plan from running twice, and its rate of false alarms.
-const FILTER: (usize, f64) = (4_000_000, 1e-4);
-
 /// What a campaign needs to know.
 pub struct CampaignOptions {
     /// What is fuzzed.
@@ -92,16 +71,56 @@ pub struct CampaignOptions {
     pub folder: Arc<CampaignFolder>,
     /// What an earlier start left.
     pub earlier: Option<CampaignFile>,
-    /// Where the kernel can report coverage.
-    pub call_sites: Arc<CallSites>,
-    /// Ends the campaign when set.
+    /// Ends the campaign when set; the campaign sets it itself when a worker gets ready for so long that the others
+    /// have ended.
     pub stop: Stop,
     /// How long to fuzz; without it until stopped.
     pub time: Option<Duration>,
-    /// Seed of the random generator.
+    /// Seed of the random generators.
     pub seed: u64,
     /// Where progress lines go.
-    pub progress: Box<dyn Write>,
+    pub progress: Box<dyn Write + Send>,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It searches.
+    Explorer,
+    /// It runs on another kernel what the explorers came across, and searches when that is nothing.
+    Checker,
+}
+
+/// A client of a campaign.
+pub struct Worker<'a, R> {
+    /// What it does.
+    pub role: Role,
+    /// Gets it ready; called in the worker's thread.
+    pub equip: Equip<'a, R>,
+}
+
+/// Gets a worker ready, which may take as long as building a kernel does.
+pub type Equip<'a, R> = Box<dyn FnOnce() -> Result<Equipment<R>, EquipError> + Send + 'a>;
+/// Why a worker does not get ready.
+pub type EquipError = Box<dyn error::Error + Send + Sync>;
+
+/// What a worker works with.
+pub struct Equipment<R> {
+    /// What its guests run.
+    pub kernel: CampaignKernel,
+    /// Its guests.
+    pub runner: R,
+}
+
+/// A kernel that plans run on.
+#[derive(Clone, Debug)]
+pub struct CampaignKernel {
+    /// Its name.
+    pub name: String,
+    /// Its build id.
+    pub build_id: String,
+    /// Where it can report coverage.
+    pub call_sites: Arc<CallSites>,
 }
 
 /// How a start of a campaign ended.
@@ -129,6 +148,12 @@ pub struct Summary {
     pub harness_errors: u64,
     /// Guests replaced because something was left in use.
     pub leftovers: u64,
+    /// Plans that ran on the checkers' kernel after the explorers'.
+    pub checked: u64,
+    /// Of those, plans that did something else there.
+    pub different: u64,
+    /// Plans that still wait for that.
+    pub unchecked: u64,
     /// All crashes: title, how often the reproducer made it again, of how many tries.
     pub crashes: Vec<(String, u32, u32)>,
 }
@@ -142,116 +167,59 @@ pub enum CampaignError {
     /// Statistics cannot be written.
     #[error("cannot write statistics")]
     Statistics(#[source] io::Error),
+    /// A worker does not get ready.
+    #[error("a worker does not get ready")]
+    Equip(#[source] EquipError),
+    /// A thread cannot be started.
+    #[error("no thread for a worker")]
+    Thread(#[source] io::Error),
+    /// A worker's code is wrong.
+    #[error("a worker panicked: this is a defect of fuzz")]
+    Panic,
     /// The search cannot go on.
     #[error("the campaign stopped")]
     Search(#[source] Error),
 }
 
-type State = StdState<InMemoryOnDiskCorpus<PlanInput>, PlanInput, StdRand, InMemoryCorpus<PlanInput>>;
-type Manager = SimpleEventManager<PlanInput, CampaignMonitor, State>;
-
-/// Runs a campaign until its time is up, it is stopped, or something breaks.
+/// Runs a campaign until its time is up, it is stopped, or something breaks. The first of the `workers` explores.
 ///
 /// # Errors
 ///
 /// See [`CampaignError`]. Everything reported until then is on disk.
-pub fn run<R: Runner>(options: CampaignOptions, runner: R) -> Result<Summary, CampaignError> {
-    let CampaignOptions { target, folder, earlier, call_sites, stop, time, seed, progress } = options;
-    let coverage = OwnedMapObserver::new(COVERAGE, vec![0_u8; call_sites.len()]).track_indices();
-    let time_observer = TimeObserver::new("time");
-    let mut feedback = feedback_or!(MaxMapFeedback::new(&coverage), NewSiteFeedback, TimeFeedback::new(&time_observer));
-    let mut objective = NewCrashFeedback::new(Arc::clone(&folder));
-    let corpus = InMemoryOnDiskCorpus::with_meta_format_and_prefix(folder.corpus(), None, None, false)
-        .map_err(CampaignError::Search)?;
-    let rand = StdRand::with_seed(seed);
-    let mut state = StdState::new(rand, corpus, InMemoryCorpus::new(), &mut feedback, &mut objective)
-        .map_err(CampaignError::Search)?;
+pub fn run<R: Runner>(options: CampaignOptions, workers: Vec<Worker<'_, R>>) -> Result<Summary, CampaignError> {
+    let CampaignOptions { target, folder, earlier, stop, time, seed, progress } = options;
     let plans = plan_files(&target, &folder)?;
-    let before = earlier.as_ref().map_or(0, |earlier| earlier.executions);
-    let mut book = Book::new(target.name.clone(), Arc::clone(&folder), Arc::clone(&call_sites), seed, earlier);
-    book.restore(&mut state)?;
-    let monitor = CampaignMonitor::new(&folder.path().join("stats.jsonl"), progress, before)
-        .map_err(CampaignError::Statistics)?;
-    let mut manager: Manager = SimpleEventManager::new(monitor);
-    let mut fuzzer = StdFuzzerBuilder::new()
-        .input_filter(BloomInputFilter::new(FILTER.0, FILTER.1))
-        .scheduler(IndexesLenTimeMinimizerScheduler::new(&coverage, QueueScheduler::new()))
-        .feedback(feedback)
-        .objective(objective)
-        .build();
-    let observers = tuple_list!(coverage, ExecutionObserver::default(), time_observer);
-    let deadline = time.map(|time| Instant::now() + time);
-    let crashes = NewCrashFeedback::new(Arc::clone(&folder));
-    let mut executor = PlanExecutor::new(runner, observers, call_sites, crashes.clone(), &target, (stop, deadline));
-    let triage = TriageStage::new(Arc::clone(&folder), crashes.clone());
-    let one = SingleChoiceScheduledMutator::new(plan_mutations(&target));
-    let stacked = HavocScheduledMutator::with_max_stack_pow(plan_mutations(&target), STACK_POWER);
-    let mut stages = tuple_list!(
-        triage.clone(),
-        FirstFailureStage::new(Arc::clone(&target)),
-        StdMutationalStage::with_max_iterations(one, MUTATIONS),
-        StdMutationalStage::with_max_iterations(stacked, STACKED_MUTATIONS)
-    );
-
-    let mut search = || -> Result<(), Error> {
-        let fault_free = PlanInput(target.fault_free());
-        let covered = absorb_noise(&mut fuzzer, &mut executor, &mut state, &mut manager, &fault_free, &crashes)?;
-        book.note_fault_free(covered);
-        book.keep(&mut state, &mut manager, executor.runner().counters(), true)?;
-        state.load_initial_inputs_by_filenames_forced(&mut fuzzer, &mut executor, &mut manager, &plans)?;
-        if !plans.iter().any(|path| path.ends_with(fault_free.generate_name(None))) {
-            fuzzer.add_input(&mut state, &mut executor, &mut manager, fault_free)?;
-        }
-        loop {
-            book.keep(&mut state, &mut manager, executor.runner().counters(), false)?;
-            fuzzer.fuzz_one(&mut stages, &mut executor, &mut state, &mut manager)?;
-            // When every plan that the mutations make has run already, nothing reaches the executor.
-            if executor.must_stop() {
-                return Err(Error::shutting_down());
-            }
-        }
+    let statistics = folder.path().join("stats.jsonl");
+    let books = Arc::new(Books::open(target.name.clone(), folder, seed, earlier)?);
+    let monitor = CampaignMonitor::new(&statistics, progress, books.executions_before());
+    let broker = Broker::new(monitor.map_err(CampaignError::Statistics)?).map_err(CampaignError::Search)?;
+    let count = |role| workers.iter().filter(|worker| worker.role == role).count();
+    let common = Common {
+        target,
+        books: Arc::clone(&books),
+        stop,
+        deadline: time.map(|time| Instant::now() + time),
+        seed,
+        plans,
+        checking: count(Role::Checker) > 0,
+        explorers: count(Role::Explorer),
+        port: broker.port(),
+        ends: Ends::default(),
+        failed: AtomicBool::new(false),
     };
-    let ended = match search() {
-        Err(Error::ShuttingDown) if !executor.interrupted() => triage.triage(executor.runner(), &mut state),
-        other => other,
-    };
-    let counters = executor.runner().counters();
-    book.keep(&mut state, &mut manager, counters, true).map_err(CampaignError::Search)?;
-    match ended {
-        Ok(()) | Err(Error::ShuttingDown) => book.summary(&state, counters),
-        Err(error) => Err(CampaignError::Search(error)),
-    }
-}
-
-/// Runs the fault-free plan a few times and takes all it covers for known. Returns how many places that are.
-fn absorb_noise<R, Z>(
-    fuzzer: &mut Z,
-    executor: &mut PlanExecutor<R>,
-    state: &mut State,
-    manager: &mut Manager,
-    plan: &PlanInput,
-    crashes: &NewCrashFeedback,
-) -> Result<usize, Error>
-where
-    R: Runner,
-    Z: ExecutesInput<PlanExecutor<R>, Manager, PlanInput, State> + HasFeedback,
-    Z::Feedback: Feedback<Manager, PlanInput, Observers, State>,
-{
-    let mut covered = BTreeSet::new();
-    for _ in 0..FAULT_FREE_RUNS {
-        let exit_kind = fuzzer.execute_input(state, executor, manager, plan)?;
-        let observers = executor.observers();
-        let feedback = fuzzer.feedback_mut();
-        feedback.is_interesting(state, manager, plan, &*observers, &exit_kind)?;
-        feedback.append_metadata(state, manager, &*observers, &mut Testcase::from(plan.clone()))?;
-        if let Some(execution) = observers.1.0.execution() {
-            covered.extend(execution.coverage.iter().filter_map(|pc| executor.call_sites().index_of(*pc)));
-            if crashes.note(state, plan, execution)? {
-                tracing::warn!("the kernel reports something although no fault is injected");
-            }
+    let clients = workers.len();
+    let results = thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for (number, worker) in workers.into_iter().enumerate() {
+            let common = &common;
+            threads.push(scope.spawn(move || work(number, worker, common)));
         }
-    }
-    Ok(covered.len())
+        let brokered = broker.run(clients, &common).map_err(CampaignError::Search);
+        let ends = threads.into_iter().map(|thread| thread.join().unwrap_or(Err(CampaignError::Panic)));
+        ends.chain([brokered]).collect::<Vec<_>>()
+    });
+    results.into_iter().collect::<Result<(), _>>()?;
+    Ok(books.summary()?)
 }
 
 /// The plans to begin with: those of the campaign's corpus, and the target's seeds that are not among them.

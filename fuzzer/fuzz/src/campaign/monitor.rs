@@ -11,7 +11,7 @@ use libafl::{
     Error,
     monitors::{
         Monitor,
-        stats::{ClientStatsManager, UserStats, UserStatsValue},
+        stats::{ClientStats, ClientStatsManager, UserStats, UserStatsValue},
     },
 };
 use libafl_bolts::ClientId;
@@ -42,6 +42,12 @@ pub struct StatsLine {
     pub sites_failed: u64,
     /// Crashes with different titles.
     pub crashes: u64,
+    /// Plans of this start that ran on the checkers' kernel after the explorers'.
+    pub checked: u64,
+    /// Of those, plans that did something else there.
+    pub different: u64,
+    /// Plans that still wait for that.
+    pub unchecked: u64,
     /// Executions of this start whose plan has a fault.
     pub with_faults: u64,
     /// Those of them in which a fault fired.
@@ -57,9 +63,11 @@ pub struct StatsLine {
 /// Writes the lines; LibAFL's heartbeat event says when.
 pub(super) struct CampaignMonitor {
     file: File,
-    progress: Box<dyn Write>,
+    progress: Box<dyn Write + Send>,
     start: Instant,
     start_executions: u64,
+    /// When the last line was written.
+    last: Option<Instant>,
 }
 
 impl std::fmt::Debug for CampaignMonitor {
@@ -74,19 +82,25 @@ impl CampaignMonitor {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub(super) fn new(stats: &Path, progress: Box<dyn Write>, executions: u64) -> io::Result<Self> {
+    pub(super) fn new(stats: &Path, progress: Box<dyn Write + Send>, executions: u64) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(stats)?;
-        Ok(Self { file, progress, start: Instant::now(), start_executions: executions })
+        Ok(Self { file, progress, start: Instant::now(), start_executions: executions, last: None })
     }
 
     fn write(&mut self, line: &StatsLine) -> io::Result<()> {
         let mut text = serde_json::to_string(line).map_err(io::Error::other)?;
         text.push('\n');
         self.file.write_all(text.as_bytes())?;
+        let checks = match line {
+            StatsLine { checked: 0, unchecked: 0, .. } => String::new(),
+            StatsLine { checked, different, unchecked, .. } => {
+                format!("  checked {checked} ({different} differ, {unchecked} wait)")
+            }
+        };
         // When nobody reads the progress any more, the campaign goes on nevertheless.
         let _ = writeln!(
             self.progress,
-            "{:>6.0} s  {} executions  {:.1}/s  corpus {}  coverage {}  sites {} ({} failed)  crashes {}",
+            "{:>6.0} s  {} executions  {:.1}/s  corpus {}  coverage {}  sites {} ({} failed)  crashes {}{checks}",
             line.seconds,
             line.executions,
             line.executions_per_second,
@@ -100,17 +114,25 @@ impl CampaignMonitor {
     }
 }
 
+impl CampaignMonitor {
+    /// Whether there is something to say after a client's sign of life: every few seconds, and when the last client ends.
+    fn is_due(&self, stats: &ClientStatsManager) -> bool {
+        let clients = || stats.client_stats().values().filter(|client| client.get_user_stats("guests").is_some());
+        let ended = clients().all(|client| number(client, "ended") > 0);
+        ended || self.last.is_none_or(|last| last.elapsed() >= INTERVAL * 9 / 10)
+    }
+}
+
 impl Monitor for CampaignMonitor {
-    fn display(&mut self, stats: &mut ClientStatsManager, event: &str, sender: ClientId) -> Result<(), Error> {
-        if event != HEARTBEAT {
+    fn display(&mut self, stats: &mut ClientStatsManager, event: &str, _: ClientId) -> Result<(), Error> {
+        if event != HEARTBEAT || !self.is_due(stats) {
             return Ok(());
         }
-        let (executions, corpus) = {
-            let all = stats.global_stats();
-            (all.total_execs, all.corpus_size)
-        };
-        let client = stats.client_stats_for(sender)?;
-        let number = |name: &str| client.get_user_stats(name).map_or(0, value_of);
+        self.last = Some(Instant::now());
+        let executions = stats.global_stats().total_execs;
+        // Counts of a client add up; what is known of the campaign is what the client says that spoke last.
+        let sum = |name: &str| stats.client_stats().values().map(|client| number(client, name)).sum();
+        let most = |name: &str| stats.client_stats().values().map(|client| number(client, name)).max().unwrap_or(0);
         let seconds = self.start.elapsed().as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
         let executions_per_second = (executions - self.start_executions.min(executions)) as f64 / seconds.max(0.001);
@@ -118,19 +140,26 @@ impl Monitor for CampaignMonitor {
             seconds,
             executions,
             executions_per_second,
-            corpus,
-            coverage: number("covered"),
-            sites: number("sites"),
-            sites_failed: number("sites_failed"),
-            crashes: number("crashes"),
-            with_faults: number("with_faults"),
-            fired: number("fired"),
-            guests: number("guests"),
-            harness_errors: number("harness_errors"),
-            leftovers: number("leftovers"),
+            corpus: most("corpus"),
+            coverage: most("covered"),
+            sites: most("sites"),
+            sites_failed: most("sites_failed"),
+            crashes: most("crashes"),
+            checked: most("checked"),
+            different: most("different"),
+            unchecked: most("unchecked"),
+            with_faults: sum("with_faults"),
+            fired: sum("fired"),
+            guests: sum("guests"),
+            harness_errors: sum("harness_errors"),
+            leftovers: sum("leftovers"),
         };
         self.write(&line).map_err(|error| Error::unknown(format!("cannot write statistics: {error}")))
     }
+}
+
+fn number(client: &ClientStats, name: &str) -> u64 {
+    client.get_user_stats(name).map_or(0, value_of)
 }
 
 fn value_of(stats: &UserStats) -> u64 {

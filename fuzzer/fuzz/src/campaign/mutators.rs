@@ -20,6 +20,7 @@ use libafl_bolts::{
 use rand::{RngExt, seq::IndexedRandom};
 
 use super::{
+    book::KernelBook,
     catalogue::{Catalogue, Reached},
     input::PlanInput,
 };
@@ -57,12 +58,14 @@ pub(super) struct PlanMutator {
     name: &'static str,
     change: Change,
     target: Arc<Target>,
+    book: Arc<KernelBook>,
     cow: Cow<'static, str>,
 }
 
 impl PlanMutator {
-    fn new(name: &'static str, change: Change, target: &Arc<Target>) -> Self {
-        Self { name, change, target: Arc::clone(target), cow: Cow::Borrowed(name) }
+    fn new(name: &'static str, change: Change, (target, book): (&Arc<Target>, &Arc<KernelBook>)) -> Self {
+        let (target, book) = (Arc::clone(target), Arc::clone(book));
+        Self { name, change, target, book, cow: Cow::Borrowed(name) }
     }
 }
 
@@ -86,10 +89,11 @@ where
         let reached = state.current_testcase()?.metadata_map().get::<Reached>().cloned().unwrap_or_default();
         let other = faults_of_another(state)?;
         let mut generator = *state.rand_mut();
-        let catalogue = state.metadata_or_insert_with(Catalogue::default);
-        let context = Context { target: &self.target, catalogue, reached: &reached.0, other: &other };
+        let catalogue = self.book.sites();
+        let context = Context { target: &self.target, catalogue: &catalogue, reached: &reached.0, other: &other };
         let before = input.0.faults.clone();
         let changed = (self.change)(&mut input.0, &context, &mut generator);
+        drop(catalogue);
         *state.rand_mut() = generator;
         let mutated = changed.is_some() && input.0.faults != before;
         Ok(if mutated { MutationResult::Mutated } else { MutationResult::Skipped })
@@ -118,17 +122,18 @@ where
 pub(super) type PlanMutations =
     tuple_list_type!(PlanMutator, PlanMutator, PlanMutator, PlanMutator, PlanMutator, PlanMutator, PlanMutator);
 
-/// All mutations of plans for `target`.
+/// All mutations of plans for `target`, with the sites of `book`.
 #[must_use]
-pub(super) fn plan_mutations(target: &Arc<Target>) -> PlanMutations {
+pub(super) fn plan_mutations(target: &Arc<Target>, book: &Arc<KernelBook>) -> PlanMutations {
+    let with = (target, book);
     tuple_list!(
-        PlanMutator::new("add-fault", add_fault, target),
-        PlanMutator::new("drop-fault", drop_fault, target),
-        PlanMutator::new("move-occurrence", move_occurrence, target),
-        PlanMutator::new("change-error", change_error, target),
-        PlanMutator::new("lengthen-path", lengthen_path, target),
-        PlanMutator::new("shorten-path", shorten_path, target),
-        PlanMutator::new("splice", splice, target),
+        PlanMutator::new("add-fault", add_fault, with),
+        PlanMutator::new("drop-fault", drop_fault, with),
+        PlanMutator::new("move-occurrence", move_occurrence, with),
+        PlanMutator::new("change-error", change_error, with),
+        PlanMutator::new("lengthen-path", lengthen_path, with),
+        PlanMutator::new("shorten-path", shorten_path, with),
+        PlanMutator::new("splice", splice, with),
     )
 }
 

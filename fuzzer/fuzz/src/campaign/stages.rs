@@ -13,11 +13,7 @@ use libafl_bolts::rands::StdRand;
 use rand::seq::SliceRandom;
 
 use super::{
-    catalogue::{Catalogue, Reached},
-    executor::PlanExecutor,
-    feedback::{CrashTitles, NewCrashFeedback, Untried},
-    folder::CampaignFolder,
-    input::PlanInput,
+    book::KernelBook, catalogue::Reached, executor::PlanExecutor, feedback::NewCrashFeedback, input::PlanInput,
     mutators::MOST_FAULTS,
 };
 use crate::{
@@ -33,16 +29,16 @@ pub(super) const TRIES: u32 = 3;
 
 /// Fails each discovered site once, at its first call, before chance has its turn: the deterministic part of the
 /// search. A corpus entry is the plan under which the site was reached.
-#[derive(Debug)]
 pub(super) struct FirstFailureStage {
     target: Arc<Target>,
+    book: Arc<KernelBook>,
 }
 
 impl FirstFailureStage {
-    /// A stage for `target`.
+    /// A stage for `target` that knows the sites of `book`.
     #[must_use]
-    pub(super) fn new(target: Arc<Target>) -> Self {
-        Self { target }
+    pub(super) fn new(target: Arc<Target>, book: Arc<KernelBook>) -> Self {
+        Self { target, book }
     }
 
     /// Sites to fail next, each with its plan.
@@ -56,7 +52,7 @@ impl FirstFailureStage {
             return Ok(Vec::new());
         }
         let mut generator = *state.rand_mut();
-        let catalogue = state.metadata_or_insert_with(Catalogue::default);
+        let catalogue = self.book.sites();
         let mut sites: Vec<u64> =
             reached.0.iter().map(|hit| hit.site).filter(|site| !catalogue.attempted(*site)).collect();
         sites.shuffle(&mut generator);
@@ -82,7 +78,7 @@ where
     fn perform(&mut self, fuzzer: &mut Z, executor: &mut E, state: &mut S, manager: &mut EM) -> Result<(), Error> {
         for (site, plan) in self.next_plans(state)? {
             fuzzer.evaluate_filtered(state, executor, manager, &plan)?;
-            state.metadata_or_insert_with(Catalogue::default).attempt(site);
+            self.book.sites().attempt(site);
         }
         Ok(())
     }
@@ -99,17 +95,16 @@ impl<S: HasCurrentCorpusId> Restartable<S> for FirstFailureStage {
 }
 
 /// Tries the reproducers of new crashes in fresh guests and notes how often each made its crash again.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct TriageStage {
-    folder: Arc<CampaignFolder>,
     crashes: NewCrashFeedback,
 }
 
 impl TriageStage {
-    /// A stage that notes its results in `folder`, and what else it comes across in `crashes`.
+    /// A stage that tries the crashes found by `crashes`, and notes there what else it comes across.
     #[must_use]
-    pub(super) fn new(folder: Arc<CampaignFolder>, crashes: NewCrashFeedback) -> Self {
-        Self { folder, crashes }
+    pub(super) fn new(crashes: NewCrashFeedback) -> Self {
+        Self { crashes }
     }
 
     /// Tries every reproducer that was not tried yet.
@@ -117,17 +112,19 @@ impl TriageStage {
     /// # Errors
     ///
     /// The folder cannot be written, or the user wants to stop.
-    pub(super) fn triage<R: Runner, S: HasMetadata>(&self, runner: &mut R, state: &mut S) -> Result<(), Error> {
-        while let Some((title, plan)) = state.metadata_or_insert_with(Untried::default).0.pop() {
+    pub(super) fn triage<R: Runner>(&self, runner: &mut R) -> Result<(), Error> {
+        let crashes = self.crashes.crashes();
+        while let Some(untried) = crashes.take_untried(self.crashes.kernel()) {
+            let title = &untried.title;
             let mut reproduced = 0;
             for _ in 0..TRIES {
-                match runner.run_fresh(&plan.0) {
+                match runner.run_fresh(&untried.plan.0) {
                     Ok(execution) => {
-                        reproduced += u32::from(execution.has_title(&title));
-                        self.crashes.note(state, &plan, &execution)?;
+                        reproduced += u32::from(execution.has_title(title));
+                        self.crashes.note(&untried.plan, &execution)?;
                     }
                     Err(ExecuteError::Stopped) => {
-                        state.metadata_or_insert_with(Untried::default).0.push((title, plan));
+                        crashes.put_back(untried);
                         return Err(Error::shutting_down());
                     }
                     Err(error) => {
@@ -137,20 +134,15 @@ impl TriageStage {
                 }
             }
             tracing::info!(title, "reproduced {reproduced} of {TRIES} times in fresh guests");
-            self.folder.note_tries(&title, TRIES, reproduced).map_err(|error| Error::unknown(crate::chain(&error)))?;
-            state.metadata_or_insert_with(CrashTitles::default).tried(&title, reproduced);
+            crashes.tried(title, TRIES, reproduced)?;
         }
         Ok(())
     }
 }
 
-impl<EM, R, S, Z> Stage<PlanExecutor<R>, EM, S, Z> for TriageStage
-where
-    R: Runner,
-    S: HasMetadata,
-{
-    fn perform(&mut self, _: &mut Z, executor: &mut PlanExecutor<R>, state: &mut S, _: &mut EM) -> Result<(), Error> {
-        self.triage(executor.runner(), state)
+impl<EM, R: Runner, S, Z> Stage<PlanExecutor<'_, R>, EM, S, Z> for TriageStage {
+    fn perform(&mut self, _: &mut Z, executor: &mut PlanExecutor<'_, R>, _: &mut S, _: &mut EM) -> Result<(), Error> {
+        self.triage(executor.runner())
     }
 }
 

@@ -126,6 +126,17 @@ impl Runner for FakeRunner {
     }
 }
 
+/// The only client of a campaign.
+fn explorer<'a, R: Runner + Send + 'a>(runner: R) -> Vec<Worker<'a, R>> {
+    vec![worker(Role::Explorer, "fake", runner)]
+}
+
+fn worker<'a, R: Runner + Send + 'a>(role: Role, kernel: &str, runner: R) -> Worker<'a, R> {
+    let call_sites = Arc::new(CallSites::from_offsets(TEXT_START, 4096, (0..1000).collect()));
+    let kernel = CampaignKernel { name: kernel.to_owned(), build_id: kernel.to_owned(), call_sites };
+    Worker { role, equip: Box::new(move || Ok(Equipment { kernel, runner })) }
+}
+
 fn targets() -> tempfile::TempDir {
     let targets = tempfile::tempdir().unwrap();
     fs::create_dir(targets.path().join("fake")).unwrap();
@@ -139,12 +150,11 @@ fn options(folder: &Path, stop: &Stop, time: Option<Duration>) -> CampaignOption
 
 fn options_for(targets: &Path, folder: &Path, stop: &Stop, time: Option<Duration>) -> CampaignOptions {
     let target = Target::find(targets, "fake").unwrap();
-    let (opened, earlier) = CampaignFolder::open(folder, "fake", "fake", "ab12").unwrap();
+    let (opened, earlier) = CampaignFolder::open(folder, "fake", "fake").unwrap();
     CampaignOptions {
         target: Arc::new(target),
         folder: Arc::new(opened),
         earlier,
-        call_sites: Arc::new(CallSites::from_offsets(TEXT_START, 4096, (0..1000).collect())),
         stop: stop.clone(),
         time,
         seed: 1,
@@ -155,7 +165,7 @@ fn options_for(targets: &Path, folder: &Path, stop: &Stop, time: Option<Duration
 fn campaign(folder: &Path, executions: u32) -> Summary {
     let stop = Stop::new();
     let runner = FakeRunner { stop: stop.clone(), executions_left: executions, counters: RunnerCounters::default() };
-    run(options(folder, &stop, None), runner).unwrap()
+    run(options(folder, &stop, None), explorer(runner)).unwrap()
 }
 
 #[test]
@@ -236,7 +246,7 @@ fn a_campaign_with_nothing_left_to_try_ends_when_its_time_is_up() {
     let stop = Stop::new();
     let runner =
         OneCall(FakeRunner { stop: stop.clone(), executions_left: u32::MAX, counters: RunnerCounters::default() });
-    let summary = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), runner).unwrap();
+    let summary = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), explorer(runner)).unwrap();
     assert_eq!(summary.sites, 1);
     assert!(!stop.is_requested());
 }
@@ -258,7 +268,7 @@ fn what_a_killed_start_had_begun_to_write_is_removed() {
 fn a_folder_of_another_target_or_in_use_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     campaign(folder.path(), 20);
-    let open = |target: &str| CampaignFolder::open(folder.path(), target, "fake", "ab12");
+    let open = |target: &str| CampaignFolder::open(folder.path(), target, "fake");
     assert!(open("other").unwrap_err().to_string().contains("target \"fake\", not \"other\""));
     let text = fs::read_to_string(folder.path().join("campaign.json")).unwrap();
     fs::write(folder.path().join("campaign.json"), text.replace("\"version\": 1", "\"version\": 9")).unwrap();
@@ -288,7 +298,7 @@ fn campaign_with_seed(folder: &Path, seed: &PlanInput) -> Result<Summary, Campai
     let seeds = targets.path().join("fake/seeds");
     fs::create_dir(&seeds).unwrap();
     seed.to_file(seeds.join("first.json")).unwrap();
-    run(options_for(targets.path(), folder, &stop, None), runner)
+    run(options_for(targets.path(), folder, &stop, None), explorer(runner))
 }
 
 #[test]
@@ -352,7 +362,7 @@ fn a_plan_that_no_guest_survives_does_not_end_the_campaign() {
         plan if fails_at(plan, 6) => Some(ExecuteError::Refused("no".to_owned())),
         _ => None,
     };
-    let summary = run(options(folder.path(), &stop, None), Troubled(fake, trouble)).unwrap();
+    let summary = run(options(folder.path(), &stop, None), explorer(Troubled(fake, trouble))).unwrap();
     assert!(summary.counters.given_up >= 2 && summary.counters.refused >= 1, "{summary:?}");
     assert!(summary.crashes.iter().any(|(title, ..)| title == "BUG in step_7"), "{summary:?}");
 }
@@ -362,7 +372,8 @@ fn guests_that_fail_without_a_fault_end_the_campaign() {
     let folder = tempfile::tempdir().unwrap();
     let stop = Stop::new();
     let fake = FakeRunner { stop: stop.clone(), executions_left: 300, counters: RunnerCounters::default() };
-    let error = run(options(folder.path(), &stop, None), Troubled(fake, |_| Some(guests_fail()))).unwrap_err();
+    let error =
+        run(options(folder.path(), &stop, None), explorer(Troubled(fake, |_| Some(guests_fail())))).unwrap_err();
     assert!(crate::chain(&error).contains("5 guests in a row failed"), "{error}");
 }
 
@@ -391,10 +402,13 @@ fn warning(title: &str) -> KernelReport {
     KernelReport { title: title.to_owned(), kind: ReportKind::Warning, text: format!("{title}\n") }
 }
 
-fn reporting(folder: &Path, reports: impl FnMut(&FaultPlan) -> Vec<KernelReport>) -> Result<Summary, CampaignError> {
+fn reporting(
+    folder: &Path,
+    reports: impl FnMut(&FaultPlan) -> Vec<KernelReport> + Send,
+) -> Result<Summary, CampaignError> {
     let stop = Stop::new();
     let fake = FakeRunner { stop: stop.clone(), executions_left: 300, counters: RunnerCounters::default() };
-    run(options(folder, &stop, None), Reporting(fake, reports))
+    run(options(folder, &stop, None), explorer(Reporting(fake, reports)))
 }
 
 #[test]
@@ -438,7 +452,86 @@ fn a_workload_that_fails_by_itself_is_a_finding() {
 fn a_folder_with_something_else_in_it_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".git")).unwrap();
-    let error = CampaignFolder::open(folder.path(), "fake", "fake", "ab12").unwrap_err();
+    let error = CampaignFolder::open(folder.path(), "fake", "fake").unwrap_err();
     assert!(error.to_string().contains("holds no campaign (there is .git)"), "{error}");
     assert!(folder.path().join(".git").is_dir());
+}
+
+/// What a campaign with an explorer and a checker finds; `on_checker` says what only the checker's kernel reports.
+fn with_checker(
+    folder: &Path,
+    executions: (u32, u32),
+    on_checker: fn(&FaultPlan) -> Vec<KernelReport>,
+) -> Result<Summary, CampaignError> {
+    let stop = Stop::new();
+    let fake =
+        |executions_left| FakeRunner { stop: stop.clone(), executions_left, counters: RunnerCounters::default() };
+    let quiet: fn(&FaultPlan) -> Vec<KernelReport> = |_| Vec::new();
+    let workers = vec![
+        worker(Role::Explorer, "lean", Reporting(fake(executions.0), quiet)),
+        worker(Role::Checker, "fake", Reporting(fake(executions.1), on_checker)),
+    ];
+    run(options(folder, &stop, Some(Duration::from_secs(20))), workers)
+}
+
+#[test]
+fn a_checker_sees_what_the_explorer_cannot() {
+    let folder = tempfile::tempdir().unwrap();
+    // The explorer has soon tried everything; the checker ends the campaign.
+    let summary = with_checker(folder.path(), (u32::MAX, 400), |plan| {
+        if fails_at(plan, 12) { vec![warning("KASAN in step_12")] } else { Vec::new() }
+    })
+    .unwrap();
+    assert_eq!(summary.crashes, [("KASAN in step_12".to_owned(), 3, 3)]);
+    assert!(summary.checked >= 40 && summary.different >= 1, "{summary:?}");
+    assert_eq!((summary.sites, summary.fault_free_coverage), (44, 40), "those of the explorer's kernel");
+    let slug = crate::report::title_slug("KASAN in step_12");
+    let text = fs::read_to_string(folder.path().join("crashes").join(slug).join("reproducer.json")).unwrap();
+    assert_eq!(fault_plan::Reproducer::from_json(&text).unwrap().kernel, "fake");
+    let mut coverage: Vec<_> = fs::read_dir(folder.path().join("coverage")).unwrap().flatten().collect();
+    coverage.sort_by_key(fs::DirEntry::file_name);
+    let names: Vec<_> = coverage.iter().map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert_eq!(names, ["fake.txt", "lean.txt"]);
+}
+
+#[test]
+fn a_title_that_two_clients_see_is_reported_once_and_explorers_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let fake = || FakeRunner { stop: stop.clone(), executions_left: 500, counters: RunnerCounters::default() };
+    let workers = (0..3).map(|_| worker(Role::Explorer, "fake", fake())).collect();
+    let summary = run(options(folder.path(), &stop, None), workers).unwrap();
+    let titles: Vec<&str> = summary.crashes.iter().map(|(title, ..)| title.as_str()).collect();
+    assert_eq!(titles, ["BUG in fallback_20", "BUG in step_7"]);
+    assert!(summary.executions >= 500 && summary.sites == 44, "{summary:?}");
+    let file: CampaignFile =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("campaign.json")).unwrap()).unwrap();
+    assert_eq!(file.executions, summary.executions, "every client's executions count");
+}
+
+#[test]
+fn a_worker_that_does_not_get_ready_ends_the_campaign() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let fake = FakeRunner { stop: stop.clone(), executions_left: u32::MAX, counters: RunnerCounters::default() };
+    let mut workers = explorer(fake);
+    workers.push(Worker { role: Role::Checker, equip: Box::new(|| Err("no kernel".into())) });
+    let error = run(options(folder.path(), &stop, None), workers).unwrap_err();
+    assert_eq!(crate::chain(&error), "a worker does not get ready: no kernel");
+}
+
+#[test]
+fn a_worker_that_is_still_getting_ready_does_not_keep_a_campaign_from_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let fake = FakeRunner { stop: stop.clone(), executions_left: u32::MAX, counters: RunnerCounters::default() };
+    let mut workers = explorer(fake);
+    let told = stop.clone();
+    let equip = Box::new(move || {
+        assert!(told.receiver().recv().is_err(), "waits for the request to stop");
+        Err("stopped".into())
+    });
+    workers.push(Worker { role: Role::Checker, equip });
+    let result = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), workers);
+    assert!(result.is_ok(), "{result:?}");
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{Answer, CommandError};
 use crate::{
-    campaign::{self, CampaignFolder, CampaignOptions},
+    campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, Role, Worker},
     execution::{ExecuteError, Execution, Runner, RunnerCounters},
     guest::{AccelChoice, Stop},
     pool::GuestPool,
@@ -202,23 +202,28 @@ fn short_campaign(
 ) -> std::result::Result<(campaign::Summary, Duration, Duration), CommandError> {
     let scratch = std::env::temp_dir().join(format!("fuzz-bench-{}", std::process::id()));
     let meta = &prepared.kernel.meta;
-    let (folder, earlier) = CampaignFolder::open(&scratch, &prepared.target.name, &meta.name, &meta.build_id)?;
+    let (folder, earlier) = CampaignFolder::open(&scratch, &prepared.target.name, &meta.name)?;
     let options = CampaignOptions {
         target: Arc::clone(&prepared.target),
         folder: Arc::new(folder),
         earlier,
-        call_sites: Arc::clone(&prepared.call_sites),
         stop: stop.clone(),
         time: Some(time),
         seed: 1,
         progress: Box::new(io::sink()),
+    };
+    let kernel = CampaignKernel {
+        name: meta.name.clone(),
+        build_id: meta.build_id.clone(),
+        call_sites: Arc::clone(&prepared.call_sites),
     };
     // The campaign has a catalogue of its own, which knows no site yet.
     prepared.pool.describe_again();
     let mut in_runner = Duration::ZERO;
     let timed = Timed { runner: &mut prepared.pool, total: &mut in_runner };
     let start = Instant::now();
-    let summary = campaign::run(options, timed);
+    let equip = Box::new(move || Ok(Equipment { kernel, runner: timed }));
+    let summary = campaign::run(options, vec![Worker { role: Role::Explorer, equip }]);
     let elapsed = start.elapsed();
     std::fs::remove_dir_all(&scratch)?;
     Ok((summary?, in_runner, elapsed))

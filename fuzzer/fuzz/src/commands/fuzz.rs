@@ -9,7 +9,7 @@ use std::{
 
 use super::{Answer, CommandError};
 use crate::{
-    campaign::{self, CampaignFolder, CampaignOptions, Summary},
+    campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, Role, Summary, Worker},
     guest::{AccelChoice, Stop},
     prepare::{Prepared, Wanted, prepare},
 };
@@ -48,7 +48,7 @@ pub fn fuzz(
         Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel, exact: false };
     let Prepared { target, kernel, call_sites, pool } = prepare(&wanted, stop, say)?;
     let path = options.out.clone().unwrap_or_else(|| PathBuf::from("campaigns").join(&target.name));
-    let (folder, earlier) = CampaignFolder::open(&path, &target.name, &kernel.meta.name, &kernel.meta.build_id)?;
+    let (folder, earlier) = CampaignFolder::open(&path, &target.name, &kernel.meta.name)?;
     match &earlier {
         Some(earlier) => say(&format!(
             "going on with the campaign in {} ({} executions so far); Ctrl-C ends it",
@@ -61,13 +61,14 @@ pub fn fuzz(
         target,
         folder: Arc::new(folder),
         earlier,
-        call_sites,
         stop: stop.clone(),
         time: options.time,
         seed: options.seed.unwrap_or_else(seed_from_clock),
         progress: Box::new(io::stderr()),
     };
-    let summary = campaign::run(campaign, pool)?;
+    let kernel = CampaignKernel { name: kernel.meta.name, build_id: kernel.meta.build_id, call_sites };
+    let equip = Box::new(move || Ok(Equipment { kernel, runner: pool }));
+    let summary = campaign::run(campaign, vec![Worker { role: Role::Explorer, equip }])?;
     if options.json {
         let text = serde_json::to_string(&summary).map_err(io::Error::other)?;
         writeln!(out, "{text}")?;

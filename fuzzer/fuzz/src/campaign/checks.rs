@@ -1,0 +1,141 @@
+//! What the explorers' kernel has run and the checkers' kernel is still to run.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use guest_protocol::StepResult;
+
+use super::input::PlanInput;
+use crate::execution::Execution;
+
+/// The most plans that wait for one reason; beyond that the oldest go.
+const MOST_WAITING: usize = 10_000;
+
+/// Why a plan is to be checked, best reason first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The kernel reported something.
+    Crash,
+    /// It reached new code or a new site: it is in the corpus.
+    Signal,
+    /// The steps' results were new, all together.
+    Outcome,
+    /// The calls at injection sites were new, all together.
+    Hits,
+}
+
+const REASONS: usize = 4;
+
+/// A plan to be checked, and what it did where it was explored.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) plan: PlanInput,
+    steps: Vec<StepResult>,
+    titles: Vec<String>,
+}
+
+/// Counts of checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CheckCounts {
+    /// Plans run on both kernels.
+    pub(super) checked: u64,
+    /// Of those, plans of which the results of the steps or the kernel's reports differ.
+    pub(super) different: u64,
+    /// Plans that wait.
+    pub(super) waiting: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: [VecDeque<Check>; REASONS],
+    taken: HashSet<u64>,
+    outcomes: HashSet<u64>,
+    hits: HashSet<u64>,
+    checked: u64,
+    different: u64,
+}
+
+/// The plans that wait to be checked.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    inner: Mutex<Inner>,
+}
+
+fn digest(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn titles(execution: &Execution) -> Vec<String> {
+    execution.reports().map(|report| report.title.clone()).collect()
+}
+
+impl Checks {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in an execution of `plan`; it waits to be checked if there is a reason to. `signal` says that it goes
+    /// into the corpus.
+    pub(super) fn offer(&self, plan: &PlanInput, execution: &Execution, signal: bool) {
+        let mut inner = self.inner();
+        let outcome = digest(execution.steps.iter().map(|step| format!("{step:?}")).collect::<Vec<_>>());
+        let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
+        hits.sort_unstable();
+        let (new_outcome, new_hits) = (inner.outcomes.insert(outcome), inner.hits.insert(digest(hits)));
+        let reason = if execution.outcome.report().is_some() {
+            Reason::Crash
+        } else if signal {
+            Reason::Signal
+        } else if new_outcome {
+            Reason::Outcome
+        } else if new_hits {
+            Reason::Hits
+        } else {
+            return;
+        };
+        if inner.taken.contains(&digest(plan)) {
+            return;
+        }
+        let queue = &mut inner.waiting[reason as usize];
+        if queue.len() == MOST_WAITING {
+            queue.pop_front();
+        }
+        queue.push_back(Check { plan: plan.clone(), steps: execution.steps.clone(), titles: titles(execution) });
+    }
+
+    /// The plan to check next.
+    pub(super) fn take(&self) -> Option<Check> {
+        let mut inner = self.inner();
+        loop {
+            let check = inner.waiting.iter_mut().find_map(VecDeque::pop_front)?;
+            // One plan may wait for several reasons.
+            if inner.taken.insert(digest(&check.plan)) {
+                return Some(check);
+            }
+        }
+    }
+
+    /// Takes in what the checkers' kernel made of a plan.
+    pub(super) fn compare(&self, check: &Check, execution: &Execution) {
+        let mut inner = self.inner();
+        inner.checked += 1;
+        // A guest that died tells no results.
+        let steps = check.steps.is_empty() || execution.steps.is_empty() || check.steps == execution.steps;
+        if !steps || check.titles != titles(execution) {
+            inner.different += 1;
+            tracing::debug!(explored = ?check, checked = ?execution.outcome, "a plan differs on the two kernels");
+        }
+    }
+
+    /// How many were checked, and how many wait.
+    pub(super) fn counts(&self) -> CheckCounts {
+        let inner = self.inner();
+        let waiting = inner.waiting.iter().map(VecDeque::len).sum::<usize>() as u64;
+        CheckCounts { checked: inner.checked, different: inner.different, waiting }
+    }
+}
