@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -46,6 +47,10 @@ struct CampaignArgs {
     /// Write the summary as JSON.
     #[arg(long)]
     json: bool,
+    /// Guests that run at the same time, one for each core without it. Of two or more, half explore on a lean kernel
+    /// and the others check on the target's what they come across; with --kernel all of them explore on that one.
+    #[arg(long, value_name = "N")]
+    vms: Option<NonZeroUsize>,
     #[command(flatten)]
     guest: GuestArgs,
 }
@@ -217,11 +222,11 @@ fn run(options: Options) -> Result<Answer, CommandError> {
     let out: &mut dyn Write = &mut io::stdout();
     match options.command {
         None => {
-            let CampaignArgs { target, time, out: folder, seed, json, guest } = options.campaign;
+            let CampaignArgs { target, time, out: folder, seed, json, vms, guest } = options.campaign;
             let target = target.ok_or_else(|| CommandError::Input("--target is missing".to_owned()))?;
             let accel = guest.accel.into();
-            let options = FuzzOptions { target, time, out: folder, kernel: guest.kernel, accel, seed, json };
-            commands::fuzz(&options, &stop, out, &mut say)
+            let options = FuzzOptions { target, time, out: folder, kernel: guest.kernel, vms, accel, seed, json };
+            commands::fuzz(&options, &stop, out, say)
         }
         Some(Subcommands::Replay { file, target, runs, exact, json, guest }) => {
             let (kernel, accel) = (guest.kernel, guest.accel.into());

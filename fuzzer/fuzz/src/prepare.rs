@@ -68,7 +68,7 @@ pub enum PrepareError {
 }
 
 /// What to prepare.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// Name or folder of the target.
     pub target: &'a str,

@@ -2,8 +2,10 @@
 
 use std::{
     io::{self, Write},
+    num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,8 +13,15 @@ use super::{Answer, CommandError};
 use crate::{
     campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, Role, Summary, Worker},
     guest::{AccelChoice, Stop},
+    kernel,
+    pool::GuestPool,
     prepare::{Prepared, Wanted, prepare},
+    project::Project,
+    target::Target,
 };
+
+/// Of so many guests one checks, the others explore.
+const GUESTS_FOR_A_CHECKER: usize = 2;
 
 /// What the user asked for.
 #[derive(Debug)]
@@ -23,8 +32,10 @@ pub struct FuzzOptions {
     pub time: Option<Duration>,
     /// The campaign's folder; `campaigns/TARGET` without it.
     pub out: Option<PathBuf>,
-    /// A kernel other than the target's.
+    /// The only kernel to run, in the place of the target's and of the one that explores for it.
     pub kernel: Option<String>,
+    /// Guests; one for each core without it.
+    pub vms: Option<NonZeroUsize>,
     /// How guests run.
     pub accel: AccelChoice,
     /// Seed of the random generator; the clock without it.
@@ -33,22 +44,19 @@ pub struct FuzzOptions {
     pub json: bool,
 }
 
-/// Runs a campaign, or goes on with the one in the folder.
+/// Runs a campaign, or goes on with the one in the folder. `say` is told each step that takes a while.
 ///
 /// # Errors
 ///
 /// The environment, the target or the folder; see [`CommandError`].
-pub fn fuzz(
-    options: &FuzzOptions,
-    stop: &Stop,
-    out: &mut dyn Write,
-    say: &mut dyn FnMut(&str),
-) -> Result<Answer, CommandError> {
-    let wanted =
-        Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel, exact: false };
-    let Prepared { target, kernel, call_sites, pool } = prepare(&wanted, stop, say)?;
+pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&str)) -> Result<Answer, CommandError> {
+    let crew = Crew::of(options)?;
+    let explorer = Wanted { target: &options.target, kernel: Some(&crew.explorer), accel: options.accel, exact: false };
+    let checker = Wanted { kernel: Some(&crew.kernel), ..explorer };
+    let first = prepare(&explorer, stop, &mut { say })?;
+    let target = Arc::clone(&first.target);
     let path = options.out.clone().unwrap_or_else(|| PathBuf::from("campaigns").join(&target.name));
-    let (folder, earlier) = CampaignFolder::open(&path, &target.name, &kernel.meta.name)?;
+    let (folder, earlier) = CampaignFolder::open(&path, &target.name, &crew.kernel)?;
     match &earlier {
         Some(earlier) => say(&format!(
             "going on with the campaign in {} ({} executions so far); Ctrl-C ends it",
@@ -66,9 +74,17 @@ pub fn fuzz(
         seed: options.seed.unwrap_or_else(seed_from_clock),
         progress: Box::new(io::stderr()),
     };
-    let kernel = CampaignKernel { name: kernel.meta.name, build_id: kernel.meta.build_id, call_sites };
-    let equip = Box::new(move || Ok(Equipment { kernel, runner: pool }));
-    let summary = campaign::run(campaign, vec![Worker { role: Role::Explorer, equip }])?;
+    let equipped = |wanted: Wanted<'_>| {
+        let prepared = prepare(&wanted, stop, &mut { say })?;
+        Ok(equipment(prepared))
+    };
+    let mut workers = vec![Worker { role: Role::Explorer, equip: Box::new(move || Ok(equipment(first))) }];
+    for number in 1..crew.explorers + crew.checkers {
+        let (role, wanted) =
+            if number < crew.explorers { (Role::Explorer, explorer) } else { (Role::Checker, checker) };
+        workers.push(Worker { role, equip: Box::new(move || equipped(wanted)) });
+    }
+    let summary = campaign::run(campaign, workers)?;
     if options.json {
         let text = serde_json::to_string(&summary).map_err(io::Error::other)?;
         writeln!(out, "{text}")?;
@@ -76,6 +92,50 @@ pub fn fuzz(
         write_summary(&summary, &path.display().to_string(), out)?;
     }
     Ok(Answer::Yes)
+}
+
+fn equipment(prepared: Prepared) -> Equipment<GuestPool> {
+    let Prepared { kernel, call_sites, pool, .. } = prepared;
+    let kernel = CampaignKernel { name: kernel.meta.name, build_id: kernel.meta.build_id, call_sites };
+    Equipment { kernel, runner: pool }
+}
+
+/// Which guests a campaign has.
+#[derive(Debug, PartialEq, Eq)]
+struct Crew {
+    /// The kernel that judges.
+    kernel: String,
+    /// The kernel that explores; the same one where there are no checkers.
+    explorer: String,
+    explorers: usize,
+    checkers: usize,
+}
+
+impl Crew {
+    fn of(options: &FuzzOptions) -> Result<Self, CommandError> {
+        let project = Project::find()?;
+        let target = Target::find(&project.corpus(), &options.target)?;
+        let catalogue = kernel::Catalogue::load(project.root())?;
+        let kernel = options.kernel.clone().unwrap_or(target.kernel);
+        let explorer = catalogue.get(&kernel)?.explorer.clone().filter(|_| options.kernel.is_none());
+        let guests = options.vms.map_or_else(cores, NonZeroUsize::get);
+        Ok(Self::new(kernel, explorer, guests))
+    }
+
+    /// A kernel that is asked for is the only one, and so is the target's with a single guest.
+    fn new(kernel: String, explorer: Option<String>, guests: usize) -> Self {
+        match explorer {
+            Some(explorer) if guests > 1 => {
+                let checkers = guests / GUESTS_FOR_A_CHECKER;
+                Self { kernel, explorer, explorers: guests - checkers, checkers }
+            }
+            _ => Self { explorer: kernel.clone(), kernel, explorers: guests, checkers: 0 },
+        }
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 fn seed_from_clock() -> u64 {
@@ -109,6 +169,13 @@ fn write_summary(summary: &Summary, folder: &str, out: &mut dyn Write) -> io::Re
         "trouble    {} crashed, {} hung, {} harness errors, {} guests not clean, {} plans refused, {} given up",
         counters.crashed, counters.hung, summary.harness_errors, summary.leftovers, counters.refused, counters.given_up
     )?;
+    if summary.checked + summary.unchecked > 0 {
+        writeln!(
+            out,
+            "checks     {} plans ran on the checking kernel too, {} did something else there, {} still wait",
+            summary.checked, summary.different, summary.unchecked
+        )?;
+    }
     if summary.crashes.is_empty() {
         return writeln!(out, "crashes    none");
     }
@@ -117,4 +184,21 @@ fn write_summary(summary: &Summary, folder: &str, out: &mut dyn Write) -> io::Re
         writeln!(out, "  {title}  (reproduced {reproduced} of {tried} times)")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_guests_are_an_explorer_and_a_checker() {
+        let crew = |explorer: Option<&str>, guests| {
+            let crew = Crew::new("check".to_owned(), explorer.map(str::to_owned), guests);
+            (crew.explorer, crew.explorers, crew.checkers)
+        };
+        assert_eq!(crew(Some("lean"), 2), ("lean".to_owned(), 1, 1));
+        assert_eq!(crew(Some("lean"), 7), ("lean".to_owned(), 4, 3));
+        assert_eq!(crew(Some("lean"), 1), ("check".to_owned(), 1, 0));
+        assert_eq!(crew(None, 4), ("check".to_owned(), 4, 0));
+    }
 }

@@ -345,6 +345,7 @@ mod tests {
             patches: Vec::new(),
             selftest: std::collections::BTreeMap::new(),
             options: String::new(),
+            explorer: None,
             objects: 1,
         };
         let log = Log::create(folder.path().join("log")).unwrap();

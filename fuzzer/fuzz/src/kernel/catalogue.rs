@@ -35,6 +35,7 @@ struct KernelEntry {
     objects: u32,
     #[serde(default)]
     options: String,
+    explorer: Option<String>,
 }
 
 /// The kernels of a checkout.
@@ -66,6 +67,8 @@ pub struct Kernel {
     pub objects: u32,
     /// What its command line says besides what every guest's does.
     pub options: String,
+    /// The kernel that explores for this one, because it is faster.
+    pub explorer: Option<String>,
 }
 
 impl Catalogue {
@@ -133,6 +136,7 @@ impl Kernel {
             sha256: entry.sha256,
             objects: entry.objects,
             options: entry.options,
+            explorer: entry.explorer,
             config,
             name,
         })
