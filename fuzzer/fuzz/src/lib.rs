@@ -10,6 +10,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod pool;
 pub mod prepare;
+mod process;
 pub mod project;
 pub mod report;
 pub mod target;

@@ -69,7 +69,12 @@ impl CommandError {
     /// Whether this only says that the user wanted to stop.
     #[must_use]
     pub fn is_stop(&self) -> bool {
-        matches!(self, Self::Prepare(PrepareError::Guest(GuestError::Stopped)) | Self::Execute(ExecuteError::Stopped))
+        matches!(
+            self,
+            Self::Prepare(PrepareError::Guest(GuestError::Stopped) | PrepareError::Kernel(KernelError::Stopped))
+                | Self::Kernel(KernelError::Stopped)
+                | Self::Execute(ExecuteError::Stopped)
+        )
     }
 
     /// The exit status: 2 for wrong input, 3 for the environment.

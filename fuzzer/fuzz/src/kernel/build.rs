@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use object::Object;
@@ -21,10 +21,10 @@ use super::{
     meter::Meter,
     open, place,
 };
-use crate::cache;
+use crate::{cache, guest::Stop};
 
 /// Commands that a build runs, and the Debian package that has each.
-const COMMANDS: [(&str, &str); 11] = [
+const COMMANDS: [(&str, &str); 10] = [
     ("bc", "bc"),
     ("bison", "bison"),
     ("flex", "flex"),
@@ -33,7 +33,6 @@ const COMMANDS: [(&str, &str); 11] = [
     ("make", "make"),
     ("patch", "patch"),
     ("perl", "perl"),
-    ("setpriv", "util-linux"),
     ("tar", "tar"),
     ("xz", "xz-utils"),
 ];
@@ -46,9 +45,14 @@ const COMMANDS: [(&str, &str); 11] = [
 ///
 /// # Errors
 ///
-/// The machine lacks a command or the source, the configuration cannot be had as asked, a command fails, or the
-/// cache cannot be written.
-pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Built, KernelError> {
+/// The machine lacks a command or the source, the configuration cannot be had as asked, a command fails, the cache
+/// cannot be written, or the user asks to stop.
+pub fn build(
+    kernel: &Kernel,
+    cache: &Path,
+    stop: &Stop,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Built, KernelError> {
     let key = kernel.cache_key()?;
     let destination = place(kernel, &key, cache);
     if let Some(built) = open(kernel, &destination)? {
@@ -57,9 +61,7 @@ pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) 
     check_commands()?;
     let kernels = cache.join("kernels");
     fs::create_dir_all(&kernels).map_err(|source| failed("create", &kernels, source))?;
-    let lock = beside(&destination, ".lock");
-    let _lock =
-        cache::lock(&lock, || progress(Progress::Waiting)).map_err(|source| failed("take the lock", &lock, source))?;
+    let _lock = lock(&beside(&destination, ".lock"), stop, progress)?;
     if let Some(built) = open(kernel, &destination)? {
         return Ok(built);
     }
@@ -69,12 +71,33 @@ pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) 
     let work = kernels.join(format!("{LEFTOVER}{name}-{}", std::process::id()));
     fs::create_dir(&work).map_err(|source| failed("create", &work, source))?;
     let log = Log::create(beside(&destination, ".log"))?;
-    let published = Tree { kernel, source: work.join("source"), cache, log }.build(&key, &destination, progress);
+    let published = Tree { kernel, source: work.join("source"), cache, stop, log }.build(&key, &destination, progress);
     discard(&work);
     published?;
     open(kernel, &destination)?
         .ok_or_else(|| KernelError::Damaged { path: destination, reason: "it vanished".to_owned() })
 }
+
+/// Takes the lock file `path`, waiting for whoever has it.
+fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress)) -> Result<File, KernelError> {
+    let mut told = false;
+    loop {
+        if let Some(lock) = cache::try_lock(path).map_err(|source| failed("take the lock", path, source))? {
+            return Ok(lock);
+        }
+        if stop.is_requested() {
+            return Err(KernelError::Stopped);
+        }
+        if !told {
+            progress(Progress::Waiting);
+            told = true;
+        }
+        thread::sleep(LOCK_POLL);
+    }
+}
+
+/// How often a build that waits for another one looks whether that has ended.
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// What the names of temporary folders start with.
 const LEFTOVER: &str = ".build-";
@@ -134,6 +157,7 @@ struct Tree<'a> {
     kernel: &'a Kernel,
     source: PathBuf,
     cache: &'a Path,
+    stop: &'a Stop,
     log: Log,
 }
 
@@ -172,7 +196,7 @@ impl Tree<'_> {
         tar.args(["--extract", "--strip-components=1", "--use-compress-program=xz -T0 -d"])
             .arg(format!("--directory={}", self.source.display()))
             .arg(format!("--file={}", self.kernel.source.display()));
-        self.log.run("unpacking the source", &tar, |_| {})?;
+        self.log.run("unpacking the source", tar, self.stop, |_| {})?;
 
         progress(Progress::Step("applying patches"));
         let selftest = self.source.join("drivers/fuzz_selftest");
@@ -185,7 +209,7 @@ impl Tree<'_> {
             write(&file, text)?;
             let mut patch = Command::new("patch");
             patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "--input"]).arg(&file).current_dir(&self.source);
-            self.log.run("applying patches", &patch, |_| {}).map_err(|error| name_patch(error, name))?;
+            self.log.run("applying patches", patch, self.stop, |_| {}).map_err(|error| name_patch(error, name))?;
         }
         Ok(())
     }
@@ -215,7 +239,7 @@ impl Tree<'_> {
         write(&fragment, &self.kernel.config)?;
         let mut make = self.make("allnoconfig");
         make.env("KCONFIG_ALLCONFIG", &fragment);
-        self.log.run("configuring", &make, |_| {})?;
+        self.log.run("configuring", make, self.stop, |_| {})?;
         let path = self.out().join(".config");
         let config = fs::read_to_string(&path).map_err(|source| KernelError::Read { path: path.clone(), source })?;
         let options = fragment::unmet(&self.kernel.config, &config).map_err(|bad| KernelError::Invalid {
@@ -231,7 +255,7 @@ impl Tree<'_> {
         let make = self.make("vmlinux");
         let mut meter = Meter::new(self.kernel.objects);
         progress(meter.progress());
-        self.log.run("compiling", &make, |line| {
+        self.log.run("compiling", make, self.stop, |line| {
             if meter.line(line) {
                 progress(meter.progress());
             }
@@ -348,13 +372,31 @@ mod tests {
             objects: 1,
         };
         let log = Log::create(folder.path().join("log")).unwrap();
-        let tree = Tree { kernel: &kernel, source: folder.path().join("source"), cache: folder.path(), log };
+        let (source, stop) = (folder.path().join("source"), Stop::new());
+        let tree = Tree { kernel: &kernel, source, cache: folder.path(), stop: &stop, log };
         let missing = tree.verify().unwrap_err().to_string();
         assert!(missing.ends_with("apt-get install --no-install-recommends linux-source-6.12=6.12.1-1"), "{missing}");
         fs::write(&archive, "abc").unwrap();
         let other = tree.verify().unwrap_err().to_string();
         assert!(other.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{other}");
         assert!(other.contains("linux-source-6.12 6.12.1-1"), "{other}");
+    }
+
+    #[test]
+    fn who_waits_for_another_build_can_be_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = cache::try_lock(&path).unwrap();
+        let stop = Stop::new();
+        let mut told = Vec::new();
+        let waited = lock(&path, &stop, &mut |progress| {
+            told.push(progress);
+            stop.request();
+        });
+        assert!(matches!(waited, Err(KernelError::Stopped)));
+        assert_eq!(told, [Progress::Waiting]);
+        drop(held);
+        assert!(lock(&path, &stop, &mut |_| panic!("nobody has it")).is_ok());
     }
 
     #[test]

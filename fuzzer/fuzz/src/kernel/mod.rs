@@ -136,6 +136,9 @@ pub enum KernelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The user asked to stop.
+    #[error("stopped on request")]
+    Stopped,
     /// The cache cannot be used.
     #[error("cannot {action} {path}")]
     Cache {
