@@ -134,7 +134,7 @@ fn options(folder: &Path, stop: &Stop, time: Option<Duration>) -> CampaignOption
         target: Arc::new(target),
         folder: Arc::new(opened),
         earlier,
-        call_sites: Arc::new(CallSites::from_offsets(TEXT_START, 4096, (0..1000).collect())),
+        call_sites: Arc::new(CallSites::from_offsets(TEXT_START, (0..1000).collect())),
         stop: stop.clone(),
         time,
         seed: 1,
