@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::target::ImageRecipe;
+use crate::{hex::hex, target::ImageRecipe};
 
 /// Why there is no image.
 #[derive(Debug, Error)]
@@ -75,7 +75,7 @@ fn key(recipe: &ImageRecipe) -> Result<String, ImageError> {
         hash.update([0]);
     }
     hash.update(run(recipe, &["-V".to_owned()], None)?);
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()[..8]))
 }
 
 fn run(recipe: &ImageRecipe, arguments: &[String], path: Option<&Path>) -> Result<Vec<u8>, ImageError> {

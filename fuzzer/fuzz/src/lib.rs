@@ -5,6 +5,7 @@ pub mod campaign;
 pub mod commands;
 pub mod execution;
 pub mod guest;
+mod hex;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;

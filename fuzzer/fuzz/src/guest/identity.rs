@@ -5,6 +5,7 @@ use std::{fs, path::Path, process::Command};
 use sha2::{Digest, Sha256};
 
 use super::GuestError;
+use crate::hex::hex;
 
 /// A hash of QEMU's version, the host's kernel and the guest's kernel.
 pub(super) fn identity(qemu: &Path, vmlinux: &Path) -> Result<String, GuestError> {
@@ -28,5 +29,5 @@ pub(super) fn file_identity(what: &'static str, path: &Path) -> Result<String, G
 
 /// The first half of the hash, in hexadecimal.
 pub(super) fn short(hash: Sha256) -> String {
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..16])
 }

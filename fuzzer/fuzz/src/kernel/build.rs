@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use object::Object;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -21,7 +20,7 @@ use super::{
     meter::Meter,
     open, place,
 };
-use crate::{cache, guest::Stop};
+use crate::{cache, guest::Stop, hex::hex};
 
 /// Commands that a build runs, and the Debian package that has each.
 const COMMANDS: [(&str, &str); 10] = [
@@ -225,7 +224,7 @@ impl Tree<'_> {
         };
         let mut hash = Sha256::new();
         io::copy(&mut file, &mut hash).map_err(|source| KernelError::Read { path: path.clone(), source })?;
-        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = hex(&hash.finalize());
         if found == *sha256 {
             return Ok(());
         }
@@ -324,12 +323,9 @@ fn name_patch(error: KernelError, name: &str) -> KernelError {
 
 /// The GNU build id of the kernel `vmlinux`, in hexadecimal.
 fn build_id(vmlinux: &Path) -> Result<String, KernelError> {
-    let unusable = |reason: String| KernelError::Vmlinux { path: vmlinux.to_owned(), reason };
     let bytes = fs::read(vmlinux).map_err(|source| KernelError::Read { path: vmlinux.to_owned(), source })?;
-    let file = object::File::parse(&*bytes).map_err(|error| unusable(error.to_string()))?;
-    let id = file.build_id().map_err(|error| unusable(error.to_string()))?;
-    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| unusable("it has no GNU build id".to_owned()))?;
-    Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    let id = kcov_parser::build_id(&bytes).filter(|id| !id.is_empty());
+    id.ok_or_else(|| KernelError::Vmlinux { path: vmlinux.to_owned(), reason: "it has no GNU build id".to_owned() })
 }
 
 #[cfg(test)]

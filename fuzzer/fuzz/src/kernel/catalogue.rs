@@ -11,6 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{KernelError, fragment};
+use crate::hex::hex;
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel differs.
 const RECIPE: &str = "2";
@@ -165,7 +166,7 @@ impl Kernel {
             add(text);
         }
         add(compiler);
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 }
 
