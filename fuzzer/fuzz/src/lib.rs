@@ -15,6 +15,7 @@ mod process;
 pub mod project;
 pub mod report;
 pub mod target;
+pub mod text_file;
 
 /// The error and its sources on one line, each after a colon.
 #[must_use]

@@ -19,11 +19,8 @@ use crate::{
     kernel::{self, Built, KernelError, Progress},
     pool::GuestPool,
     project::{Project, ProjectError},
-    target::{Target, TargetError},
+    target::{MEMORY_MIB, Target, TargetError},
 };
-
-/// Memory of a guest.
-const MEMORY_MIB: u32 = 512;
 
 /// How long an execution may take. The kernel's own detectors speak after 10 to 20 s and should have the first word.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -20,7 +20,7 @@ use super::{
     meter::Meter,
     open, place,
 };
-use crate::{cache, guest::Stop, hex::hex};
+use crate::{cache, guest::Stop, hex::hex, text_file::TextFile};
 
 /// Commands that a build runs, and the Debian package that has each.
 const COMMANDS: [(&str, &str); 10] = [
@@ -220,10 +220,10 @@ impl Tree<'_> {
                 let (package, version) = (package.clone(), version.clone());
                 return Err(KernelError::NoSource { name: name.clone(), path: path.clone(), package, version });
             }
-            other => other.map_err(|source| KernelError::Read { path: path.clone(), source })?,
+            other => other.map_err(|source| failed("read", path, source))?,
         };
         let mut hash = Sha256::new();
-        io::copy(&mut file, &mut hash).map_err(|source| KernelError::Read { path: path.clone(), source })?;
+        io::copy(&mut file, &mut hash).map_err(|source| failed("read", path, source))?;
         let found = hex(&hash.finalize());
         if found == *sha256 {
             return Ok(());
@@ -239,13 +239,9 @@ impl Tree<'_> {
         let mut make = self.make("allnoconfig");
         make.env("KCONFIG_ALLCONFIG", &fragment);
         self.log.run("configuring", make, self.stop, |_| {})?;
-        let path = self.out().join(".config");
-        let config = fs::read_to_string(&path).map_err(|source| KernelError::Read { path: path.clone(), source })?;
-        let options = fragment::unmet(&self.kernel.config, &config).map_err(|bad| KernelError::Invalid {
-            path,
-            line: bad.line,
-            reason: bad.reason.to_owned(),
-        })?;
+        let config = TextFile::read(&self.out().join(".config"))?;
+        let options = fragment::unmet(&self.kernel.config, &config.text)
+            .map_err(|bad| config.invalid_line(bad.line, bad.reason))?;
         if options.is_empty() { Ok(()) } else { Err(KernelError::Unmet { name: self.kernel.name.clone(), options }) }
     }
 
@@ -290,7 +286,7 @@ impl Tree<'_> {
 
     fn release(&self) -> Result<String, KernelError> {
         let path = self.out().join("include/config/kernel.release");
-        let release = fs::read_to_string(&path).map_err(|source| KernelError::Read { path, source })?;
+        let release = fs::read_to_string(&path).map_err(|source| failed("read", &path, source))?;
         Ok(release.trim().to_owned())
     }
 
@@ -323,7 +319,7 @@ fn name_patch(error: KernelError, name: &str) -> KernelError {
 
 /// The GNU build id of the kernel `vmlinux`, in hexadecimal.
 fn build_id(vmlinux: &Path) -> Result<String, KernelError> {
-    let bytes = fs::read(vmlinux).map_err(|source| KernelError::Read { path: vmlinux.to_owned(), source })?;
+    let bytes = fs::read(vmlinux).map_err(|source| failed("read", vmlinux, source))?;
     let id = kcov_parser::build_id(&bytes).filter(|id| !id.is_empty());
     id.ok_or_else(|| KernelError::Vmlinux { path: vmlinux.to_owned(), reason: "it has no GNU build id".to_owned() })
 }

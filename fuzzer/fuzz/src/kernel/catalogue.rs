@@ -11,7 +11,10 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{KernelError, fragment};
-use crate::hex::hex;
+use crate::{
+    hex::hex,
+    text_file::{TextFile, TextFileError},
+};
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel differs.
 const RECIPE: &str = "2";
@@ -77,13 +80,7 @@ impl Catalogue {
     /// A file is missing or cannot be understood: names it, with the line where there is one.
     pub fn load(root: &Path) -> Result<Self, KernelError> {
         let folder = root.join("kernels");
-        let path = folder.join("kernels.toml");
-        let text = read(&path)?;
-        let file: CatalogueFile = toml::from_str(&text).map_err(|error| KernelError::Invalid {
-            line: error.span().map_or(1, |span| line_at(&text, span.start)),
-            path,
-            reason: error.message().to_owned(),
-        })?;
+        let file: CatalogueFile = TextFile::read(&folder.join("kernels.toml"))?.toml()?;
         let kernels = file.kernel.into_iter().map(|(name, entry)| Kernel::load(&folder, name, entry));
         Ok(Self { kernels: kernels.collect::<Result<_, _>>()? })
     }
@@ -177,23 +174,17 @@ pub(super) fn compiler() -> Result<String, KernelError> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
 }
 
-fn read(path: &Path) -> Result<String, KernelError> {
-    fs::read_to_string(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })
+fn read(path: &Path) -> Result<String, TextFileError> {
+    Ok(TextFile::read(path)?.text)
 }
 
 /// The fragments `names`, each of which must make sense by itself.
 fn read_configs(folder: &Path, names: &[PathBuf]) -> Result<String, KernelError> {
     let mut all = String::new();
     for name in names {
-        let path = folder.join(name);
-        let config = read(&path)?;
-        let invalid = |bad: fragment::BadLine| KernelError::Invalid {
-            path: path.clone(),
-            line: bad.line,
-            reason: bad.reason.to_owned(),
-        };
-        fragment::check(&config).map_err(invalid)?;
-        all += &config;
+        let config = TextFile::read(&folder.join(name))?;
+        fragment::check(&config.text).map_err(|bad| config.invalid_line(bad.line, bad.reason))?;
+        all += &config.text;
         if !all.ends_with('\n') {
             all.push('\n');
         }
@@ -201,18 +192,15 @@ fn read_configs(folder: &Path, names: &[PathBuf]) -> Result<String, KernelError>
     Ok(all)
 }
 
-fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, KernelError> {
-    let failed = |source| KernelError::Read { path: folder.to_owned(), source };
+/// The files in `folder`, but not what editors leave there: hidden ones and those ending in `~`.
+fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, TextFileError> {
+    let failed = |source| TextFileError::Read { path: folder.to_owned(), source };
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         files.insert(entry.file_name().to_string_lossy().into_owned(), read(&entry.path())?);
     }
     Ok(files)
-}
-
-fn line_at(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
 #[cfg(test)]
