@@ -36,6 +36,22 @@ const COMMANDS: [(&str, &str); 10] = [
     ("xz", "xz-utils"),
 ];
 
+/// Variables of the user's that a kernel's Makefile would obey.
+const FOREIGN_VARIABLES: [&str; 12] = [
+    "ARCH",
+    "CROSS_COMPILE",
+    "KAFLAGS",
+    "KBUILD_OUTPUT",
+    "KCFLAGS",
+    "KCONFIG_CONFIG",
+    "KCPPFLAGS",
+    "LLVM",
+    "LOCALVERSION",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
+];
+
 /// Builds `kernel`, or gives the one that the cache folder `cache` has already. `progress` hears of every step, and
 /// every few seconds while compiling.
 ///
@@ -267,9 +283,7 @@ impl Tree<'_> {
         make.args(["KBUILD_BUILD_VERSION=1", "RUSTC=false", "PAHOLE=false"]);
         // What the BPF programs run at each call is none of the workload: left in, it doubles the KCOV trace.
         make.args(["KCOV_INSTRUMENT_maccess.o=n", "KCOV_INSTRUMENT_bpf_trace.o=n"]);
-        for variable in
-            ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARCH", "CROSS_COMPILE", "KBUILD_OUTPUT", "LLVM", "KCFLAGS"]
-        {
+        for variable in FOREIGN_VARIABLES {
             make.env_remove(variable);
         }
         make.env("LC_ALL", "C");

@@ -127,7 +127,7 @@ impl Kernel {
             selftest: read_folder(&folder.join(&entry.selftest))?,
             package: entry.package,
             version: entry.version,
-            source: entry.source,
+            source: folder.join(entry.source),
             sha256: entry.sha256,
             objects: entry.objects,
             options: entry.options,
@@ -136,17 +136,17 @@ impl Kernel {
         })
     }
 
-    /// Names the kernel that this entry builds with the compiler of this machine, as 64 hexadecimal digits: the same
-    /// key means the same kernel.
+    /// Names the kernel that this entry builds with the compiler and the linker of this machine, as 64 hexadecimal
+    /// digits: the same key means the same kernel.
     ///
     /// # Errors
     ///
-    /// The compiler cannot be run.
+    /// One of them cannot be run.
     pub fn cache_key(&self) -> Result<String, KernelError> {
-        Ok(self.cache_key_with(&compiler()?))
+        Ok(self.cache_key_with(&compiler()?, &tool_version("ld", "binutils")?))
     }
 
-    fn cache_key_with(&self, compiler: &str) -> String {
+    fn cache_key_with(&self, compiler: &str, linker: &str) -> String {
         let mut hash = Sha256::new();
         // Lengths keep apart what would else run together.
         let mut add = |part: &str| {
@@ -163,14 +163,20 @@ impl Kernel {
             add(text);
         }
         add(compiler);
+        add(linker);
         hex(&hash.finalize())
     }
 }
 
 /// First line of `gcc --version`.
 pub(super) fn compiler() -> Result<String, KernelError> {
-    let missing = |_| KernelError::Commands { missing: "gcc".to_owned(), packages: "gcc".to_owned() };
-    let output = Command::new("gcc").arg("--version").output().map_err(missing)?;
+    tool_version("gcc", "gcc")
+}
+
+/// First line of `COMMAND --version`; `package` has the command.
+fn tool_version(command: &str, package: &str) -> Result<String, KernelError> {
+    let missing = |_| KernelError::Commands { missing: command.to_owned(), packages: package.to_owned() };
+    let output = Command::new(command).arg("--version").output().map_err(missing)?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
 }
 
@@ -198,7 +204,10 @@ fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, TextFileError>
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        files.insert(entry.file_name().to_string_lossy().into_owned(), read(&entry.path())?);
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !name.ends_with('~') {
+            files.insert(name, read(&entry.path())?);
+        }
     }
     Ok(files)
 }
@@ -237,7 +246,25 @@ mod tests {
         assert_eq!(kernel.config, "CONFIG_PVH=y\n");
         assert_eq!(kernel.patches, [("1.patch".to_owned(), "--- a\n".to_owned())]);
         assert_eq!(kernel.selftest["main.c"], "int i;\n");
+        assert_eq!(kernel.source, Path::new("/usr/src/l.tar.xz"));
         assert_eq!(catalogue.get("big").unwrap_err().to_string(), "no kernel is called big; there are: small");
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_folder_of_the_catalogue() {
+        let root = checkout(&ENTRY.replace("/usr/src/", ""), "");
+        let catalogue = Catalogue::load(root.path()).unwrap();
+        assert_eq!(catalogue.get("small").unwrap().source, root.path().join("kernels/l.tar.xz"));
+    }
+
+    #[test]
+    fn what_editors_leave_is_no_part_of_a_kernel() {
+        let root = checkout(ENTRY, "");
+        for name in ["main.c~", ".main.c.swp", ".#main.c"] {
+            fs::write(root.path().join("kernels/selftest").join(name), [0xff]).unwrap();
+        }
+        let catalogue = Catalogue::load(root.path()).unwrap();
+        assert_eq!(catalogue.get("small").unwrap().selftest.keys().collect::<Vec<_>>(), ["main.c"]);
     }
 
     #[test]
@@ -264,15 +291,16 @@ mod tests {
     fn the_key_changes_with_every_ingredient_and_with_nothing_else() {
         let root = checkout(ENTRY, "CONFIG_PVH=y\n");
         let kernel = Catalogue::load(root.path()).unwrap().get("small").unwrap().clone();
-        let base = kernel.cache_key_with("gcc 12");
+        let base = kernel.cache_key_with("gcc 12", "ld 2");
         let changed = |change: fn(&mut Kernel)| {
             let mut other = kernel.clone();
             change(&mut other);
-            other.cache_key_with("gcc 12")
+            other.cache_key_with("gcc 12", "ld 2")
         };
         let keys = [
             base.clone(),
-            kernel.cache_key_with("gcc 13"),
+            kernel.cache_key_with("gcc 13", "ld 2"),
+            kernel.cache_key_with("gcc 12", "ld 3"),
             changed(|kernel| kernel.sha256.replace_range(0..1, "f")),
             changed(|kernel| kernel.config.push_str("CONFIG_SMP=y\n")),
             changed(|kernel| kernel.patches[0].1.push('+')),
