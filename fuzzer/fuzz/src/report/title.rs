@@ -39,7 +39,7 @@ pub(super) fn title(rule: &Rule, context: &[&str], body: &[&str]) -> String {
         Wording::Warning => within(detail.unwrap_or("WARNING"), false),
         Wording::In(words) => within(words, false),
         Wording::Waits(words) => within(words, true),
-        Wording::Only(words) => words.to_owned(),
+        Wording::Only(words) | Wording::Alone(words) => words.to_owned(),
         Wording::LockOrder => within(header.trim_end_matches(" detected"), false),
         Wording::HeldLock(words) => named(words, body.iter().find_map(|line| lock_taker(line))),
         Wording::Work(words) => {
