@@ -13,28 +13,13 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Built, Kernel, KernelError, Meta, Progress,
-    catalogue::compiler,
-    fragment,
+    Built, Kernel, KernelError, Meta, Progress, fragment,
     make::{Log, failed},
     meter::Meter,
     open, place,
+    tools::{check_commands, compiler, installed},
 };
 use crate::{cache, guest::Stop, hex::hex, text_file::TextFile};
-
-/// Commands that a build runs, and the Debian package that has each.
-const COMMANDS: [(&str, &str); 10] = [
-    ("bc", "bc"),
-    ("bison", "bison"),
-    ("flex", "flex"),
-    ("gcc", "gcc"),
-    ("ld", "binutils"),
-    ("make", "make"),
-    ("patch", "patch"),
-    ("perl", "perl"),
-    ("tar", "tar"),
-    ("xz", "xz-utils"),
-];
 
 /// Variables of the user's that a kernel's Makefile would obey.
 const FOREIGN_VARIABLES: [&str; 12] = [
@@ -145,26 +130,6 @@ fn beside(destination: &Path, suffix: &str) -> PathBuf {
     let mut name = destination.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-fn installed(command: &str) -> bool {
-    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(command).is_file())
-}
-
-fn check_commands() -> Result<(), KernelError> {
-    let mut lacking: Vec<_> = COMMANDS.into_iter().filter(|(command, _)| !installed(command)).collect();
-    // objtool, which the kernel's build builds first, reads ELF files with it.
-    if installed("gcc") {
-        let found = Command::new("gcc").args(["-fsyntax-only", "-include", "gelf.h", "-xc", "/dev/null"]).output();
-        if !found.is_ok_and(|output| output.status.success()) {
-            lacking.push(("gelf.h", "libelf-dev"));
-        }
-    }
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let (missing, packages): (Vec<_>, Vec<_>) = lacking.into_iter().unzip();
-    Err(KernelError::Commands { missing: missing.join(", "), packages: packages.join(" ") })
 }
 
 /// A kernel tree that is being built.

@@ -4,13 +4,15 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{KernelError, fragment};
+use super::{
+    KernelError, fragment,
+    tools::{compiler, linker},
+};
 use crate::{
     hex::hex,
     text_file::{TextFile, TextFileError},
@@ -143,7 +145,7 @@ impl Kernel {
     ///
     /// One of them cannot be run.
     pub fn cache_key(&self) -> Result<String, KernelError> {
-        Ok(self.cache_key_with(&compiler()?, &tool_version("ld", "binutils")?))
+        Ok(self.cache_key_with(&compiler()?, &linker()?))
     }
 
     fn cache_key_with(&self, compiler: &str, linker: &str) -> String {
@@ -166,18 +168,6 @@ impl Kernel {
         add(linker);
         hex(&hash.finalize())
     }
-}
-
-/// First line of `gcc --version`.
-pub(super) fn compiler() -> Result<String, KernelError> {
-    tool_version("gcc", "gcc")
-}
-
-/// First line of `COMMAND --version`; `package` has the command.
-fn tool_version(command: &str, package: &str) -> Result<String, KernelError> {
-    let missing = |_| KernelError::Commands { missing: command.to_owned(), packages: package.to_owned() };
-    let output = Command::new(command).arg("--version").output().map_err(missing)?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
 }
 
 fn read(path: &Path) -> Result<String, TextFileError> {

@@ -13,6 +13,7 @@ mod catalogue;
 mod fragment;
 mod make;
 mod meter;
+mod tools;
 
 use std::{
     fmt, fs, io,
