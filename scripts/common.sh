@@ -2,8 +2,11 @@
 # What the scripts share; sourced, never run.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${FUZZ_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fuzz}
-target=${CARGO_TARGET_DIR:-$root/target}
+# Absolute, also for what the scripts run in another folder.
+cache=$(realpath -m "${FUZZ_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fuzz}")
+target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
+export FUZZ_CACHE=$cache
+[[ -z ${CARGO_TARGET_DIR:-} ]] || export CARGO_TARGET_DIR=$target
 # Where fuzz looks for the checkout and for what scripts/build made.
 export FUZZ_ROOT=$root FUZZ_AGENT=$target/x86_64-unknown-linux-gnu/release/agent
 export root cache target

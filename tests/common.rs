@@ -54,7 +54,8 @@ pub(crate) fn plan(faults: &[Fault]) -> FaultPlan {
 
 /// The kernel, built if need be.
 pub(crate) fn kernel() -> Built {
-    built_kernel(&Project::find().unwrap(), KERNEL, &fuzz::cache::directory().unwrap(), &mut |_| ()).unwrap()
+    let cache = fuzz::cache::directory().unwrap();
+    built_kernel(&Project::find().unwrap(), KERNEL, &cache, &Stop::new(), &mut |_| ()).unwrap()
 }
 
 /// The program under test.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One error number of the kernel's user interface, 1 to 133.
+/// One error number of the kernel's user interface, 1 to 133, named as the kernel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Errno(u16);
 
@@ -12,10 +12,10 @@ impl Errno {
     /// `EIO`, what a failed read or write reports.
     pub const EIO: Self = Self(5);
 
-    /// The error number called `name`, such as `"ENOMEM"`.
+    /// The error number called `name`, such as `"ENOMEM"`; some have a second name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        NAMES.iter().find(|(_, known)| *known == name).map(|(number, _)| Self(*number))
+        NAMES.iter().chain(SECOND_NAMES).find(|(_, known)| *known == name).map(|(number, _)| Self(*number))
     }
 
     /// The positive error number `number`, if the kernel has it.
@@ -43,13 +43,16 @@ impl fmt::Display for Errno {
     }
 }
 
+/// What else user space calls them.
+const SECOND_NAMES: &[(u16, &str)] = &[(11, "EWOULDBLOCK"), (35, "EDEADLOCK"), (95, "ENOTSUP")];
+
 #[rustfmt::skip]
 const NAMES: &[(u16, &str)] = &[
     (1, "EPERM"), (2, "ENOENT"), (3, "ESRCH"), (4, "EINTR"), (5, "EIO"), (6, "ENXIO"), (7, "E2BIG"), (8, "ENOEXEC"),
     (9, "EBADF"), (10, "ECHILD"), (11, "EAGAIN"), (12, "ENOMEM"), (13, "EACCES"), (14, "EFAULT"), (15, "ENOTBLK"),
     (16, "EBUSY"), (17, "EEXIST"), (18, "EXDEV"), (19, "ENODEV"), (20, "ENOTDIR"), (21, "EISDIR"), (22, "EINVAL"),
     (23, "ENFILE"), (24, "EMFILE"), (25, "ENOTTY"), (26, "ETXTBSY"), (27, "EFBIG"), (28, "ENOSPC"), (29, "ESPIPE"),
-    (30, "EROFS"), (31, "EMLINK"), (32, "EPIPE"), (33, "EDOM"), (34, "ERANGE"), (35, "EDEADLOCK"),
+    (30, "EROFS"), (31, "EMLINK"), (32, "EPIPE"), (33, "EDOM"), (34, "ERANGE"), (35, "EDEADLK"),
     (36, "ENAMETOOLONG"), (37, "ENOLCK"), (38, "ENOSYS"), (39, "ENOTEMPTY"), (40, "ELOOP"), (42, "ENOMSG"),
     (43, "EIDRM"), (44, "ECHRNG"), (45, "EL2NSYNC"), (46, "EL3HLT"), (47, "EL3RST"), (48, "ELNRNG"),
     (49, "EUNATCH"), (50, "ENOCSI"), (51, "EL2HLT"), (52, "EBADE"), (53, "EBADR"), (54, "EXFULL"), (55, "ENOANO"),
@@ -59,14 +62,14 @@ const NAMES: &[(u16, &str)] = &[
     (77, "EBADFD"), (78, "EREMCHG"), (79, "ELIBACC"), (80, "ELIBBAD"), (81, "ELIBSCN"), (82, "ELIBMAX"),
     (83, "ELIBEXEC"), (84, "EILSEQ"), (85, "ERESTART"), (86, "ESTRPIPE"), (87, "EUSERS"), (88, "ENOTSOCK"),
     (89, "EDESTADDRREQ"), (90, "EMSGSIZE"), (91, "EPROTOTYPE"), (92, "ENOPROTOOPT"), (93, "EPROTONOSUPPORT"),
-    (94, "ESOCKTNOSUPPORT"), (95, "ENOTSUP"), (96, "EPFNOSUPPORT"), (97, "EAFNOSUPPORT"), (98, "EADDRINUSE"),
+    (94, "ESOCKTNOSUPPORT"), (95, "EOPNOTSUPP"), (96, "EPFNOSUPPORT"), (97, "EAFNOSUPPORT"), (98, "EADDRINUSE"),
     (99, "EADDRNOTAVAIL"), (100, "ENETDOWN"), (101, "ENETUNREACH"), (102, "ENETRESET"), (103, "ECONNABORTED"),
     (104, "ECONNRESET"), (105, "ENOBUFS"), (106, "EISCONN"), (107, "ENOTCONN"), (108, "ESHUTDOWN"),
     (109, "ETOOMANYREFS"), (110, "ETIMEDOUT"), (111, "ECONNREFUSED"), (112, "EHOSTDOWN"), (113, "EHOSTUNREACH"),
     (114, "EALREADY"), (115, "EINPROGRESS"), (116, "ESTALE"), (117, "EUCLEAN"), (118, "ENOTNAM"), (119, "ENAVAIL"),
     (120, "EISNAM"), (121, "EREMOTEIO"), (122, "EDQUOT"), (123, "ENOMEDIUM"), (124, "EMEDIUMTYPE"),
     (125, "ECANCELED"), (126, "ENOKEY"), (127, "EKEYEXPIRED"), (128, "EKEYREVOKED"), (129, "EKEYREJECTED"),
-    (130, "EOWNERDEAD"), (131, "ENOTRECOVERABLE"), (132, "ERFKILL"),
+    (130, "EOWNERDEAD"), (131, "ENOTRECOVERABLE"), (132, "ERFKILL"), (133, "EHWPOISON"),
 ];
 
 #[cfg(test)]
@@ -81,6 +84,21 @@ mod tests {
             assert_eq!(Errno::from_name(name).map(Errno::number), Some(*number));
             assert_eq!(Errno::from_number(i64::from(*number)).map(Errno::name), Some(*name));
         }
+    }
+
+    #[test]
+    fn the_names_are_the_kernel_s() {
+        for (number, name, second) in
+            [(11, "EAGAIN", "EWOULDBLOCK"), (35, "EDEADLK", "EDEADLOCK"), (95, "EOPNOTSUPP", "ENOTSUP")]
+        {
+            let errno = Errno::from_number(number).unwrap();
+            assert_eq!(errno.name(), name);
+            assert_eq!((Errno::from_name(name), Errno::from_name(second)), (Some(errno), Some(errno)));
+        }
+        for (number, name) in [(1, "EPERM"), (28, "ENOSPC"), (40, "ELOOP"), (117, "EUCLEAN"), (133, "EHWPOISON")] {
+            assert_eq!(Errno::from_number(number).map(Errno::name), Some(name));
+        }
+        assert_eq!([0, 41, 58, 134].map(Errno::from_number), [None; 4]);
     }
 
     #[test]

@@ -54,20 +54,29 @@ fn place(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 ///
 /// # Errors
 ///
-/// What the file system says; `path` is then as before.
+/// What the file system says. `path` is then as before, unless all that failed is to bring its folder to the disk:
+/// then it has the new content, but perhaps not after a power loss.
 pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary_beside(path)?;
-    let written = File::create_new(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    });
+    let mut file = File::create_new(&temporary)?;
+    let written = file.write_all(bytes).and_then(|()| publish_file(&temporary, path));
     if written.is_err() {
-        // The first error is the one to tell; a file that was never created cannot be removed either.
+        // The first error is the one to tell; there is nothing to remove if the file has its name already.
         let _ = fs::remove_file(&temporary);
     }
-    written?;
-    sync_directory(parent(path))
+    written
+}
+
+/// Gives the finished file `prepared` its name `destination`, on the same file system; what had that name is replaced.
+/// The content reaches the disk first, so that a file of that name is always whole.
+///
+/// # Errors
+///
+/// What the file system says. `destination` is then as for [`write_file`].
+pub fn publish_file(prepared: &Path, destination: &Path) -> io::Result<()> {
+    File::open(prepared)?.sync_all()?;
+    fs::rename(prepared, destination)?;
+    sync_directory(parent(destination))
 }
 
 /// Gives the finished folder `prepared` its name `destination`, on the same file system. What is in it reaches the
@@ -198,6 +207,21 @@ mod tests {
         assert!(write_file(&path, b"new").is_err(), "a file cannot take a folder's name");
         assert_eq!(fs::read(path.join("inside")).unwrap(), b"kept");
         assert_eq!(names(directory.path()), ["taken"]);
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("plan.json");
+        let taken = temporary_beside(&path).unwrap().display().to_string();
+        let (start, number) = taken.trim_end_matches(".tmp").rsplit_once('.').unwrap();
+        let number: u64 = number.parse().unwrap();
+        // Other tests take numbers meanwhile.
+        let others: Vec<_> = (number + 1..number + 1000).map(|number| format!("{start}.{number}.tmp")).collect();
+        others.iter().for_each(|other| fs::write(other, "theirs").unwrap());
+        assert_eq!(write_file(&path, b"new").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(others.iter().all(|other| fs::read(other).unwrap() == b"theirs"));
+        assert!(!path.exists());
     }
 
     #[test]

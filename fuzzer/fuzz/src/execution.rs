@@ -7,7 +7,7 @@ use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::{guest::GuestError, report::KernelReport};
+use crate::{guest::GuestError, hex::hex, report::KernelReport};
 
 /// A fault that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Execution {
         coverage.sort_unstable();
         let titles: Vec<_> = self.reports().map(|report| &report.title).collect();
         let shown = format!("{titles:?} {:?} {:?} {} {hits:?} {coverage:?}", self.steps, self.fired, self.guarded);
-        Sha256::digest(shown).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(shown)[..8])
     }
 }
 

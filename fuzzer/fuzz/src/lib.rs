@@ -5,14 +5,17 @@ pub mod campaign;
 pub mod commands;
 pub mod execution;
 pub mod guest;
+mod hex;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
 pub mod pool;
 pub mod prepare;
+mod process;
 pub mod project;
 pub mod report;
 pub mod target;
+pub mod text_file;
 
 /// The error and its sources on one line, each after a colon.
 #[must_use]

@@ -235,7 +235,7 @@ fn run(options: Options) -> Result<Answer, CommandError> {
         }
         Some(Subcommands::Targets { json }) => commands::targets(json, out),
         Some(Subcommands::Kernel(KernelCommand::Build { name })) => {
-            commands::kernel_build(name.as_deref(), out, &mut say)
+            commands::kernel_build(name.as_deref(), &stop, out, &mut say)
         }
         Some(Subcommands::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
         Some(Subcommands::Bench { target, executions, campaign, guest }) => {

@@ -9,7 +9,7 @@ use kcov_parser::Symbols;
 use crate::{
     execution::{ExecuteError, Execution, Fired, Outcome, Runner, RunnerCounters},
     guest::{self, FiredLog, Guest, GuestError, GuestRun, RunEnd, Stop, Template},
-    report::{KernelReport, ReportKind},
+    report::{self, KernelReport, ReportKind},
     target::Target,
 };
 
@@ -250,7 +250,10 @@ impl GuestPool {
 
     fn silent_hang(&self, stack: &str) -> KernelReport {
         KernelReport {
-            title: "hang: the deadline passed without a word of the kernel".to_owned(),
+            title: report::hanging_function(stack).map_or_else(
+                || "hang: the deadline passed without a word of the kernel".to_owned(),
+                |function| format!("hang in {function}"),
+            ),
             kind: ReportKind::Hang,
             text: format!(
                 "no reply within {} s, target {}; the processor was at:\n{stack}",
@@ -278,7 +281,7 @@ enum Verdict {
 
 /// The kernel reports in `text` that count: up to the first that is more than a warning, and none of our agent's death.
 fn reports(text: &str) -> Vec<KernelReport> {
-    let mut all: Vec<_> = crate::report::first_report(text).into_iter().collect();
+    let mut all = report::reports(text);
     all.retain(|report| !report.title.contains(AGENT_DEATH));
     let last = all.iter().position(|report| report.kind != ReportKind::Warning);
     all.truncate(last.map_or(all.len(), |last| last + 1));

@@ -19,11 +19,8 @@ use crate::{
     kernel::{self, Built, KernelError, Progress},
     pool::GuestPool,
     project::{Project, ProjectError},
-    target::{Target, TargetError},
+    target::{MEMORY_MIB, Target, TargetError},
 };
-
-/// Memory of a guest.
-const MEMORY_MIB: u32 = 512;
 
 /// How long an execution may take. The kernel's own detectors speak after 10 to 20 s and should have the first word.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -121,7 +118,7 @@ fn prepare_with(
     let cache = cache::directory()?;
     let target = Target::find(&project.corpus(), wanted.target)?;
     project.agent()?;
-    let kernel = built_kernel(&project, wanted.kernel.unwrap_or(&target.kernel), &cache, say)?;
+    let kernel = built_kernel(&project, wanted.kernel.unwrap_or(&target.kernel), &cache, stop, say)?;
     let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
     let read = |path: &Path| fs::read(path).map_err(|source| PrepareError::Io { path: path.to_owned(), source });
     let elf = read(&kernel.vmlinux)?;
@@ -170,11 +167,12 @@ pub fn bare_guest(project: &Project, vmlinux: &Path) -> Result<GuestConfig, Prep
 ///
 /// # Errors
 ///
-/// It is unknown or cannot be built.
+/// It is unknown or cannot be built, or the user asks to stop.
 pub fn built_kernel(
     project: &Project,
     name: &str,
     cache: &Path,
+    stop: &Stop,
     say: &mut dyn FnMut(&str),
 ) -> Result<Built, KernelError> {
     let catalogue = kernel::Catalogue::load(project.root())?;
@@ -183,5 +181,5 @@ pub fn built_kernel(
         return Ok(built);
     }
     say(&format!("building {name} once, for good: about 10 minutes on 2 idle cores"));
-    kernel::build(wanted, cache, &mut |progress: Progress| say(&format!("{name}: {progress}")))
+    kernel::build(wanted, cache, stop, &mut |progress: Progress| say(&format!("{name}: {progress}")))
 }

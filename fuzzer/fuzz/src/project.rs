@@ -19,6 +19,12 @@ pub enum ProjectError {
         /// Where the search started.
         start: PathBuf,
     },
+    /// `FUZZ_ROOT` is no project folder.
+    #[error("FUZZ_ROOT is {path}, but there is no kernels/kernels.toml: set it to the checkout or not at all")]
+    WrongRoot {
+        /// What it is set to.
+        path: PathBuf,
+    },
     /// The agent is not built.
     #[error("the guest's agent is not built ({path} is missing): run scripts/build, or set FUZZ_AGENT")]
     NoAgent {
@@ -38,14 +44,18 @@ impl Project {
     ///
     /// # Errors
     ///
-    /// There is none.
+    /// There is none, or `FUZZ_ROOT` is set to something else.
     pub fn find() -> Result<Self, ProjectError> {
-        let is_root = |path: &Path| path.join("kernels/kernels.toml").is_file();
-        if let Some(root) = env::var_os("FUZZ_ROOT").map(PathBuf::from).filter(|root| is_root(root)) {
-            return Ok(Self { root });
-        }
+        let named = env::var_os("FUZZ_ROOT").filter(|value| !value.is_empty()).map(PathBuf::from);
         let start = env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-        let program = env::current_exe().unwrap_or_default();
+        Self::find_from(named, start, &env::current_exe().unwrap_or_default())
+    }
+
+    fn find_from(named: Option<PathBuf>, start: PathBuf, program: &Path) -> Result<Self, ProjectError> {
+        let is_root = |path: &Path| path.join("kernels/kernels.toml").is_file();
+        if let Some(root) = named {
+            return if is_root(&root) { Ok(Self { root }) } else { Err(ProjectError::WrongRoot { path: root }) };
+        }
         start
             .ancestors()
             .chain(program.ancestors())
@@ -75,5 +85,33 @@ impl Project {
         let built = || self.root.join("target/x86_64-unknown-linux-gnu/release/agent");
         let path = env::var_os("FUZZ_AGENT").map_or_else(built, PathBuf::from);
         if path.is_file() { Ok(path) } else { Err(ProjectError::NoAgent { path }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_checkout_that_is_named_is_the_one_or_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkout = |name: &str| {
+            let root = folder.path().join(name);
+            fs::create_dir_all(root.join("kernels/inner")).unwrap();
+            fs::write(root.join("kernels/kernels.toml"), "").unwrap();
+            root
+        };
+        let (one, other) = (checkout("one"), checkout("other"));
+        let find = |named: Option<&Path>, start: &Path, program: &Path| {
+            Project::find_from(named.map(Path::to_owned), start.to_owned(), program).map(|project| project.root)
+        };
+        assert_eq!(find(None, &one.join("kernels/inner"), &other).unwrap(), one);
+        assert_eq!(find(None, folder.path(), &other.join("target/release/fuzz")).unwrap(), other);
+        assert_eq!(find(Some(&other), &one, &one).unwrap(), other);
+        assert!(matches!(find(None, folder.path(), Path::new("")), Err(ProjectError::NoRoot { .. })));
+        let wrong = find(Some(&one.join("kernels")), &one, &one).unwrap_err().to_string();
+        assert!(wrong.contains("one/kernels, but there is no kernels/kernels.toml"), "{wrong}");
     }
 }

@@ -1,7 +1,8 @@
 //! Targets: folders of text that say what is fuzzed.
 
 use std::{
-    fs, io,
+    fs,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +10,9 @@ use fault_plan::{FaultPlan, InjectableFunction, InjectedError};
 use guest_protocol::{Setup, Step};
 use serde::Deserialize;
 use thiserror::Error;
+use toml::Spanned;
+
+use crate::text_file::{TextFile, TextFileError};
 
 /// Why a target is refused.
 #[derive(Debug, Error)]
@@ -21,32 +25,9 @@ pub enum TargetError {
         /// What there is.
         known: String,
     },
-    /// A file that cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Not a target file.
-    #[error("{path}: not a target")]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and reason.
-        source: Box<toml::de::Error>,
-    },
-    /// A value that cannot be.
-    #[error("{path}:{line}: {reason}")]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong.
-        reason: String,
-    },
+    /// A file that cannot be read or understood.
+    #[error(transparent)]
+    File(#[from] TextFileError),
     /// The kernel does not let a function fail as asked.
     #[error("{path}: {reason}")]
     Kernel {
@@ -83,9 +64,9 @@ pub struct TargetFunction {
 struct TargetFile {
     description: String,
     kernel: String,
-    image: Option<ImageRecipe>,
-    functions: Vec<toml::Spanned<TargetFunction>>,
-    steps: Vec<toml::Spanned<Step>>,
+    image: Option<Spanned<ImageRecipe>>,
+    functions: Vec<Spanned<TargetFunction>>,
+    steps: Vec<Spanned<Step>>,
 }
 
 /// What is fuzzed.
@@ -106,19 +87,23 @@ pub struct Target {
     folder: PathBuf,
 }
 
-/// Bounds of a disk: what btrfs needs at least, and what the guest's memory holds.
-const IMAGE_MIB: std::ops::RangeInclusive<u32> = 1..=1024;
+/// Memory of the guest that a target runs in, in MiB.
+pub(crate) const MEMORY_MIB: u32 = 512;
+/// Size of a disk in MiB: it is in the guest's memory, of which it may fill one half.
+const IMAGE_MIB: RangeInclusive<u32> = 1..=MEMORY_MIB / 2;
 const MAX_STEPS: usize = 1024;
 
 impl Target {
-    /// The target called `name` under `corpus`, or the folder `name`.
+    /// The target called `name` under `corpus`, or else the folder `name`. A name with a slash is always a folder's.
     ///
     /// # Errors
     ///
     /// There is none, or its file is refused.
     pub fn find(corpus: &Path, name: &str) -> Result<Self, TargetError> {
-        let folder = [corpus.join(name), PathBuf::from(name)]
+        let named = (!name.contains('/')).then(|| corpus.join(name));
+        let folder = named
             .into_iter()
+            .chain([PathBuf::from(name)])
             .find(|folder| folder.join("target.toml").is_file())
             .ok_or_else(|| {
                 let known = Self::names(corpus).join(", ");
@@ -147,27 +132,25 @@ impl Target {
     ///
     /// Its file cannot be read or is refused.
     pub fn load(folder: &Path) -> Result<Self, TargetError> {
-        let path = folder.join("target.toml");
-        let text = fs::read_to_string(&path).map_err(|source| TargetError::Read { path: path.clone(), source })?;
+        let file = TextFile::read(&folder.join("target.toml"))?;
         let folder_name = folder
             .canonicalize()
             .ok()
             .and_then(|folder| folder.file_name().map(|name| name.to_string_lossy().into_owned()));
         let name = folder_name.unwrap_or_else(|| folder.display().to_string());
-        Self::parse(&name, folder, &path, &text)
+        Ok(Self::parse(&name, folder, &file)?)
     }
 
-    fn parse(name: &str, folder: &Path, path: &Path, text: &str) -> Result<Self, TargetError> {
-        let file: TargetFile = toml::from_str(text)
-            .map_err(|source| TargetError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
-        check(path, text, &file)?;
+    fn parse(name: &str, folder: &Path, text: &TextFile) -> Result<Self, TextFileError> {
+        let file: TargetFile = text.toml()?;
+        check(text, &file)?;
         Ok(Self {
             name: name.to_owned(),
             description: file.description,
             kernel: file.kernel,
-            image: file.image,
-            functions: file.functions.into_iter().map(toml::Spanned::into_inner).collect(),
-            steps: file.steps.into_iter().map(toml::Spanned::into_inner).collect(),
+            image: file.image.map(Spanned::into_inner),
+            functions: file.functions.into_iter().map(Spanned::into_inner).collect(),
+            steps: file.steps.into_iter().map(Spanned::into_inner).collect(),
             folder: folder.to_owned(),
         })
     }
@@ -225,13 +208,10 @@ impl Target {
     }
 }
 
-fn check(path: &Path, text: &str, file: &TargetFile) -> Result<(), TargetError> {
-    let line_of = |offset: usize| text[..offset.min(text.len())].matches('\n').count() + 1;
-    let refuse = |offset: usize, reason: String| {
-        Err(TargetError::Value { path: path.to_owned(), line: line_of(offset), reason })
-    };
+fn check(text: &TextFile, file: &TargetFile) -> Result<(), TextFileError> {
+    let refuse = |offset: usize, reason: String| Err(text.invalid(offset, reason));
     if let Some(image) = &file.image {
-        let offset = text.find("[image]").unwrap_or(0);
+        let (offset, image) = (image.span().start, image.get_ref());
         if !IMAGE_MIB.contains(&image.size_mib) {
             let (least, most) = (IMAGE_MIB.start(), IMAGE_MIB.end());
             return refuse(offset, format!("size_mib is {}, possible are {least} to {most}", image.size_mib));
@@ -285,10 +265,8 @@ errors = ["ENOMEM"]
 "#;
 
     fn parse(text: &str) -> Result<Target, String> {
-        Target::parse("t", Path::new("t"), Path::new("t/target.toml"), text).map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            format!("{error}: {source}")
-        })
+        let file = TextFile { path: "t/target.toml".into(), text: text.to_owned() };
+        Target::parse("t", Path::new("t"), &file).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -302,15 +280,34 @@ errors = ["ENOMEM"]
     #[test]
     fn what_is_wrong_is_refused_with_the_line() {
         let refused = |from: &str, to: &str| parse(&GOOD.replace(from, to)).unwrap_err();
-        assert!(refused("kernel =", "kernal =").contains("line 2"));
-        assert!(refused("kernel =", "kernal =").contains("kernal"));
-        assert!(refused("ENOMEM", "ENOMEMM").contains("line 12"));
-        assert!(refused("128", "0").contains("t/target.toml:7: size_mib is 0"));
+        assert!(refused("kernel =", "kernal =").starts_with("t/target.toml:2: unknown field `kernal`"));
+        assert!(refused("ENOMEM", "ENOMEMM").starts_with("t/target.toml:12: "));
+        assert!(refused("128", "0").starts_with("t/target.toml:7: size_mib is 0"));
+        let half = MEMORY_MIB / 2;
+        assert!(parse(&GOOD.replace("128", &half.to_string())).is_ok());
+        assert!(refused("128", &(half + 1).to_string()).contains("possible are 1 to 256"));
+        let misleading = GOOD.replace("\"one\"", "\"[image]\"").replace("128", "0");
+        assert!(parse(&misleading).unwrap_err().starts_with("t/target.toml:7: "));
         assert!(
             refused("{ umount = {} }", "{ mkdir = { path = \"../x\" } }").contains("target.toml:5: step \"mkdir\"")
         );
-        assert!(refused("fstype", "fstipe").contains("line 4"));
+        assert!(refused("fstype", "fstipe").starts_with("t/target.toml:4: "));
         assert!(refused("errors = [\"ENOMEM\"]", "errors = []").contains("no errors"));
+    }
+
+    #[test]
+    fn a_name_with_a_slash_is_a_path() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, description) in [("corpus/t/u", "in the corpus"), ("t/u", "elsewhere")] {
+            let target = folder.path().join(name);
+            fs::create_dir_all(&target).unwrap();
+            fs::write(target.join("target.toml"), GOOD.replace("one", description)).unwrap();
+        }
+        let corpus = folder.path().join("corpus");
+        assert_eq!(Target::find(&corpus.join("t"), "u").unwrap().description, "in the corpus");
+        let path = folder.path().join("t/u");
+        assert_eq!(Target::find(&corpus, path.to_str().unwrap()).unwrap().description, "elsewhere");
+        assert!(matches!(Target::find(&corpus, "t/u"), Err(TargetError::Unknown { .. })));
     }
 
     #[test]

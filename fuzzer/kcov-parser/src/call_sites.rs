@@ -9,8 +9,6 @@ const TRACE_PC: &str = "__sanitizer_cov_trace_pc";
 /// x86 `call rel32`, and its length in bytes.
 const CALL: u8 = 0xe8;
 const CALL_BYTES: usize = 5;
-/// x86 `jmp rel32`.
-const JUMP: u8 = 0xe9;
 
 /// The most text a kernel has: `KERNEL_IMAGE_SIZE` (`arch/x86/include/asm/page_64_types.h`, Linux 6.12).
 const MAX_TEXT_BYTES: u64 = 1 << 30;
@@ -33,10 +31,8 @@ struct Line {
 #[derive(Debug)]
 pub struct CallSites {
     text_start: u64,
-    text_bytes: u32,
     offsets: Vec<u32>,
     lines: Vec<Line>,
-    tail_jumps: usize,
 }
 
 impl CallSites {
@@ -63,10 +59,9 @@ impl CallSites {
             .and_then(|bytes| u32::try_from(bytes).ok())
             .ok_or(ElfError::Text { start, end })?;
         let mut offsets = Vec::new();
-        let mut tail_jumps = 0;
         for section in code {
             for (position, instruction) in section.bytes.windows(CALL_BYTES).enumerate() {
-                let &[opcode @ (CALL | JUMP), b0, b1, b2, b3] = instruction else { continue };
+                let &[CALL, b0, b1, b2, b3] = instruction else { continue };
                 let next = section.address.wrapping_add(position as u64).wrapping_add(CALL_BYTES as u64);
                 let distance = i64::from(i32::from_le_bytes([b0, b1, b2, b3]));
                 if next.wrapping_add_signed(distance) != callee {
@@ -75,26 +70,22 @@ impl CallSites {
                 let Some(offset) = next.checked_sub(start).filter(|offset| *offset < u64::from(text_bytes)) else {
                     continue;
                 };
-                if opcode == JUMP {
-                    tail_jumps += 1;
-                } else if let Ok(offset) = u32::try_from(offset) {
-                    offsets.push(offset);
-                }
+                offsets.extend(u32::try_from(offset));
             }
         }
         if offsets.is_empty() {
             return Err(ElfError::NotInstrumented);
         }
-        Ok(Self { tail_jumps, ..Self::from_offsets(start, text_bytes, offsets) })
+        Ok(Self::from_offsets(start, offsets))
     }
 
     /// Those at the given distances from `text_start`, for who knows them from elsewhere.
     #[must_use]
-    pub fn from_offsets(text_start: u64, text_bytes: u32, mut offsets: Vec<u32>) -> Self {
+    pub fn from_offsets(text_start: u64, mut offsets: Vec<u32>) -> Self {
         offsets.sort_unstable();
         offsets.dedup();
         let lines = lines(&offsets);
-        Self { text_start, text_bytes, offsets, lines, tail_jumps: 0 }
+        Self { text_start, offsets, lines }
     }
 
     /// How many PCs there are; the indices are those below.
@@ -115,37 +106,13 @@ impl CallSites {
         self.text_start
     }
 
-    /// The length of the kernel's text in bytes, up to `_etext`.
-    #[must_use]
-    pub fn text_bytes(&self) -> u64 {
-        self.text_bytes.into()
-    }
-
-    /// Jumps to the callee found in the text. From a function that ends in one, KCOV stores the return address of
-    /// that function's caller, which is no PC here. Kernels built with frame pointers have none.
-    #[must_use]
-    pub fn tail_jumps(&self) -> usize {
-        self.tail_jumps
-    }
-
     /// The index of the address `pc`; `None` when KCOV cannot report it.
     #[must_use]
     pub fn index_of(&self, pc: u64) -> Option<u32> {
-        self.index_of_offset(u32::try_from(pc.checked_sub(self.text_start)?).ok()?)
-    }
-
-    /// The index of the PC `offset` bytes after the text's start.
-    #[must_use]
-    pub fn index_of_offset(&self, offset: u32) -> Option<u32> {
-        let line = self.lines.get((offset >> 6) as usize)?;
+        let offset = pc.checked_sub(self.text_start)?;
+        let line = self.lines.get(usize::try_from(offset >> 6).ok()?)?;
         let bit = 1u64 << (offset & 63);
         (line.pcs & bit != 0).then(|| line.first + (line.pcs & (bit - 1)).count_ones())
-    }
-
-    /// The address of the PC with this index.
-    #[must_use]
-    pub fn pc(&self, index: u32) -> Option<u64> {
-        self.offsets.get(index as usize).map(|offset| self.text_start + u64::from(*offset))
     }
 
     /// The addresses of all PCs in order of their indices.
@@ -183,11 +150,9 @@ mod tests {
         let sites = CallSites::from_elf(&test_elf::kernel()).unwrap();
         let offsets: Vec<u64> = sites.iter().map(|pc| pc - TEXT).collect();
         assert_eq!(offsets, [38, 65, 128, 215, 306]);
-        assert_eq!((sites.len(), sites.tail_jumps()), (5, 1));
-        assert_eq!((sites.text_start(), sites.text_bytes()), (TEXT, 512));
+        assert_eq!((sites.len(), sites.text_start()), (5, TEXT));
         assert_eq!(sites.index_of(TEXT + 128), Some(2));
         assert_eq!(sites.index_of(TEXT + 129), None);
-        assert_eq!((sites.pc(4), sites.pc(5)), (Some(TEXT + 306), None));
     }
 
     #[test]
@@ -222,7 +187,6 @@ mod tests {
             prop_assert_eq!(sites.iter().collect::<BTreeSet<_>>(), expected.clone());
             for (index, pc) in sites.iter().enumerate() {
                 prop_assert_eq!(sites.index_of(pc).map(|index| index as usize), Some(index));
-                prop_assert_eq!(sites.pc(u32::try_from(index).unwrap()), Some(pc));
             }
             for address in TEXT - 70..end + 70 {
                 prop_assert_eq!(sites.index_of(address).is_some(), expected.contains(&address));

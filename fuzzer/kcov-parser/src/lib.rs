@@ -9,7 +9,7 @@
 //! ```text
 //! trace (one u64 per basic block run) ── Deduplicator ──▶ distinct PCs, u32 offsets from the text's start
 //! vmlinux ── CallSites ──▶ every PC that can be reported, numbered 0..len in order of address
-//!         ├─ Symbols ────▶ address to function and back, coverage by function
+//!         ├─ Symbols ────▶ address to function
 //!         └─ build_id ───▶ which build this is
 //! ```
 //!
@@ -25,5 +25,5 @@ mod trace;
 
 pub use call_sites::CallSites;
 pub use elf::{ElfError, build_id};
-pub use symbols::{FunctionCoverage, Location, Symbols};
+pub use symbols::{Location, Symbols};
 pub use trace::Deduplicator;

@@ -1,14 +1,9 @@
-//! Functions of the kernel by address and by name.
-
-use std::collections::{BTreeMap, HashMap};
+//! Functions of the kernel by address.
 
 use fault_plan::base_name;
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
 
-use crate::{
-    CallSites,
-    elf::{self, ElfError},
-};
+use crate::elf::{self, ElfError};
 
 /// What the kernel's build puts in front of the name of the padding before a function
 /// (`CONFIG_FUNCTION_PADDING_BYTES`, `tools/objtool/elf.c`, Linux 6.12).
@@ -28,8 +23,6 @@ struct Function {
 pub struct Symbols {
     /// By address, one for each.
     functions: Vec<Function>,
-    /// By base name; the addresses ascend.
-    by_name: HashMap<String, Vec<u64>>,
 }
 
 /// Where in the kernel an address lies.
@@ -39,17 +32,6 @@ pub struct Location<'symbols> {
     pub function: &'symbols str,
     /// Bytes from the start of the function's symbol.
     pub offset: u64,
-}
-
-/// How much of a function was covered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FunctionCoverage<'symbols> {
-    /// The function, without what the compiler appends to names; functions of the same name count as one.
-    pub function: &'symbols str,
-    /// PCs in it that were reported.
-    pub covered: usize,
-    /// PCs in it that can be reported.
-    pub total: usize,
 }
 
 impl Symbols {
@@ -84,15 +66,8 @@ impl Symbols {
         found.sort_by(|(rank, left), (other, right)| {
             (left.address, rank, &left.name).cmp(&(right.address, other, &right.name))
         });
-        let mut by_name: HashMap<String, Vec<u64>> = HashMap::new();
-        for (_, function) in &found {
-            let addresses = by_name.entry(base_name(&function.name).to_owned()).or_default();
-            if addresses.last() != Some(&function.address) {
-                addresses.push(function.address);
-            }
-        }
         found.dedup_by_key(|(_, function)| function.address);
-        Ok(Self { functions: found.into_iter().map(|(_, function)| function).collect(), by_name })
+        Ok(Self { functions: found.into_iter().map(|(_, function)| function).collect() })
     }
 
     /// The function that holds `address`. For a return address ask for one byte less: a call may be the last
@@ -108,34 +83,6 @@ impl Symbols {
             (bytes, _) => bytes,
         };
         (offset < bytes).then(|| Location { function: base_name(&function.name), offset })
-    }
-
-    /// The entry addresses of the functions called `name`, ascending; compiler suffixes do not count. The parts that
-    /// the compiler split off (`.cold`, `.part.0`) are among them.
-    #[must_use]
-    pub fn addresses(&self, name: &str) -> &[u64] {
-        self.by_name.get(base_name(name)).map_or(&[], Vec::as_slice)
-    }
-
-    /// Every function with at least one PC, by name, and how many of its PCs are among `pcs` (addresses; one named
-    /// twice counts once, an address that is no PC does not count).
-    pub fn functions_covered<'symbols>(
-        &'symbols self,
-        sites: &CallSites,
-        pcs: impl IntoIterator<Item = u64>,
-    ) -> Vec<FunctionCoverage<'symbols>> {
-        let mut covered = vec![false; sites.len()];
-        for index in pcs.into_iter().filter_map(|pc| sites.index_of(pc)) {
-            covered[index as usize] = true;
-        }
-        let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        for (pc, covered) in sites.iter().zip(covered) {
-            let Some(location) = self.resolve(pc.wrapping_sub(1)) else { continue };
-            let (of_it, total) = counts.entry(location.function).or_default();
-            *of_it += usize::from(covered);
-            *total += 1;
-        }
-        counts.into_iter().map(|(function, (covered, total))| FunctionCoverage { function, covered, total }).collect()
     }
 }
 
@@ -161,26 +108,5 @@ mod tests {
         assert_eq!(at(427), Some(("__x", 7)));
         assert_eq!(at(428), None);
         assert_eq!(symbols.resolve(0), None);
-    }
-
-    #[test]
-    fn names_have_addresses() {
-        let symbols = symbols();
-        assert_eq!(symbols.addresses("beta"), [TEXT + 200, TEXT + 300]);
-        assert_eq!(symbols.addresses("beta.constprop.0"), [TEXT + 200, TEXT + 300]);
-        assert_eq!(symbols.addresses("__alpha_alias"), [TEXT + 32]);
-        assert!(symbols.addresses("__pfx_alpha").is_empty());
-        assert!(symbols.addresses("gamma").is_empty());
-    }
-
-    #[test]
-    fn coverage_is_counted_by_function() {
-        let sites = CallSites::from_elf(&test_elf::kernel()).unwrap();
-        let symbols = symbols();
-        // One PC of `alpha` twice, that of the split-off part of `beta`, and an address that is no PC. The third PC
-        // of `alpha` is the address after its last instruction.
-        let covered = symbols.functions_covered(&sites, [38, 38, 306, 39].map(|offset| TEXT + offset));
-        let count = |function, covered, total| FunctionCoverage { function, covered, total };
-        assert_eq!(covered, [count("alpha", 1, 3), count("beta", 1, 2)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Distinct PCs and distinct edges of one trace.
+//! Distinct PCs of one trace.
 
 /// A set of numbers below a bound that is emptied by naming what it holds, not by clearing all of it.
 #[derive(Debug)]

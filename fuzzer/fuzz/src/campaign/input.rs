@@ -8,7 +8,7 @@ use libafl_bolts::HasLen;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cache::write_file;
+use crate::{cache::write_file, hex::hex};
 
 /// A fault plan. On disk it is the plan's JSON, named by its content.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,9 +29,7 @@ impl Input for PlanInput {
     }
 
     fn generate_name(&self, _id: Option<CorpusId>) -> String {
-        let digest = Sha256::digest(self.0.to_json());
-        let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        format!("{hex}.json")
+        format!("{}.json", hex(&Sha256::digest(self.0.to_json())[..8]))
     }
 }
 

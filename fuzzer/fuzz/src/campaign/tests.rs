@@ -132,7 +132,7 @@ fn explorer<'a, R: Runner + Send + 'a>(runner: R) -> Vec<Worker<'a, R>> {
 }
 
 fn worker<'a, R: Runner + Send + 'a>(role: Role, kernel: &str, runner: R) -> Worker<'a, R> {
-    let call_sites = Arc::new(CallSites::from_offsets(TEXT_START, 4096, (0..1000).collect()));
+    let call_sites = Arc::new(CallSites::from_offsets(TEXT_START, (0..1000).collect()));
     let kernel = CampaignKernel { name: kernel.to_owned(), build_id: kernel.to_owned(), call_sites };
     Worker { role, equip: Box::new(move || Ok(Equipment { kernel, runner })) }
 }

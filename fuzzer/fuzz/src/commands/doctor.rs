@@ -2,6 +2,8 @@
 
 use std::{io::Write, path::Path, process::Command};
 
+use guest_protocol::Feature;
+
 use super::{Answer, CommandError};
 use crate::{
     cache, chain,
@@ -11,6 +13,9 @@ use crate::{
     project::Project,
     target::Target,
 };
+
+/// Features of a kernel without which no target can run.
+const NEEDED: [&str; 3] = ["kcov", "error-injection", "bpf-override"];
 
 /// Checks and writes one line for each finding. The answer is no when a target cannot run.
 ///
@@ -104,11 +109,35 @@ impl Doctor<'_> {
         };
         let boot = format!("ready after {:.1} s", template.about.boot_time.as_secs_f64());
         self.line("ok", "guest", &boot)?;
-        for feature in &template.about.hello.features {
-            let state = if feature.missing.is_empty() { "ok" } else { "--" };
-            self.line(state, &format!("  {}", feature.name), &feature.missing)?;
-        }
+        template.about.hello.features.iter().try_for_each(|feature| self.feature(feature))?;
         let injectable = format!("{} functions may fail", template.about.hello.injectable.len());
         self.line("ok", "  injectable", &injectable)
+    }
+
+    fn feature(&mut self, feature: &Feature) -> Result<(), CommandError> {
+        let what = format!("  {}", feature.name);
+        if NEEDED.contains(&feature.name.as_str()) && !feature.missing.is_empty() {
+            return self.check(&what, Err(&feature.missing));
+        }
+        self.line(if feature.missing.is_empty() { "ok" } else { "--" }, &what, &feature.missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_lacks_something_when_no_target_can_run_on_it() {
+        let answer = |name: &str, missing: &str| {
+            let mut out = Vec::new();
+            let mut doctor = Doctor { out: &mut out, well: true };
+            doctor.feature(&Feature { name: name.to_owned(), missing: missing.to_owned() }).unwrap();
+            (doctor.answer(), String::from_utf8(out).unwrap().split(' ').next().unwrap().to_owned())
+        };
+        assert_eq!(answer("kcov", ""), (Answer::Yes, "ok".to_owned()));
+        assert_eq!(answer("kasan", "no CONFIG_KASAN"), (Answer::Yes, "--".to_owned()));
+        assert_eq!(answer("kcov", "no CONFIG_KCOV"), (Answer::Lacking, "BAD".to_owned()));
+        assert_eq!(answer("bpf-override", "no CONFIG"), (Answer::Lacking, "BAD".to_owned()));
     }
 }

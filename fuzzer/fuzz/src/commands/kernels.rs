@@ -3,15 +3,16 @@
 use std::io::Write;
 
 use super::{Answer, CommandError};
-use crate::{cache, kernel, prepare::built_kernel, project::Project};
+use crate::{cache, guest::Stop, kernel, prepare::built_kernel, project::Project};
 
 /// Builds the kernel called `name`, or all of them, unless the cache has them, and says where they are.
 ///
 /// # Errors
 ///
-/// It is unknown or cannot be built.
+/// It is unknown or cannot be built, or the user asks to stop.
 pub fn kernel_build(
     name: Option<&str>,
+    stop: &Stop,
     out: &mut dyn Write,
     say: &mut dyn FnMut(&str),
 ) -> Result<Answer, CommandError> {
@@ -20,7 +21,7 @@ pub fn kernel_build(
     let all = catalogue.kernels().iter().map(|kernel| kernel.name.as_str());
     let names: Vec<&str> = name.map_or_else(|| all.collect(), |name| vec![name]);
     for name in names {
-        let built = built_kernel(&project, name, &cache, say)?;
+        let built = built_kernel(&project, name, &cache, stop, say)?;
         writeln!(out, "{}", built.vmlinux.display())?;
     }
     Ok(Answer::Yes)

@@ -69,7 +69,12 @@ impl CommandError {
     /// Whether this only says that the user wanted to stop.
     #[must_use]
     pub fn is_stop(&self) -> bool {
-        matches!(self, Self::Prepare(PrepareError::Guest(GuestError::Stopped)) | Self::Execute(ExecuteError::Stopped))
+        matches!(
+            self,
+            Self::Prepare(PrepareError::Guest(GuestError::Stopped) | PrepareError::Kernel(KernelError::Stopped))
+                | Self::Kernel(KernelError::Stopped)
+                | Self::Execute(ExecuteError::Stopped)
+        )
     }
 
     /// The exit status: 2 for wrong input, 3 for the environment.
@@ -80,9 +85,9 @@ impl CommandError {
             | Self::Target(_)
             | Self::Prepare(PrepareError::Target(_))
             | Self::Execute(ExecuteError::Refused(_))
-            | Self::Kernel(KernelError::Unknown { .. } | KernelError::Invalid { .. } | KernelError::Entry { .. })
+            | Self::Kernel(KernelError::Unknown { .. } | KernelError::File(_) | KernelError::Entry { .. })
             | Self::Prepare(PrepareError::Kernel(
-                KernelError::Unknown { .. } | KernelError::Invalid { .. } | KernelError::Entry { .. },
+                KernelError::Unknown { .. } | KernelError::File(_) | KernelError::Entry { .. },
             ))
             | Self::Folder(
                 FolderError::Other { .. }
@@ -105,4 +110,21 @@ pub enum Answer {
     No,
     /// This machine lacks something: exit status 3.
     Lacking,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text_file::TextFileError;
+
+    #[test]
+    fn a_refused_file_is_wrong_input_and_a_request_to_stop_no_failure() {
+        let refused = || TextFileError::Invalid { path: "a.toml".into(), line: 1, reason: "odd".to_owned() };
+        for error in [CommandError::Target(refused().into()), CommandError::Kernel(refused().into())] {
+            assert_eq!((error.status(), error.is_stop()), (2, false));
+            assert_eq!(crate::chain(&error), "a.toml:1: odd");
+        }
+        assert!(CommandError::Kernel(KernelError::Stopped).is_stop());
+        assert!(CommandError::Prepare(KernelError::Stopped.into()).is_stop());
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! `/dev/kvm` may exist, open and answer, and yet not run an ordinary kernel: where virtualization is itself emulated,
 //! the guest hangs or dies early. So a guest is booted once, and the answer is kept in a file as long as QEMU, the
-//! host's kernel and the guest's kernel are the same.
+//! host's kernel and processor, and the guest's kernel are the same. Trouble that can be the host's for the moment (no
+//! memory, a processor that is busy) is not kept.
 
 use std::{
     collections::BTreeMap,
@@ -100,24 +101,41 @@ fn device_trouble(device: &Path) -> Option<String> {
 fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) -> Result<Option<String>, GuestError> {
     let file = cache.join(ANSWERS);
     let identity = identity(qemu, vmlinux)?;
+    let kept = |reason: String| format!("{reason} (kept in {}; delete that file to try again)", file.display());
     // A file that cannot be read is as good as none: the answer is found anew.
     let mut answers: Answers =
         fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     if let Some(answer) = answers.0.get(&identity) {
-        return Ok(answer.clone());
+        return Ok(answer.clone().map(kept));
     }
     tracing::info!("trying whether the kernel boots under KVM, for at most {} s", PROOF_DEADLINE.as_secs());
-    let trouble = boot_trouble(qemu, vmlinux, stop)?;
+    let trouble = match boot(qemu, vmlinux, stop)? {
+        Proof::Passing(reason) => return Ok(Some(reason)),
+        Proof::Fails(reason) => Some(reason),
+        Proof::Works => None,
+    };
     answers.0.insert(identity, trouble.clone());
     if let Err(error) = write(&file, &answers) {
         tracing::warn!(file = %file.display(), %error, "whether KVM works cannot be remembered");
+        return Ok(trouble);
     }
-    Ok(trouble)
+    Ok(trouble.map(kept))
 }
 
-/// Why the kernel does not boot under KVM. It gets no initial file system, so that it panics when it has started all
-/// of its drivers and finds none: that is the proof.
-fn boot_trouble(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Option<String>, GuestError> {
+/// What a boot under KVM showed.
+#[derive(Debug, PartialEq, Eq)]
+enum Proof {
+    /// It works.
+    Works,
+    /// It does not, for this reason, and will not.
+    Fails(String),
+    /// It does not, for this reason, which another time may be gone.
+    Passing(String),
+}
+
+/// Boots the kernel under KVM. It gets no initial file system, so that it panics when it has started all of its drivers
+/// and finds none: that is the proof.
+fn boot(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Proof, GuestError> {
     let config = GuestConfig {
         qemu: qemu.to_owned(),
         accel: Accel::Kvm,
@@ -137,17 +155,21 @@ fn boot_trouble(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Option<Strin
         machine.settle();
         Ok((wake, machine.console().all()))
     });
+    match wake {
+        Ok((wake, console)) => Ok(proof(&wake, &console)),
+        Err(error @ GuestError::QemuDied { .. }) => Ok(Proof::Passing(error.to_string().lines().take(1).collect())),
+        Err(error) => Err(error),
+    }
+}
+
+fn proof(wake: &Wake, console: &str) -> Proof {
     let seconds = PROOF_DEADLINE.as_secs();
-    Ok(match wake {
-        Ok((_, console)) if BOOTED.iter().any(|text| console.contains(text)) => None,
-        Ok((Wake::Deadline, console)) if console.is_empty() => {
-            Some(format!("the kernel prints nothing in {seconds} s"))
-        }
-        Ok((Wake::Deadline, _)) => Some(format!("the kernel does not boot within {seconds} s")),
-        Ok(_) => Some("the kernel dies while it boots".to_owned()),
-        Err(error @ GuestError::QemuDied { .. }) => Some(error.to_string().lines().take(1).collect()),
-        Err(error) => return Err(error),
-    })
+    match wake {
+        _ if BOOTED.iter().any(|text| console.contains(text)) => Proof::Works,
+        Wake::Deadline if console.is_empty() => Proof::Fails(format!("the kernel prints nothing in {seconds} s")),
+        Wake::Deadline => Proof::Passing(format!("the kernel does not boot within {seconds} s")),
+        _ => Proof::Fails("the kernel dies while it boots".to_owned()),
+    }
 }
 
 fn write(file: &Path, answers: &Answers) -> io::Result<()> {
@@ -175,14 +197,19 @@ mod tests {
         let vmlinux = folder.path().join("vmlinux");
         fs::write(&vmlinux, "kernel").unwrap();
         let stop = Stop::new();
-        // A QEMU that ends at once is a proof that it does not work.
         let trouble = || remembered_trouble(Path::new("true"), &vmlinux, &cache, &stop).unwrap();
+        // A QEMU that ends at once may not do so another time.
         assert!(trouble().unwrap().contains("qemu ended"));
-        assert_eq!(fs::read_dir(&cache).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(fs::read_dir(&cache).unwrap().count(), 0, "it is not remembered");
         // With that program an answer of another kind can only come from the file.
         let before = identity(Path::new("true"), &vmlinux).unwrap();
-        let answers = Answers(BTreeMap::from([(before.clone(), None)]));
-        write(&cache.join(ANSWERS), &answers).unwrap();
+        let file = cache.join(ANSWERS);
+        let remember = |answer| write(&file, &Answers(BTreeMap::from([(before.clone(), answer)]))).unwrap();
+        remember(Some("the kernel prints nothing".to_owned()));
+        let kept = trouble().unwrap();
+        assert!(kept.starts_with("the kernel prints nothing (kept in "), "{kept}");
+        assert!(kept.contains(&file.display().to_string()), "{kept}");
+        remember(None);
         assert_eq!(trouble(), None);
         fs::write(&vmlinux, "another kernel").unwrap();
         assert_ne!(identity(Path::new("true"), &vmlinux).unwrap(), before);
@@ -190,6 +217,16 @@ mod tests {
         // A QEMU that is not there says nothing about KVM.
         let missing = remembered_trouble(&folder.path().join("qemu"), &vmlinux, &cache, &stop);
         assert!(matches!(missing, Err(GuestError::Start { .. })));
+    }
+
+    #[test]
+    fn only_a_kernel_that_dies_or_is_silent_proves_that_it_does_not_work() {
+        let booted = "Kernel panic - not syncing: VFS: Unable to mount root fs";
+        assert_eq!(proof(&Wake::Deadline, booted), Proof::Works);
+        assert_eq!(proof(&Wake::Ended, booted), Proof::Works);
+        assert!(matches!(proof(&Wake::Ended, "Linux version 6"), Proof::Fails(_)));
+        assert!(matches!(proof(&Wake::Deadline, ""), Proof::Fails(_)));
+        assert!(matches!(proof(&Wake::Deadline, "Linux version 6"), Proof::Passing(_)));
     }
 
     #[test]

@@ -31,13 +31,14 @@ mod fired;
 mod identity;
 mod machine;
 mod memory;
-mod process;
 mod qmp;
 mod run;
 mod stop;
 mod store;
 mod template;
 mod watch;
+
+use crate::process;
 
 pub use accel::{AccelChoice, Chosen};
 pub use config::{Accel, GuestConfig};

@@ -7,35 +7,34 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use object::Object;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Built, Kernel, KernelError, Meta, Progress,
-    catalogue::compiler,
-    fragment,
+    Built, Kernel, KernelError, Meta, Progress, fragment,
     make::{Log, failed},
     meter::Meter,
     open, place,
+    tools::{check_commands, compiler, installed},
 };
-use crate::cache;
+use crate::{cache, guest::Stop, hex::hex, text_file::TextFile};
 
-/// Commands that a build runs, and the Debian package that has each.
-const COMMANDS: [(&str, &str); 11] = [
-    ("bc", "bc"),
-    ("bison", "bison"),
-    ("flex", "flex"),
-    ("gcc", "gcc"),
-    ("ld", "binutils"),
-    ("make", "make"),
-    ("patch", "patch"),
-    ("perl", "perl"),
-    ("setpriv", "util-linux"),
-    ("tar", "tar"),
-    ("xz", "xz-utils"),
+/// Variables of the user's that a kernel's Makefile would obey.
+const FOREIGN_VARIABLES: [&str; 12] = [
+    "ARCH",
+    "CROSS_COMPILE",
+    "KAFLAGS",
+    "KBUILD_OUTPUT",
+    "KCFLAGS",
+    "KCONFIG_CONFIG",
+    "KCPPFLAGS",
+    "LLVM",
+    "LOCALVERSION",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
 ];
 
 /// Builds `kernel`, or gives the one that the cache folder `cache` has already. `progress` hears of every step, and
@@ -46,9 +45,14 @@ const COMMANDS: [(&str, &str); 11] = [
 ///
 /// # Errors
 ///
-/// The machine lacks a command or the source, the configuration cannot be had as asked, a command fails, or the
-/// cache cannot be written.
-pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Built, KernelError> {
+/// The machine lacks a command or the source, the configuration cannot be had as asked, a command fails, the cache
+/// cannot be written, or the user asks to stop.
+pub fn build(
+    kernel: &Kernel,
+    cache: &Path,
+    stop: &Stop,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Built, KernelError> {
     let key = kernel.cache_key()?;
     let destination = place(kernel, &key, cache);
     if let Some(built) = open(kernel, &destination)? {
@@ -57,9 +61,7 @@ pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) 
     check_commands()?;
     let kernels = cache.join("kernels");
     fs::create_dir_all(&kernels).map_err(|source| failed("create", &kernels, source))?;
-    let lock = beside(&destination, ".lock");
-    let _lock =
-        cache::lock(&lock, || progress(Progress::Waiting)).map_err(|source| failed("take the lock", &lock, source))?;
+    let _lock = lock(&beside(&destination, ".lock"), stop, progress)?;
     if let Some(built) = open(kernel, &destination)? {
         return Ok(built);
     }
@@ -69,12 +71,33 @@ pub fn build(kernel: &Kernel, cache: &Path, progress: &mut dyn FnMut(Progress)) 
     let work = kernels.join(format!("{LEFTOVER}{name}-{}", std::process::id()));
     fs::create_dir(&work).map_err(|source| failed("create", &work, source))?;
     let log = Log::create(beside(&destination, ".log"))?;
-    let published = Tree { kernel, source: work.join("source"), cache, log }.build(&key, &destination, progress);
+    let published = Tree { kernel, source: work.join("source"), cache, stop, log }.build(&key, &destination, progress);
     discard(&work);
     published?;
     open(kernel, &destination)?
         .ok_or_else(|| KernelError::Damaged { path: destination, reason: "it vanished".to_owned() })
 }
+
+/// Takes the lock file `path`, waiting for whoever has it.
+fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress)) -> Result<File, KernelError> {
+    let mut told = false;
+    loop {
+        if let Some(lock) = cache::try_lock(path).map_err(|source| failed("take the lock", path, source))? {
+            return Ok(lock);
+        }
+        if stop.is_requested() {
+            return Err(KernelError::Stopped);
+        }
+        if !told {
+            progress(Progress::Waiting);
+            told = true;
+        }
+        thread::sleep(LOCK_POLL);
+    }
+}
+
+/// How often a build that waits for another one looks whether that has ended.
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// What the names of temporary folders start with.
 const LEFTOVER: &str = ".build-";
@@ -109,31 +132,12 @@ fn beside(destination: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn installed(command: &str) -> bool {
-    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(command).is_file())
-}
-
-fn check_commands() -> Result<(), KernelError> {
-    let mut lacking: Vec<_> = COMMANDS.into_iter().filter(|(command, _)| !installed(command)).collect();
-    // objtool, which the kernel's build builds first, reads ELF files with it.
-    if installed("gcc") {
-        let found = Command::new("gcc").args(["-fsyntax-only", "-include", "gelf.h", "-xc", "/dev/null"]).output();
-        if !found.is_ok_and(|output| output.status.success()) {
-            lacking.push(("gelf.h", "libelf-dev"));
-        }
-    }
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let (missing, packages): (Vec<_>, Vec<_>) = lacking.into_iter().unzip();
-    Err(KernelError::Commands { missing: missing.join(", "), packages: packages.join(" ") })
-}
-
 /// A kernel tree that is being built.
 struct Tree<'a> {
     kernel: &'a Kernel,
     source: PathBuf,
     cache: &'a Path,
+    stop: &'a Stop,
     log: Log,
 }
 
@@ -172,7 +176,7 @@ impl Tree<'_> {
         tar.args(["--extract", "--strip-components=1", "--use-compress-program=xz -T0 -d"])
             .arg(format!("--directory={}", self.source.display()))
             .arg(format!("--file={}", self.kernel.source.display()));
-        self.log.run("unpacking the source", &tar, |_| {})?;
+        self.log.run("unpacking the source", tar, self.stop, |_| {})?;
 
         progress(Progress::Step("applying patches"));
         let selftest = self.source.join("drivers/fuzz_selftest");
@@ -185,7 +189,7 @@ impl Tree<'_> {
             write(&file, text)?;
             let mut patch = Command::new("patch");
             patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "--input"]).arg(&file).current_dir(&self.source);
-            self.log.run("applying patches", &patch, |_| {}).map_err(|error| name_patch(error, name))?;
+            self.log.run("applying patches", patch, self.stop, |_| {}).map_err(|error| name_patch(error, name))?;
         }
         Ok(())
     }
@@ -197,11 +201,11 @@ impl Tree<'_> {
                 let (package, version) = (package.clone(), version.clone());
                 return Err(KernelError::NoSource { name: name.clone(), path: path.clone(), package, version });
             }
-            other => other.map_err(|source| KernelError::Read { path: path.clone(), source })?,
+            other => other.map_err(|source| failed("read", path, source))?,
         };
         let mut hash = Sha256::new();
-        io::copy(&mut file, &mut hash).map_err(|source| KernelError::Read { path: path.clone(), source })?;
-        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        io::copy(&mut file, &mut hash).map_err(|source| failed("read", path, source))?;
+        let found = hex(&hash.finalize());
         if found == *sha256 {
             return Ok(());
         }
@@ -215,14 +219,10 @@ impl Tree<'_> {
         write(&fragment, &self.kernel.config)?;
         let mut make = self.make("allnoconfig");
         make.env("KCONFIG_ALLCONFIG", &fragment);
-        self.log.run("configuring", &make, |_| {})?;
-        let path = self.out().join(".config");
-        let config = fs::read_to_string(&path).map_err(|source| KernelError::Read { path: path.clone(), source })?;
-        let options = fragment::unmet(&self.kernel.config, &config).map_err(|bad| KernelError::Invalid {
-            path,
-            line: bad.line,
-            reason: bad.reason.to_owned(),
-        })?;
+        self.log.run("configuring", make, self.stop, |_| {})?;
+        let config = TextFile::read(&self.out().join(".config"))?;
+        let options = fragment::unmet(&self.kernel.config, &config.text)
+            .map_err(|bad| config.invalid_line(bad.line, bad.reason))?;
         if options.is_empty() { Ok(()) } else { Err(KernelError::Unmet { name: self.kernel.name.clone(), options }) }
     }
 
@@ -231,7 +231,7 @@ impl Tree<'_> {
         let make = self.make("vmlinux");
         let mut meter = Meter::new(self.kernel.objects);
         progress(meter.progress());
-        self.log.run("compiling", &make, |line| {
+        self.log.run("compiling", make, self.stop, |line| {
             if meter.line(line) {
                 progress(meter.progress());
             }
@@ -248,9 +248,7 @@ impl Tree<'_> {
         make.args(["KBUILD_BUILD_VERSION=1", "RUSTC=false", "PAHOLE=false"]);
         // What the BPF programs run at each call is none of the workload: left in, it doubles the KCOV trace.
         make.args(["KCOV_INSTRUMENT_maccess.o=n", "KCOV_INSTRUMENT_bpf_trace.o=n"]);
-        for variable in
-            ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARCH", "CROSS_COMPILE", "KBUILD_OUTPUT", "LLVM", "KCFLAGS"]
-        {
+        for variable in FOREIGN_VARIABLES {
             make.env_remove(variable);
         }
         make.env("LC_ALL", "C");
@@ -267,7 +265,7 @@ impl Tree<'_> {
 
     fn release(&self) -> Result<String, KernelError> {
         let path = self.out().join("include/config/kernel.release");
-        let release = fs::read_to_string(&path).map_err(|source| KernelError::Read { path, source })?;
+        let release = fs::read_to_string(&path).map_err(|source| failed("read", &path, source))?;
         Ok(release.trim().to_owned())
     }
 
@@ -300,12 +298,9 @@ fn name_patch(error: KernelError, name: &str) -> KernelError {
 
 /// The GNU build id of the kernel `vmlinux`, in hexadecimal.
 fn build_id(vmlinux: &Path) -> Result<String, KernelError> {
-    let unusable = |reason: String| KernelError::Vmlinux { path: vmlinux.to_owned(), reason };
-    let bytes = fs::read(vmlinux).map_err(|source| KernelError::Read { path: vmlinux.to_owned(), source })?;
-    let file = object::File::parse(&*bytes).map_err(|error| unusable(error.to_string()))?;
-    let id = file.build_id().map_err(|error| unusable(error.to_string()))?;
-    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| unusable("it has no GNU build id".to_owned()))?;
-    Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    let bytes = fs::read(vmlinux).map_err(|source| failed("read", vmlinux, source))?;
+    let id = kcov_parser::build_id(&bytes).filter(|id| !id.is_empty());
+    id.ok_or_else(|| KernelError::Vmlinux { path: vmlinux.to_owned(), reason: "it has no GNU build id".to_owned() })
 }
 
 #[cfg(test)]
@@ -349,13 +344,31 @@ mod tests {
             objects: 1,
         };
         let log = Log::create(folder.path().join("log")).unwrap();
-        let tree = Tree { kernel: &kernel, source: folder.path().join("source"), cache: folder.path(), log };
+        let (source, stop) = (folder.path().join("source"), Stop::new());
+        let tree = Tree { kernel: &kernel, source, cache: folder.path(), stop: &stop, log };
         let missing = tree.verify().unwrap_err().to_string();
         assert!(missing.ends_with("apt-get install --no-install-recommends linux-source-6.12=6.12.1-1"), "{missing}");
         fs::write(&archive, "abc").unwrap();
         let other = tree.verify().unwrap_err().to_string();
         assert!(other.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{other}");
         assert!(other.contains("linux-source-6.12 6.12.1-1"), "{other}");
+    }
+
+    #[test]
+    fn who_waits_for_another_build_can_be_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = cache::try_lock(&path).unwrap();
+        let stop = Stop::new();
+        let mut told = Vec::new();
+        let waited = lock(&path, &stop, &mut |progress| {
+            told.push(progress);
+            stop.request();
+        });
+        assert!(matches!(waited, Err(KernelError::Stopped)));
+        assert_eq!(told, [Progress::Waiting]);
+        drop(held);
+        assert!(lock(&path, &stop, &mut |_| panic!("nobody has it")).is_ok());
     }
 
     #[test]

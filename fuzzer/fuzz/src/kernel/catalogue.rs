@@ -4,13 +4,19 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{KernelError, fragment};
+use super::{
+    KernelError, fragment,
+    tools::{compiler, linker},
+};
+use crate::{
+    hex::hex,
+    text_file::{TextFile, TextFileError},
+};
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel differs.
 const RECIPE: &str = "2";
@@ -79,13 +85,7 @@ impl Catalogue {
     /// A file is missing or cannot be understood: names it, with the line where there is one.
     pub fn load(root: &Path) -> Result<Self, KernelError> {
         let folder = root.join("kernels");
-        let path = folder.join("kernels.toml");
-        let text = read(&path)?;
-        let file: CatalogueFile = toml::from_str(&text).map_err(|error| KernelError::Invalid {
-            line: error.span().map_or(1, |span| line_at(&text, span.start)),
-            path,
-            reason: error.message().to_owned(),
-        })?;
+        let file: CatalogueFile = TextFile::read(&folder.join("kernels.toml"))?.toml()?;
         let kernels = file.kernel.into_iter().map(|(name, entry)| Kernel::load(&folder, name, entry));
         Ok(Self { kernels: kernels.collect::<Result<_, _>>()? })
     }
@@ -132,7 +132,7 @@ impl Kernel {
             selftest: read_folder(&folder.join(&entry.selftest))?,
             package: entry.package,
             version: entry.version,
-            source: entry.source,
+            source: folder.join(entry.source),
             sha256: entry.sha256,
             objects: entry.objects,
             options: entry.options,
@@ -142,17 +142,17 @@ impl Kernel {
         })
     }
 
-    /// Names the kernel that this entry builds with the compiler of this machine, as 64 hexadecimal digits: the same
-    /// key means the same kernel.
+    /// Names the kernel that this entry builds with the compiler and the linker of this machine, as 64 hexadecimal
+    /// digits: the same key means the same kernel.
     ///
     /// # Errors
     ///
-    /// The compiler cannot be run.
+    /// One of them cannot be run.
     pub fn cache_key(&self) -> Result<String, KernelError> {
-        Ok(self.cache_key_with(&compiler()?))
+        Ok(self.cache_key_with(&compiler()?, &linker()?))
     }
 
-    fn cache_key_with(&self, compiler: &str) -> String {
+    fn cache_key_with(&self, compiler: &str, linker: &str) -> String {
         let mut hash = Sha256::new();
         // Lengths keep apart what would else run together.
         let mut add = |part: &str| {
@@ -169,34 +169,22 @@ impl Kernel {
             add(text);
         }
         add(compiler);
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        add(linker);
+        hex(&hash.finalize())
     }
 }
 
-/// First line of `gcc --version`.
-pub(super) fn compiler() -> Result<String, KernelError> {
-    let missing = |_| KernelError::Commands { missing: "gcc".to_owned(), packages: "gcc".to_owned() };
-    let output = Command::new("gcc").arg("--version").output().map_err(missing)?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
-}
-
-fn read(path: &Path) -> Result<String, KernelError> {
-    fs::read_to_string(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })
+fn read(path: &Path) -> Result<String, TextFileError> {
+    Ok(TextFile::read(path)?.text)
 }
 
 /// The fragments `names`, each of which must make sense by itself.
 fn read_configs(folder: &Path, names: &[PathBuf]) -> Result<String, KernelError> {
     let mut all = String::new();
     for name in names {
-        let path = folder.join(name);
-        let config = read(&path)?;
-        let invalid = |bad: fragment::BadLine| KernelError::Invalid {
-            path: path.clone(),
-            line: bad.line,
-            reason: bad.reason.to_owned(),
-        };
-        fragment::check(&config).map_err(invalid)?;
-        all += &config;
+        let config = TextFile::read(&folder.join(name))?;
+        fragment::check(&config.text).map_err(|bad| config.invalid_line(bad.line, bad.reason))?;
+        all += &config.text;
         if !all.ends_with('\n') {
             all.push('\n');
         }
@@ -204,18 +192,18 @@ fn read_configs(folder: &Path, names: &[PathBuf]) -> Result<String, KernelError>
     Ok(all)
 }
 
-fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, KernelError> {
-    let failed = |source| KernelError::Read { path: folder.to_owned(), source };
+/// The files in `folder`, but not what editors leave there: hidden ones and those ending in `~`.
+fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, TextFileError> {
+    let failed = |source| TextFileError::Read { path: folder.to_owned(), source };
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        files.insert(entry.file_name().to_string_lossy().into_owned(), read(&entry.path())?);
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !name.ends_with('~') {
+            files.insert(name, read(&entry.path())?);
+        }
     }
     Ok(files)
-}
-
-fn line_at(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
 #[cfg(test)]
@@ -252,7 +240,25 @@ mod tests {
         assert_eq!(kernel.config, "CONFIG_PVH=y\n");
         assert_eq!(kernel.patches, [("1.patch".to_owned(), "--- a\n".to_owned())]);
         assert_eq!(kernel.selftest["main.c"], "int i;\n");
+        assert_eq!(kernel.source, Path::new("/usr/src/l.tar.xz"));
         assert_eq!(catalogue.get("big").unwrap_err().to_string(), "no kernel is called big; there are: small");
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_folder_of_the_catalogue() {
+        let root = checkout(&ENTRY.replace("/usr/src/", ""), "");
+        let catalogue = Catalogue::load(root.path()).unwrap();
+        assert_eq!(catalogue.get("small").unwrap().source, root.path().join("kernels/l.tar.xz"));
+    }
+
+    #[test]
+    fn what_editors_leave_is_no_part_of_a_kernel() {
+        let root = checkout(ENTRY, "");
+        for name in ["main.c~", ".main.c.swp", ".#main.c"] {
+            fs::write(root.path().join("kernels/selftest").join(name), [0xff]).unwrap();
+        }
+        let catalogue = Catalogue::load(root.path()).unwrap();
+        assert_eq!(catalogue.get("small").unwrap().selftest.keys().collect::<Vec<_>>(), ["main.c"]);
     }
 
     #[test]
@@ -279,15 +285,16 @@ mod tests {
     fn the_key_changes_with_every_ingredient_and_with_nothing_else() {
         let root = checkout(ENTRY, "CONFIG_PVH=y\n");
         let kernel = Catalogue::load(root.path()).unwrap().get("small").unwrap().clone();
-        let base = kernel.cache_key_with("gcc 12");
+        let base = kernel.cache_key_with("gcc 12", "ld 2");
         let changed = |change: fn(&mut Kernel)| {
             let mut other = kernel.clone();
             change(&mut other);
-            other.cache_key_with("gcc 12")
+            other.cache_key_with("gcc 12", "ld 2")
         };
         let keys = [
             base.clone(),
-            kernel.cache_key_with("gcc 13"),
+            kernel.cache_key_with("gcc 13", "ld 2"),
+            kernel.cache_key_with("gcc 12", "ld 3"),
             changed(|kernel| kernel.sha256.replace_range(0..1, "f")),
             changed(|kernel| kernel.config.push_str("CONFIG_SMP=y\n")),
             changed(|kernel| kernel.patches[0].1.push('+')),

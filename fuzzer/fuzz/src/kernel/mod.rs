@@ -13,6 +13,7 @@ mod catalogue;
 mod fragment;
 mod make;
 mod meter;
+mod tools;
 
 use std::{
     fmt, fs, io,
@@ -25,6 +26,8 @@ pub use catalogue::{Catalogue, Kernel};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::text_file::TextFileError;
+
 /// Why a kernel cannot be described, found or built.
 #[derive(Debug, Error)]
 pub enum KernelError {
@@ -36,24 +39,9 @@ pub enum KernelError {
         /// What there is, separated by commas.
         known: String,
     },
-    /// A file of the catalogue cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file of the catalogue cannot be understood.
-    #[error("{path}:{line}: {reason}")]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// Line in it, from 1.
-        line: usize,
-        /// What is wrong there.
-        reason: String,
-    },
+    /// A file of the catalogue, or a configuration, cannot be read or understood.
+    #[error(transparent)]
+    File(#[from] TextFileError),
     /// An entry of the catalogue makes no sense.
     #[error("kernel {name}: {reason}")]
     Entry {
@@ -136,6 +124,9 @@ pub enum KernelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The user asked to stop.
+    #[error("stopped on request")]
+    Stopped,
     /// The cache cannot be used.
     #[error("cannot {action} {path}")]
     Cache {

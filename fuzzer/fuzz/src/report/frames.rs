@@ -61,11 +61,16 @@ fn instruction_pointer(line: &str) -> Option<&str> {
 pub(super) fn call_trace<'log>(lines: &[&'log str]) -> Vec<Frame<'log>> {
     let mut frames: Vec<Frame<'log>> = Vec::new();
     let mut in_trace = false;
-    let mut in_interrupt = false;
+    let (mut in_interrupt, mut in_nmi) = (false, false);
     let mut traced = false;
     let mut pointer = None;
+    // Where in `frames` what the NMI came in between is: it ran in an interrupt itself if one's trace follows.
+    let mut interrupted = None;
     for line in lines {
         if let Some(function) = instruction_pointer(line) {
+            if in_nmi {
+                interrupted = Some(frames.len());
+            }
             frames.push(Frame { function, interrupt: in_interrupt });
             pointer = Some(function);
             continue;
@@ -78,8 +83,14 @@ pub(super) fn call_trace<'log>(lines: &[&'log str]) -> Vec<Frame<'log>> {
             continue;
         }
         match *line {
-            "<IRQ>" | "<NMI>" | "<SOFTIRQ>" => in_interrupt = true,
-            "</IRQ>" | "</NMI>" | "</SOFTIRQ>" => in_interrupt = false,
+            "<NMI>" => (in_nmi, in_interrupt) = (true, true),
+            "<IRQ>" | "<SOFTIRQ>" => (interrupted, in_interrupt) = (None, true),
+            "</IRQ>" | "</NMI>" | "</SOFTIRQ>" => (in_nmi, in_interrupt) = (false, false),
+            "<TASK>" => {
+                if let Some(frame) = interrupted.take() {
+                    frames[frame].interrupt = false;
+                }
+            }
             "</TASK>" => break,
             line => match trace_line(line) {
                 Some((function, reliable)) => {

@@ -1,9 +1,9 @@
 //! Kernel reports: finds them in a console log and names them.
 //!
 //! A kernel that notices its own defect prints a *report*: a header line ("BUG: KASAN: …", "WARNING: CPU: …"),
-//! registers, a call trace. [`first_report`] finds the first one (it is the cause, what follows are its consequences)
-//! and gives it a *title* by which duplicates are recognised: what was wrong and in which function, without anything
-//! that differs between two runs or two builds.
+//! registers, a call trace. [`first_report`] finds the first one (it is mostly the cause, and what follows are its
+//! consequences) and [`reports`] all of them. Each gets a *title* by which duplicates are recognised: what was wrong
+//! and in which function, without anything that differs between two runs or two builds.
 //!
 //! ```text
 //! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ frames, skip ─▶ function ─ title ─▶ KernelReport
@@ -21,7 +21,7 @@ mod skip;
 mod tests;
 mod title;
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -111,28 +111,69 @@ impl KernelReport {
 /// Lines may have the console's prefixes (`<4>[   12.345678][  T123] `), and other lines may stand in between.
 #[must_use]
 pub fn first_report(log: &str) -> Option<KernelReport> {
-    let lines: Vec<&str> = lines::clean(log).collect();
-    let mut at = 0;
-    while at < lines.len() {
-        let Some(rule) = rules::matching(lines[at]) else {
-            at += 1;
-            continue;
-        };
-        let start = start_of(&lines, at);
-        let end = end_of(&lines, at, rule);
-        if lines[start..at].iter().any(|line| rules::is_expected(line)) {
-            at = end;
-            continue;
-        }
-        let title = title::title(rule, &lines[start..at], &lines[at..end]);
-        let mut text = String::new();
-        for line in &lines[start..end] {
-            text.push_str(lines::cut(line, MAX_LINE_BYTES));
-            text.push('\n');
-        }
-        return Some(KernelReport { title, kind: title::kind(rule, &lines[at..end]), text });
+    Reports::new(log).next()
+}
+
+/// All reports in `log` as [`first_report`] finds them, in the order in which they were printed; of those that share a
+/// title the first. A panic that only follows from a report before it is left out.
+#[must_use]
+pub fn reports(log: &str) -> Vec<KernelReport> {
+    let mut titles = HashSet::new();
+    Reports::new(log).filter(|report| titles.insert(report.title.clone())).collect()
+}
+
+/// Finds one report after the other.
+struct Reports<'log> {
+    lines: Vec<&'log str>,
+    /// The first line that belongs to no report so far.
+    next: usize,
+    found: bool,
+}
+
+impl<'log> Reports<'log> {
+    fn new(log: &'log str) -> Self {
+        Self { lines: lines::clean(log).collect(), next: 0, found: false }
     }
-    None
+}
+
+impl Iterator for Reports<'_> {
+    type Item = KernelReport;
+
+    fn next(&mut self) -> Option<KernelReport> {
+        let lines = &self.lines;
+        loop {
+            let (at, rule) = (self.next..lines.len()).find_map(|at| Some((at, rules::matching(lines[at])?)))?;
+            if self.found && rules::is_consequence(lines[at]) {
+                self.next = at + 1;
+                continue;
+            }
+            let start = start_of(lines, at).max(self.next);
+            let end = end_of(lines, at, rule);
+            self.next = end;
+            if lines[start..at].iter().any(|line| rules::is_expected(line)) {
+                continue;
+            }
+            self.found = true;
+            let title = title::title(rule, &lines[start..at], &lines[at..end]);
+            let mut text = String::new();
+            for line in &lines[start..end] {
+                text.push_str(lines::cut(line, MAX_LINE_BYTES));
+                text.push('\n');
+            }
+            return Some(KernelReport { title, kind: title::kind(rule, &lines[at..end]), text });
+        }
+    }
+}
+
+/// Where the kernel hangs, for a title: the first function of the call trace in `stack`, console text of a processor
+/// that was interrupted (an NMI's backtrace, say), that neither runs in an interrupt nor waits, reports or helps
+/// anybody. Without compiler suffixes; `None` when no function will do.
+#[must_use]
+pub fn hanging_function(stack: &str) -> Option<String> {
+    let lines: Vec<&str> = lines::clean(stack).collect();
+    let frames = frames::call_trace(&lines);
+    let outside = frames.iter().filter(|frame| !frame.interrupt).map(|frame| frame.function);
+    { outside }.find(|function| !skip::is_skipped(function, true)).map(str::to_owned)
 }
 
 /// Where the report with its header at `header` begins: at the lines above that announce it.
@@ -152,30 +193,37 @@ fn start_of(lines: &[&str], header: usize) -> usize {
 /// The first line after the report with its header at `header`.
 fn end_of(lines: &[&str], header: usize, rule: &Rule) -> usize {
     let limit = lines.len().min(header + MAX_REPORT_LINES);
-    let mut framed = false;
-    let mut others = 0;
+    let mut last_frame = header;
     for (at, line) in lines.iter().enumerate().take(limit).skip(header + 1) {
-        let is_frame = frames::trace_line(line).is_some();
-        framed |= is_frame;
-        others = if is_frame { 0 } else { others + 1 };
+        if frames::trace_line(line).is_some() {
+            last_frame = at;
+        }
+        let framed = last_frame > header;
+        // What announces the next report belongs to that one.
+        let before_next = || start_of(lines, at).max(last_frame + 1);
         if line.starts_with(rules::END_TRACE) {
             return at + 1;
         }
         if rules::is_ruler(line) && framed {
-            return if rule.wording == Wording::Kasan { at + 1 } else { at };
+            let opens = lines.get(at + 1).is_some_and(|next| rules::matching(next).is_some());
+            return if rule.wording == Wording::Kasan && !opens { at + 1 } else { before_next() };
         }
         if line.starts_with("</TASK>") && rule.wording.ends_with_its_trace() {
             return at + 1;
         }
         // Nothing ends a leak's trace, but a single line in it can be another's.
-        if rule.wording == Wording::Leak && framed && others == 2 {
+        if rule.wording == Wording::Leak && framed && at - last_frame == 2 {
             return at - 1;
         }
         if line.starts_with(rules::PANIC) {
             return at;
         }
-        if framed && rules::matching(line).is_some() {
-            return at;
+        // Until its trace is there, most headers are further lines of the same report.
+        let another = |other: &Rule| {
+            framed || matches!(rule.wording, Wording::Alone(_)) || matches!(other.wording, Wording::Kasan)
+        };
+        if rules::matching(line).is_some_and(another) {
+            return before_next();
         }
     }
     limit

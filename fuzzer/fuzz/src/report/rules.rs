@@ -28,8 +28,10 @@ pub(super) enum Wording {
     In(&'static str),
     /// Likewise, the function being what waits.
     Waits(&'static str),
-    /// The given words alone.
+    /// The given words, without a function.
     Only(&'static str),
+    /// Likewise, of a report without a call trace.
+    Alone(&'static str),
     /// Lock classes in the header, then the function.
     LockOrder,
     /// The function that took the first of the held locks.
@@ -67,6 +69,21 @@ pub(super) struct Rule {
 const fn rule(pieces: &'static [&'static str], kind: ReportKind, wording: Wording) -> Rule {
     Rule { pieces, kind, wording }
 }
+
+/// What a panic says that only follows from the report before it, which asked for a panic or killed its task.
+const CONSEQUENCES: &[&str] = &[
+    // arch/x86/kernel/dumpstack.c, kernel/exit.c
+    "Fatal exception",
+    "Aiee, killing interrupt handler!",
+    "Attempted to kill init!",
+    "Attempted to kill the idle task!",
+    // kernel/panic.c, watchdog.c, hung_task.c, rcu/tree_stall.h; what asks for it may stand in front
+    "panic_on_warn set",
+    "softlockup: hung tasks",
+    "Hard LOCKUP",
+    "hung_task: blocked tasks",
+    "RCU Stall",
+];
 
 /// Lines that look like a header and are none.
 const IGNORED: &[&[&str]] = &[
@@ -159,7 +176,7 @@ static RULES: &[Rule] = &[
     rule(&["BUG: soft lockup"], Hang, Wording::Waits("BUG: soft lockup")),
     rule(&["Watchdog detected hard LOCKUP"], Hang, Wording::Waits("BUG: hard lockup")),
     rule(&["INFO: rcu", "detected", "stall"], Hang, Wording::Waits("INFO: rcu detected stall")),
-    rule(&["BUG: workqueue lockup"], Hang, Wording::Only("BUG: workqueue lockup")),
+    rule(&["BUG: workqueue lockup"], Hang, Wording::Alone("BUG: workqueue lockup")),
 
     // kernel/panic.c; "at" also where newer kernels leave out "CPU:"
     rule(&["WARNING: ", " at ", "+0x"], Warning, Wording::Warning),
@@ -167,13 +184,16 @@ static RULES: &[Rule] = &[
     rule(&["UBSAN: "], Ubsan, Wording::Ubsan),
     rule(&["unreferenced object 0x"], Kmemleak, Wording::Leak),
 
+    // fs/dcache.c
+    rule(&["BUG: Dentry ", " still in use"], Bug, Wording::Only("BUG: Dentry still in use")),
+
     // mm/slub.c, mm/page_alloc.c, mm/memory.c, mm/filemap.c, kernel/fork.c
     rule(&["BUG ", " (", "): "], Bug, Wording::Slab),
     rule(&["BUG: Bad page state"], Bug, Wording::In("BUG: Bad page state")),
     rule(&["BUG: Bad page map"], Bug, Wording::In("BUG: Bad page map")),
     rule(&["BUG: Bad page cache"], Bug, Wording::In("BUG: Bad page cache")),
-    rule(&["BUG: Bad rss-counter state"], Bug, Wording::Only("BUG: Bad rss-counter state")),
-    rule(&["BUG: non-zero pgtables_bytes"], Bug, Wording::Only("BUG: non-zero pgtables_bytes")),
+    rule(&["BUG: Bad rss-counter state"], Bug, Wording::Alone("BUG: Bad rss-counter state")),
+    rule(&["BUG: non-zero pgtables_bytes"], Bug, Wording::Alone("BUG: non-zero pgtables_bytes")),
 
     rule(&["BUG: "], Bug, Wording::Header),
     rule(&[PANIC], Panic, Wording::Panic),
@@ -222,6 +242,11 @@ fn has_pieces(line: &str, pieces: &[&str]) -> bool {
         rest = &rest[at + piece.len()..];
     }
     true
+}
+
+/// Whether this is the header of a panic that an earlier report explains.
+pub(super) fn is_consequence(line: &str) -> bool {
+    line.strip_prefix(PANIC).is_some_and(|reason| CONSEQUENCES.iter().any(|words| reason.contains(words)))
 }
 
 /// Whether a warning with this line announces an error that was given from outside.

@@ -98,7 +98,6 @@ const REPORTING: &[&str] = &[
     "__lock_set_class",
     "lock_downgrade",
     "validate_chain",
-    "check_prev*_add",
     "check_prevs_add",
     "check_prev_add",
     "check_noncircular",
@@ -221,15 +220,9 @@ const REPORTING: &[&str] = &[
     "just_return_func",
 ];
 
-/// What anybody calls: the defect is the caller's.
+/// What anybody calls, besides what is [`FRAMELESS`]: the defect is the caller's.
 const HELPERS: &[&str] = &[
     // memory and strings
-    "memcpy*",
-    "__memcpy*",
-    "memset*",
-    "__memset*",
-    "memmove*",
-    "__memmove*",
     "memcmp",
     "memchr*",
     "memscan",
@@ -269,10 +262,6 @@ const HELPERS: &[&str] = &[
     "pointer",
     "number",
     "bcmp",
-    "rep_movs*",
-    "rep_stos*",
-    "clear_page*",
-    "copy_page*",
     "_copy_to_user",
     "_copy_from_user",
     "_inline_copy_*",
@@ -282,11 +271,8 @@ const HELPERS: &[&str] = &[
     "copy_user_generic*",
     "_copy_to_iter",
     "_copy_from_iter",
-    "copy_page_to_iter",
-    "copy_page_from_iter*",
     "crc32c*",
     "__crc32c*",
-    "crc32c_*",
     "chksum_*",
     "sort",
     "sort_r",
@@ -408,7 +394,10 @@ const HELPERS: &[&str] = &[
     "test_bit",
     "set_bit",
     "clear_bit",
-    "_find_*_bit*",
+    "_find_first_*",
+    "_find_next_*",
+    "_find_last_bit",
+    "_find_nth_*",
     "percpu_counter_*",
     "__percpu_counter_*",
     "percpu_ref_*",
@@ -516,8 +505,9 @@ const WAITING: &[&str] = &[
     "flush_workqueue",
     "__flush_workqueue",
     "drain_workqueue",
-    "cancel_*work*",
-    "__cancel_*work*",
+    "cancel_work*",
+    "cancel_delayed_work*",
+    "__cancel_work*",
     "start_flush_work",
     "kthread_stop*",
     "kthread_park",
@@ -551,7 +541,8 @@ const WAITING: &[&str] = &[
     "arch_local_*",
     "__x86_indirect_thunk*",
     "__x86_return_thunk*",
-    "srso_*return_thunk",
+    "srso_return_thunk",
+    "srso_alias_return_thunk",
     "retbleed_return_thunk",
     "handle_softirqs",
     "__do_softirq",
@@ -562,7 +553,10 @@ const WAITING: &[&str] = &[
 
 /// Whether a title never names `function`; in a report about something that `waits`, neither what waits.
 pub(super) fn is_skipped(function: &str, waits: bool) -> bool {
-    is_reporting(function) || is_among(function, HELPERS) || waits && is_among(function, WAITING)
+    is_reporting(function)
+        || is_among(function, HELPERS)
+        || is_frameless(function)
+        || waits && is_among(function, WAITING)
 }
 
 /// Whether `function` only takes part in reporting.
@@ -585,6 +579,19 @@ fn is_among(function: &str, names: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_star_stands_only_at_the_end_and_nothing_is_listed_twice() {
+        let mut seen = std::collections::BTreeSet::new();
+        for name in [REPORTING, HELPERS, FRAMELESS, WAITING].concat() {
+            assert!(!name.trim_end_matches('*').contains('*') && !name.ends_with("**"), "{name}");
+            assert!(seen.insert(name), "{name} is there twice");
+        }
+        for name in ["cancel_delayed_work_sync", "__cancel_work_timer", "srso_alias_return_thunk"] {
+            assert!(is_skipped(name, true) && !is_skipped(name, false), "{name}");
+        }
+        assert!(is_skipped("_find_next_bit", false) && is_skipped("memset_orig", false));
+    }
 
     #[test]
     fn a_star_stands_for_any_ending() {

@@ -112,6 +112,63 @@ fn an_announced_error_does_not_hide_a_defect() {
 }
 
 #[test]
+fn a_report_hides_no_later_one() {
+    let titles = |log: &str| reports(log).into_iter().map(|report| report.title).collect::<Vec<_>>();
+    let warning = "------------[ cut here ]------------\nWARNING: CPU: 0 PID: 7 at fs/a.c:1 f+0x1/0x2\nCall Trace:\n\
+        f+0x1/0x2\n---[ end trace 0000000000000000 ]---\n";
+    let kasan = "==================================================================\n\
+        BUG: KASAN: slab-use-after-free in g+0x1/0x2\nRead of size 8 at addr ffff888001 by task a/1\nCall Trace:\n\
+        g+0x1/0x2\n==================================================================\n";
+    let panic = "Kernel panic - not syncing: kasan: panic_on_warn set ...\n";
+    let found = titles(&format!("{warning}noise\n{warning}{kasan}{warning}{panic}"));
+    assert_eq!(found, ["WARNING in f", "KASAN: slab-use-after-free Read in g"]);
+    assert_eq!(titles(panic).len(), 1, "a panic that nothing explains");
+    assert_eq!(titles(&format!("{warning}Kernel panic - not syncing: stack-protector: corrupted\n")).len(), 2);
+    let rss = "BUG: Bad rss-counter state mm:00000000a1b2c3d4 type:MM_ANONPAGES val:1\n";
+    assert_eq!(titles(&format!("{rss}{kasan}")).len(), 2, "a report without a trace ends where another begins");
+    let aborted = warning.replace("WARNING", "BTRFS: Transaction aborted (error -28)\nWARNING");
+    assert_eq!(titles(&format!("BUG: odd\nCall Trace:\nf+0x1/0x2\n{aborted}")), ["BUG: odd in f"]);
+    for first in golden_files() {
+        let expected: Vec<String> = first_report(&first.log).into_iter().map(|report| report.title).collect();
+        let alone = titles(&first.log);
+        assert_eq!(alone[..expected.len()], expected, "{}", first.path.display());
+        // Where a report without its call trace ends cannot be known.
+        if !lines::clean(&first.log).any(|line| frames::trace_line(line).is_some()) {
+            continue;
+        }
+        for second in golden_files() {
+            let both = titles(&format!("{}{}", first.log, second.log));
+            let consequence = alone.len() + usize::from(second.header.ends_with("KIND: panic")) > 1;
+            for report in reports(&second.log).iter().filter(|_| !consequence) {
+                let names = format!("{} and {}", first.path.display(), second.path.display());
+                assert!(both.contains(&report.title), "{} is not in {both:?}: {names}", report.title);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_silent_hang_has_a_place() {
+    let nmi = "Uhhuh. NMI received for unknown reason 21 on CPU 0.\nKernel panic - not syncing: NMI: Not continuing\n\
+        Call Trace:\n<NMI>\ndump_stack_lvl+0x2f/0xe0\npanic+0x552/0x5f0\nnmi_panic+0xae/0xf0\n\
+        unknown_nmi_error+0xd7/0x160\ndefault_do_nmi+0xcc/0x100\nexc_nmi+0xe5/0x110\nend_repeat_nmi+0xf/0x18\n";
+    let irq = "RIP: 0010:native_io_delay+0x0/0x60\nCode: 83 e8\n? do_raw_spin_lock+0x122/0x250\n</NMI>\n<IRQ>\n\
+        ? pit_next_event+0x36/0x50\nclockevents_program_event+0x202/0x2e0\ncommon_interrupt+0x7d/0x90\n</IRQ>\n\
+        <TASK>\nasm_common_interrupt+0x27/0x40\nRIP: 0010:find_free_extent+0x2278/0x4da0\n\
+        ? find_free_extent+0x2278/0x4da0\nbtrfs_reserve_extent+0x30e/0x630\nRIP: 0033:0x43a8da\n</TASK>\n";
+    let task = "RIP: 0010:search_loop.isra.0+0x10/0x60\n</NMI>\n<TASK>\nouter+0x1/0x2\n</TASK>\n";
+    let lock = "RIP: 0010:native_queued_spin_lock_slowpath+0x10/0x60\n</NMI>\n<TASK>\n_raw_spin_lock+0x1/0x2\n\
+        outer+0x1/0x2\n</TASK>\n";
+    let user = "RIP: 0033:0x43a8da\n</NMI>\n";
+    let place = |rest: &str| hanging_function(&format!("{nmi}{rest}"));
+    assert_eq!(place(irq).as_deref(), Some("find_free_extent"));
+    assert_eq!(place(task).as_deref(), Some("search_loop"));
+    assert_eq!(place(lock).as_deref(), Some("outer"));
+    assert_eq!(place(user), None);
+    assert_eq!(hanging_function(""), None);
+}
+
+#[test]
 fn slugs_are_file_names_and_stay_distinct() {
     assert_eq!(title_slug("plain-name_1.2"), "plain-name_1.2");
     let long = "x".repeat(200);
@@ -182,7 +239,11 @@ proptest! {
 
     #[test]
     fn titles_of_damaged_reports_are_clean(lines in prop::collection::vec(a_line(), 0..12)) {
-        if let Some(report) = first_report(&lines.join("\n")) {
+        let log = lines.join("\n");
+        let all = reports(&log);
+        prop_assert_eq!(all.first().cloned(), first_report(&log));
+        let _ = hanging_function(&log);
+        for report in all {
             prop_assert!(is_a_good_title(&report.title), "{:?}", report.title);
             let _ = report.stack();
             prop_assert!(title_slug(&report.title).len() <= MAX_SLUG_BYTES);

@@ -1,7 +1,5 @@
 //! Titles: what was wrong and in which function, in words that two runs and two builds share.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -9,6 +7,7 @@ use super::{
     rules::{self, Rule, Wording},
     skip,
 };
+use crate::hex::hex;
 
 /// The longest title, in bytes.
 const MAX_TITLE: usize = 120;
@@ -40,7 +39,7 @@ pub(super) fn title(rule: &Rule, context: &[&str], body: &[&str]) -> String {
         Wording::Warning => within(detail.unwrap_or("WARNING"), false),
         Wording::In(words) => within(words, false),
         Wording::Waits(words) => within(words, true),
-        Wording::Only(words) => words.to_owned(),
+        Wording::Only(words) | Wording::Alone(words) => words.to_owned(),
         Wording::LockOrder => within(header.trim_end_matches(" detected"), false),
         Wording::HeldLock(words) => named(words, body.iter().find_map(|line| lock_taker(line))),
         Wording::Work(words) => {
@@ -202,9 +201,6 @@ pub fn title_slug(title: &str) -> String {
     }
     let mut named = slug[..slug.len().min(MAX_SLUG - 1 - HASH_DIGITS)].trim_end_matches(['-', '.']).to_owned();
     named.push_str(if named.is_empty() { "report-" } else { "-" });
-    for byte in Sha256::digest(title).iter().take(HASH_DIGITS / 2) {
-        // Writing into a string cannot fail.
-        let _ = write!(named, "{byte:02x}");
-    }
+    named.push_str(&hex(&Sha256::digest(title)[..HASH_DIGITS / 2]));
     named
 }

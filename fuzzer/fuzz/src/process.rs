@@ -13,7 +13,11 @@ use crossbeam::channel::{Sender, bounded};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
-    sys::{prctl::set_pdeathsig, signal::Signal},
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{SigSet, Signal, killpg},
+        wait::{Id, WaitPidFlag, waitid},
+    },
     unistd::{Pid, getpid, getppid},
 };
 
@@ -33,13 +37,13 @@ static STARTER: LazyLock<Result<Sender<Order>, String>> = LazyLock::new(|| {
             }
         }
     };
-    thread::Builder::new().name("guest-starter".to_owned()).spawn(run).map_err(|error| error.to_string())?;
+    thread::Builder::new().name("starter".to_owned()).spawn(run).map_err(|error| error.to_string())?;
     Ok(sender)
 });
 
-/// Starts `command` in a process group of its own (a Ctrl-C at the terminal is for the host alone), with the
-/// descriptors `inherited` left open, and killed when the host is gone, however that came about.
-pub(super) fn start(mut command: Command, inherited: Vec<RawFd>) -> io::Result<Child> {
+/// Starts `command` in a process group of its own (a Ctrl-C at the terminal is for the host alone), with no signal
+/// blocked, with the descriptors `inherited` left open, and killed when the host is gone, however that came about.
+pub(crate) fn start(mut command: Command, inherited: Vec<RawFd>) -> io::Result<Child> {
     let host = getpid();
     command.process_group(0);
     // SAFETY: the closure makes system calls only, allocates nothing and takes no lock, as the child of a process
@@ -58,6 +62,8 @@ fn prepare(host: Pid, inherited: &[RawFd]) -> io::Result<()> {
     if getppid() != host {
         return Err(Errno::ESRCH.into());
     }
+    // The host's threads block the signals that one of them waits for.
+    SigSet::empty().thread_set_mask()?;
     for descriptor in inherited {
         // SAFETY: the descriptor was open in the parent when it started the child, and the child is its copy.
         let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(*descriptor) };
@@ -66,8 +72,15 @@ fn prepare(host: Pid, inherited: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
-/// Kills the process and waits for its end. Returns how it ended, or ended before.
-pub(super) fn end(child: &mut Child) -> String {
+/// Kills the process and its group, and waits for its end. Returns how it ended, or ended before.
+pub(crate) fn end(child: &mut Child) -> String {
+    let leader = Pid::from_raw(child.id().cast_signed());
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    // Once it was waited for, its number can be somebody else's.
+    if waitid(Id::Pid(leader), look).is_ok() {
+        // A group that has just ended cannot be killed and need not be.
+        let _ = killpg(leader, Signal::SIGKILL);
+    }
     // Killing a process that has ended but was not waited for does nothing.
     let ended = child.kill().and_then(|()| child.wait());
     ended.map_or_else(|error| error.to_string(), |status| status.to_string())
@@ -76,7 +89,7 @@ pub(super) fn end(child: &mut Child) -> String {
 /// How long the threads of the process `pid`, all together, have been ready to run without being run; 0 when the host's
 /// kernel does not say. Reads the second field of `/proc/PID/task/TID/schedstat`, nanoseconds on a run queue
 /// (`Documentation/scheduler/sched-stats.rst`, Linux 6.12).
-pub(super) fn waited(pid: u32) -> Duration {
+pub(crate) fn waited(pid: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of_task = |task: fs::DirEntry| {
         let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
@@ -87,10 +100,14 @@ pub(super) fn waited(pid: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::fd::AsRawFd, process::Stdio, time::Instant};
+    use std::{
+        io::{Read, Write},
+        os::fd::AsRawFd,
+        process::Stdio,
+        time::Instant,
+    };
 
     use super::*;
-    use crate::guest::memory::MemoryFile;
 
     #[test]
     fn a_process_outlives_the_thread_that_asked_for_it() {
@@ -104,15 +121,30 @@ mod tests {
 
     #[test]
     fn it_has_the_descriptors_it_should_have() {
-        let memory = MemoryFile::holding("test memory", b"inherited").unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"inherited").unwrap();
+        let file = file.reopen().unwrap();
         let run = |descriptors| {
             let mut command = Command::new("cat");
-            command.arg(memory.inherited_path()).stdout(Stdio::piped()).stderr(Stdio::null());
+            command.arg(format!("/proc/self/fd/{}", file.as_raw_fd())).stdout(Stdio::piped()).stderr(Stdio::null());
             let output = start(command, descriptors).unwrap().wait_with_output().unwrap();
             output.status.success().then_some(output.stdout)
         };
-        assert_eq!(run(vec![memory.file().as_raw_fd()]).unwrap(), b"inherited");
+        assert_eq!(run(vec![file.as_raw_fd()]).unwrap(), b"inherited");
         assert_eq!(run(Vec::new()), None);
+    }
+
+    #[test]
+    fn its_whole_group_ends() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 60 & echo; wait"]).stdout(Stdio::piped());
+        let mut child = start(command, Vec::new()).unwrap();
+        let mut said = child.stdout.take().unwrap();
+        said.read_exact(&mut [0]).unwrap();
+        end(&mut child);
+        // Only when both have ended has the pipe no writer.
+        assert_eq!(said.read(&mut [0]).unwrap(), 0);
+        assert!(end(&mut child).contains("signal: 9"), "nothing happens the second time");
     }
 
     #[test]
@@ -124,8 +156,9 @@ mod tests {
     /// The host of this test is a copy of the test program that starts a process and is killed.
     #[test]
     fn a_process_dies_with_a_killed_host() {
-        const ROLE: &str = "GUEST_PROCESS_TEST_HOST";
+        const ROLE: &str = "PROCESS_TEST_HOST";
         if std::env::var_os(ROLE).is_some() {
+            SigSet::all().thread_block().unwrap();
             let mut command = Command::new("sleep");
             command.arg("60");
             let mut child = start(command, Vec::new()).unwrap();
@@ -135,7 +168,7 @@ mod tests {
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut host = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "guest::process::tests::a_process_dies_with_a_killed_host"])
+            .args(["--exact", "process::tests::a_process_dies_with_a_killed_host"])
             .env(ROLE, file.path())
             .stdout(Stdio::null())
             .spawn()
@@ -146,8 +179,10 @@ mod tests {
             thread::sleep(Duration::from_millis(10));
             pid = fs::read_to_string(file.path()).unwrap();
         }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         host.kill().unwrap();
         host.wait().unwrap();
+        assert!(status.contains("SigBlk:\t0000000000000000\n"), "the host's blocked signals are not its: {status}");
         assert!(!pid.is_empty(), "the host has started its process");
         // Whoever adopts it may take its time to reap it: a zombie is dead as well.
         let alive = || {
