@@ -4,7 +4,7 @@ use std::{fs, mem, time::Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{Execute, FromAgent, Ready, Report, Setup, Timings, ToAgent};
+use guest_protocol::{Execute, FromAgent, LIMITS, Ready, Report, Setup, Timings, ToAgent, cut};
 use kcov_parser::Deduplicator;
 
 use crate::{
@@ -29,27 +29,29 @@ pub(crate) fn serve(door: &mut Door) -> Result<()> {
     loop {
         let message = if mem::take(&mut awake) { door.receive_awake()? } else { door.receive()? };
         let reply = match (message, &mut target) {
-            (ToAgent::Setup(_), Some(_)) => refused(&anyhow!("a target is set up already")),
+            (ToAgent::Setup(_), Some(_)) => trouble("a target is set up already"),
             (ToAgent::Setup(setup), None) => match Target::prepare(&symbols, &hello.injectable, &setup) {
                 Ok((prepared, ready)) => {
                     target = Some(prepared);
                     awake = setup.awake;
                     FromAgent::Ready(ready)
                 }
-                Err(error) => refused(&error),
+                Err(error) => refused(format!("{error:#}")),
             },
-            (ToAgent::Execute(_), None) => refused(&anyhow!("no target is set up")),
-            (ToAgent::Execute(execute), Some(target)) => match target.execute(&execute, door)? {
-                Ok(report) => FromAgent::Report(Box::new(report)),
-                Err(reason) => FromAgent::Refused(reason),
-            },
+            (ToAgent::Execute(_), None) => trouble("no target is set up"),
+            (ToAgent::Execute(execute), Some(target)) => target.execute(&execute, door)?,
         };
         door.send(&reply)?;
     }
 }
 
-fn refused(error: &anyhow::Error) -> FromAgent {
-    FromAgent::Refused(format!("{error:#}"))
+fn refused(reason: String) -> FromAgent {
+    FromAgent::Refused(cut(reason, LIMITS.text_bytes))
+}
+
+/// Tells the host that the agent failed.
+pub(crate) fn trouble(reason: impl Into<String>) -> FromAgent {
+    FromAgent::Trouble(cut(reason.into(), LIMITS.text_bytes))
 }
 
 /// A target, ready to run.
@@ -104,18 +106,19 @@ impl<'kernel> Target<'kernel> {
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
-        self.reset_disk(false)
+        self.reset_disk(false)?;
+        self.log.skip()
     }
 
-    /// One execution. The inner error is the reason of a refusal; the outer one ends the guest.
-    fn execute(&mut self, execute: &Execute, door: &mut Door) -> Result<Result<Report, String>> {
+    /// One execution, and what to tell the host of it. An error ends the guest.
+    fn execute(&mut self, execute: &Execute, door: &mut Door) -> Result<FromAgent> {
         if let Err(error) = execute.plan.check().and_then(|()| execute.plan.check_against(&self.functions)) {
-            return Ok(Err(error.to_string()));
+            return Ok(refused(error.to_string()));
         }
         let mut timings = Timings::default();
         let started = Instant::now();
         if let Err(error) = self.reset_disk(false) {
-            return Ok(Err(format!("{error:#}")));
+            return Ok(trouble(format!("{error:#}")));
         }
         timings.reset_ns = nanoseconds_since(started);
 
@@ -123,10 +126,10 @@ impl<'kernel> Target<'kernel> {
         if execute.inject {
             let rig = self.rig.as_mut().context("the rig is gone")?;
             if let Err(reason) = rig.injector.prepare(self.symbols, &execute.plan) {
-                return Ok(Err(reason));
+                return Ok(refused(reason));
             }
         }
-        self.log.skip()?;
+        let log_before = self.log.read()?;
         timings.arm_ns = nanoseconds_since(started);
 
         timings.run_ns = self.run(execute.inject, execute.coverage)?;
@@ -135,10 +138,11 @@ impl<'kernel> Target<'kernel> {
         let leftovers = self.clean_up.run();
         let mut report = self.collect(execute, door)?;
         report.leftovers = leftovers;
+        report.log_before = log_before;
         report.log = self.log.read()?;
         timings.collect_ns = nanoseconds_since(started);
         report.timings = timings;
-        Ok(Ok(report))
+        Ok(FromAgent::Report(Box::new(report)))
     }
 
     /// Runs the steps once in the workload thread; how many nanoseconds that took.
