@@ -7,8 +7,8 @@
 //!                     └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! After [`Injector::load`] everything goes through mapped memory, without a system call: what an armed agent does
-//! can never fail by its own plan.
+//! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to [`Injector::disarm`] there is no system
+//! call: what an armed agent does can never fail by its own plan.
 
 mod load;
 mod lower;
@@ -36,8 +36,6 @@ pub(crate) struct Injector {
     touched: Mapping<Touched>,
     fired: Mapping<FiredLog>,
     dirty: Mapping<abi::Dirty>,
-    /// Name ids of the probed functions.
-    functions: Vec<u32>,
     /// Slots of sites that an earlier report described.
     described: Vec<bool>,
     generation: u32,
@@ -91,14 +89,13 @@ impl Injector {
             touched: Mapping::new(&bpf, "TOUCHED", 1)?,
             fired: Mapping::new(&bpf, "FIRED", 1)?,
             dirty: Mapping::new(&bpf, "DIRTY", 1)?,
-            functions: loaded.functions,
             described: vec![false; SITE_SLOTS],
             generation: 0,
             _bpf: bpf,
         })
     }
 
-    /// Puts the rules of `plan` in place and begins a new execution.
+    /// Puts the rules of `plan`, which was checked, in place and begins a new execution.
     ///
     /// # Errors
     ///
@@ -106,14 +103,8 @@ impl Injector {
     pub(crate) fn prepare(&mut self, symbols: &Symbols, plan: &FaultPlan) -> Result<(), String> {
         self.disarm();
         self.begin(0);
-        if plan.faults.len() > MAX_RULES {
-            return Err(format!("{} faults, at most {MAX_RULES} are possible", plan.faults.len()));
-        }
         for (index, fault) in plan.faults.iter().enumerate() {
             let rule = lower::lower(fault, symbols).map_err(|reason| format!("fault {}: {reason}", index + 1))?;
-            if !self.functions.contains(&rule.function) {
-                return Err(format!("fault {}: \"{}\" is not probed for this target", index + 1, fault.function));
-            }
             self.rules.write(index, rule);
         }
         self.begin(u32::try_from(plan.faults.len()).map_err(|error| error.to_string())?);
@@ -130,7 +121,6 @@ impl Injector {
         control!(self, touched = 0);
         control!(self, lost_sites = 0);
         control!(self, guarded = 0);
-        control!(self, interrupts = 0);
         // SAFETY: the log is mapped and aligned for as long as the injector lives.
         unsafe {
             (&raw mut (*self.fired.only()).generation).write_volatile(generation);
