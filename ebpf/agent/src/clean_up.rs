@@ -59,8 +59,12 @@ impl CleanUp {
                 Err(error) => leftovers.push(format!("btrfs does not forget {DISK}: {error}")),
             }
         }
-        if self.has_disk && !disk::is_free() {
-            leftovers.push(format!("something in the kernel holds {DISK}, and nothing is mounted"));
+        if self.has_disk {
+            match disk::is_free() {
+                Ok(true) => {}
+                Ok(false) => leftovers.push(format!("something in the kernel holds {DISK}, and nothing is mounted")),
+                Err(error) => leftovers.push(format!("whether {DISK} is free cannot be told: {error:#}")),
+            }
         }
         leftovers
     }
