@@ -4,8 +4,9 @@ use std::{fs, mem, time::Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{Execute, FromAgent, LIMITS, Ready, Report, Setup, Timings, ToAgent, cut};
+use guest_protocol::{Execute, FromAgent, LIMITS, Ready, Report, Setup, Step, StepResult, Timings, ToAgent, cut};
 use kcov_parser::Deduplicator;
+use nix::errno::Errno;
 
 use crate::{
     clean_up::CleanUp,
@@ -92,20 +93,25 @@ impl<'kernel> Target<'kernel> {
             pcs: Vec::with_capacity(1 << 16),
         };
         keep_memory()?;
-        target.warm_up()?;
+        target.warm_up(&setup.steps)?;
         Ok((target, ready))
     }
 
-    fn warm_up(&mut self) -> Result<()> {
+    fn warm_up(&mut self, steps: &[Step]) -> Result<()> {
         self.reset_disk(true)?;
         let rig = self.rig.as_mut().context("the rig is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
         rig.injector.prepare(self.symbols, &plan).map_err(|reason| anyhow!(reason))?;
         self.run(true, true)?;
         let leftovers = self.clean_up.run();
+        let rig = self.rig.as_ref().context("the rig is gone")?;
+        if let Some(defect) = step_defect(steps, &rig.results) {
+            bail!("the workload does not work when nothing fails: {defect}");
+        }
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
+        self.clean_up.remember_memory()?;
         self.reset_disk(false)?;
         self.log.skip()
     }
@@ -186,6 +192,18 @@ impl<'kernel> Target<'kernel> {
     }
 }
 
+/// What is wrong with the first of `steps` that did not work, if any.
+fn step_defect(steps: &[Step], results: &[StepResult]) -> Option<String> {
+    steps.iter().zip(results).zip(1..).find_map(|((step, result), number)| {
+        let step = format!("step {number} ({})", step.kind());
+        match result {
+            StepResult::Done(_) => None,
+            StepResult::Failed(error) => Some(format!("{step} failed with {}", Errno::from_raw(*error))),
+            StepResult::Skipped => Some(format!("{step} needs the disk mounted, and it is not")),
+        }
+    })
+}
+
 /// The functions called `names`, each once.
 fn chosen_functions(injectable: &[InjectableFunction], names: &[String]) -> Result<Vec<InjectableFunction>> {
     let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(names.len());
@@ -205,6 +223,17 @@ mod tests {
     use fault_plan::ErrorType;
 
     use super::*;
+
+    #[test]
+    fn a_step_that_does_not_work_is_named() {
+        let steps = [Step::Umount {}, Step::Trigger { name: "a".to_owned() }];
+        let defect = |results: [StepResult; 2]| step_defect(&steps, &results).unwrap_or_default();
+        assert_eq!(defect([StepResult::Done(0), StepResult::Done(1)]), "");
+        let failed = defect([StepResult::Done(0), StepResult::Failed(12)]);
+        assert!(failed.starts_with("step 2 (trigger) failed with ENOMEM"), "{failed}");
+        let skipped = defect([StepResult::Skipped, StepResult::Failed(12)]);
+        assert!(skipped.starts_with("step 1 (umount) needs the disk mounted"), "{skipped}");
+    }
 
     #[test]
     fn functions_are_chosen_once_and_unknown_ones_named() {
