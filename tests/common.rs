@@ -17,14 +17,25 @@ use tempfile::TempDir;
 /// The kernel that the tests run on.
 pub(crate) const KERNEL: &str = "linux-6.12-check";
 
-/// A target without disk whose steps pull these triggers of the self-test module.
-pub(crate) fn steps_target(triggers: &[&str]) -> TempDir {
+/// Functions that may fail, each with its error.
+pub(crate) type Functions = &'static [(&'static str, InjectedError)];
+
+/// Allocations from slabs.
+pub(crate) const SLAB: Functions = &[("should_failslab", InjectedError::Errno(Errno::ENOMEM))];
+/// Allocations of all kinds, and additions to the page cache.
+pub(crate) const MEMORY: Functions = &[
+    ("should_failslab", InjectedError::Errno(Errno::ENOMEM)),
+    ("should_fail_alloc_page", InjectedError::True),
+    ("__filemap_add_folio", InjectedError::Errno(Errno::ENOMEM)),
+];
+
+/// A target without disk in which `functions` may fail and whose steps pull these triggers of the self-test module.
+pub(crate) fn steps_target(triggers: &[&str], functions: Functions) -> TempDir {
     let steps: Vec<String> = triggers.iter().map(|name| format!("{{ trigger = {{ name = \"{name}\" }} }}")).collect();
-    let text = format!(
-        "description = \"a test\"\nkernel = \"{KERNEL}\"\nsteps = [{}]\n\
-         [[functions]]\nname = \"should_failslab\"\nerrors = [\"ENOMEM\"]\n",
-        steps.join(", ")
-    );
+    let mut text = format!("description = \"a test\"\nkernel = \"{KERNEL}\"\nsteps = [{}]\n", steps.join(", "));
+    for (name, error) in functions {
+        text.push_str(&format!("[[functions]]\nname = \"{name}\"\nerrors = [\"{error}\"]\n"));
+    }
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("target.toml"), text).unwrap();
     folder
@@ -39,11 +50,17 @@ pub(crate) fn prepared(folder: &Path) -> Prepared {
 
 /// A fault of `should_failslab`.
 pub(crate) fn fault(path: &[&str], occurrence: u32) -> Fault {
+    fault_of("should_failslab", path, occurrence)
+}
+
+/// A fault of one of the functions [`MEMORY`].
+pub(crate) fn fault_of(function: &str, path: &[&str], occurrence: u32) -> Fault {
+    let error = MEMORY.iter().find(|(name, _)| *name == function).map(|(_, error)| *error);
     Fault {
-        function: "should_failslab".to_owned(),
+        function: function.to_owned(),
         call_path: CallPath(path.iter().map(ToString::to_string).collect()),
         occurrence,
-        error: InjectedError::Errno(Errno::ENOMEM),
+        error: error.unwrap_or_else(|| panic!("\"{function}\" has no error")),
     }
 }
 

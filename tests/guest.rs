@@ -1,21 +1,23 @@
 //! Plans in guests: what fires, what is seen, what ends a guest.
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 use fault_plan::FaultPlan;
 use fuzz::{
     execution::{ExecuteError, Outcome, Runner},
-    guest::{Accel, AccelChoice, Stop},
+    guest::{Accel, AccelChoice, GuestConfig, RunEnd, Stop, Template},
     prepare::{Prepared, Wanted, bare_guest, prepare},
     project::Project,
+    report::ReportKind,
 };
-use guest_protocol::StepResult;
+use guest_protocol::{Execute, Setup, Step, StepResult};
+use kcov_parser::Symbols;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::common::{self, fault, plan, prepared, steps_target};
+use crate::common::{self, MEMORY, SLAB, fault, fault_of, plan, prepared, steps_target};
 
 const EREMOTE: i32 = 66;
 const EXDEV: i32 = 18;
@@ -24,7 +26,7 @@ const WRITTEN: StepResult = StepResult::Done(1);
 
 #[test]
 fn the_nth_call_on_a_call_path_fails_and_the_step_sees_the_error() {
-    let folder = steps_target(&["occurrence", "reachable"]);
+    let folder = steps_target(&["occurrence", "reachable"], SLAB);
     let mut guest = prepared(folder.path());
     for n in 1..=5 {
         let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], n)])).unwrap();
@@ -43,7 +45,7 @@ fn the_nth_call_on_a_call_path_fails_and_the_step_sees_the_error() {
 
 #[test]
 fn callers_are_complete_and_in_order() {
-    let folder = steps_target(&["reachable"]);
+    let folder = steps_target(&["reachable"], SLAB);
     let mut guest = prepared(folder.path());
     let execution = guest.pool.run(&plan(&[])).unwrap();
     let paths: Vec<&Vec<String>> = execution.new_sites.iter().map(|site| &site.call_path).collect();
@@ -54,7 +56,7 @@ fn callers_are_complete_and_in_order() {
 
 #[test]
 fn a_call_that_must_not_fail_never_does() {
-    let folder = steps_target(&["nofail", "clean"]);
+    let folder = steps_target(&["nofail", "clean"], SLAB);
     let mut guest = prepared(folder.path());
     let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_nofail_alloc"], 1)])).unwrap();
     assert_eq!((execution.steps, execution.fired), (vec![WRITTEN, WRITTEN], Vec::new()));
@@ -68,27 +70,78 @@ fn a_call_that_must_not_fail_never_does() {
     }
 }
 
+/// The allocations that the kernel may fail beside those that it promises not to fail, and what they return then.
+#[test]
+fn pages_folios_and_caches_that_must_not_fail_never_do() {
+    let folder = steps_target(&["nofail_page", "nofail_folio", "bootstrap", "clean"], MEMORY);
+    let mut guest = prepared(folder.path());
+    let whole = guest.pool.run(&plan(&[])).unwrap();
+    assert_eq!((whole.steps, &whole.fired), (vec![WRITTEN; 4], &Vec::new()));
+    assert_eq!(whole.guarded, 3, "a page, a folio and a cache");
+    // The bootstrap cache's objects come from kmem_cache_alloc(), called by what creates caches.
+    let cache = ["kmem_cache_alloc_noprof", "__kmem_cache_create_args", "selftest_cache_create"];
+    let guarded = |path: &[String]| {
+        path.iter().any(|caller| caller == "selftest_nofail_page_alloc" || caller == "selftest_folio_must_add")
+            || path.windows(3).any(|part| part == cache)
+    };
+    let sites: Vec<_> = whole.new_sites.iter().filter(|site| guarded(&site.call_path)).collect();
+    assert!(sites.is_empty(), "these are no injection sites: {sites:?}");
+    let below_create = whole.new_sites.iter().filter(|site| site.call_path.contains(&cache[2].to_owned())).count();
+    assert!(below_create > 0, "other allocations of the same call are");
+
+    let spared = [
+        fault_of("should_fail_alloc_page", &["...", "selftest_nofail_page_alloc"], 1),
+        fault_of("__filemap_add_folio", &["...", "selftest_folio_must_add"], 1),
+        fault(&["...", cache[0], cache[1], cache[2]], 1),
+    ];
+    for spared in &spared {
+        let execution = guest.pool.run(&plan(std::slice::from_ref(spared))).unwrap();
+        assert_eq!((execution.steps, execution.fired), (vec![WRITTEN; 4], Vec::new()), "{spared:?}");
+    }
+    let failing = [
+        (fault_of("should_fail_alloc_page", &["...", "selftest_volume_page"], 1), 3),
+        (fault_of("__filemap_add_folio", &["...", "selftest_folio_may_add"], 1), 1),
+        (fault(&["...", cache[2]], 1), 2),
+    ];
+    for (failing, step) in &failing {
+        let execution = guest.pool.run(&plan(std::slice::from_ref(failing))).unwrap();
+        assert!(matches!(execution.outcome, Outcome::Completed), "{failing:?}: {:?}", execution.outcome);
+        let mut expected = [WRITTEN; 4];
+        expected[*step] = StepResult::Failed(ENOMEM);
+        assert_eq!((execution.steps.as_slice(), execution.fired.len()), (expected.as_slice(), 1), "{failing:?}");
+    }
+    assert_eq!(guest.pool.counters().guests, 1, "nothing here costs a guest");
+}
+
 #[test]
 fn coverage_tells_two_plans_apart() {
-    let folder = steps_target(&["clean"]);
+    let folder = steps_target(&["clean", "two_faults"], SLAB);
     let mut guest = prepared(folder.path());
+    let symbols = Symbols::from_elf(&fs::read(&guest.kernel.vmlinux).unwrap()).unwrap();
+    // What runs beside the triggers differs from execution to execution.
+    let of_trigger =
+        |pc: &u64| symbols.resolve(pc - 1).is_some_and(|location| location.function.starts_with("selftest_"));
     let covered = |guest: &mut Prepared, plan: &FaultPlan| {
         let execution = guest.pool.run(plan).unwrap();
+        assert_eq!(execution.fired.len(), plan.faults.len());
         let sites = guest.call_sites.as_ref();
         let known = execution.coverage.iter().filter(|pc| sites.index_of(**pc).is_some()).count();
         assert_eq!(known, execution.coverage.len(), "every covered address is a known place");
-        execution.coverage.into_iter().collect::<std::collections::BTreeSet<u64>>()
+        execution.coverage.into_iter().filter(of_trigger).collect::<BTreeSet<u64>>()
     };
     let whole = covered(&mut guest, &plan(&[]));
-    let failed = covered(&mut guest, &plan(&[fault(&["...", "selftest_volume_table"], 1)]));
+    let again = covered(&mut guest, &plan(&[]));
+    let faults = [fault(&["...", "selftest_volume_table"], 1), fault(&["...", "selftest_queue_large"], 1)];
+    let failed = covered(&mut guest, &plan(&faults));
     assert!(!whole.is_empty());
+    assert_eq!(whole, again, "the triggers' own code runs alike each time");
     assert!(whole.difference(&failed).count() > 0, "what comes after the failed call did not run");
-    assert!(failed.difference(&whole).count() > 0, "the unwinding ran");
+    assert!(failed.difference(&whole).count() > 0, "the fallback ran");
 }
 
 #[test]
 fn a_fault_behind_a_fault_fires_in_a_fresh_guest_and_is_known_when_the_guest_dies() {
-    let folder = steps_target(&["two_faults"]);
+    let folder = steps_target(&["two_faults"], SLAB);
     let mut guest = prepared(folder.path());
     let faults = [fault(&["...", "selftest_queue_large"], 1), fault(&["...", "selftest_queue_small"], 1)];
     let one = guest.pool.run_fresh(&plan(&faults[..1])).unwrap();
@@ -102,7 +155,7 @@ fn a_fault_behind_a_fault_fires_in_a_fresh_guest_and_is_known_when_the_guest_die
 
 #[test]
 fn a_null_dereference_ends_the_guest_and_a_fresh_one_goes_on() {
-    let folder = steps_target(&["null_deref"]);
+    let folder = steps_target(&["null_deref"], SLAB);
     let mut guest = prepared(folder.path());
     let bug = plan(&[fault(&["...", "selftest_index_grow"], 1)]);
     let crash = guest.pool.run(&bug).unwrap();
@@ -117,8 +170,24 @@ fn a_null_dereference_ends_the_guest_and_a_fresh_one_goes_on() {
 }
 
 #[test]
+fn a_warning_is_a_finding_although_the_guest_goes_on() {
+    let folder = steps_target(&["warn"], SLAB);
+    let mut guest = prepared(folder.path());
+    let crash = guest.pool.run(&plan(&[fault(&["...", "selftest_group_join"], 1)])).unwrap();
+    let Outcome::Crashed(report) = &crash.outcome else { panic!("{:?}", crash.outcome) };
+    assert_eq!((report.kind, report.title.as_str()), (ReportKind::Warning, "WARNING in selftest_group_free"));
+    assert_eq!(crash.steps, [StepResult::Failed(ENOMEM)], "the workload ran to its end");
+    assert_eq!(crash.fired.len(), 1);
+    let after = guest.pool.run(&plan(&[])).unwrap();
+    assert!(matches!(after.outcome, Outcome::Completed), "{:?}", after.outcome);
+    assert_eq!(after.steps, [WRITTEN]);
+    assert_eq!(guest.pool.counters().guests, 2, "a kernel that warned runs no other plan");
+    assert_eq!(guest.pool.counters().harness_errors, 0);
+}
+
+#[test]
 fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
-    let folder = steps_target(&["hang"]);
+    let folder = steps_target(&["hang"], SLAB);
     let mut guest = prepared(folder.path());
     let hang = plan(&[fault(&["...", "selftest_request_start"], 1)]);
     let pid = Pid::from_raw(i32::try_from(guest.pool.guest_pid().unwrap()).unwrap());
@@ -131,19 +200,32 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     let counters = guest.pool.counters();
     assert_eq!((counters.harness_errors, counters.guests), (1, 2), "the killed guest was trouble, tried again");
     let Outcome::Hung(report) = &execution.outcome else { panic!("{:?}", execution.outcome) };
-    assert!(!report.title.is_empty());
+    assert_eq!(report.title, "hang: the deadline passed without a word of the kernel");
+    assert!(report.text.contains("selftest_request_wait"), "{}", report.text);
     assert_eq!(execution.fired.len(), 1, "what fired is known of a guest that hangs");
 }
 
 #[test]
 fn a_plan_that_this_kernel_cannot_run_is_refused() {
-    let folder = steps_target(&["clean"]);
+    let folder = steps_target(&["clean"], SLAB);
     let mut guest = prepared(folder.path());
     let Err(ExecuteError::Refused(reason)) = guest.pool.run(&plan(&[fault(&["no_such_function"], 1)])) else {
         panic!("not refused")
     };
     assert!(reason.contains("no_such_function"), "{reason}");
     assert_eq!(guest.pool.run(&plan(&[])).unwrap().steps, [WRITTEN], "the guest is as good as before");
+}
+
+#[test]
+fn a_workload_that_fails_by_itself_is_refused_with_the_step() {
+    let folder = steps_target(&["clean"], SLAB);
+    let file = folder.path().join("target.toml");
+    let text = fs::read_to_string(&file).unwrap().replace("trigger = { name = \"clean\" }", "umount = {}");
+    fs::write(&file, text).unwrap();
+    let target = folder.path().to_str().unwrap();
+    let wanted = Wanted { target, kernel: None, accel: AccelChoice::Auto, exact: false };
+    let Err(error) = prepare(&wanted, &Stop::new(), &mut |_| ()) else { panic!("not refused") };
+    assert!(fuzz::chain(&error).contains("step 1 (umount)"), "{}", fuzz::chain(&error));
 }
 
 #[test]
@@ -169,9 +251,12 @@ fn the_btrfs_workloads_work_fail_and_work_again() {
 #[test]
 fn kvm_is_used_only_when_it_works() {
     let kernel = common::kernel();
-    let cache = fuzz::cache::directory().unwrap();
     let config = bare_guest(&Project::find().unwrap(), &kernel.vmlinux).unwrap();
-    let choose = |choice: AccelChoice| choice.choose(&config.qemu, &kernel.vmlinux, &cache, &Stop::new());
+    let choose = |choice: AccelChoice| {
+        // An empty cache each time, so that no answer is taken from the other.
+        let cache = tempfile::tempdir().unwrap();
+        choice.choose(&config.qemu, &kernel.vmlinux, cache.path(), &Stop::new())
+    };
     let auto = choose(AccelChoice::Auto).unwrap();
     assert!(!auto.reason.is_empty());
     match choose(AccelChoice::Kvm) {
@@ -181,4 +266,12 @@ fn kvm_is_used_only_when_it_works() {
             assert!(fuzz::chain(&error).contains("KVM"), "{error}");
         }
     }
+    let steps = vec![Step::Trigger { name: "clean".to_owned() }];
+    let setup = Setup { functions: Vec::new(), steps, disk: false, awake: false };
+    let config = GuestConfig { accel: auto.accel, ..config };
+    let template = Template::prepare(config, &setup, &Stop::new()).unwrap();
+    let request = Execute { id: 1, plan: plan(&[]), inject: true, coverage: false, describe_all_sites: false };
+    let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Vec::new()).unwrap();
+    let RunEnd::Completed(report) = run.end else { panic!("{:?}", run.end) };
+    assert_eq!(report.steps, [WRITTEN], "what was chosen runs guests");
 }

@@ -3,8 +3,13 @@
  * Correct code: whatever fails here, nothing may crash. It shows that faults go
  * where the plan says, and never where the kernel promises that calls succeed.
  */
+#include <linux/bug.h>
 #include <linux/errno.h>
+#include <linux/fs.h>
 #include <linux/gfp.h>
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/types.h>
@@ -92,6 +97,93 @@ noinline int selftest_nofail(void)
 
 	WRITE_ONCE(*counter, 1);
 	kfree(counter);
+	return 0;
+}
+
+/* --- nofail_page: a page that the kernel promises to find. */
+
+static noinline struct page *selftest_nofail_page_alloc(void)
+{
+	return alloc_page(GFP_KERNEL | __GFP_NOFAIL);
+}
+
+/* Always returns 0: a crash here is the injector's fault. */
+noinline int selftest_nofail_page(void)
+{
+	struct page *page = selftest_nofail_page_alloc();
+
+	clear_highpage(page);
+	__free_page(page);
+	return 0;
+}
+
+/* --- nofail_folio: the page cache may refuse one folio, and not the other. */
+
+static noinline int selftest_folio_may_add(struct folio *folio)
+{
+	return filemap_add_folio(selftest_inode->i_mapping, folio, 0, GFP_KERNEL);
+}
+
+static noinline int selftest_folio_must_add(struct folio *folio)
+{
+	int err = filemap_add_folio(selftest_inode->i_mapping, folio, 0,
+				    GFP_KERNEL | __GFP_NOFAIL);
+
+	WARN_ON(err);
+	return err;
+}
+
+static noinline int selftest_folio(int (*add)(struct folio *folio))
+{
+	struct folio *folio = filemap_alloc_folio(GFP_KERNEL, 0);
+	int err;
+
+	if (!folio)
+		return -ENOMEM;
+	err = add(folio);
+	if (!err) {
+		filemap_remove_folio(folio);
+		folio_unlock(folio);
+	}
+	folio_put(folio);
+	return err;
+}
+
+/*
+ * Returns 0, or the error of selftest_folio_may_add(), or -ENOMEM when there
+ * are no folios. A warning here is the injector's fault.
+ */
+noinline int selftest_nofail_folio(void)
+{
+	int err = selftest_folio(selftest_folio_may_add);
+
+	if (err)
+		return err;
+	return selftest_folio(selftest_folio_must_add);
+}
+
+/* --- bootstrap: the cache that all caches are allocated from. */
+
+/* A cache that has a constructor is not merged with another one. */
+static void selftest_cache_init(void *object)
+{
+	memset(object, 0, sizeof(u64));
+}
+
+static noinline struct kmem_cache *selftest_cache_create(void)
+{
+	return kmem_cache_create("fuzz_selftest", sizeof(u64), 0, 0,
+				 selftest_cache_init);
+}
+
+/* Returns 0, or -ENOMEM when an allocation from any other cache fails. */
+noinline int selftest_bootstrap(void)
+{
+	struct kmem_cache *cache = selftest_cache_create();
+
+	if (!cache)
+		return -ENOMEM;
+	kmem_cache_destroy(cache);
 	return 0;
 }
 

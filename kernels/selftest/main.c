@@ -4,12 +4,16 @@
  * anything runs the trigger in the writer's context; write() returns the length
  * or the trigger's error.
  */
+#include <linux/dcache.h>
 #include <linux/debugfs.h>
+#include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/init.h>
 #include <linux/kernel.h>
 
 #include "selftest.h"
+
+struct inode *selftest_inode;
 
 struct selftest_trigger {
 	const char *name;
@@ -24,6 +28,9 @@ static const struct selftest_trigger triggers[] = {
 	{ "warn", selftest_warn },
 	{ "clean", selftest_clean },
 	{ "nofail", selftest_nofail },
+	{ "nofail_page", selftest_nofail_page },
+	{ "nofail_folio", selftest_nofail_folio },
+	{ "bootstrap", selftest_bootstrap },
 	{ "reachable", selftest_reachable },
 	{ "occurrence", selftest_occurrence },
 };
@@ -48,6 +55,9 @@ static int __init selftest_init(void)
 	struct dentry *folder = debugfs_create_dir("fuzz_selftest", NULL);
 	int i;
 
+	if (IS_ERR(folder))
+		return PTR_ERR(folder);
+	selftest_inode = d_inode(folder);
 	for (i = 0; i < ARRAY_SIZE(triggers); i++)
 		debugfs_create_file(triggers[i].name, 0200, folder,
 				    (void *)&triggers[i], &selftest_operations);

@@ -2,6 +2,8 @@
 #ifndef FUZZ_SELFTEST_H
 #define FUZZ_SELFTEST_H
 
+struct inode;
+
 /*
  * Every function below main.c is noinline, so that it shows in a call path
  * under its own name. Callers stay on the stack because CONFIG_FRAME_POINTER
@@ -9,6 +11,9 @@
  *
  * A trigger returns 0 or -errno. Unless an allocation fails, all return 0.
  */
+
+/* Inode of the triggers' folder. Its page cache is empty. */
+extern struct inode *selftest_inode;
 
 /* bugs.c: one planted bug each. */
 int selftest_null_deref(void);
@@ -20,6 +25,9 @@ int selftest_warn(void);
 /* correct.c: no fault that the kernel allows may crash these. */
 int selftest_clean(void);
 int selftest_nofail(void);
+int selftest_nofail_page(void);
+int selftest_nofail_folio(void);
+int selftest_bootstrap(void);
 int selftest_reachable(void);
 int selftest_occurrence(void);
 

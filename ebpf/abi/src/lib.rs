@@ -85,8 +85,6 @@ pub struct Control {
     pub lost_sites: u32,
     /// Calls left alone because the kernel promises that they do not fail.
     pub guarded: u32,
-    /// Calls left alone because an interrupt made them, not the thread it interrupted.
-    pub interrupts: u32,
     /// Writes that lay beyond the dirty map: when not 0 the whole disk is dirty.
     pub dirty_overflow: u32,
     /// Device number (kernel encoding, `major << 20 | minor`) of the disk whose writes are recorded; 0 for none.
@@ -101,20 +99,17 @@ pub struct Control {
     /// out of memory for no such caller. Its callers say so where a folio must come into the cache, `alloc_extent_buffer()`
     /// among them; see `mm/filemap.c` (6.12).
     pub folio_function: u32,
-    /// Always 0.
-    pub reserved: u32,
     /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be computed.
     pub preempt_cpu: u32,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// First address after it.
     pub text_end: u64,
-    /// Address of the pointer `kmem_cache`, the bootstrap cache; 0 when unknown.
+    /// Address of the pointer `kmem_cache`, the bootstrap cache; 0 when `should_failslab` is not probed.
     pub bootstrap_cache: u64,
     /// Address of the array `__per_cpu_offset`.
     pub per_cpu_offsets: u64,
-    /// Offset of the preemption count in every processor's area; 0 when unknown, then no call counts as an
-    /// interrupt's.
+    /// Offset of the preemption count in every processor's area.
     pub preempt_offset: u64,
     /// Address of that processor's preemption count.
     pub preempt_count: u64,
@@ -213,7 +208,7 @@ pub struct FiredLog {
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 112);
+const _: () = assert!(size_of::<Control>() == 104);
 const _: () = assert!(size_of::<Site>() == 128);
 
 /// The one value of map `DIRTY`: which blocks of the disk were written to. A mark is a byte, so that tasks that set

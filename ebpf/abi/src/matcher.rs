@@ -69,19 +69,18 @@ impl Match {
     }
 }
 
-impl Rule {
-    /// Whether the callers of `call` match this rule's path; the functions are not compared.
-    #[must_use]
-    pub fn matches(&self, call: &Call) -> bool {
-        let mut state = Match::new();
-        (0..MAX_MATCH_STEPS).map(|_| state.step(self, call)).find(|verdict| *verdict != Verdict::Open)
-            == Some(Verdict::Matches)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Rule {
+        /// What the BPF program does with its loop.
+        fn matches(&self, call: &Call) -> bool {
+            let mut state = Match::new();
+            (0..MAX_MATCH_STEPS).map(|_| state.step(self, call)).find(|verdict| *verdict != Verdict::Open)
+                == Some(Verdict::Matches)
+        }
+    }
 
     fn rule(path: &[u32]) -> Rule {
         let mut rule = Rule {

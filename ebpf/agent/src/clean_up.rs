@@ -2,13 +2,13 @@
 
 use std::{
     ffi::CString,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     os::fd::AsFd,
     thread,
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use guest_protocol::Step;
 use nix::{
     errno::Errno,
@@ -26,12 +26,18 @@ use crate::{
 /// How often unmounting is tried before the mount is only detached.
 const UNMOUNT_TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(2);
+const MEMORY: &str = "/proc/meminfo";
+/// With less than one part in this many left of what was available at first, memory has leaked: what comes next would
+/// fail for want of it, and not by its plan.
+const MEMORY_LEFT: u64 = 4;
 
 /// Cleans up after the steps of one target.
 pub(crate) struct CleanUp {
     has_disk: bool,
     /// btrfs' control device and the disk's name for it, when a step mounts btrfs.
     btrfs: Option<(File, Box<VolumeArguments>)>,
+    /// KiB of memory that were available after the first run; 0 before.
+    memory_kib: u64,
 }
 
 impl CleanUp {
@@ -42,10 +48,17 @@ impl CleanUp {
         // Without the device there is no btrfs in the kernel, and the mount step itself will say so.
         let control = control.ok().filter(|_| mounts_btrfs);
         let name = CString::new(DISK)?;
-        Ok(Self { has_disk, btrfs: control.map(|control| (control, VolumeArguments::new(&name))) })
+        let btrfs = control.map(|control| (control, VolumeArguments::new(&name)));
+        Ok(Self { has_disk, btrfs, memory_kib: 0 })
     }
 
-    /// Unmounts the disk and makes sure that nothing holds it. Returns what is left.
+    /// Takes the memory that is available now for what there should be after every workload.
+    pub(crate) fn remember_memory(&mut self) -> Result<()> {
+        self.memory_kib = available_kib()?;
+        Ok(())
+    }
+
+    /// Unmounts the disk, and makes sure that nothing holds it and that memory came back. Returns what is left.
     pub(crate) fn run(&self) -> Vec<String> {
         let mut leftovers = Vec::new();
         if let Err(reason) = unmount_all() {
@@ -59,11 +72,37 @@ impl CleanUp {
                 Err(error) => leftovers.push(format!("btrfs does not forget {DISK}: {error}")),
             }
         }
-        if self.has_disk && !disk::is_free() {
-            leftovers.push(format!("something in the kernel holds {DISK}, and nothing is mounted"));
+        if self.has_disk {
+            match disk::is_free() {
+                Ok(true) => {}
+                Ok(false) => leftovers.push(format!("something in the kernel holds {DISK}, and nothing is mounted")),
+                Err(error) => leftovers.push(format!("whether {DISK} is free cannot be told: {error:#}")),
+            }
+        }
+        match available_kib() {
+            Ok(left) => leftovers.extend(memory_defect(left, self.memory_kib)),
+            Err(error) => leftovers.push(format!("how much memory is left cannot be told: {error:#}")),
         }
         leftovers
     }
+}
+
+/// KiB of memory that can be had without swapping.
+fn available_kib() -> Result<u64> {
+    let text = fs::read_to_string(MEMORY).with_context(|| format!("cannot read {MEMORY}"))?;
+    available_in(&text).with_context(|| format!("{MEMORY} does not say how much memory is available"))
+}
+
+/// The number in the line `MemAvailable:  400000 kB`. Mirrors `meminfo_proc_show()` of `fs/proc/meminfo.c` (6.12).
+fn available_in(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// Why there is too little memory, if `left` of `first` KiB are.
+fn memory_defect(left: u64, first: u64) -> Option<String> {
+    let (left_mib, first_mib) = (left >> 10, first >> 10);
+    (left < first / MEMORY_LEFT).then(|| format!("only {left_mib} MiB of {first_mib} MiB of memory are left"))
 }
 
 /// Unmounts until nothing is mounted any more.
@@ -85,4 +124,20 @@ fn unmount_all() -> Result<(), String> {
         Err(error) => format!("detaching it failed: {error}"),
     };
     Err(format!("{MOUNT_POINT} could not be unmounted ({reason}); {outcome}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_memory_is_noticed() {
+        let text = "MemTotal:         470000 kB\nMemFree:            9000 kB\nMemAvailable:     409600 kB\n";
+        let first = available_in(text).unwrap();
+        assert_eq!(first, 400 << 10);
+        assert_eq!(memory_defect(first, 0), None, "nothing is remembered yet");
+        assert_eq!(memory_defect(100 << 10, first), None);
+        assert_eq!(memory_defect(99 << 10, first).unwrap(), "only 99 MiB of 400 MiB of memory are left");
+        assert_eq!(available_in("MemFree: 1 kB\n"), None);
+    }
 }

@@ -161,8 +161,12 @@ impl Disk {
 }
 
 /// Whether nothing claims the disk; waits a while for that.
-pub(crate) fn is_free() -> bool {
-    open_exclusively().is_ok()
+pub(crate) fn is_free() -> Result<bool> {
+    match open_exclusively() {
+        Ok(_) => Ok(true),
+        Err(ResetError::Held) => Ok(false),
+        Err(ResetError::Other(error)) => Err(error),
+    }
 }
 
 fn open_exclusively() -> Result<File, ResetError> {

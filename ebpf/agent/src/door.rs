@@ -12,7 +12,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_protocol::{DOORBELL, Direction, FromAgent, ToAgent, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window};
+use guest_protocol::{
+    DOORBELL, Direction, FromAgent, ToAgent, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window, WindowError,
+};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 /// The name that the host gives the port.
@@ -45,35 +47,50 @@ impl Door {
 
     /// Waits for the host's next message.
     pub(crate) fn receive(&mut self) -> Result<ToAgent> {
+        loop {
+            self.wait_for_ring()?;
+            if let Some(message) = self.take()? {
+                return Ok(message);
+            }
+        }
+    }
+
+    fn wait_for_ring(&mut self) -> Result<()> {
         let mut byte = [0_u8];
         loop {
             match self.port.read(&mut byte) {
                 // Nobody holds the other end yet.
                 Ok(0) => thread::sleep(PAUSE),
-                Ok(_) => break,
+                Ok(_) if byte[0] == DOORBELL => return Ok(()),
+                Ok(_) => bail!("the doorbell rang with {:#04x} instead of {DOORBELL:#04x}", byte[0]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("cannot read the doorbell"),
             }
         }
-        if byte[0] != DOORBELL {
-            bail!("the doorbell rang with {:#04x} instead of {DOORBELL:#04x}", byte[0]);
-        }
-        self.take()
     }
 
     /// Waits for the host's next message, for which it does not ring.
     pub(crate) fn receive_awake(&mut self) -> Result<ToAgent> {
-        while !self.window.has(Direction::Request, self.received + 1) {
+        loop {
+            if self.window.has(Direction::Request, self.received + 1)
+                && let Some(message) = self.take()?
+            {
+                return Ok(message);
+            }
             hint::spin_loop();
         }
-        self.take()
     }
 
-    fn take(&mut self) -> Result<ToAgent> {
+    /// The next message; none while the last one taken is still there.
+    fn take(&mut self) -> Result<Option<ToAgent>> {
         let expected = self.received + 1;
-        let message = self.window.take(Direction::Request, expected).context("no usable request in the window")?;
+        let message = match self.window.take(Direction::Request, expected) {
+            Ok(message) => message,
+            Err(WindowError::Sequence { found, .. }) if found < expected => return Ok(None),
+            Err(error) => return Err(error).context("no usable request in the window"),
+        };
         self.received = expected;
-        ToAgent::decode(&message).context("cannot read the request")
+        ToAgent::decode(&message).map(Some).context("cannot read the request")
     }
 
     /// Puts the coverage that belongs to the next report into the window; returns how many PCs fitted.
@@ -122,5 +139,39 @@ fn find_port() -> Result<PathBuf> {
             bail!("no virtio-serial port is called {PORT_NAME} after {} s", PORT_DEADLINE.as_secs());
         }
         thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+
+    use guest_protocol::Setup;
+
+    use super::*;
+
+    #[test]
+    fn a_ring_for_a_message_taken_before_is_none() {
+        let mut memory = vec![0_u8; WINDOW_BYTES];
+        let base = memory.as_mut_ptr();
+        // SAFETY: `memory` outlives both windows and is not used otherwise meanwhile.
+        let (window, mut hosts) = unsafe { (Window::new(base), Window::new(base)) };
+        let (port, mut host) = UnixStream::pair().unwrap();
+        let mut door = Door { window, port: File::from(OwnedFd::from(port)), received: 0, sent: 0 };
+        let message = |name: &str| {
+            let functions = vec![name.to_owned()];
+            ToAgent::Setup(Setup { functions, steps: Vec::new(), disk: false, awake: false })
+        };
+        // One ring too many, and one before its message.
+        host.write_all(&[DOORBELL; 3]).unwrap();
+        hosts.put(Direction::Request, 1, &message("a").encode().unwrap()).unwrap();
+        assert_eq!(door.receive().unwrap(), message("a"));
+        let late = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            hosts.put(Direction::Request, 2, &message("b").encode().unwrap()).unwrap();
+            host.write_all(&[DOORBELL]).unwrap();
+        });
+        assert_eq!(door.receive().unwrap(), message("b"));
+        late.join().unwrap();
     }
 }

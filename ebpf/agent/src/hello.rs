@@ -27,7 +27,8 @@ enum Sign {
     Symbol(&'static str),
 }
 
-/// Features by name, sign and the kernel option that brings them.
+/// Features by name, sign and the kernel option that brings them. Mirrors `perf_event_attach_bpf_prog()` of
+/// `kernel/trace/bpf_trace.c` and `lockdep_hardirqs_on_prepare()` of `kernel/locking/lockdep.c` (6.1 and 6.12).
 const FEATURES: &[(&str, Sign, &str)] = &[
     ("kcov", Sign::Path("/sys/kernel/debug/kcov"), "CONFIG_KCOV"),
     ("error-injection", Sign::Path(INJECTABLE), "CONFIG_FUNCTION_ERROR_INJECTION"),
@@ -38,9 +39,9 @@ const FEATURES: &[(&str, Sign, &str)] = &[
         Sign::Path("/sys/kernel/debug/fail_page_alloc"),
         "CONFIG_FAIL_PAGE_ALLOC, CONFIG_FAULT_INJECTION_DEBUG_FS",
     ),
-    ("tracepoints", Sign::Path("/sys/kernel/tracing/events/block/block_bio_queue"), "CONFIG_BPF_EVENTS"),
+    ("tracepoints", Sign::Symbol("perf_event_attach_bpf_prog"), "CONFIG_BPF_EVENTS"),
     ("kasan", Sign::Symbol("kasan_report"), "CONFIG_KASAN"),
-    ("lockdep", Sign::Symbol("lock_acquire"), "CONFIG_PROVE_LOCKING"),
+    ("lockdep", Sign::Symbol("lockdep_hardirqs_on_prepare"), "CONFIG_PROVE_LOCKING"),
 ];
 
 /// Asks the kernel.

@@ -7,10 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use guest_protocol::{LIMITS, cut};
 use nix::libc::{EPIPE, O_NONBLOCK};
 
-/// Most bytes of log in a report.
-const LOG_MAX_BYTES: usize = 1 << 20;
 /// Larger than any record: `PRINTK_MESSAGE_MAX` of `kernel/printk/internal.h` (6.12) is 2048, with a header and
 /// every byte written as four.
 const RECORD_MAX_BYTES: usize = 16 << 10;
@@ -35,10 +34,11 @@ impl KernelLog {
         self.file.seek(SeekFrom::End(0)).map(|_| ()).context("cannot move to the end of /dev/kmsg")
     }
 
-    /// Everything logged since, as lines of text like those on the console; cut off after [`LOG_MAX_BYTES`].
+    /// Everything logged since, as lines of text like those on the console; cut off after [`guest_protocol::Limits::log_bytes`].
+    /// What is beyond that is left for the next time.
     pub(crate) fn read(&mut self) -> Result<String> {
         let mut log = String::new();
-        while log.len() < LOG_MAX_BYTES {
+        while log.len() < LIMITS.log_bytes {
             match self.file.read(&mut self.record) {
                 Ok(bytes) => append_record(&mut log, &String::from_utf8_lossy(&self.record[..bytes])),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -48,7 +48,7 @@ impl KernelLog {
                 Err(error) => return Err(error).context("cannot read /dev/kmsg"),
             }
         }
-        Ok(log)
+        Ok(cut(log, LIMITS.log_bytes))
     }
 }
 
@@ -59,11 +59,12 @@ impl KernelLog {
 fn append_record(log: &mut String, record: &str) {
     let Some((_, body)) = record.split_once(';') else { return };
     let text = body.split('\n').next().unwrap_or_default();
-    log.push_str(&unescape(text));
+    log.push_str(&unescaped(text));
     log.push('\n');
 }
 
-fn unescape(text: &str) -> String {
+/// `text` with its escapes undone, but for those of control characters other than line feed and tab.
+fn unescaped(text: &str) -> String {
     if !text.contains('\\') {
         return text.to_owned();
     }
@@ -77,11 +78,11 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The byte that `xNN` at the start of `text` stands for.
+/// The byte that `xNN` at the start of `text` stands for, when it is fit to print.
 fn text_of_escape(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"x")?.get(..2)?;
     let digits = std::str::from_utf8(digits).ok()?;
-    u8::from_str_radix(digits, 16).ok()
+    u8::from_str_radix(digits, 16).ok().filter(|byte| !byte.is_ascii_control() || matches!(byte, b'\n' | b'\t'))
 }
 
 #[cfg(test)]
@@ -105,6 +106,7 @@ mod tests {
     fn escapes_are_undone() {
         assert_eq!(text("4,1,1,-;first\\x0asecond\\x09tab\\x5cx41\n"), "first\nsecond\ttab\\x41\n");
         assert_eq!(text("4,1,1,-;\\x4 \\xzz \\\n"), "\\x4 \\xzz \\\n");
+        assert_eq!(text("4,1,1,-;\\x1b[2J\\x0d\\x00\\x7f\n"), "\\x1b[2J\\x0d\\x00\\x7f\n");
         assert_eq!(text("4,1,1,-;\\xc3\\xa9\\xff\n"), "é\u{fffd}\n");
     }
 }

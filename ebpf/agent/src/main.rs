@@ -4,11 +4,11 @@
 //!         mount /proc, /sys, …        Setup                     Execute
 //!  boot ──────────────────────▶ Hello ─────▶ prepare, Ready ◀─────────────▶ reset, arm, run, disarm, clean up, Report
 //!            │                    │             │                              │
-//!            └────────────────────┴─────────────┴── error or panic ────────────┴──▶ Refused, power off
+//!            └────────────────────┴─────────────┴── error or panic ────────────┴──▶ Trouble, power off
 //! ```
 //!
 //! A request that cannot be served as asked (an unknown function, a plan that cannot be lowered) is refused and the
-//! guest stays usable; an error of the agent itself is told as a refusal and ends the guest.
+//! guest stays usable; an error of the agent itself is told as trouble and ends the guest.
 
 mod clean_up;
 mod disk;
@@ -21,8 +21,6 @@ mod kernel_log;
 mod session;
 mod symbols;
 mod workload;
-
-use guest_protocol::FromAgent;
 
 fn main() {
     if std::process::id() != 1 {
@@ -38,7 +36,7 @@ fn main() {
         Ok(mut door) => {
             if let Err(error) = init::guarded(|| session::serve(&mut door)) {
                 init::say(&error);
-                if let Err(error) = init::guarded(|| door.send(&FromAgent::Refused(error))) {
+                if let Err(error) = init::guarded(|| door.send(&session::trouble(error))) {
                     init::say(&error);
                 }
             }

@@ -4,8 +4,9 @@ use std::{fs, mem, time::Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{Execute, FromAgent, Ready, Report, Setup, Timings, ToAgent};
+use guest_protocol::{Execute, FromAgent, LIMITS, Ready, Report, Setup, Step, StepResult, Timings, ToAgent, cut};
 use kcov_parser::Deduplicator;
+use nix::errno::Errno;
 
 use crate::{
     clean_up::CleanUp,
@@ -29,27 +30,29 @@ pub(crate) fn serve(door: &mut Door) -> Result<()> {
     loop {
         let message = if mem::take(&mut awake) { door.receive_awake()? } else { door.receive()? };
         let reply = match (message, &mut target) {
-            (ToAgent::Setup(_), Some(_)) => refused(&anyhow!("a target is set up already")),
+            (ToAgent::Setup(_), Some(_)) => trouble("a target is set up already"),
             (ToAgent::Setup(setup), None) => match Target::prepare(&symbols, &hello.injectable, &setup) {
                 Ok((prepared, ready)) => {
                     target = Some(prepared);
                     awake = setup.awake;
                     FromAgent::Ready(ready)
                 }
-                Err(error) => refused(&error),
+                Err(error) => refused(format!("{error:#}")),
             },
-            (ToAgent::Execute(_), None) => refused(&anyhow!("no target is set up")),
-            (ToAgent::Execute(execute), Some(target)) => match target.execute(&execute, door)? {
-                Ok(report) => FromAgent::Report(Box::new(report)),
-                Err(reason) => FromAgent::Refused(reason),
-            },
+            (ToAgent::Execute(_), None) => trouble("no target is set up"),
+            (ToAgent::Execute(execute), Some(target)) => target.execute(&execute, door)?,
         };
         door.send(&reply)?;
     }
 }
 
-fn refused(error: &anyhow::Error) -> FromAgent {
-    FromAgent::Refused(format!("{error:#}"))
+fn refused(reason: String) -> FromAgent {
+    FromAgent::Refused(cut(reason, LIMITS.text_bytes))
+}
+
+/// Tells the host that the agent failed.
+pub(crate) fn trouble(reason: impl Into<String>) -> FromAgent {
+    FromAgent::Trouble(cut(reason.into(), LIMITS.text_bytes))
 }
 
 /// A target, ready to run.
@@ -90,32 +93,38 @@ impl<'kernel> Target<'kernel> {
             pcs: Vec::with_capacity(1 << 16),
         };
         keep_memory()?;
-        target.warm_up()?;
+        target.warm_up(&setup.steps)?;
         Ok((target, ready))
     }
 
-    fn warm_up(&mut self) -> Result<()> {
+    fn warm_up(&mut self, steps: &[Step]) -> Result<()> {
         self.reset_disk(true)?;
         let rig = self.rig.as_mut().context("the rig is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
         rig.injector.prepare(self.symbols, &plan).map_err(|reason| anyhow!(reason))?;
         self.run(true, true)?;
         let leftovers = self.clean_up.run();
+        let rig = self.rig.as_ref().context("the rig is gone")?;
+        if let Some(defect) = step_defect(steps, &rig.results) {
+            bail!("the workload does not work when nothing fails: {defect}");
+        }
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
-        self.reset_disk(false)
+        self.clean_up.remember_memory()?;
+        self.reset_disk(false)?;
+        self.log.skip()
     }
 
-    /// One execution. The inner error is the reason of a refusal; the outer one ends the guest.
-    fn execute(&mut self, execute: &Execute, door: &mut Door) -> Result<Result<Report, String>> {
+    /// One execution, and what to tell the host of it. An error ends the guest.
+    fn execute(&mut self, execute: &Execute, door: &mut Door) -> Result<FromAgent> {
         if let Err(error) = execute.plan.check().and_then(|()| execute.plan.check_against(&self.functions)) {
-            return Ok(Err(error.to_string()));
+            return Ok(refused(error.to_string()));
         }
         let mut timings = Timings::default();
         let started = Instant::now();
         if let Err(error) = self.reset_disk(false) {
-            return Ok(Err(format!("{error:#}")));
+            return Ok(trouble(format!("{error:#}")));
         }
         timings.reset_ns = nanoseconds_since(started);
 
@@ -123,10 +132,10 @@ impl<'kernel> Target<'kernel> {
         if execute.inject {
             let rig = self.rig.as_mut().context("the rig is gone")?;
             if let Err(reason) = rig.injector.prepare(self.symbols, &execute.plan) {
-                return Ok(Err(reason));
+                return Ok(refused(reason));
             }
         }
-        self.log.skip()?;
+        let log_before = self.log.read()?;
         timings.arm_ns = nanoseconds_since(started);
 
         timings.run_ns = self.run(execute.inject, execute.coverage)?;
@@ -135,10 +144,11 @@ impl<'kernel> Target<'kernel> {
         let leftovers = self.clean_up.run();
         let mut report = self.collect(execute, door)?;
         report.leftovers = leftovers;
+        report.log_before = log_before;
         report.log = self.log.read()?;
         timings.collect_ns = nanoseconds_since(started);
         report.timings = timings;
-        Ok(Ok(report))
+        Ok(FromAgent::Report(Box::new(report)))
     }
 
     /// Runs the steps once in the workload thread; how many nanoseconds that took.
@@ -182,6 +192,18 @@ impl<'kernel> Target<'kernel> {
     }
 }
 
+/// What is wrong with the first of `steps` that did not work, if any.
+fn step_defect(steps: &[Step], results: &[StepResult]) -> Option<String> {
+    steps.iter().zip(results).zip(1..).find_map(|((step, result), number)| {
+        let step = format!("step {number} ({})", step.kind());
+        match result {
+            StepResult::Done(_) => None,
+            StepResult::Failed(error) => Some(format!("{step} failed with {}", Errno::from_raw(*error))),
+            StepResult::Skipped => Some(format!("{step} needs the disk mounted, and it is not")),
+        }
+    })
+}
+
 /// The functions called `names`, each once.
 fn chosen_functions(injectable: &[InjectableFunction], names: &[String]) -> Result<Vec<InjectableFunction>> {
     let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(names.len());
@@ -201,6 +223,17 @@ mod tests {
     use fault_plan::ErrorType;
 
     use super::*;
+
+    #[test]
+    fn a_step_that_does_not_work_is_named() {
+        let steps = [Step::Umount {}, Step::Trigger { name: "a".to_owned() }];
+        let defect = |results: [StepResult; 2]| step_defect(&steps, &results).unwrap_or_default();
+        assert_eq!(defect([StepResult::Done(0), StepResult::Done(1)]), "");
+        let failed = defect([StepResult::Done(0), StepResult::Failed(12)]);
+        assert!(failed.starts_with("step 2 (trigger) failed with ENOMEM"), "{failed}");
+        let skipped = defect([StepResult::Skipped, StepResult::Failed(12)]);
+        assert!(skipped.starts_with("step 1 (umount) needs the disk mounted"), "{skipped}");
+    }
 
     #[test]
     fn functions_are_chosen_once_and_unknown_ones_named() {

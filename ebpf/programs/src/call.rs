@@ -107,23 +107,20 @@ pub(crate) fn name_of(text_start: u64, address: u64) -> u32 {
     }
 }
 
-/// Whether an interrupt is being served on the thread's processor.
+/// Whether an interrupt is being served on the thread's processor, or that cannot be told.
 #[inline(always)]
 pub(crate) fn in_interrupt(control: &mut Control) -> bool {
-    if control.preempt_offset == 0 {
-        return false;
-    }
     // SAFETY: the helper takes no arguments.
     let processor = unsafe { bpf_get_smp_processor_id() };
     if control.preempt_cpu != processor + 1 {
         let offset = control.per_cpu_offsets + u64::from(processor) * 8;
         // SAFETY: the helper checks the address.
-        let Ok(base) = (unsafe { bpf_probe_read_kernel(offset as *const u64) }) else { return false };
+        let Ok(base) = (unsafe { bpf_probe_read_kernel(offset as *const u64) }) else { return true };
         control.preempt_count = base.wrapping_add(control.preempt_offset);
         control.preempt_cpu = processor + 1;
     }
     // SAFETY: the helper checks the address.
-    let Ok(mut count) = (unsafe { bpf_probe_read_kernel(control.preempt_count as *const u32) }) else { return false };
+    let Ok(mut count) = (unsafe { bpf_probe_read_kernel(control.preempt_count as *const u32) }) else { return true };
     if count & NMI_MASK != 0 {
         count -= NMI;
     }

@@ -51,7 +51,6 @@ fn block_write(context: TracePointContext) -> u32 {
 #[inline(always)]
 fn on_call(regs: *mut pt_regs, control: &mut Control) {
     if call::in_interrupt(control) {
-        control.interrupts += 1;
         return;
     }
     // SAFETY: the kernel hands the probe its registers.
@@ -105,7 +104,7 @@ impl Registers {
     }
 }
 
-/// Whether the kernel itself would never fail this call.
+/// Whether the kernel itself would never fail this call, or that cannot be told.
 #[inline(always)]
 fn is_guarded(registers: &Registers, control: &Control, function: u32) -> bool {
     let [first, second, _, fourth] = registers.arguments;
@@ -121,7 +120,7 @@ fn is_guarded(registers: &Registers, control: &Control, function: u32) -> bool {
 fn is_bootstrap_cache(cache: u64, control: &Control) -> bool {
     // SAFETY: the helper checks the address.
     let bootstrap = unsafe { bpf_probe_read_kernel(control.bootstrap_cache as *const u64) };
-    bootstrap == Ok(cache)
+    bootstrap.map_or(true, |bootstrap| bootstrap == cache)
 }
 
 #[panic_handler]

@@ -10,7 +10,9 @@
 //!   ◀───────────────────────── Report   steps, hits, faults fired, coverage
 //! ```
 //!
-//! A message is written into the [`Window`], then the other side's doorbell (one byte over virtio-serial) rings.
+//! A message is written into the [`Window`], then the other side's doorbell (one byte over virtio-serial) rings. The
+//! first request to an agent that was told to wait [`Setup::awake`] is not rung for. A ring without a new message is
+//! none: a side that looked in time took the message before it heard of it.
 //! The guest runs a kernel with corrupted memory: whatever comes from it is bounded by the window's areas, decoded
 //! without trust and checked by [`FromAgent::check`].
 
@@ -20,7 +22,7 @@ mod window;
 
 pub use message::{
     Execute, Feature, FiredFault, FromAgent, Hello, Hit, LIMITS, Limits, MessageError, PROTOCOL_VERSION, Ready, Report,
-    Setup, SiteDescription, Timings, ToAgent,
+    Setup, SiteDescription, Timings, ToAgent, cut,
 };
 pub use step::{Step, StepResult};
 pub use window::{

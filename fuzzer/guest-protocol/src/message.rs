@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{COVERAGE_MAX_PCS, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// From host to agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,8 +56,12 @@ pub enum FromAgent {
     Ready(Ready),
     /// An execution ended.
     Report(Box<Report>),
-    /// The agent cannot do what was asked: the reason, fit after "the guest's agent: ". Never a finding.
+    /// This kernel cannot do what was asked, and would not the next time: the reason, fit after "the guest's agent: ".
+    /// Never a finding.
     Refused(String),
+    /// The agent failed, in whatever it was doing: the reason, fit after "the guest's agent: ". Says nothing about what
+    /// was asked, and is never a finding. The guest must not be used any more.
+    Trouble(String),
 }
 
 /// Who the agent is and what its kernel can do.
@@ -117,7 +121,10 @@ pub struct Report {
     pub lost_hits: u32,
     /// Calls that the kernel promises not to fail and that were left alone.
     pub guarded: u32,
-    /// Kernel log of this execution, one record a line.
+    /// Kernel log from the end of the execution before (or of the set-up) until this one's plan was in place, one
+    /// record a line: late effects of earlier executions.
+    pub log_before: String,
+    /// Kernel log from then until this one's end.
     pub log: String,
     /// What was still in use after the clean-up: a guest that is not clean must not run another plan.
     pub leftovers: Vec<String>,
@@ -190,6 +197,10 @@ pub struct Limits {
     pub steps: usize,
     /// Leftovers and features in a message.
     pub notes: usize,
+    /// Bytes of a reason, a leftover, or what is said of a feature.
+    pub text_bytes: usize,
+    /// Bytes of a kernel log.
+    pub log_bytes: usize,
 }
 
 /// The bounds in force.
@@ -200,7 +211,19 @@ pub const LIMITS: Limits = Limits {
     sites: 1 << 16,
     steps: 1 << 12,
     notes: 1 << 8,
+    text_bytes: 16 << 10,
+    log_bytes: 1 << 20,
 };
+
+/// The largest error number that a system call returns: `MAX_ERRNO` of `include/linux/err.h` (6.12).
+const MAX_ERRNO: i32 = 4095;
+
+/// `text`, cut between two characters when it is longer than `max_bytes`.
+#[must_use]
+pub fn cut(mut text: String, max_bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(max_bytes));
+    text
+}
 
 /// Why a message is refused.
 #[derive(Debug, Error)]
@@ -267,18 +290,33 @@ impl FromAgent {
         encode(self, REPLY_MAX_BYTES)
     }
 
-    /// The message in `bytes`, which come from a guest: decoded and checked.
+    /// The message in `bytes`, which come from a guest: decoded and checked, and its free text made fit to print. Line
+    /// feeds and tabs are the only control characters left, others become U+FFFD.
     ///
     /// # Errors
     ///
     /// They are no message, or a part of it is out of bounds.
     pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
-        let message: Self = decode(bytes)?;
+        let mut message: Self = decode(bytes)?;
         message.check()?;
+        message.texts().into_iter().for_each(make_printable);
         Ok(message)
     }
 
-    /// Checks every length and count against [`LIMITS`], and that names are printable ASCII without a slash.
+    /// All free text in the message.
+    fn texts(&mut self) -> Vec<&mut String> {
+        match self {
+            Self::Hello(hello) => hello.features.iter_mut().map(|feature| &mut feature.missing).collect(),
+            Self::Ready(_) => Vec::new(),
+            Self::Report(report) => {
+                report.leftovers.iter_mut().chain([&mut report.log_before, &mut report.log]).collect()
+            }
+            Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
+        }
+    }
+
+    /// Checks every length and count against [`LIMITS`], that names are printable ASCII without a slash, and that error
+    /// numbers and indices of faults can be such.
     ///
     /// # Errors
     ///
@@ -289,7 +327,7 @@ impl FromAgent {
             Self::Ready(ready) => within(ready.functions.len() <= LIMITS.functions, "the list of functions")
                 .and_then(|()| ready.functions.iter().try_for_each(|function| name(&function.name))),
             Self::Report(report) => report.check(),
-            Self::Refused(_) => Ok(()),
+            Self::Refused(reason) | Self::Trouble(reason) => text(reason),
         }
     }
 }
@@ -299,7 +337,10 @@ impl Hello {
         name(&self.kernel_release)?;
         name(&self.kernel_build_id)?;
         within(self.features.len() <= LIMITS.notes, "the list of features")?;
-        self.features.iter().try_for_each(|feature| name(&feature.name))?;
+        for feature in &self.features {
+            name(&feature.name)?;
+            text(&feature.missing)?;
+        }
         within(self.injectable.len() <= LIMITS.functions, "the list of injectable functions")?;
         self.injectable.iter().try_for_each(|function| name(&function.name))
     }
@@ -313,11 +354,21 @@ impl Report {
         within(self.fired.len() <= fault_plan::MAX_FAULTS, "the list of fired faults")?;
         within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
         within(self.coverage_len as usize <= COVERAGE_MAX_PCS, "the number of PCs")?;
+        within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;
+        within(self.log.len() <= LIMITS.log_bytes, "the kernel log")?;
+        self.leftovers.iter().try_for_each(|leftover| text(leftover))?;
+        let possible =
+            |step: &StepResult| !matches!(step, StepResult::Failed(error) if !(0..=MAX_ERRNO).contains(error));
+        within(self.steps.iter().all(possible), "a step's error number")?;
         for site in &self.new_sites {
             name(&site.function)?;
             call_path(&site.call_path)?;
         }
-        self.fired.iter().try_for_each(|fired| call_path(&fired.call_path))
+        for fired in &self.fired {
+            within((fired.fault as usize) < fault_plan::MAX_FAULTS, "the index of a fault")?;
+            call_path(&fired.call_path)?;
+        }
+        Ok(())
     }
 }
 
@@ -328,6 +379,17 @@ fn within(holds: bool, what: &'static str) -> Result<(), MessageError> {
 fn name(name: &str) -> Result<(), MessageError> {
     let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
     within(plain && name.len() <= LIMITS.name_bytes, "a name")
+}
+
+fn text(text: &str) -> Result<(), MessageError> {
+    within(text.len() <= LIMITS.text_bytes, "a text")
+}
+
+fn make_printable(text: &mut String) {
+    let is_unfit = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    if text.contains(is_unfit) {
+        *text = text.replace(is_unfit, "\u{fffd}");
+    }
 }
 
 fn call_path(path: &[String]) -> Result<(), MessageError> {
@@ -384,8 +446,43 @@ mod tests {
         assert!(refused(|report| report.new_sites[0].call_path = vec!["x".to_owned(); 25]));
         assert!(refused(|report| report.fired[0].call_path[0] = "new\nline".to_owned()));
         assert!(refused(|report| report.fired = vec![report.fired[0].clone(); 17]));
+        assert!(refused(|report| report.fired[0].fault = 16));
         assert!(refused(|report| report.coverage_len = u32::MAX));
+        assert!(refused(|report| report.log = "x".repeat(LIMITS.log_bytes + 1)));
+        assert!(refused(|report| report.log_before = "x".repeat(LIMITS.log_bytes + 1)));
+        assert!(refused(|report| report.leftovers = vec!["x".repeat(LIMITS.text_bytes + 1)]));
+        assert!(refused(|report| report.steps[0] = StepResult::Failed(4096)));
+        assert!(refused(|report| report.steps[0] = StepResult::Failed(i32::MIN)));
         assert!(refused(|report| report.steps = vec![StepResult::Skipped; LIMITS.steps + 1]));
+    }
+
+    #[test]
+    fn free_text_of_a_guest_is_bounded_and_fit_to_print() {
+        let decoded = |message: &FromAgent| FromAgent::decode(&message.encode().unwrap());
+        for message in [FromAgent::Refused, FromAgent::Trouble] {
+            assert!(decoded(&message("x".repeat(LIMITS.text_bytes + 1))).is_err());
+            assert_eq!(decoded(&message("\x1b[2J\r\0\u{9b}é\n\t~".to_owned())).unwrap(), {
+                message("\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}é\n\t~".to_owned())
+            });
+        }
+        let FromAgent::Report(mut dirty) = report() else { unreachable!("it is a report") };
+        dirty.leftovers = vec!["\x07".to_owned()];
+        (dirty.log_before, dirty.log) = ("a\x08".to_owned(), "b\x7f".to_owned());
+        let Ok(FromAgent::Report(clean)) = decoded(&FromAgent::Report(dirty)) else { panic!("refused") };
+        assert_eq!((clean.log_before, clean.log), ("a\u{fffd}".to_owned(), "b\u{fffd}".to_owned()));
+        assert_eq!(clean.leftovers, ["\u{fffd}"]);
+        let feature = |missing: String| {
+            let features = vec![Feature { name: "kcov".to_owned(), missing }];
+            FromAgent::Hello(Hello { features, ..Hello::default() })
+        };
+        assert!(decoded(&feature("x".repeat(LIMITS.text_bytes + 1))).is_err());
+        assert_eq!(decoded(&feature("\x1b".to_owned())).unwrap(), feature("\u{fffd}".to_owned()));
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(cut("aé".to_owned(), 2), "a");
+        assert_eq!(cut("aé".to_owned(), 3), "aé");
     }
 
     #[test]
@@ -408,13 +505,50 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_report_is_refused_or_within_bounds(at in 0usize..200, to in any::<u8>()) {
+        fn a_damaged_report_is_refused_or_within_bounds(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
             let mut bytes = report().encode().unwrap();
-            let at = at % bytes.len();
-            bytes[at] = to;
-            if let Ok(message) = FromAgent::decode(&bytes) {
-                prop_assert!(message.check().is_ok());
+            for (at, to) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = to;
+            }
+            match FromAgent::decode(&bytes) {
+                Ok(FromAgent::Report(report)) => assert_bounded(&report),
+                Ok(FromAgent::Refused(reason) | FromAgent::Trouble(reason)) => assert_printable(&reason, 16 << 10),
+                Ok(FromAgent::Hello(_) | FromAgent::Ready(_)) | Err(_) => {}
             }
         }
+    }
+
+    /// The bounds that code beyond the decoder relies on, in numbers.
+    fn assert_bounded(report: &Report) {
+        assert!(report.steps.len() <= 4096 && report.hits.len() <= 65_536 && report.new_sites.len() <= 65_536);
+        assert!(report.coverage_len <= 6 << 20, "the coverage lies in the window");
+        for step in &report.steps {
+            assert!(!matches!(step, StepResult::Failed(error) if *error < 0 || *error > 4095));
+        }
+        let paths = report.new_sites.iter().map(|site| &site.call_path);
+        for path in paths.chain(report.fired.iter().map(|fired| &fired.call_path)) {
+            assert!(path.len() <= 24);
+            path.iter().for_each(|name| assert_name(name));
+        }
+        report.new_sites.iter().for_each(|site| assert_name(&site.function));
+        assert!(report.fired.len() <= 16 && report.fired.iter().all(|fired| fired.fault < 16));
+        assert!(report.leftovers.len() <= 256);
+        report.leftovers.iter().for_each(|leftover| assert_printable(leftover, 16 << 10));
+        assert_printable(&report.log_before, 1 << 20);
+        assert_printable(&report.log, 1 << 20);
+    }
+
+    fn assert_name(name: &str) {
+        assert!(name.len() <= 512 && name.chars().all(|byte| ('!'..='~').contains(&byte) && byte != '/'), "{name:?}");
+    }
+
+    fn assert_printable(text: &str, max_bytes: usize) {
+        // A replacement is longer than what it replaces.
+        assert!(text.len() <= 3 * max_bytes);
+        let is_fit = |character: char| !character.is_control() || matches!(character, '\n' | '\t');
+        assert!(text.chars().all(is_fit), "{text:?}");
     }
 }

@@ -171,7 +171,7 @@ impl Step {
 pub enum StepResult {
     /// It worked; the value is the system call's, 0 where there is none.
     Done(i64),
-    /// It failed with this positive error number.
+    /// It failed with this positive error number; 0 stands for one that is known to the kernel alone.
     Failed(i32),
     /// It needs the disk mounted, and it was not.
     Skipped,

@@ -26,21 +26,24 @@ const PCPU_HOT_PREEMPT_COUNT: u64 = 8;
 /// A probe's saved instruction pointer stands at most this far behind the function's entry.
 const PROBE_BYTES: u64 = 5;
 
+/// Probes on it are guarded by the bootstrap cache.
+const SLAB_FUNCTION: &str = "should_failslab";
+/// Why a variable is not found.
+const KALLSYMS_ALL: &str = "the kernel, built without CONFIG_KALLSYMS_ALL, tells no address";
+
 /// What [`load`] brought into the kernel.
 pub(super) struct Loaded {
     pub(super) bpf: Ebpf,
     /// What belongs into the control block.
     pub(super) control: Control,
-    /// Name ids of the probed functions.
-    pub(super) functions: Vec<u32>,
 }
 
 pub(super) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32>) -> Result<Loaded> {
     let mut table = symbols.name_table();
-    let mut ids = Vec::with_capacity(functions.len());
     for function in functions {
-        ids.push(claim_entry(symbols, &mut table, &function.name)?);
+        claim_entry(symbols, &mut table, &function.name)?;
     }
+    let control = control(symbols, functions, disk)?;
     let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
     let mut bpf = EbpfLoader::new()
@@ -62,11 +65,11 @@ pub(super) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Op
             format!("cannot probe \"{}\": is it on /sys/kernel/debug/error_injection/list?", function.name)
         })?;
     }
-    Ok(Loaded { bpf, control: control(symbols, disk), functions: ids })
+    Ok(Loaded { bpf, control })
 }
 
-/// Name id of a function to be probed, which is given all granules that its probe can stand in.
-fn claim_entry(symbols: &Symbols, table: &mut [u32], function: &str) -> Result<u32> {
+/// Gives a function to be probed all granules that its probe can stand in.
+fn claim_entry(symbols: &Symbols, table: &mut [u32], function: &str) -> Result<()> {
     let (Some(entry), Some(id)) = (symbols.address(function), symbols.name_id(function)) else {
         bail!("cannot probe \"{function}\": the kernel has no such symbol");
     };
@@ -78,7 +81,7 @@ fn claim_entry(symbols: &Symbols, table: &mut [u32], function: &str) -> Result<u
     for owner in table.iter_mut().take(granule(entry + PROBE_BYTES) + 1).skip(granule(entry)) {
         *owner = id;
     }
-    Ok(id)
+    Ok(())
 }
 
 fn fill_names(bpf: &Ebpf, granules: &[u32], blocks: usize) -> Result<()> {
@@ -91,14 +94,42 @@ fn fill_names(bpf: &Ebpf, granules: &[u32], blocks: usize) -> Result<()> {
     Ok(())
 }
 
-fn control(symbols: &Symbols, disk: Option<u32>) -> Control {
-    // Linux 6.1 and 6.15 have a variable of its own for the preemption count.
-    let hot = || symbols.address("pcpu_hot").map(|address| address + PCPU_HOT_PREEMPT_COUNT);
+/// What tells the calls that the kernel promises not to fail. Without it nothing may be probed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Guards {
+    bootstrap_cache: u64,
+    per_cpu_offsets: u64,
+    preempt_offset: u64,
+}
+
+impl Guards {
+    /// Those that probes on `functions` need.
+    fn find(symbols: &Symbols, functions: &[InjectableFunction]) -> Result<Self> {
+        if functions.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut guards = Self::default();
+        if functions.iter().any(|function| function.name == SLAB_FUNCTION) {
+            guards.bootstrap_cache = symbols.address("kmem_cache").with_context(|| {
+                format!("cannot probe \"{SLAB_FUNCTION}\": {KALLSYMS_ALL} for the cache that is never to fail")
+            })?;
+        }
+        let offsets = symbols.address("__per_cpu_offset");
+        // Linux 6.1 and 6.15 have a variable of its own for the preemption count.
+        let hot = || symbols.address("pcpu_hot").map(|address| address + PCPU_HOT_PREEMPT_COUNT);
+        let Some((offsets, preempt_offset)) = offsets.zip(symbols.address("__preempt_count").or_else(hot)) else {
+            bail!("cannot tell calls of interrupts from the workload's: {KALLSYMS_ALL} for the preemption count");
+        };
+        (guards.per_cpu_offsets, guards.preempt_offset) = (offsets, preempt_offset);
+        Ok(guards)
+    }
+}
+
+fn control(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32>) -> Result<Control> {
+    let Guards { bootstrap_cache, per_cpu_offsets, preempt_offset } = Guards::find(symbols, functions)?;
     // No function is numbered so; 0 would stand for all those without a name.
     let function = |name: &str| symbols.name_id(name).unwrap_or(u32::MAX);
-    let offsets = symbols.address("__per_cpu_offset");
-    let preempt_offset = symbols.address("__preempt_count").or_else(hot).filter(|_| offsets.is_some());
-    Control {
+    Ok(Control {
         armed: 0,
         thread: 0,
         generation: 0,
@@ -107,22 +138,20 @@ fn control(symbols: &Symbols, disk: Option<u32>) -> Control {
         touched: 0,
         lost_sites: 0,
         guarded: 0,
-        interrupts: 0,
         // What was written before now was not seen.
         dirty_overflow: 1,
         disk: disk.unwrap_or(0),
-        slab_function: function("should_failslab"),
+        slab_function: function(SLAB_FUNCTION),
         page_function: function("should_fail_alloc_page"),
         folio_function: function("__filemap_add_folio"),
-        reserved: 0,
         preempt_cpu: 0,
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
-        bootstrap_cache: symbols.address("kmem_cache").unwrap_or(0),
-        per_cpu_offsets: offsets.unwrap_or(0),
-        preempt_offset: preempt_offset.unwrap_or(0),
+        bootstrap_cache,
+        per_cpu_offsets,
+        preempt_offset,
         preempt_count: 0,
-    }
+    })
 }
 
 fn program<'a, T>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T>
@@ -182,6 +211,8 @@ fn moved_field(format: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use fault_plan::ErrorType;
+
     use super::*;
 
     const FORMAT: &str = "name: block_bio_queue\nID: 600\nformat:\n\
@@ -201,6 +232,35 @@ mod tests {
             Some("dev_t dev")
         );
         assert_eq!(moved_field(""), Some("dev_t dev"));
+    }
+
+    #[test]
+    fn without_its_guards_nothing_is_probed() {
+        let all = [
+            "ffffffff81000000 T _stext",
+            "ffffffff81000010 T should_failslab",
+            "ffffffff81000020 T open_ctree",
+            "ffffffff81000030 T _etext",
+            "ffffffff82000000 D __per_cpu_offset",
+            "0000000000036500 D pcpu_hot",
+            "ffffffff84000000 B kmem_cache",
+        ];
+        let guards = |missing: &str, functions: &[&str]| {
+            let list: Vec<_> =
+                all.iter().filter(|line| !line.ends_with(missing)).map(|line| format!("{line}\n")).collect();
+            let function = |name: &&str| InjectableFunction { name: (*name).to_owned(), error_type: ErrorType::Errno };
+            let functions: Vec<_> = functions.iter().map(function).collect();
+            Guards::find(&Symbols::parse(list.concat()).unwrap(), &functions)
+        };
+        let found = guards("none", &["should_failslab"]).unwrap();
+        assert_eq!((found.bootstrap_cache, found.preempt_offset), (0xffff_ffff_8400_0000, 0x36508));
+        let refusal = |missing, functions: &[&str]| guards(missing, functions).unwrap_err().to_string();
+        assert!(refusal("kmem_cache", &["open_ctree", "should_failslab"]).contains("CONFIG_KALLSYMS_ALL"));
+        for missing in ["__per_cpu_offset", "pcpu_hot"] {
+            assert!(refusal(missing, &["open_ctree"]).contains("CONFIG_KALLSYMS_ALL"), "{missing}");
+            assert_eq!(guards(missing, &[]).unwrap(), Guards::default(), "nothing is probed");
+        }
+        assert_eq!(guards("kmem_cache", &["open_ctree"]).unwrap().bootstrap_cache, 0);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //!                     └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! After [`Injector::load`] everything goes through mapped memory, without a system call: what an armed agent does
-//! can never fail by its own plan.
+//! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to [`Injector::disarm`] there is no system
+//! call: what an armed agent does can never fail by its own plan.
 
 mod load;
 mod lower;
@@ -23,10 +23,14 @@ use abi::{
 use anyhow::Result;
 use aya::Ebpf;
 use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{FiredFault, Hit, SiteDescription};
+use guest_protocol::{FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription};
 
 use self::mapping::Mapping;
 use crate::{disk::Dirty, symbols::Symbols};
+
+/// About how many bytes of a report the descriptions of sites may take: with the logs and the rest they fit into it.
+const DESCRIPTIONS_BYTES: usize = 3 << 20;
+const _: () = assert!(DESCRIPTIONS_BYTES + 2 * LIMITS.log_bytes + SITE_SLOTS * 32 + (1 << 20) <= REPLY_MAX_BYTES);
 
 /// The attached BPF programs and their memory.
 pub(crate) struct Injector {
@@ -36,8 +40,6 @@ pub(crate) struct Injector {
     touched: Mapping<Touched>,
     fired: Mapping<FiredLog>,
     dirty: Mapping<abi::Dirty>,
-    /// Name ids of the probed functions.
-    functions: Vec<u32>,
     /// Slots of sites that an earlier report described.
     described: Vec<bool>,
     generation: u32,
@@ -49,7 +51,7 @@ pub(crate) struct Injector {
 pub(crate) struct Collected {
     /// The sites reached, in order of their first call.
     pub(crate) hits: Vec<Hit>,
-    /// Those of them that were not described before.
+    /// Those of them that were not described before, as many as fit.
     pub(crate) new_sites: Vec<SiteDescription>,
     /// The faults that fired, in that order.
     pub(crate) fired: Vec<FiredFault>,
@@ -91,14 +93,13 @@ impl Injector {
             touched: Mapping::new(&bpf, "TOUCHED", 1)?,
             fired: Mapping::new(&bpf, "FIRED", 1)?,
             dirty: Mapping::new(&bpf, "DIRTY", 1)?,
-            functions: loaded.functions,
             described: vec![false; SITE_SLOTS],
             generation: 0,
             _bpf: bpf,
         })
     }
 
-    /// Puts the rules of `plan` in place and begins a new execution.
+    /// Puts the rules of `plan`, which was checked, in place and begins a new execution.
     ///
     /// # Errors
     ///
@@ -106,14 +107,8 @@ impl Injector {
     pub(crate) fn prepare(&mut self, symbols: &Symbols, plan: &FaultPlan) -> Result<(), String> {
         self.disarm();
         self.begin(0);
-        if plan.faults.len() > MAX_RULES {
-            return Err(format!("{} faults, at most {MAX_RULES} are possible", plan.faults.len()));
-        }
         for (index, fault) in plan.faults.iter().enumerate() {
             let rule = lower::lower(fault, symbols).map_err(|reason| format!("fault {}: {reason}", index + 1))?;
-            if !self.functions.contains(&rule.function) {
-                return Err(format!("fault {}: \"{}\" is not probed for this target", index + 1, fault.function));
-            }
             self.rules.write(index, rule);
         }
         self.begin(u32::try_from(plan.faults.len()).map_err(|error| error.to_string())?);
@@ -130,7 +125,6 @@ impl Injector {
         control!(self, touched = 0);
         control!(self, lost_sites = 0);
         control!(self, guarded = 0);
-        control!(self, interrupts = 0);
         // SAFETY: the log is mapped and aligned for as long as the injector lives.
         unsafe {
             (&raw mut (*self.fired.only()).generation).write_volatile(generation);
@@ -155,27 +149,43 @@ impl Injector {
     }
 
     /// What the execution since [`Injector::prepare`] did. Sites are described the first time they are reached, or
-    /// always with `describe_all`.
+    /// always with `describe_all`. What does not fit is left for a later execution.
     pub(crate) fn collect(&mut self, symbols: &Symbols, describe_all: bool) -> Collected {
         let mut hits = Vec::new();
-        let mut new_sites = Vec::new();
+        let (mut unknown, mut known) = (Vec::new(), Vec::new());
         let touched = (control!(self, touched) as usize).min(SITE_SLOTS);
         for index in 0..touched {
             // SAFETY: the list is mapped and aligned, and `index` is below its length.
             let slot = unsafe { (&raw const (*self.touched.only()).slots[index]).read_volatile() } as usize;
             // The kernel's memory may be corrupted, and with it every number in it.
-            let Some(described) = self.described.get_mut(slot) else { continue };
+            let Some(described) = self.described.get(slot) else { continue };
             let site = self.sites.read(slot);
             hits.push(Hit { site: site.key, count: site.count, first_sequence: site.first_sequence });
-            if describe_all || !*described {
-                new_sites.push(describe(&site, symbols));
-                *described = true;
-            }
+            if *described { known.push(slot) } else { unknown.push(slot) }
         }
+        // First those never described: asked for all again and again, it describes all in the end.
+        let wanted = unknown.into_iter().chain(known.into_iter().filter(|_| describe_all));
+        let new_sites = self.describe(wanted, symbols);
         let log = self.fired.read(0);
         let count = (log.count as usize).min(MAX_RULES);
         let fired = log.fired[..count].iter().map(|fired| fired_fault(fired, symbols)).collect();
         Collected { hits, new_sites, fired, lost_hits: control!(self, lost_sites), guarded: control!(self, guarded) }
+    }
+
+    /// Describes the sites in `slots`, as many as fit.
+    fn describe(&mut self, slots: impl Iterator<Item = usize>, symbols: &Symbols) -> Vec<SiteDescription> {
+        let mut descriptions = Vec::new();
+        let mut bytes = 0;
+        for slot in slots {
+            let description = describe(&self.sites.read(slot), symbols);
+            bytes += bytes_of(&description);
+            if bytes > DESCRIPTIONS_BYTES {
+                break;
+            }
+            descriptions.push(description);
+            self.described[slot] = true;
+        }
+        descriptions
     }
 
     /// Guest-physical address of the log of fired faults, an [`abi::FiredLog`].
@@ -238,6 +248,12 @@ fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
     }
 }
 
+/// The most bytes that the description takes in a message: of each text its length before it, of the number ten.
+fn bytes_of(description: &SiteDescription) -> usize {
+    let texts = description.call_path.iter().chain([&description.function]);
+    texts.map(|text| text.len() + 2).sum::<usize>() + 12
+}
+
 fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
     let depth = (fired.depth as usize).min(MAX_FRAMES);
     FiredFault {
@@ -245,5 +261,33 @@ fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
         sequence: fired.sequence,
         site: fired.site,
         call_path: fired.stack[..depth].iter().map(|address| symbols.caller(*address).to_owned()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::{FromAgent, Report};
+
+    use super::*;
+
+    #[test]
+    fn the_largest_report_fits_into_the_window() {
+        let site = SiteDescription {
+            site: u64::MAX,
+            function: "f".repeat(30),
+            call_path: vec!["c".repeat(60); MAX_FRAMES],
+            truncated: true,
+        };
+        let report = |sites| {
+            let new_sites = vec![site.clone(); sites];
+            let hit = Hit { site: u64::MAX, count: u32::MAX, first_sequence: u32::MAX };
+            let log = "x".repeat(LIMITS.log_bytes);
+            let hits = vec![hit; SITE_SLOTS];
+            FromAgent::Report(Box::new(Report { hits, new_sites, log_before: log.clone(), log, ..Report::default() }))
+        };
+        assert!(report(SITE_SLOTS).encode().is_err(), "all of them would not fit");
+        assert!(report(DESCRIPTIONS_BYTES / bytes_of(&site)).encode().is_ok());
+        let empty = report(0).encode().unwrap().len();
+        assert!(report(100).encode().unwrap().len() - empty <= 100 * bytes_of(&site));
     }
 }

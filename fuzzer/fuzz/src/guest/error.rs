@@ -85,6 +85,9 @@ pub enum GuestError {
     /// The agent cannot prepare the target.
     #[error("the guest's agent: {0}")]
     Refused(String),
+    /// The agent failed.
+    #[error("the guest's agent: {0}")]
+    Agent(String),
     /// A message could not be sent, or the guest's is none.
     #[error("a message between host and guest")]
     Message(#[from] MessageError),

@@ -44,10 +44,11 @@ enum State {
 pub struct GuestRun {
     /// How it ended.
     pub end: RunEnd,
-    /// What the guest printed from the start of the execution to its end; at most the last 4 MiB.
+    /// What the guest printed from the moment when the plan was in place (from the start of the execution, where that
+    /// moment is not known) to the execution's end; at most the last 4 MiB.
     pub console: String,
-    /// What it printed between the end of the execution before (or its birth) and the start of this one: late effects
-    /// of earlier executions.
+    /// What it printed between the end of the execution before (or its birth) and that moment: late effects of earlier
+    /// executions. First the console's text, then what the agent read of the kernel's log.
     pub console_before: String,
     /// From the request to the guest's answer or end.
     pub wall: Duration,
@@ -77,12 +78,56 @@ pub enum RunEnd {
         /// none of its own, with the stack of what its processor was at. Empty when it did not answer.
         stack: String,
     },
-    /// The kernel had died before this execution began: a late effect of an earlier one. This one's plan was not run.
-    /// The guest is dead; [`GuestRun::console_before`] tells of its death.
+    /// The kernel had died or hung before this execution's plan was in place: a late effect of an earlier one. This
+    /// one's plan was not run. The guest is dead; [`GuestRun::console_before`] tells of its death.
     DiedBefore {
         /// What had fired in the execution before; nothing when the log cannot be read.
         fired: Option<FiredLog>,
     },
+}
+
+impl GuestRun {
+    /// Takes out what belongs to earlier executions. `earlier` is the generation that the log of fired faults had when
+    /// this one began; a plan that is put in place, as `inject` says, gives it another one.
+    fn tell_from_earlier(&mut self, earlier: Option<u32>, inject: bool) {
+        match &mut self.end {
+            RunEnd::Completed(report) => {
+                self.console.drain(..bytes_of(&report.log_before, &self.console));
+                self.console_before.push_str(&report.log_before);
+            }
+            RunEnd::Died { fired: Some(log) } | RunEnd::Hung { fired: Some(log), .. }
+                if Some(log.generation) == earlier =>
+            {
+                if inject {
+                    self.end = RunEnd::DiedBefore { fired: Some(mem::take(log)) };
+                    self.console_before.push_str(&mem::take(&mut self.console));
+                } else {
+                    log.fired.clear();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Among how many lines of the console one of the log is looked for, as a guest may send many of both.
+const LINES_AHEAD: usize = 64;
+
+/// How many bytes at the start of `console` print `log`. The console has a time before each line and leaves out lines
+/// of little weight.
+fn bytes_of(log: &str, console: &str) -> usize {
+    let mut printed = 0;
+    for line in log.lines().filter(|line| !line.trim().is_empty()) {
+        let mut end = printed;
+        let found = console[printed..].split_inclusive('\n').take(LINES_AHEAD).any(|on_console| {
+            end += on_console.len();
+            on_console.trim_end().ends_with(line.trim_end())
+        });
+        if found {
+            printed = end;
+        }
+    }
+    printed
 }
 
 impl Guest {
@@ -111,7 +156,7 @@ impl Guest {
         }
         let message = ToAgent::Execute(request.clone());
         message.encode()?;
-        let result = self.run(&message, request.id, deadline, coverage);
+        let result = self.run(&message, request, deadline, coverage);
         match &result {
             Ok(run) if matches!(run.end, RunEnd::Completed(_) | RunEnd::Refused(_)) => {}
             _ => self.kill(),
@@ -122,7 +167,7 @@ impl Guest {
     fn run(
         &mut self,
         message: &ToAgent,
-        id: u64,
+        request: &Execute,
         deadline: Duration,
         coverage: &mut Vec<u32>,
     ) -> Result<GuestRun, GuestError> {
@@ -147,7 +192,7 @@ impl Guest {
         let mut until = None;
         let end = match wake {
             Wake::Message(FromAgent::Report(report)) => {
-                if report.id != id {
+                if report.id != request.id {
                     let found = format!("the report of execution {}", report.id);
                     return Err(GuestError::Unexpected { found, expected: "the report of this execution" });
                 }
@@ -155,21 +200,25 @@ impl Guest {
                 RunEnd::Completed(report)
             }
             Wake::Message(FromAgent::Refused(reason)) => RunEnd::Refused(reason),
+            Wake::Message(FromAgent::Trouble(reason)) => return Err(GuestError::Agent(reason)),
             Wake::Message(other) => return Err(unexpected(&other, "a report")),
             Wake::Ended => {
                 self.machine.settle();
-                let fired = self.fired_since(earlier);
+                let fired = self.fired_log();
                 if ended { RunEnd::DiedBefore { fired } } else { RunEnd::Died { fired } }
             }
             Wake::Deadline => {
-                let (hung, mark) = self.stop_hung(earlier)?;
+                let (hung, mark) = self.stop_hung()?;
                 until = Some(mark);
                 hung
             }
         };
         self.told = until.unwrap_or_else(|| self.machine.console().mark());
         let console = self.machine.console().between(start, self.told);
-        Ok(GuestRun { end, console, console_before, wall, transfer: started.elapsed().saturating_sub(wall), starved })
+        let transfer = started.elapsed().saturating_sub(wall);
+        let mut run = GuestRun { end, console, console_before, wall, transfer, starved };
+        run.tell_from_earlier(earlier, request.inject);
+        Ok(run)
     }
 
     /// Gives the agent its request. A guest that was saved goes on only when it is there.
@@ -188,24 +237,14 @@ impl Guest {
     }
 
     /// Asks the kernel where it is, then stops the guest.
-    fn stop_hung(&mut self, earlier: Option<u32>) -> Result<(RunEnd, Mark), GuestError> {
+    fn stop_hung(&mut self) -> Result<(RunEnd, Mark), GuestError> {
         let mark = self.machine.console().mark();
         if !self.machine.interrupt(&self.stop)? {
             self.machine.command("stop", &json!({}))?;
         }
         self.machine.settle();
         let stack = self.machine.console().since(mark);
-        Ok((RunEnd::Hung { fired: self.fired_since(earlier), stack }, mark))
-    }
-
-    /// What fired since the log had the generation `earlier`.
-    fn fired_since(&mut self, earlier: Option<u32>) -> Option<FiredLog> {
-        let mut log = self.fired_log()?;
-        if Some(log.generation) == earlier {
-            // The execution had not come to the point where its plan is put in place.
-            log.fired.clear();
-        }
-        Some(log)
+        Ok((RunEnd::Hung { fired: self.fired_log(), stack }, mark))
     }
 
     fn fired_log(&mut self) -> Option<FiredLog> {
@@ -255,5 +294,63 @@ impl Guest {
 impl fmt::Debug for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guest").field("pid", &self.pid()).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WARNING: &str = "WARNING: CPU: 0 PID: 7 at fs/x.c:1 late_work+0x1/0x2\n";
+
+    fn run(end: RunEnd, console: &str) -> GuestRun {
+        GuestRun {
+            end,
+            console: console.to_owned(),
+            console_before: "[    1.000000] earlier\n".to_owned(),
+            wall: Duration::ZERO,
+            transfer: Duration::ZERO,
+            starved: Duration::ZERO,
+        }
+    }
+
+    fn log(generation: u32) -> Option<FiredLog> {
+        let fired = super::super::Fired { fault: 0, sequence: 1, site: 2, stack: Vec::new() };
+        Some(FiredLog { generation, fired: vec![fired] })
+    }
+
+    #[test]
+    fn what_was_printed_before_the_plan_was_in_place_is_told_from_the_rest() {
+        let log_before = format!("brd: of no weight\n\n{WARNING}Call Trace:\n");
+        let report = Report { log_before: log_before.clone(), ..Report::default() };
+        let console = format!("[    2.000000] {WARNING}[    2.000001] Call Trace:\n[    3.000000] own\n");
+        let mut run = run(RunEnd::Completed(Box::new(report)), &console);
+        run.tell_from_earlier(Some(4), true);
+        assert_eq!(run.console, "[    3.000000] own\n");
+        assert_eq!(run.console_before, format!("[    1.000000] earlier\n{log_before}"));
+    }
+
+    #[test]
+    fn a_death_before_the_plan_was_in_place_is_the_execution_befores() {
+        let hung = |generation| RunEnd::Hung { fired: log(generation), stack: String::new() };
+        for end in [RunEnd::Died { fired: log(4) }, hung(4)] {
+            let mut run = run(end, WARNING);
+            run.tell_from_earlier(Some(4), true);
+            assert_eq!(run.end, RunEnd::DiedBefore { fired: log(4) }, "the log is still that execution's");
+            assert_eq!((run.console.as_str(), run.console_before.ends_with(WARNING)), ("", true));
+        }
+        for end in [RunEnd::Died { fired: log(6) }, hung(6), RunEnd::Died { fired: None }] {
+            let mut run = run(end.clone(), WARNING);
+            run.tell_from_earlier(Some(4), true);
+            assert_eq!((run.end, run.console.as_str()), (end, WARNING), "it is this one's own, or not known");
+        }
+    }
+
+    #[test]
+    fn without_injection_nothing_fired() {
+        let mut run = run(RunEnd::Died { fired: log(4) }, WARNING);
+        run.tell_from_earlier(Some(4), false);
+        assert_eq!(run.end, RunEnd::Died { fired: Some(FiredLog { generation: 4, fired: Vec::new() }) });
+        assert_eq!(run.console, WARNING);
     }
 }

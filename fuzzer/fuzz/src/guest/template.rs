@@ -202,6 +202,7 @@ fn ignore_shared_memory(machine: &mut Machine) -> Result<(), GuestError> {
 
 pub(super) fn unexpected(found: &FromAgent, expected: &'static str) -> GuestError {
     let found = match found {
+        FromAgent::Trouble(reason) => return GuestError::Agent(reason.clone()),
         FromAgent::Hello(_) => "hello",
         FromAgent::Ready(_) => "ready",
         FromAgent::Report(_) => "a report",
