@@ -43,9 +43,17 @@ pub(crate) fn steps_target(triggers: &[&str], functions: Functions) -> TempDir {
 
 /// Guests for the target in `folder`.
 pub(crate) fn prepared(folder: &Path) -> Prepared {
+    prepared_as(folder, AccelChoice::Auto, false)
+}
+
+/// Guests for the target in `folder` whose first executions repeat exactly.
+pub(crate) fn exactly_prepared(folder: &Path) -> Prepared {
+    prepared_as(folder, AccelChoice::Tcg, true)
+}
+
+fn prepared_as(folder: &Path, accel: AccelChoice, exact: bool) -> Prepared {
     let target = folder.to_str().unwrap();
-    prepare(&Wanted { target, kernel: None, accel: AccelChoice::Auto, exact: false }, &Stop::new(), &mut |_| ())
-        .unwrap()
+    prepare(&Wanted { target, kernel: None, accel, exact }, &Stop::new(), &mut |_| ()).unwrap()
 }
 
 /// A fault of `should_failslab`.

@@ -5,3 +5,4 @@
 mod campaign;
 mod common;
 mod guest;
+mod templates;

@@ -27,7 +27,7 @@ const BLOCK_BYTES: u64 = abi::DIRTY_BLOCK_BYTES;
 /// Blocks read or zeroed at once.
 const BATCH: usize = 256;
 /// How long the kernel may take to let go of an unmounted disk.
-const RELEASE_DEADLINE: Duration = Duration::from_millis(500);
+const RELEASE_DEADLINE: Duration = Duration::from_millis(60);
 
 nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
 

@@ -108,7 +108,7 @@ fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) ->
     if let Some(answer) = answers.0.get(&identity) {
         return Ok(answer.clone().map(kept));
     }
-    tracing::info!("trying whether the kernel boots under KVM, for at most {} s", PROOF_DEADLINE.as_secs());
+    tracing::debug!("trying whether the kernel boots under KVM, for at most {} s", PROOF_DEADLINE.as_secs());
     let trouble = match boot(qemu, vmlinux, stop)? {
         Proof::Passing(reason) => return Ok(Some(reason)),
         Proof::Fails(reason) => Some(reason),
