@@ -200,7 +200,6 @@ impl Guest {
                 RunEnd::Completed(report)
             }
             Wake::Message(FromAgent::Refused(reason)) => RunEnd::Refused(reason),
-            Wake::Message(FromAgent::Trouble(reason)) => return Err(GuestError::Agent(reason)),
             Wake::Message(other) => return Err(unexpected(&other, "a report")),
             Wake::Ended => {
                 self.machine.settle();
@@ -344,6 +343,12 @@ mod tests {
             run.tell_from_earlier(Some(4), true);
             assert_eq!((run.end, run.console.as_str()), (end, WARNING), "it is this one's own, or not known");
         }
+    }
+
+    #[test]
+    fn an_agents_trouble_is_the_guests() {
+        let trouble = unexpected(&FromAgent::Trouble("no disk".to_owned()), "a report");
+        assert!(matches!(trouble, GuestError::Agent(reason) if reason == "no disk"));
     }
 
     #[test]
