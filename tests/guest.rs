@@ -200,7 +200,8 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     let counters = guest.pool.counters();
     assert_eq!((counters.harness_errors, counters.guests), (1, 2), "the killed guest was trouble, tried again");
     let Outcome::Hung(report) = &execution.outcome else { panic!("{:?}", execution.outcome) };
-    assert_eq!(report.title, "hang: the deadline passed without a word of the kernel");
+    // Where the processor was when it was asked: in the loop, or in what the loop calls.
+    assert!(report.title.starts_with("hang in "), "{}", report.title);
     assert!(report.text.contains("selftest_request_wait"), "{}", report.text);
     assert_eq!(execution.fired.len(), 1, "what fired is known of a guest that hangs");
 }

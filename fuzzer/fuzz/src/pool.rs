@@ -128,7 +128,7 @@ impl GuestPool {
 
     fn absolute_coverage(&self) -> Vec<u64> {
         let start = self.template.about.ready.text_start;
-        self.offsets.iter().map(|offset| start + u64::from(*offset)).collect()
+        self.offsets.iter().map(|offset| start.wrapping_add(u64::from(*offset))).collect()
     }
 
     fn completed(&mut self, plan: &FaultPlan, report: Report, run: RunInfo) -> Execution {

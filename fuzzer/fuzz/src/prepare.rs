@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::{
     cache::{self, CacheError},
-    guest::{Accel, AccelChoice, Chosen, GuestConfig, GuestError, Stop, Template},
+    guest::{About, Accel, AccelChoice, Chosen, GuestConfig, GuestError, Stop, Template},
     image::{ImageError, image},
     initramfs::initramfs,
     kernel::{self, Built, KernelError, Progress},
@@ -53,6 +53,12 @@ pub enum PrepareError {
         path: PathBuf,
         /// What is wrong with it.
         source: ElfError,
+    },
+    /// The guest runs something else.
+    #[error("the guest does not run the kernel {path}: its build id or addresses are others")]
+    OtherKernel {
+        /// The kernel image.
+        path: PathBuf,
     },
     /// A file.
     #[error("cannot use {path}")]
@@ -136,7 +142,11 @@ fn prepare_with(
         ));
     };
     let template = Template::cached(config, &setup(&target), &cache, stop, booting)?;
-    target.check_against(&template.about.hello.injectable)?;
+    let About { hello, ready, .. } = &template.about;
+    if hello.kernel_build_id != kernel.meta.build_id || ready.text_start != call_sites.text_start() {
+        return Err(PrepareError::OtherKernel { path: kernel.vmlinux });
+    }
+    target.check_against(&hello.injectable)?;
     let target = Arc::new(target);
     let pool = GuestPool::new(template, Arc::clone(&target), symbols, stop.clone(), DEADLINE);
     Ok(Prepared { target, kernel, call_sites: Arc::new(call_sites), pool })

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fault_plan::FaultPlan;
+use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
 use serde::Serialize;
 
 use super::{Answer, CommandError};
@@ -25,6 +25,8 @@ use crate::{
 
 /// Executions of one guest before the other has its turn.
 const BLOCK: u32 = 10;
+/// Clones that are started to see how long that takes.
+const CLONES: usize = 11;
 /// Executions not counted at the start of each guest: cold translations, cold caches.
 const WARM_UP: u32 = 10;
 
@@ -66,7 +68,12 @@ struct Result {
     executions: u32,
     boot_s: f64,
     setup_s: f64,
-    clone_to_first_reply_ms: f64,
+    /// From nothing to a clone's first answer, a refusal; median.
+    clone_answer_ms: f64,
+    /// Boot and set-up over that.
+    boot_to_clone: f64,
+    /// From nothing to the first report of a clone, whose code is not translated yet.
+    clone_first_execution_ms: f64,
     /// The steps alone in a guest without probes and coverage, median.
     bare_run_ms: f64,
     bare_rate_per_s: f64,
@@ -105,9 +112,11 @@ pub fn bench(
     let mut full = prepare(&wanted, stop, say)?;
     let plan = full.target.fault_free();
 
+    let clone_answer_ms = clone_answer_ms(&mut full.pool, &plan)?;
+    full.pool.discard();
     let first = Instant::now();
-    full.pool.run_fresh(&plan)?;
-    let clone_to_first_reply_ms = first.elapsed().as_secs_f64() * 1e3;
+    full.pool.run(&plan)?;
+    let clone_first_execution_ms = first.elapsed().as_secs_f64() * 1e3;
     say(&format!("{} executions of each guest, in turns", options.executions));
     let (bare_runs, full_runs) = take_turns(&mut bare, &mut full.pool, &plan, options.executions)?;
     let bare_run_ms = median(&bare_runs, |run| milliseconds(run.timings.run_ns));
@@ -138,7 +147,9 @@ pub fn bench(
         executions: u32::try_from(full_runs.len()).unwrap_or(u32::MAX),
         boot_s,
         setup_s,
-        clone_to_first_reply_ms,
+        clone_answer_ms,
+        boot_to_clone: (boot_s + setup_s) * 1e3 / clone_answer_ms,
+        clone_first_execution_ms,
         bare_run_ms,
         bare_rate_per_s: 1e3 / bare_run_ms,
         full_execution_ms,
@@ -157,6 +168,31 @@ pub fn bench(
     let text = serde_json::to_string_pretty(&result).map_err(io::Error::other)?;
     writeln!(out, "{text}")?;
     Ok(Answer::Yes)
+}
+
+/// The median time that a clone takes to come to life and answer that it cannot do what it is asked for.
+fn clone_answer_ms(pool: &mut GuestPool, plan: &FaultPlan) -> std::result::Result<f64, ExecuteError> {
+    let mut impossible = plan.clone();
+    impossible.faults.push(Fault {
+        function: "none".to_owned(),
+        call_path: CallPath::default(),
+        occurrence: 1,
+        error: InjectedError::True,
+    });
+    let mut times = Vec::new();
+    for _ in 0..CLONES {
+        pool.discard();
+        let start = Instant::now();
+        match pool.run(&impossible) {
+            Err(ExecuteError::Refused(_)) => times.push(start.elapsed().as_secs_f64() * 1e3),
+            Err(error) => return Err(error),
+            Ok(_) => {
+                return Err(ExecuteError::Refused("a fault of a function that does not exist was taken".to_owned()));
+            }
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[CLONES / 2])
 }
 
 fn take_turns(

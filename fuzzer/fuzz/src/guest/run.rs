@@ -29,7 +29,6 @@ pub struct Guest {
     state: State,
     /// End of the last execution's console text.
     told: Mark,
-    spawn_time: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +51,6 @@ pub struct GuestRun {
     pub console_before: String,
     /// From the request to the guest's answer or end.
     pub wall: Duration,
-    /// What it took the host to read answer, coverage or remains.
-    pub transfer: Duration,
     /// How long the guest's threads, all together, were ready to run and the host ran something else.
     pub starved: Duration,
 }
@@ -131,8 +128,8 @@ fn bytes_of(log: &str, console: &str) -> usize {
 }
 
 impl Guest {
-    pub(super) fn new(machine: Machine, log: (u64, u64), awake: bool, stop: Stop, spawn_time: Duration) -> Self {
-        Self { machine, log, awake, stop, state: State::Saved, told: Mark::default(), spawn_time }
+    pub(super) fn new(machine: Machine, log: (u64, u64), awake: bool, stop: Stop) -> Self {
+        Self { machine, log, awake, stop, state: State::Saved, told: Mark::default() }
     }
 
     /// Executes `request` and waits for its end, at most until `deadline` has passed. `coverage` gets the PCs of a
@@ -214,8 +211,7 @@ impl Guest {
         };
         self.told = until.unwrap_or_else(|| self.machine.console().mark());
         let console = self.machine.console().between(start, self.told);
-        let transfer = started.elapsed().saturating_sub(wall);
-        let mut run = GuestRun { end, console, console_before, wall, transfer, starved };
+        let mut run = GuestRun { end, console, console_before, wall, starved };
         run.tell_from_earlier(earlier, request.inject);
         Ok(run)
     }
@@ -265,28 +261,10 @@ impl Guest {
         self.machine.kill();
     }
 
-    /// Whether the guest is dead, so that every execution is an error.
-    #[must_use]
-    pub fn is_dead(&self) -> bool {
-        self.state == State::Dead
-    }
-
-    /// All that the guest has printed, at most the last 4 MiB.
-    #[must_use]
-    pub fn console(&self) -> String {
-        self.machine.console().all()
-    }
-
     /// The process id of its QEMU.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.machine.pid()
-    }
-
-    /// How long it took from the start of QEMU until the guest ran.
-    #[must_use]
-    pub fn spawn_time(&self) -> Duration {
-        self.spawn_time
     }
 }
 
@@ -308,7 +286,6 @@ mod tests {
             console: console.to_owned(),
             console_before: "[    1.000000] earlier\n".to_owned(),
             wall: Duration::ZERO,
-            transfer: Duration::ZERO,
             starved: Duration::ZERO,
         }
     }

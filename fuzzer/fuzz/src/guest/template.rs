@@ -134,7 +134,6 @@ impl Template {
     ///
     /// QEMU does not start or does not load the state.
     pub fn spawn(&self) -> Result<Guest, GuestError> {
-        let started = Instant::now();
         let state = self.state.open_again().map_err(|source| GuestError::Host { what: "saved guest state", source })?;
         let mut machine = Machine::start(&self.config, Birth::Clone, &self.memory, &[&state])?;
         ignore_shared_memory(&mut machine)?;
@@ -143,7 +142,7 @@ impl Template {
         machine.migrated(command, &self.stop)?;
         machine.continue_from(self.about.sequence);
         let log = (self.about.ready.fired_log_address, self.config.memory_bytes());
-        Ok(Guest::new(machine, log, self.config.exact, self.stop.clone(), started.elapsed()))
+        Ok(Guest::new(machine, log, self.config.exact, self.stop.clone()))
     }
 
     /// What the guest is made of.

@@ -129,6 +129,7 @@ const REPORTING: &[&str] = &[
     "print_collision",
     "print_held_locks_bug",
     "debug_check_no_locks_*",
+    "debug_lockdep_rcu_enabled",
     "debug_locks_off",
     "debug_check_no_locks_held",
     "rcu_read_lock*",
