@@ -368,7 +368,8 @@ mod tests {
         assert!(matches!(waited, Err(KernelError::Stopped)));
         assert_eq!(told, [Progress::Waiting]);
         drop(held);
-        assert!(lock(&path, &stop, &mut |_| panic!("nobody has it")).is_ok());
+        // A process that another test starts may have it for a moment more.
+        assert!(lock(&path, &Stop::new(), &mut |_| ()).is_ok());
     }
 
     #[test]
