@@ -96,7 +96,7 @@ pub(super) struct Plumbing {
     pub(super) door: i32,
     /// Socket of the monitor.
     pub(super) qmp: i32,
-    /// Socket of the serial console.
+    /// Writing end of the serial console's pipe.
     pub(super) console: i32,
 }
 
@@ -201,7 +201,7 @@ impl GuestConfig {
         add("-device", format!("virtserialport,chardev=door,name={DOOR_PORT}"));
         add("-chardev", format!("socket,id=qmp,fd={}", plumbing.qmp));
         add("-mon", "chardev=qmp,mode=control".to_owned());
-        add("-chardev", format!("socket,id=console,fd={}", plumbing.console));
+        add("-chardev", format!("file,id=console,path=/proc/self/fd/{}", plumbing.console));
         add("-serial", "chardev:console".to_owned());
         // A guest that panics reboots; that ends it, and its end leaves it paused, so that it can still be read.
         add("-action", "reboot=shutdown,shutdown=pause".to_owned());

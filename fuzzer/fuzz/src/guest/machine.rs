@@ -1,7 +1,7 @@
 //! A QEMU process and the four streams between it and the host.
 
 use std::{
-    io::{Read, Write},
+    io::{self, PipeReader, PipeWriter, Read, Write},
     net::Shutdown,
     os::{fd::AsRawFd, unix::net::UnixStream},
     process::{Child, Command, Stdio},
@@ -15,6 +15,7 @@ use crossbeam::{
     select,
 };
 use guest_protocol::{DOORBELL, Direction, FromAgent, ToAgent, Window, WindowError};
+use nix::fcntl::{FcntlArg, fcntl};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -28,6 +29,9 @@ use super::{
     qmp::Event,
     watch::{Streams, Watched, watch},
 };
+
+/// Size of a console's pipe, in bytes: the most that a user may have (`/proc/sys/fs/pipe-max-size`).
+const CONSOLE_PIPE_BYTES: i32 = 1 << 20;
 
 /// How long QEMU may take to answer a command.
 const QMP_DEADLINE: Duration = Duration::from_secs(20);
@@ -90,7 +94,8 @@ impl Machine {
         inherited: &[&dyn AsRawFd],
     ) -> Result<Self, GuestError> {
         let pair = || UnixStream::pair().map_err(|source| GuestError::Host { what: "socket", source });
-        let ((door, guest_door), (qmp, guest_qmp), (console, guest_console)) = (pair()?, pair()?, pair()?);
+        let ((door, guest_door), (qmp, guest_qmp)) = (pair()?, pair()?);
+        let (console, guest_console) = console_pipe().map_err(|source| GuestError::Host { what: "pipe", source })?;
         let window = MappedWindow::new()?;
         let dump = MemoryFile::growing("memory dump")?;
         let initramfs = match birth {
@@ -119,7 +124,7 @@ impl Machine {
         let streams = child
             .stderr
             .take()
-            .ok_or_else(|| std::io::Error::other("no standard error"))
+            .ok_or_else(|| io::Error::other("no standard error"))
             .and_then(|stderr| Ok(Streams { console, stderr, door: door.try_clone()?, qmp: qmp.try_clone()? }));
         let watched = match streams.and_then(watch) {
             Ok(watched) => watched,
@@ -359,6 +364,16 @@ impl Machine {
             }
         }
     }
+}
+
+/// A pipe with room for all that a kernel prints before the host gets to read it: one that is full would have the guest
+/// wait for the host, and its time go on meanwhile.
+fn console_pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    if let Err(errno) = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(CONSOLE_PIPE_BYTES)) {
+        tracing::debug!(%errno, "a console's pipe has its usual size");
+    }
+    Ok((reader, writer))
 }
 
 impl Drop for Machine {

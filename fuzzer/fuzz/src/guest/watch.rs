@@ -1,7 +1,7 @@
 //! The thread that watches one guest's streams.
 
 use std::{
-    io::{self, Read},
+    io::{self, PipeReader, Read},
     os::{fd::AsFd, unix::net::UnixStream},
     process::ChildStderr,
     sync::Arc,
@@ -26,7 +26,7 @@ const TURN_BYTES: usize = 1 << 20;
 
 /// The host's ends of a guest's streams. The watcher sets them not to block.
 pub(super) struct Streams {
-    pub(super) console: UnixStream,
+    pub(super) console: PipeReader,
     pub(super) stderr: ChildStderr,
     pub(super) door: UnixStream,
     pub(super) qmp: UnixStream,
@@ -179,14 +179,14 @@ mod tests {
     use crate::guest::console::Mark;
 
     struct Other {
-        console: UnixStream,
+        console: io::PipeWriter,
         door: UnixStream,
         qmp: UnixStream,
         child: Child,
     }
 
     fn watched() -> (Watched, Other) {
-        let (console, other_console) = UnixStream::pair().unwrap();
+        let (console, other_console) = io::pipe().unwrap();
         let (door, other_door) = UnixStream::pair().unwrap();
         let (qmp, other_qmp) = UnixStream::pair().unwrap();
         let mut child = Command::new("true").stderr(Stdio::piped()).spawn().unwrap();
