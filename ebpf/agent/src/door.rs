@@ -15,13 +15,22 @@ use anyhow::{Context, Result, bail};
 use guest_protocol::{
     DOORBELL, Direction, FromAgent, ToAgent, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window, WindowError,
 };
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::{
+    sys::{
+        mman::{MapFlags, ProtFlags, mmap},
+        time::TimeSpec,
+    },
+    time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep},
+};
 
 /// The name that the host gives the port.
 const PORT_NAME: &str = "org.fuzz.door";
 const PORTS: &str = "/sys/class/virtio-ports";
 /// The driver learns of its ports from the host some time after boot.
 const PORT_DEADLINE: Duration = Duration::from_secs(30);
+/// Turns of a loop that take some 50 ms of the host's time under emulation, and the guest's time until it goes on.
+const SETTLE_TURNS: u32 = 6_000_000;
+const SETTLE: Duration = Duration::from_millis(60);
 /// Pause between two looks at something that the host has to do first.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -75,6 +84,7 @@ impl Door {
             if self.window.has(Direction::Request, self.received + 1)
                 && let Some(message) = self.take()?
             {
+                settle()?;
                 return Ok(message);
             }
             hint::spin_loop();
@@ -106,6 +116,18 @@ impl Door {
         self.sent = number;
         self.port.write_all(&[DOORBELL]).context("cannot ring the host")
     }
+}
+
+/// Lets the guest's processor run until QEMU's other threads have nothing left to do that the start of a clone makes them
+/// do, and then sleeps until a moment that does not depend on how long that took.
+fn settle() -> Result<()> {
+    let until = TimeSpec::from(Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?) + SETTLE);
+    // Not `spin_loop`, at which QEMU's translator leaves the translated code each time.
+    for turn in 0..SETTLE_TURNS {
+        hint::black_box(turn);
+    }
+    clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &until)?;
+    Ok(())
 }
 
 /// Maps the host's file, which lies where no memory of the kernel is.

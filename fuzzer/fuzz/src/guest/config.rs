@@ -171,6 +171,10 @@ impl GuestConfig {
             words.push("acpi=noirq hpet=disable".to_owned());
             words.extend(counter_khz.map(|khz| format!("tsc=reliable tsc_early_khz={khz}")));
         }
+        if self.exact {
+            // A processor that halts is woken by QEMU's main thread, when the host lets that one run.
+            words.push("idle=poll".to_owned());
+        }
         if !self.kernel_options.is_empty() {
             words.push(self.kernel_options.clone());
         }

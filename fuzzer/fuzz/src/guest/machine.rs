@@ -3,7 +3,10 @@
 use std::{
     io::{self, PipeReader, PipeWriter, Read, Write},
     net::Shutdown,
-    os::{fd::AsRawFd, unix::net::UnixStream},
+    os::{
+        fd::AsRawFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
@@ -15,7 +18,11 @@ use crossbeam::{
     select,
 };
 use guest_protocol::{DOORBELL, Direction, FromAgent, ToAgent, Window, WindowError};
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -117,6 +124,9 @@ impl Machine {
         let mut command = Command::new(&config.qemu);
         command.args(config.qemu_arguments(&plumbing, birth));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        if config.exact {
+            bind_to_one_processor(&mut command).map_err(|source| GuestError::Host { what: "processor", source })?;
+        }
         let mut child =
             process::start(command, open).map_err(|source| GuestError::Start { qemu: config.qemu.clone(), source })?;
         // The streams end with the process only if nobody else holds their other ends.
@@ -364,6 +374,18 @@ impl Machine {
             }
         }
     }
+}
+
+/// Has all threads of `command` run on the processor that this one runs on. QEMU 7.2's main thread lets the time of an idle
+/// guest jump to its next timer, and if it does so while the processor's thread is about to halt, it jumps too far
+/// (`icount_start_warp_timer()` in `softmmu/icount.c` sees a count that is not up to date): they must not run at the same time.
+fn bind_to_one_processor(command: &mut Command) -> io::Result<()> {
+    let mut processors = CpuSet::new();
+    processors.set(sched_getcpu()?)?;
+    // SAFETY: the closure makes one system call, allocates nothing and takes no lock, as the child of a process with
+    // threads must not.
+    unsafe { command.pre_exec(move || Ok(sched_setaffinity(Pid::from_raw(0), &processors)?)) };
+    Ok(())
 }
 
 /// A pipe with room for all that a kernel prints before the host gets to read it: one that is full would have the guest
