@@ -47,6 +47,7 @@ pub(crate) fn prepared(folder: &Path) -> Prepared {
 }
 
 /// Guests for the target in `folder` whose first executions repeat exactly.
+#[allow(dead_code, reason = "one of the test programs uses it")]
 pub(crate) fn exactly_prepared(folder: &Path) -> Prepared {
     prepared_as(folder, AccelChoice::Tcg, true)
 }

@@ -1,4 +1,4 @@
-//! Prepared guests in the cache, and clones that repeat exactly.
+//! Prepared guests in the cache.
 
 use std::{
     fs::{self, File},
@@ -8,14 +8,13 @@ use std::{
 };
 
 use fuzz::{
-    execution::{Outcome, Runner},
     guest::{Accel, GuestConfig, Stop, Template},
     prepare::bare_guest,
     project::Project,
 };
 use guest_protocol::Setup;
 
-use crate::common::{self, SLAB, exactly_prepared, fault, plan, steps_target};
+use crate::common;
 
 fn template(config: &GuestConfig, cache: &Path) -> (Template, bool) {
     let setup = Setup { functions: Vec::new(), steps: Vec::new(), disk: false, awake: false };
@@ -46,26 +45,4 @@ fn a_guest_is_booted_once_and_again_when_the_saved_one_is_damaged_or_outdated() 
     let other = GuestConfig { kernel_options: "quiet".to_owned(), ..config };
     assert!(template(&other, cache.path()).1, "a template for another command line was taken");
     assert_eq!(folders().filter(|path| path.is_dir()).count(), 2);
-}
-
-#[test]
-fn exact_executions_are_the_same_even_when_they_end_the_guest() {
-    let folder = steps_target(&["occurrence", "null_deref"], SLAB);
-    let mut guest = exactly_prepared(folder.path());
-    let plans = [
-        plan(&[]),
-        plan(&[fault(&["...", "selftest_occurrence_alloc"], 3)]),
-        // This one ends the guest.
-        plan(&[fault(&["...", "selftest_index_grow"], 1)]),
-    ];
-    for (number, plan) in plans.iter().enumerate() {
-        let first = guest.pool.run_fresh(plan).unwrap();
-        assert_eq!(matches!(first.outcome, Outcome::Crashed(_)), number == 2, "{number}: {:?}", first.outcome);
-        for _ in 0..4 {
-            let again = guest.pool.run_fresh(plan).unwrap();
-            assert_eq!(again.hits, first.hits, "{number}");
-            assert_eq!(again.coverage, first.coverage, "{number}");
-            assert_eq!(again.fingerprint(), first.fingerprint(), "{number}");
-        }
-    }
 }

@@ -1,0 +1,33 @@
+//! Clones that repeat exactly. A test program of its own, so that no other guest runs meanwhile: where the host's processors are
+//! contended, a few executions in a hundred differ.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[allow(dead_code, reason = "the other test program uses the rest")]
+mod common;
+
+use fuzz::execution::{Outcome, Runner};
+
+use common::{SLAB, exactly_prepared, fault, plan, steps_target};
+
+#[test]
+fn exact_executions_are_the_same_even_when_they_end_the_guest() {
+    let folder = steps_target(&["occurrence", "null_deref"], SLAB);
+    let mut guest = exactly_prepared(folder.path());
+    let plans = [
+        plan(&[]),
+        plan(&[fault(&["...", "selftest_occurrence_alloc"], 3)]),
+        // This one ends the guest.
+        plan(&[fault(&["...", "selftest_index_grow"], 1)]),
+    ];
+    for (number, plan) in plans.iter().enumerate() {
+        let first = guest.pool.run_fresh(plan).unwrap();
+        assert_eq!(matches!(first.outcome, Outcome::Crashed(_)), number == 2, "{number}: {:?}", first.outcome);
+        for _ in 0..4 {
+            let again = guest.pool.run_fresh(plan).unwrap();
+            assert_eq!(again.hits, first.hits, "{number}");
+            assert_eq!(again.coverage, first.coverage, "{number}");
+            assert_eq!(again.fingerprint(), first.fingerprint(), "{number}");
+        }
+    }
+}
