@@ -3,7 +3,7 @@
 use std::{
     os::fd::AsRawFd,
     path::Path,
-    process,
+    process, thread,
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,9 @@ use super::{
     memory::MemoryFile,
     store::{Saved, Store},
 };
+
+/// How long writing a guest's state may take after QEMU is done.
+const SAVE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A booted, prepared and saved guest. Threads may share it.
 #[derive(Debug)]
@@ -189,9 +192,21 @@ fn save(machine: &mut Machine, state: &MemoryFile, stop: &Stop) -> Result<(), Gu
     ignore_shared_memory(machine)?;
     // QEMU 7.2 saves to a program's standard input, to a socket, or to a descriptor passed over the monitor's socket.
     let command = "migrate";
-    let uri = format!("exec:cat >/proc/{}/fd/{}", process::id(), state.file().as_raw_fd());
+    let done = MemoryFile::growing("end of guest state")?;
+    let (host, to, end) = (process::id(), state.file().as_raw_fd(), done.file().as_raw_fd());
+    let uri = format!("exec:cat >/proc/{host}/fd/{to} && echo >/proc/{host}/fd/{end}");
     machine.command(command, &json!({ "uri": uri }))?;
-    machine.migrated(command, stop)
+    machine.migrated(command, stop)?;
+    // QEMU has written everything, but the program that takes it may not have.
+    let until = Instant::now() + SAVE_DEADLINE;
+    let is_done = || done.file().metadata().is_ok_and(|metadata| metadata.len() > 0);
+    while !is_done() {
+        if Instant::now() >= until {
+            return Err(GuestError::Qmp { command, reason: "the state was not written within 20 s".to_owned() });
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 fn ignore_shared_memory(machine: &mut Machine) -> Result<(), GuestError> {
