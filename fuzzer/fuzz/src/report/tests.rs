@@ -169,6 +169,14 @@ fn a_silent_hang_has_a_place() {
 }
 
 #[test]
+fn a_number_after_a_letter_is_an_address_only_in_hexadecimal() {
+    let title = |words: &str| first_report(&format!("Kernel panic - not syncing: {words}")).unwrap().title;
+    assert_eq!(title("a0x0 at 0x12"), "kernel panic: aN at N");
+    assert_eq!(title("ext4 on loop0"), "kernel panic: ext4 on loop0");
+    assert_eq!(title("a0x"), "kernel panic: a0x");
+}
+
+#[test]
 fn slugs_are_file_names_and_stay_distinct() {
     assert_eq!(title_slug("plain-name_1.2"), "plain-name_1.2");
     let long = "x".repeat(200);

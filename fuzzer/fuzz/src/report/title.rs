@@ -142,7 +142,8 @@ fn lock_taker(line: &str) -> Option<&str> {
 
 /// `text` without addresses, offsets and numbers of processors or tasks, in printable ASCII.
 ///
-/// A number is digits that do not follow a letter or an underscore: `ext4` and `kmalloc-32` stay.
+/// A number is digits that do not follow a letter or an underscore: `ext4` and `kmalloc-32` stay. What begins with
+/// `0x` is one wherever it stands.
 fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for word in text.split(|character: char| !character.is_ascii_graphic()).filter(|word| !word.is_empty()) {
@@ -155,7 +156,8 @@ fn clean(text: &str) -> String {
         while let Some(next) = rest.chars().next() {
             let digits = digits(rest);
             let is_name = before.is_ascii_alphanumeric() || before == '_' || before == '-';
-            if digits > 0 && (!is_name || digits > 8) {
+            let is_hex = digits > 2 && rest.starts_with("0x");
+            if digits > 0 && (!is_name || is_hex || digits > 8) {
                 cleaned.push('N');
                 rest = &rest[digits..];
                 before = 'N';
