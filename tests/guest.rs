@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, thread, time::Duration};
 use fault_plan::FaultPlan;
 use fuzz::{
     execution::{ExecuteError, Outcome, Runner},
-    guest::{Accel, AccelChoice, GuestConfig, RunEnd, Stop, Template},
+    guest::{Accel, AccelChoice, GuestConfig, RunEnd, Stop, Template, Trace},
     prepare::{Prepared, Wanted, bare_guest, prepare},
     project::Project,
     report::ReportKind,
@@ -272,7 +272,7 @@ fn kvm_is_used_only_when_it_works() {
     let config = GuestConfig { accel: auto.accel, ..config };
     let template = Template::prepare(config, &setup, &Stop::new()).unwrap();
     let request = Execute { id: 1, plan: plan(&[]), inject: true, coverage: false, describe_all_sites: false };
-    let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Vec::new()).unwrap();
+    let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Trace::default()).unwrap();
     let RunEnd::Completed(report) = run.end else { panic!("{:?}", run.end) };
     assert_eq!(report.steps, [WRITTEN], "what was chosen runs guests");
 }

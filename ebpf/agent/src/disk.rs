@@ -91,7 +91,7 @@ impl Disk {
 
     /// Puts the image back where `dirty` says. The disk must not be mounted.
     pub(crate) fn reset(&mut self, dirty: &Dirty) -> Result<(), ResetError> {
-        // Exclusive: fails as long as a file system, mounted or leaked, claims the disk. Closing it again drops the
+        // Exclusive, and waits a while for that: fails as long as a file system, mounted or leaked, claims the disk. Closing it again drops the
         // page cache, and lets kernels mount that refuse disks open for writing.
         let disk = open_exclusively()?;
         match dirty {
@@ -157,15 +157,6 @@ impl Disk {
             next += count as u64;
         }
         Ok(())
-    }
-}
-
-/// Whether nothing claims the disk; waits a while for that.
-pub(crate) fn is_free() -> Result<bool> {
-    match open_exclusively() {
-        Ok(_) => Ok(true),
-        Err(ResetError::Held) => Ok(false),
-        Err(ResetError::Other(error)) => Err(error),
     }
 }
 

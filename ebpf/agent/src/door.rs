@@ -103,11 +103,6 @@ impl Door {
         ToAgent::decode(&message).map(Some).context("cannot read the request")
     }
 
-    /// Puts the coverage that belongs to the next report into the window; returns how many PCs fitted.
-    pub(crate) fn put_coverage(&mut self, pcs: &[u32]) -> usize {
-        self.window.put_coverage(pcs)
-    }
-
     /// Sends `message` and rings.
     pub(crate) fn send(&mut self, message: &FromAgent) -> Result<()> {
         let bytes = message.encode().context("cannot encode the reply")?;

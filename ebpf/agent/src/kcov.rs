@@ -12,10 +12,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use guest_protocol::MemoryRange;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+
+use crate::pagemap;
 
 /// Words of the trace, the count included: ten times what mounting and unmounting btrfs writes.
 const TRACE_WORDS: usize = 1 << 21;
+const PAGE_BYTES: usize = 4096;
 /// `KCOV_TRACE_PC`: record program counters.
 const TRACE_PC: c_int = 0;
 
@@ -60,18 +64,15 @@ impl Kcov {
         unsafe { kcov_disable(self.file.as_raw_fd(), 0) }.map(|_| ())
     }
 
-    /// The program counters recorded between [`Kcov::start`] and [`Kcov::stop`], in order.
-    pub(crate) fn trace(&mut self) -> &[u64] {
-        let recorded = usize::try_from(self.count().load(Ordering::SeqCst)).unwrap_or(usize::MAX);
-        let recorded = recorded.min(TRACE_WORDS - 1);
-        // SAFETY: `TRACE_WORDS` words are mapped, of which the first is the count; while no thread traces, and none
-        // can start to as long as the result borrows `self`, the kernel does not write to them.
-        unsafe { std::slice::from_raw_parts(self.area.as_ptr().add(1), recorded) }
-    }
-
-    /// Whether a trace filled its memory, so that its end is missing.
-    pub(crate) fn is_full(trace: &[u64]) -> bool {
-        trace.len() >= TRACE_WORDS - 1
+    /// Where the trace is in the machine's memory: the host reads it there.
+    pub(crate) fn physical_ranges(&self) -> Result<Vec<MemoryRange>> {
+        let bytes = TRACE_WORDS * size_of::<u64>();
+        // Every page must be there before it can be asked for.
+        for page in (0..bytes).step_by(PAGE_BYTES) {
+            // SAFETY: the byte lies within the mapping. Volatile, as nobody uses what is read.
+            unsafe { self.area.as_ptr().cast::<u8>().add(page).read_volatile() };
+        }
+        pagemap::physical_ranges(self.area.as_ptr() as usize, bytes)
     }
 
     fn count(&self) -> &AtomicU64 {

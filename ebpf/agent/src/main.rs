@@ -18,6 +18,7 @@ mod init;
 mod injector;
 mod kcov;
 mod kernel_log;
+mod pagemap;
 mod session;
 mod symbols;
 mod workload;

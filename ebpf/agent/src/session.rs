@@ -5,12 +5,11 @@ use std::{fs, mem, time::Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{Execute, FromAgent, LIMITS, Ready, Report, Setup, Step, StepResult, Timings, ToAgent, cut};
-use kcov_parser::Deduplicator;
 use nix::errno::Errno;
 
 use crate::{
     clean_up::CleanUp,
-    disk::{DISK_NUMBER, Dirty, Disk, ResetError},
+    disk::{DISK, DISK_NUMBER, Dirty, Disk, ResetError},
     door::Door,
     hello,
     injector::{Collected, Injector},
@@ -40,7 +39,7 @@ pub(crate) fn serve(door: &mut Door) -> Result<()> {
                 Err(error) => refused(format!("{error:#}")),
             },
             (ToAgent::Execute(_), None) => trouble("no target is set up"),
-            (ToAgent::Execute(execute), Some(target)) => target.execute(&execute, door)?,
+            (ToAgent::Execute(execute), Some(target)) => target.execute(&execute)?,
         };
         door.send(&reply)?;
     }
@@ -65,8 +64,6 @@ struct Target<'kernel> {
     worker: Worker,
     clean_up: CleanUp,
     log: KernelLog,
-    deduplicator: Deduplicator,
-    pcs: Vec<u32>,
 }
 
 impl<'kernel> Target<'kernel> {
@@ -77,20 +74,23 @@ impl<'kernel> Target<'kernel> {
         let steps = setup.steps.iter().map(ReadyStep::new).collect::<Result<Vec<_>>>()?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
         let injector = Injector::load(symbols, &functions, setup.disk.then_some(DISK_NUMBER))?;
-        let (text_start, text_end) = (symbols.text_start(), symbols.text_end());
-        let ready =
-            Ready { functions: functions.clone(), fired_log_address: injector.fired_log_address()?, text_start };
-        let rig = Rig::new(injector, Kcov::open()?, steps)?;
+        let kcov = Kcov::open()?;
+        let ready = Ready {
+            functions: functions.clone(),
+            fired_log_address: injector.fired_log_address()?,
+            trace: kcov.physical_ranges()?,
+            text_start: symbols.text_start(),
+            text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
+        };
+        let rig = Rig::new(injector, kcov, steps)?;
         let mut target = Self {
             symbols,
             functions,
             disk,
             rig: Some(Box::new(rig)),
             worker: Worker::start()?,
-            clean_up: CleanUp::new(&setup.steps, setup.disk)?,
+            clean_up: CleanUp::new(&setup.steps)?,
             log: KernelLog::open()?,
-            deduplicator: Deduplicator::new(text_start, text_end.saturating_sub(text_start)),
-            pcs: Vec::with_capacity(1 << 16),
         };
         keep_memory()?;
         target.warm_up(&setup.steps)?;
@@ -98,12 +98,13 @@ impl<'kernel> Target<'kernel> {
     }
 
     fn warm_up(&mut self, steps: &[Step]) -> Result<()> {
-        self.reset_disk(true)?;
+        self.reset_disk(Reset::Everything).map_err(|reason| anyhow!(reason))?;
         let rig = self.rig.as_mut().context("the rig is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
         rig.injector.prepare(self.symbols, &plan).map_err(|reason| anyhow!(reason))?;
         self.run(true, true)?;
-        let leftovers = self.clean_up.run();
+        let mut leftovers = self.clean_up.run();
+        leftovers.extend(self.reset_disk(Reset::Dirty).err());
         let rig = self.rig.as_ref().context("the rig is gone")?;
         if let Some(defect) = step_defect(steps, &rig.results) {
             bail!("the workload does not work when nothing fails: {defect}");
@@ -112,23 +113,20 @@ impl<'kernel> Target<'kernel> {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
         self.clean_up.remember_memory()?;
-        self.reset_disk(false)?;
         self.log.skip()
     }
 
     /// One execution, and what to tell the host of it. An error ends the guest.
-    fn execute(&mut self, execute: &Execute, door: &mut Door) -> Result<FromAgent> {
+    fn execute(&mut self, execute: &Execute) -> Result<FromAgent> {
         if let Err(error) = execute.plan.check().and_then(|()| execute.plan.check_against(&self.functions)) {
             return Ok(refused(error.to_string()));
         }
         let mut timings = Timings::default();
         let started = Instant::now();
-        if let Err(error) = self.reset_disk(false) {
-            return Ok(trouble(format!("{error:#}")));
+        // What reached the disk after the last execution's end.
+        if let Err(reason) = self.reset_disk(Reset::Late) {
+            return Ok(trouble(reason));
         }
-        timings.reset_ns = nanoseconds_since(started);
-
-        let started = Instant::now();
         if execute.inject {
             let rig = self.rig.as_mut().context("the rig is gone")?;
             if let Err(reason) = rig.injector.prepare(self.symbols, &execute.plan) {
@@ -141,12 +139,15 @@ impl<'kernel> Target<'kernel> {
         timings.run_ns = self.run(execute.inject, execute.coverage)?;
 
         let started = Instant::now();
-        let leftovers = self.clean_up.run();
-        let mut report = self.collect(execute, door)?;
-        report.leftovers = leftovers;
+        let mut report = self.collect(execute)?;
+        report.leftovers = self.clean_up.run();
+        timings.collect_ns = nanoseconds_since(started);
+
+        let started = Instant::now();
+        report.leftovers.extend(self.reset_disk(Reset::Dirty).err());
+        timings.reset_ns = nanoseconds_since(started);
         report.log_before = log_before;
         report.log = self.log.read()?;
-        timings.collect_ns = nanoseconds_since(started);
         report.timings = timings;
         Ok(FromAgent::Report(Box::new(report)))
     }
@@ -159,21 +160,27 @@ impl<'kernel> Target<'kernel> {
         Ok(run_ns)
     }
 
-    /// Makes the disk equal to the image.
-    fn reset_disk(&mut self, everything: bool) -> Result<()> {
-        let Some(disk) = &mut self.disk else { return Ok(()) };
-        let rig = self.rig.as_mut().context("the rig is gone")?;
-        let dirty = if everything { Dirty::Everything } else { rig.injector.dirty_blocks() };
+    /// Makes the disk equal to the image, and by that makes sure that nothing holds it. An error is what is left to be
+    /// done, and why it cannot.
+    fn reset_disk(&mut self, reset: Reset) -> Result<(), String> {
+        let (Some(disk), Some(rig)) = (&mut self.disk, &mut self.rig) else { return Ok(()) };
+        let dirty = match reset {
+            Reset::Everything => Dirty::Everything,
+            Reset::Late if !rig.injector.is_dirty() => return Ok(()),
+            Reset::Dirty | Reset::Late => rig.injector.dirty_blocks(),
+        };
         match disk.reset(&dirty) {
-            Ok(()) => rig.injector.clear_dirty(),
-            Err(ResetError::Held) => bail!("the disk cannot be put back: something in the kernel still holds it"),
-            Err(ResetError::Other(error)) => return Err(error).context("the disk cannot be put back"),
+            Ok(()) => {
+                rig.injector.clear_dirty();
+                Ok(())
+            }
+            Err(ResetError::Held) => Err(format!("something in the kernel holds {DISK}, and nothing is mounted")),
+            Err(ResetError::Other(error)) => Err(format!("{DISK} cannot be put back: {error:#}")),
         }
-        Ok(())
     }
 
-    /// What the execution reached; its coverage goes into the window.
-    fn collect(&mut self, execute: &Execute, door: &mut Door) -> Result<Report> {
+    /// What the execution reached.
+    fn collect(&mut self, execute: &Execute) -> Result<Report> {
         let rig = self.rig.as_mut().context("the rig is gone")?;
         let mut report = Report { id: execute.id, steps: rig.results.clone(), ..Report::default() };
         if execute.inject {
@@ -181,15 +188,19 @@ impl<'kernel> Target<'kernel> {
                 rig.injector.collect(self.symbols, execute.describe_all_sites);
             report = Report { hits, new_sites, fired, lost_hits, guarded, ..report };
         }
-        if execute.coverage {
-            let trace = rig.kcov.trace();
-            self.deduplicator.distinct(trace, &mut self.pcs);
-            let written = door.put_coverage(&self.pcs);
-            report.coverage_len = u32::try_from(written).context("more coverage than the window holds")?;
-            report.coverage_truncated = Kcov::is_full(trace) || written < self.pcs.len();
-        }
         Ok(report)
     }
+}
+
+/// How much of the disk is put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reset {
+    /// All of it.
+    Everything,
+    /// What was written to since the last time.
+    Dirty,
+    /// The same, if that is anything.
+    Late,
 }
 
 /// What is wrong with the first of `steps` that did not work, if any.

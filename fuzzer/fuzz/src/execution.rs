@@ -60,7 +60,7 @@ pub struct Execution {
     pub new_sites: Vec<SiteDescription>,
     /// The faults that fired, also when the guest died.
     pub fired: Vec<Fired>,
-    /// Addresses of the basic blocks that ran, each once; empty when the guest died.
+    /// Addresses of the basic blocks that ran, each once, up to its death when the guest died.
     pub coverage: Vec<u64>,
     /// Calls left alone because the kernel promises that they do not fail.
     pub guarded: u32,
@@ -78,6 +78,12 @@ impl Execution {
     /// All kernel reports that count, in their order.
     pub fn reports(&self) -> impl Iterator<Item = &KernelReport> {
         self.outcome.report().into_iter().chain(&self.more_reports)
+    }
+
+    /// Whether the guest lived to tell of it.
+    #[must_use]
+    pub fn guest_lives(&self) -> bool {
+        !self.steps.is_empty()
     }
 
     /// Whether the kernel reported something with this title.

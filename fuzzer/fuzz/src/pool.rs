@@ -4,11 +4,11 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fault_plan::FaultPlan;
 use guest_protocol::{Execute, Report};
-use kcov_parser::Symbols;
+use kcov_parser::{Deduplicator, Symbols};
 
 use crate::{
     execution::{ExecuteError, Execution, Fired, Outcome, Runner, RunnerCounters},
-    guest::{self, FiredLog, Guest, GuestError, GuestRun, RunEnd, Stop, Template},
+    guest::{self, FiredLog, Guest, GuestError, GuestRun, RunEnd, Stop, Template, Trace},
     report::{self, KernelReport, ReportKind},
     target::Target,
 };
@@ -41,6 +41,8 @@ pub struct GuestPool {
     last: Option<(FaultPlan, Vec<Fired>)>,
     late: Vec<(FaultPlan, Execution)>,
     counters: RunnerCounters,
+    trace: Trace,
+    deduplicator: Deduplicator,
     offsets: Vec<u32>,
     /// Whether guests inject and record coverage; off only to measure what that costs.
     pub inject: bool,
@@ -52,6 +54,7 @@ impl GuestPool {
     /// A pool of guests for `target`. An execution that takes longer than `deadline` has hung.
     #[must_use]
     pub fn new(template: Template, target: Arc<Target>, symbols: Arc<Symbols>, stop: Stop, deadline: Duration) -> Self {
+        let deduplicator = Deduplicator::new(template.about.ready.text_start, template.about.ready.text_bytes);
         Self {
             template,
             target,
@@ -65,6 +68,8 @@ impl GuestPool {
             last: None,
             late: Vec::new(),
             counters: RunnerCounters::default(),
+            trace: Trace::default(),
+            deduplicator,
             offsets: Vec::new(),
             inject: true,
             coverage: true,
@@ -116,18 +121,19 @@ impl GuestPool {
             describe_all_sites: self.describe_all,
         };
         let deadline = self.deadline;
-        let mut offsets = std::mem::take(&mut self.offsets);
-        offsets.clear();
-        let run = self.guest().and_then(|guest| guest.execute(&request, deadline, &mut offsets));
-        self.offsets = offsets;
+        let mut trace = std::mem::take(&mut self.trace);
+        let run = self.guest().and_then(|guest| guest.execute(&request, deadline, &mut trace));
+        self.trace = trace;
         if let Ok(GuestRun { end: RunEnd::Completed(report), wall, .. }) = &run {
             tracing::trace!(?wall, timings = ?report.timings, leftovers = ?report.leftovers, "executed");
         }
         run
     }
 
-    fn absolute_coverage(&self) -> Vec<u64> {
+    /// The addresses in the trace, each once.
+    fn coverage(&mut self) -> Vec<u64> {
         let start = self.template.about.ready.text_start;
+        self.deduplicator.distinct(self.trace.words(), &mut self.offsets);
         self.offsets.iter().map(|offset| start.wrapping_add(u64::from(*offset))).collect()
     }
 
@@ -164,9 +170,9 @@ impl GuestPool {
             steps: report.steps,
             hits: report.hits,
             new_sites: report.new_sites,
-            coverage: self.absolute_coverage(),
+            coverage: self.coverage(),
             guarded: report.guarded,
-            incomplete: report.lost_hits > 0 || report.coverage_truncated,
+            incomplete: report.lost_hits > 0 || self.trace.is_full(),
             console,
             wall: run.wall,
             timings: report.timings,
@@ -174,7 +180,7 @@ impl GuestPool {
     }
 
     /// What is left to say of an execution whose guest is gone.
-    fn lost(&mut self, found: Vec<KernelReport>, fired: Vec<Fired>, run: RunInfo) -> Execution {
+    fn lost(&mut self, found: Vec<KernelReport>, fired: Vec<Fired>, coverage: Vec<u64>, run: RunInfo) -> Execution {
         self.discard();
         let (outcome, more_reports) = outcome_of(found);
         Execution {
@@ -184,7 +190,7 @@ impl GuestPool {
             hits: Vec::new(),
             new_sites: Vec::new(),
             fired,
-            coverage: Vec::new(),
+            coverage,
             guarded: 0,
             incomplete: false,
             console: run.console,
@@ -205,7 +211,7 @@ impl GuestPool {
             tracing::info!(title = found[0].title, "a late report, by the execution before");
             let fired = fired.map_or(known, |log| fired_of(log, &self.symbols));
             let run = RunInfo { console: console.to_owned(), wall: Duration::ZERO };
-            let execution = self.lost(found, fired, run);
+            let execution = self.lost(found, fired, Vec::new(), run);
             self.late.push((plan, execution));
         }
         spoilt
@@ -226,8 +232,7 @@ impl GuestPool {
                 if found.is_empty() {
                     return Ok(Verdict::Trouble(GuestError::Lost));
                 }
-                let fired = self.fired(fired.as_ref());
-                Verdict::Done(Box::new(self.lost(found, fired, info)))
+                Verdict::Done(Box::new(self.lost_running(found, fired.as_ref(), info)))
             }
             RunEnd::Hung { fired, stack } => {
                 let mut found = reports(&info.console);
@@ -237,15 +242,17 @@ impl GuestPool {
                 if found.iter().all(|report| report.kind == ReportKind::Hang) && run.starved * STARVED > info.wall {
                     return Ok(Verdict::Trouble(GuestError::Starved { wall: info.wall, waited: run.starved }));
                 }
-                let fired = self.fired(fired.as_ref());
-                Verdict::Done(Box::new(self.lost(found, fired, info)))
+                Verdict::Done(Box::new(self.lost_running(found, fired.as_ref(), info)))
             }
             RunEnd::DiedBefore { .. } => Verdict::Trouble(GuestError::Lost),
         })
     }
 
-    fn fired(&self, log: Option<&FiredLog>) -> Vec<Fired> {
-        log.map_or_else(Vec::new, |log| fired_of(log, &self.symbols))
+    /// What is left to say of an execution in whose run the guest was lost.
+    fn lost_running(&mut self, found: Vec<KernelReport>, log: Option<&FiredLog>, run: RunInfo) -> Execution {
+        let fired = log.map_or_else(Vec::new, |log| fired_of(log, &self.symbols));
+        let coverage = self.coverage();
+        self.lost(found, fired, coverage, run)
     }
 
     fn silent_hang(&self, stack: &str) -> KernelReport {

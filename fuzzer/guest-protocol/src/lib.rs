@@ -21,11 +21,10 @@ mod step;
 mod window;
 
 pub use message::{
-    Execute, Feature, FiredFault, FromAgent, Hello, Hit, LIMITS, Limits, MessageError, PROTOCOL_VERSION, Ready, Report,
-    Setup, SiteDescription, Timings, ToAgent, cut,
+    Execute, Feature, FiredFault, FromAgent, Hello, Hit, LIMITS, Limits, MemoryRange, MessageError, PROTOCOL_VERSION,
+    Ready, Report, Setup, SiteDescription, Timings, ToAgent, cut,
 };
 pub use step::{Step, StepResult};
 pub use window::{
-    COVERAGE_MAX_PCS, DOORBELL, Direction, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS,
-    Window, WindowError,
+    DOORBELL, Direction, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window, WindowError,
 };

@@ -4,10 +4,10 @@ use fault_plan::{FaultPlan, InjectableFunction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::{COVERAGE_MAX_PCS, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult};
+use crate::{REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// From host to agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,12 +95,25 @@ pub struct Ready {
     pub functions: Vec<InjectableFunction>,
     /// Guest-physical address of the page with the log of fired faults, for the host to read when the guest died.
     pub fired_log_address: u64,
-    /// First address of the kernel's text, to which coverage is relative.
+    /// Where the coverage trace is, for the host to read when an execution has ended, also of a guest that died: 64-bit
+    /// little-endian words, of which the first counts those that follow.
+    pub trace: Vec<MemoryRange>,
+    /// First address of the kernel's text.
     pub text_start: u64,
+    /// Size of the kernel's text.
+    pub text_bytes: u64,
 }
 
-/// What one execution did. Its coverage stands in the window beside it: `coverage_len` 32-bit little-endian
-/// offsets from `text_start`, each once.
+/// A piece of the guest's physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryRange {
+    /// Its first address.
+    pub address: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What one execution did. Its coverage is in the trace, see [`Ready::trace`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`Execute::id`].
@@ -113,10 +126,6 @@ pub struct Report {
     pub new_sites: Vec<SiteDescription>,
     /// The faults that fired, in that order.
     pub fired: Vec<FiredFault>,
-    /// PCs in the window.
-    pub coverage_len: u32,
-    /// Whether the trace was longer than its buffer, so that coverage is incomplete.
-    pub coverage_truncated: bool,
     /// Calls that found no room in the site table.
     pub lost_hits: u32,
     /// Calls that the kernel promises not to fail and that were left alone.
@@ -172,13 +181,13 @@ pub struct FiredFault {
 /// Where an execution's time went in the guest, in nanoseconds of the guest's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
-    /// Putting the disk back.
+    /// Putting the disk back, after the run.
     pub reset_ns: u64,
     /// Lowering the plan and arming.
     pub arm_ns: u64,
     /// The steps.
     pub run_ns: u64,
-    /// Clean-up, coverage, hits, log.
+    /// Clean-up, hits, log.
     pub collect_ns: u64,
 }
 
@@ -191,6 +200,10 @@ pub struct Limits {
     pub call_path: usize,
     /// Functions in a list.
     pub functions: usize,
+    /// Pieces of memory that the trace is in, and its bytes in all.
+    pub trace_ranges: usize,
+    /// See [`Limits::trace_ranges`].
+    pub trace_bytes: u64,
     /// Sites in a report.
     pub sites: usize,
     /// Steps in a report.
@@ -208,6 +221,8 @@ pub const LIMITS: Limits = Limits {
     name_bytes: 512,
     call_path: fault_plan::MAX_CALL_PATH,
     functions: 1 << 16,
+    trace_ranges: 1 << 14,
+    trace_bytes: 64 << 20,
     sites: 1 << 16,
     steps: 1 << 12,
     notes: 1 << 8,
@@ -324,8 +339,7 @@ impl FromAgent {
     pub fn check(&self) -> Result<(), MessageError> {
         match self {
             Self::Hello(hello) => hello.check(),
-            Self::Ready(ready) => within(ready.functions.len() <= LIMITS.functions, "the list of functions")
-                .and_then(|()| ready.functions.iter().try_for_each(|function| name(&function.name))),
+            Self::Ready(ready) => ready.check(),
             Self::Report(report) => report.check(),
             Self::Refused(reason) | Self::Trouble(reason) => text(reason),
         }
@@ -346,6 +360,16 @@ impl Hello {
     }
 }
 
+impl Ready {
+    fn check(&self) -> Result<(), MessageError> {
+        within(self.functions.len() <= LIMITS.functions, "the list of functions")?;
+        within(self.trace.len() <= LIMITS.trace_ranges, "the list of the trace's pieces")?;
+        let bytes = self.trace.iter().try_fold(0_u64, |sum, range| sum.checked_add(range.bytes));
+        within(bytes.is_some_and(|bytes| bytes <= LIMITS.trace_bytes), "the size of the trace")?;
+        self.functions.iter().try_for_each(|function| name(&function.name))
+    }
+}
+
 impl Report {
     fn check(&self) -> Result<(), MessageError> {
         within(self.steps.len() <= LIMITS.steps, "the list of steps")?;
@@ -353,7 +377,6 @@ impl Report {
         within(self.new_sites.len() <= LIMITS.sites, "the list of new sites")?;
         within(self.fired.len() <= fault_plan::MAX_FAULTS, "the list of fired faults")?;
         within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
-        within(self.coverage_len as usize <= COVERAGE_MAX_PCS, "the number of PCs")?;
         within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;
         within(self.log.len() <= LIMITS.log_bytes, "the kernel log")?;
         self.leftovers.iter().try_for_each(|leftover| text(leftover))?;
@@ -447,13 +470,24 @@ mod tests {
         assert!(refused(|report| report.fired[0].call_path[0] = "new\nline".to_owned()));
         assert!(refused(|report| report.fired = vec![report.fired[0].clone(); 17]));
         assert!(refused(|report| report.fired[0].fault = 16));
-        assert!(refused(|report| report.coverage_len = u32::MAX));
         assert!(refused(|report| report.log = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.log_before = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.leftovers = vec!["x".repeat(LIMITS.text_bytes + 1)]));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(4096)));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(i32::MIN)));
         assert!(refused(|report| report.steps = vec![StepResult::Skipped; LIMITS.steps + 1]));
+    }
+
+    #[test]
+    fn a_trace_has_a_size_that_can_be() {
+        let decoded = |trace: Vec<MemoryRange>| {
+            FromAgent::decode(&FromAgent::Ready(Ready { trace, ..Ready::default() }).encode().unwrap()).is_ok()
+        };
+        let range = |bytes| MemoryRange { address: 4096, bytes };
+        assert!(decoded(vec![range(32 << 20); 2]));
+        assert!(!decoded(vec![range(32 << 20), range((32 << 20) + 1)]));
+        assert!(!decoded(vec![range(u64::MAX), range(1)]));
+        assert!(!decoded(vec![range(0); LIMITS.trace_ranges + 1]));
     }
 
     #[test]
@@ -524,7 +558,6 @@ mod tests {
     /// The bounds that code beyond the decoder relies on, in numbers.
     fn assert_bounded(report: &Report) {
         assert!(report.steps.len() <= 4096 && report.hits.len() <= 65_536 && report.new_sites.len() <= 65_536);
-        assert!(report.coverage_len <= 6 << 20, "the coverage lies in the window");
         for step in &report.steps {
             assert!(!matches!(step, StepResult::Failed(error) if *error < 0 || *error > 4095));
         }

@@ -5,7 +5,6 @@
 //! 0           4 KiB       header: for each direction a sequence number and a length, 32-bit little-endian
 //! 4 KiB       1 MiB-4 KiB request, host to agent
 //! 1 MiB       7 MiB       reply, agent to host
-//! 8 MiB       24 MiB      coverage, 32-bit little-endian offsets from the start of the kernel's text
 //! ```
 
 use std::sync::atomic::{Ordering, fence};
@@ -13,21 +12,18 @@ use std::sync::atomic::{Ordering, fence};
 use thiserror::Error;
 
 /// Size of the window.
-pub const WINDOW_BYTES: usize = 32 << 20;
+pub const WINDOW_BYTES: usize = 8 << 20;
 /// Where the guest finds it: the first address above 4 GiB, as the guest has less memory than that.
 pub const WINDOW_GUEST_ADDRESS: u64 = 4 << 30;
 /// The largest message to the agent.
 pub const REQUEST_MAX_BYTES: usize = REPLY_OFFSET - REQUEST_OFFSET;
 /// The largest message from the agent.
-pub const REPLY_MAX_BYTES: usize = COVERAGE_OFFSET - REPLY_OFFSET;
-/// The most PCs in a report.
-pub const COVERAGE_MAX_PCS: usize = (WINDOW_BYTES - COVERAGE_OFFSET) / 4;
+pub const REPLY_MAX_BYTES: usize = WINDOW_BYTES - REPLY_OFFSET;
 /// The byte that rings the other side: a message is in the window.
 pub const DOORBELL: u8 = b'!';
 
 const REQUEST_OFFSET: usize = 4 << 10;
 const REPLY_OFFSET: usize = 1 << 20;
-const COVERAGE_OFFSET: usize = 8 << 20;
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,22 +135,6 @@ impl Window {
         Ok(self.read(offset, bytes))
     }
 
-    /// Writes coverage; PCs beyond [`COVERAGE_MAX_PCS`] are left out. Returns how many were written.
-    pub fn put_coverage(&mut self, pcs: &[u32]) -> usize {
-        let pcs = &pcs[..pcs.len().min(COVERAGE_MAX_PCS)];
-        // SAFETY: `u32` has no padding, so its bytes are initialized; the length is that of `pcs`.
-        let bytes = unsafe { std::slice::from_raw_parts(pcs.as_ptr().cast::<u8>(), size_of_val(pcs)) };
-        self.write(COVERAGE_OFFSET, bytes);
-        pcs.len()
-    }
-
-    /// Copies `count` PCs into `pcs`, replacing what it held; at most [`COVERAGE_MAX_PCS`].
-    pub fn take_coverage(&self, count: usize, pcs: &mut Vec<u32>) {
-        let bytes = self.read(COVERAGE_OFFSET, count.min(COVERAGE_MAX_PCS) * 4);
-        pcs.clear();
-        pcs.extend(bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])));
-    }
-
     fn word(&self, offset: usize) -> u32 {
         let bytes = self.read(offset, 4);
         u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
@@ -195,16 +175,6 @@ mod tests {
             assert_eq!(window.take(Direction::Reply, 1).unwrap(), b"hello");
             assert_eq!(window.take(Direction::Request, 1).unwrap(), b"run");
             assert_eq!(window.take(Direction::Reply, 2), Err(WindowError::Sequence { found: 1, expected: 2 }));
-        });
-    }
-
-    #[test]
-    fn coverage_goes_through() {
-        with_window(|window| {
-            let mut pcs = vec![9];
-            assert_eq!(window.put_coverage(&[1, 2, u32::MAX]), 3);
-            window.take_coverage(3, &mut pcs);
-            assert_eq!(pcs, [1, 2, u32::MAX]);
         });
     }
 

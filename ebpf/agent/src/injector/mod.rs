@@ -13,7 +13,6 @@
 mod load;
 mod lower;
 mod mapping;
-mod pagemap;
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -26,7 +25,7 @@ use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription};
 
 use self::mapping::Mapping;
-use crate::{disk::Dirty, symbols::Symbols};
+use crate::{disk::Dirty, pagemap, symbols::Symbols};
 
 /// About how many bytes of a report the descriptions of sites may take: with the logs and the rest they fit into it.
 const DESCRIPTIONS_BYTES: usize = 3 << 20;
@@ -215,6 +214,14 @@ impl Injector {
             }
         }
         Dirty::Blocks(blocks)
+    }
+
+    /// Whether the disk was written to since [`Injector::clear_dirty`], or that is not known.
+    pub(crate) fn is_dirty(&self) -> bool {
+        let regions = 0..DIRTY_BLOCKS / DIRTY_REGION_BLOCKS;
+        control!(self, disk) == 0
+            || control!(self, dirty_overflow) != 0
+            || regions.into_iter().any(|region| self.is_dirty_region(region))
     }
 
     /// Forgets all writes so far. The disk must be quiet.

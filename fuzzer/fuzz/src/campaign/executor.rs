@@ -177,7 +177,9 @@ where
             Err(error) => return self.give_up(state, &input.0, &error).map(|()| ExitKind::Ok),
         };
         *state.executions_mut() += 1;
-        let unknown_pcs = mark_coverage(self.observers.0.as_mut(), &self.book.kernel.call_sites, &execution.coverage);
+        // A plan that kills its guest is nothing to mutate further.
+        let signal = if execution.guest_lives() { execution.coverage.as_slice() } else { &[] };
+        let unknown_pcs = mark_coverage(self.observers.0.as_mut(), &self.book.kernel.call_sites, signal);
         count(state, input, &execution, unknown_pcs);
         let new_site = self.learn(&execution);
         if let Some(books) = &self.checks {

@@ -1,8 +1,9 @@
 //! `fuzz bench`: what an execution costs, and where the time goes.
 //!
 //! Two guests take turns in blocks, so that a drift of the machine's speed hits both: a bare one without probes and
-//! without coverage (only the tracepoint that notes which blocks were written is there), and one as the fuzzer uses it.
-//! Both run the fault-free plan. Then a short campaign tells what the search itself costs.
+//! without coverage (only the tracepoint that notes which blocks were written is there), and one as the fuzzer uses it,
+//! which in between does only a part of that. Both run the fault-free plan. Then a short campaign tells what the search
+//! itself costs.
 
 use std::{
     io::{self, Write},
@@ -48,12 +49,25 @@ pub struct BenchOptions {
 /// Medians, in milliseconds.
 #[derive(Debug, Serialize)]
 struct Phases {
-    reset_ms: f64,
     arm_ms: f64,
     run_ms: f64,
     collect_ms: f64,
-    /// On the host: from request to reply less the guest's phases; doorbell, encoding, copying.
+    reset_ms: f64,
+    /// From request to reply less the guest's phases: doorbell, encoding.
     transfer_ms: f64,
+    /// On the host after the reply: reading the trace, distinct addresses.
+    digest_ms: f64,
+}
+
+/// What the steps alone take when only a part of what an execution needs is on; medians, in milliseconds.
+#[derive(Debug, Serialize)]
+struct Parts {
+    /// Probes are in place and nothing is armed, nothing recorded.
+    disarmed_run_ms: f64,
+    /// Coverage is recorded.
+    coverage_run_ms: f64,
+    /// Calls are counted, call paths read, faults matched.
+    probes_run_ms: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +97,7 @@ struct Result {
     /// Full rate over bare rate.
     full_to_bare: f64,
     phases: Phases,
+    parts: Parts,
     covered_places: usize,
     injection_sites: usize,
     injectable_calls: u64,
@@ -108,7 +123,6 @@ pub fn bench(
     let wanted =
         Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel, exact: false };
     let mut bare = prepare_bare(&wanted, stop, say)?.pool;
-    (bare.inject, bare.coverage) = (false, false);
     let mut full = prepare(&wanted, stop, say)?;
     let plan = full.target.fault_free();
 
@@ -118,10 +132,12 @@ pub fn bench(
     full.pool.run(&plan)?;
     let clone_first_execution_ms = first.elapsed().as_secs_f64() * 1e3;
     say(&format!("{} executions of each guest, in turns", options.executions));
-    let (bare_runs, full_runs) = take_turns(&mut bare, &mut full.pool, &plan, options.executions)?;
-    let bare_run_ms = median(&bare_runs, |run| milliseconds(run.timings.run_ns));
-    let full_execution_ms = median(&full_runs, |run| run.wall.as_secs_f64() * 1e3);
+    let Turns { bare: bare_runs, full: full_runs, parts } =
+        take_turns(&mut bare, &mut full.pool, &plan, options.executions)?;
+    let bare_run_ms = median(&bare_runs, in_steps);
+    let full_execution_ms = median(&full_runs, |run| run.took_ms);
     let last = full_runs.last().ok_or_else(|| CommandError::Input("no executions to measure".to_owned()))?;
+    let last = &last.execution;
     let guest_resident_kib = full.pool.guest_pid().ok().and_then(resident_kib);
     let (covered_places, injection_sites) = (last.coverage.len(), last.hits.len());
     let injectable_calls = last.hits.iter().map(|hit| u64::from(hit.count)).sum();
@@ -156,6 +172,7 @@ pub fn bench(
         full_rate_per_s: 1e3 / full_execution_ms,
         full_to_bare: bare_run_ms / full_execution_ms,
         phases,
+        parts,
         covered_places,
         injection_sites,
         injectable_calls,
@@ -195,39 +212,74 @@ fn clone_answer_ms(pool: &mut GuestPool, plan: &FaultPlan) -> std::result::Resul
     Ok(times[CLONES / 2])
 }
 
+/// An execution and how long it took on the host, from asking for it to having all of it.
+struct Run {
+    execution: Execution,
+    took_ms: f64,
+}
+
+/// What ran in turns.
+struct Turns {
+    bare: Vec<Run>,
+    full: Vec<Run>,
+    parts: Parts,
+}
+
+/// Whether calls are counted and whether coverage is recorded.
+type Mode = (bool, bool);
+
+const FULL: Mode = (true, true);
+/// The parts of it: nothing, coverage, probes.
+const PARTS: [Mode; 3] = [(false, false), (false, true), (true, false)];
+
 fn take_turns(
     bare: &mut GuestPool,
     full: &mut GuestPool,
     plan: &FaultPlan,
     executions: u32,
-) -> std::result::Result<(Vec<Execution>, Vec<Execution>), ExecuteError> {
-    for _ in 0..WARM_UP {
-        bare.run(plan)?;
-        full.run(plan)?;
-    }
-    let (mut bare_runs, mut full_runs) = (Vec::new(), Vec::new());
+) -> std::result::Result<Turns, ExecuteError> {
+    let block = |pool: &mut GuestPool, (inject, coverage): Mode, runs: &mut Vec<Run>, count: u32| {
+        (pool.inject, pool.coverage) = (inject, coverage);
+        for _ in 0..count {
+            let start = Instant::now();
+            let execution = pool.run(plan)?;
+            runs.push(Run { execution, took_ms: start.elapsed().as_secs_f64() * 1e3 });
+        }
+        Ok::<(), ExecuteError>(())
+    };
+    let (mut bare_runs, mut full_runs, mut part_runs) = (Vec::new(), Vec::new(), PARTS.map(|_| Vec::new()));
+    block(bare, PARTS[0], &mut Vec::new(), WARM_UP)?;
+    block(full, FULL, &mut Vec::new(), WARM_UP)?;
     for _ in 0..executions.div_ceil(BLOCK) {
-        for _ in 0..BLOCK {
-            bare_runs.push(bare.run(plan)?);
-        }
-        for _ in 0..BLOCK {
-            full_runs.push(full.run(plan)?);
+        block(bare, PARTS[0], &mut bare_runs, BLOCK)?;
+        block(full, FULL, &mut full_runs, BLOCK)?;
+        for (mode, runs) in PARTS.into_iter().zip(&mut part_runs) {
+            block(full, mode, runs, BLOCK)?;
         }
     }
-    Ok((bare_runs, full_runs))
+    (full.inject, full.coverage) = FULL;
+    let [disarmed_run_ms, coverage_run_ms, probes_run_ms] = part_runs.map(|runs| median(&runs, in_steps));
+    Ok(Turns { bare: bare_runs, full: full_runs, parts: Parts { disarmed_run_ms, coverage_run_ms, probes_run_ms } })
 }
 
-fn phases(runs: &[Execution]) -> Phases {
-    let in_guest = |run: &Execution| {
-        let timings = run.timings;
+/// Milliseconds that the steps took in the guest.
+fn in_steps(run: &Run) -> f64 {
+    milliseconds(run.execution.timings.run_ns)
+}
+
+fn phases(runs: &[Run]) -> Phases {
+    let in_guest = |run: &Run| {
+        let timings = run.execution.timings;
         timings.reset_ns + timings.arm_ns + timings.run_ns + timings.collect_ns
     };
+    let wall_ms = |run: &Run| run.execution.wall.as_secs_f64() * 1e3;
     Phases {
-        reset_ms: median(runs, |run| milliseconds(run.timings.reset_ns)),
-        arm_ms: median(runs, |run| milliseconds(run.timings.arm_ns)),
-        run_ms: median(runs, |run| milliseconds(run.timings.run_ns)),
-        collect_ms: median(runs, |run| milliseconds(run.timings.collect_ns)),
-        transfer_ms: median(runs, |run| run.wall.as_secs_f64() * 1e3 - milliseconds(in_guest(run))),
+        arm_ms: median(runs, |run| milliseconds(run.execution.timings.arm_ns)),
+        run_ms: median(runs, in_steps),
+        collect_ms: median(runs, |run| milliseconds(run.execution.timings.collect_ns)),
+        reset_ms: median(runs, |run| milliseconds(run.execution.timings.reset_ns)),
+        transfer_ms: median(runs, |run| wall_ms(run) - milliseconds(in_guest(run))),
+        digest_ms: median(runs, |run| run.took_ms - wall_ms(run)),
     }
 }
 
@@ -299,7 +351,7 @@ fn milliseconds(nanoseconds: u64) -> f64 {
     Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3
 }
 
-fn median(runs: &[Execution], of: impl Fn(&Execution) -> f64) -> f64 {
+fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

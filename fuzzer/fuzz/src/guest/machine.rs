@@ -1,7 +1,7 @@
 //! A QEMU process and the four streams between it and the host.
 
 use std::{
-    io::{self, PipeReader, PipeWriter, Read, Write},
+    io::{self, PipeReader, PipeWriter, Write},
     net::Shutdown,
     os::{
         fd::AsRawFd,
@@ -17,7 +17,7 @@ use crossbeam::{
     channel::{RecvTimeoutError, at},
     select,
 };
-use guest_protocol::{DOORBELL, Direction, FromAgent, ToAgent, Window, WindowError};
+use guest_protocol::{DOORBELL, Direction, FromAgent, MemoryRange, ToAgent, WindowError};
 use nix::{
     fcntl::{FcntlArg, fcntl},
     sched::{CpuSet, sched_getcpu, sched_setaffinity},
@@ -32,6 +32,7 @@ use super::{
     console::Console,
     fired::LOG_BYTES,
     memory::{MappedWindow, MemoryFile},
+    physical::{Physical, Trace},
     process, qmp,
     qmp::Event,
     watch::{Streams, Watched, watch},
@@ -61,8 +62,8 @@ pub(super) struct Machine {
     door: UnixStream,
     qmp: UnixStream,
     window: MappedWindow,
-    /// Where QEMU writes parts of the guest's memory to.
-    dump: MemoryFile,
+    /// The guest's memory, while there is a process that has it.
+    memory: Option<Physical>,
     sequence: Sequence,
     command_id: u64,
     ended: bool,
@@ -104,7 +105,6 @@ impl Machine {
         let ((door, guest_door), (qmp, guest_qmp)) = (pair()?, pair()?);
         let (console, guest_console) = console_pipe().map_err(|source| GuestError::Host { what: "pipe", source })?;
         let window = MappedWindow::new()?;
-        let dump = MemoryFile::growing("memory dump")?;
         let initramfs = match birth {
             Birth::Boot if !config.initramfs.is_empty() => Some(MemoryFile::holding("initramfs", &config.initramfs)?),
             _ => None,
@@ -119,8 +119,8 @@ impl Machine {
         };
         let mut open: Vec<_> = inherited.iter().map(|file| file.as_raw_fd()).collect();
         open.extend([plumbing.door, plumbing.qmp, plumbing.console]);
-        let files = [memory, window.file(), &dump].into_iter().chain(&initramfs);
-        open.extend(files.map(|memory| memory.file().as_raw_fd()));
+        let files = [memory, window.file()].into_iter().chain(&initramfs);
+        open.extend(files.map(|file| file.file().as_raw_fd()));
         let mut command = Command::new(&config.qemu);
         command.args(config.qemu_arguments(&plumbing, birth));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -153,12 +153,15 @@ impl Machine {
             door,
             qmp,
             window,
-            dump,
+            memory: None,
             sequence,
             command_id: 0,
             ended: false,
         };
+        // Who answers has mapped its memory.
         machine.command("qmp_capabilities", &json!({}))?;
+        let physical = Physical::of(machine.pid(), memory, config.memory_bytes());
+        machine.memory = Some(physical.map_err(|source| GuestError::Host { what: "view of the memory", source })?);
         Ok(machine)
     }
 
@@ -173,10 +176,6 @@ impl Machine {
     /// Continues the numbers of the guest that this one is a clone of.
     pub(super) fn continue_from(&mut self, sequence: Sequence) {
         self.sequence = sequence;
-    }
-
-    pub(super) fn window(&mut self) -> &mut Window {
-        self.window.window()
     }
 
     /// All that the guest has printed.
@@ -334,18 +333,23 @@ impl Machine {
     }
 
     /// The log of fired faults at the guest-physical `address`; nothing when that is no place for it, or there is no
-    /// log. The guest must have stopped.
-    pub(super) fn fired_log(&mut self, address: u64, memory_bytes: u64) -> Option<FiredLog> {
-        let bytes = LOG_BYTES as u64;
-        address.checked_add(bytes).filter(|end| *end <= memory_bytes)?;
-        let arguments = json!({ "val": address, "size": bytes, "filename": self.dump.inherited_path() });
-        if let Err(error) = self.command("pmemsave", &arguments) {
-            tracing::debug!(%error, "the log of fired faults cannot be read");
-            return None;
+    /// log.
+    pub(super) fn fired_log(&self, address: u64) -> Option<FiredLog> {
+        let mut log = [0; LOG_BYTES];
+        let range = MemoryRange { address, bytes: LOG_BYTES as u64 };
+        match self.memory.as_ref()?.read(&[range], &mut log) {
+            Ok(()) => FiredLog::parse(&log),
+            Err(error) => {
+                tracing::debug!(%error, "the log of fired faults cannot be read");
+                None
+            }
         }
-        let mut log = Vec::with_capacity(LOG_BYTES);
-        self.dump.open_again().ok()?.take(bytes).read_to_end(&mut log).ok()?;
-        FiredLog::parse(&log)
+    }
+
+    /// Reads the coverage trace that is in the pieces `ranges` of the guest's memory.
+    pub(super) fn read_trace(&self, ranges: &[MemoryRange], trace: &mut Trace) -> Result<(), GuestError> {
+        let memory = self.memory.as_ref().ok_or(GuestError::Dead)?;
+        trace.read(memory, ranges).map_err(|source| GuestError::Host { what: "view of the coverage trace", source })
     }
 
     /// The error for a process that ended by itself. It is reaped.
@@ -364,6 +368,7 @@ impl Machine {
     /// Ends the process and the watcher.
     pub(super) fn kill(&mut self) {
         if let Some(watched) = self.watched.take() {
+            self.memory = None;
             process::end(&mut self.child);
             // The monitor's stream has ended with the process, unless a process that QEMU started still holds it.
             if let Err(error) = self.qmp.shutdown(Shutdown::Both) {

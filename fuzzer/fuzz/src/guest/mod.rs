@@ -20,7 +20,8 @@
 //! It reads the console first: what a guest printed before it rang, stopped or died is there when that is known.
 //!
 //! The guest is hostile. Its messages are bounded by the window and checked when they are decoded, its console is
-//! cut to its last 4 MiB, doorbells beyond the first do not pile up, and the log of fired faults is parsed as bytes.
+//! cut to its last 4 MiB, doorbells beyond the first do not pile up, and the log of fired faults is parsed as bytes, which
+//! are read, as the coverage is, where they lie in its memory.
 
 mod accel;
 mod clock;
@@ -31,6 +32,7 @@ mod fired;
 mod identity;
 mod machine;
 mod memory;
+mod physical;
 mod qmp;
 mod run;
 mod stop;
@@ -44,6 +46,7 @@ pub use accel::{AccelChoice, Chosen};
 pub use config::{Accel, GuestConfig};
 pub use error::GuestError;
 pub use fired::{Fired, FiredLog};
+pub use physical::Trace;
 pub use run::{Guest, GuestRun, RunEnd};
 pub use stop::Stop;
 pub use template::{About, Template};

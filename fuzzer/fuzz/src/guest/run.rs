@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guest_protocol::{Execute, FromAgent, Report, ToAgent};
+use guest_protocol::{Execute, FromAgent, MemoryRange, Report, ToAgent};
 use serde_json::json;
 
 use super::{
-    FiredLog, GuestError, Stop,
+    FiredLog, GuestError, Stop, Trace,
     console::Mark,
     machine::{Machine, Wake},
     template::unexpected,
@@ -21,14 +21,22 @@ const LATE: Duration = Duration::from_millis(200);
 /// A running guest. Its process ends when it is dropped.
 pub struct Guest {
     machine: Machine,
-    /// Guest-physical address of the log of fired faults, and the size of the guest's memory.
-    log: (u64, u64),
+    places: Places,
     /// Whether the agent notices the first request without being rung.
     awake: bool,
     stop: Stop,
     state: State,
     /// End of the last execution's console text.
     told: Mark,
+}
+
+/// What the host reads in the guest's memory.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// Guest-physical address of the log of fired faults.
+    pub(super) fired_log: u64,
+    /// Where the coverage trace is.
+    pub(super) trace: Vec<MemoryRange>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +91,13 @@ pub enum RunEnd {
     },
 }
 
+impl RunEnd {
+    /// Whether the plan was run.
+    fn has_run(&self) -> bool {
+        matches!(self, Self::Completed(_) | Self::Died { .. } | Self::Hung { .. })
+    }
+}
+
 impl GuestRun {
     /// Takes out what belongs to earlier executions. `earlier` is the generation that the log of fired faults had when
     /// this one began; a plan that is put in place, as `inject` says, gives it another one.
@@ -128,12 +143,12 @@ fn bytes_of(log: &str, console: &str) -> usize {
 }
 
 impl Guest {
-    pub(super) fn new(machine: Machine, log: (u64, u64), awake: bool, stop: Stop) -> Self {
-        Self { machine, log, awake, stop, state: State::Saved, told: Mark::default() }
+    pub(super) fn new(machine: Machine, places: Places, awake: bool, stop: Stop) -> Self {
+        Self { machine, places, awake, stop, state: State::Saved, told: Mark::default() }
     }
 
-    /// Executes `request` and waits for its end, at most until `deadline` has passed. `coverage` gets the PCs of a
-    /// completed execution, as offsets from [`guest_protocol::Ready::text_start`], and is empty otherwise.
+    /// Executes `request` and waits for its end, at most until `deadline` has passed. `trace` gets the code that ran, if it
+    /// was to be recorded, also when the guest died or hung, and is empty otherwise.
     ///
     /// The kernel reports a soft lockup or a hung task by itself after 10 to 20 s: a longer deadline gives better
     /// reports of hangs.
@@ -145,15 +160,20 @@ impl Guest {
         &mut self,
         request: &Execute,
         deadline: Duration,
-        coverage: &mut Vec<u32>,
+        trace: &mut Trace,
     ) -> Result<GuestRun, GuestError> {
-        coverage.clear();
+        trace.clear();
         if self.state == State::Dead {
             return Err(GuestError::Dead);
         }
         let message = ToAgent::Execute(request.clone());
         message.encode()?;
-        let result = self.run(&message, request, deadline, coverage);
+        let result = self.run(&message, request, deadline).and_then(|run| {
+            if request.coverage && run.end.has_run() {
+                self.machine.read_trace(&self.places.trace, trace)?;
+            }
+            Ok(run)
+        });
         match &result {
             Ok(run) if matches!(run.end, RunEnd::Completed(_) | RunEnd::Refused(_)) => {}
             _ => self.kill(),
@@ -161,13 +181,7 @@ impl Guest {
         result
     }
 
-    fn run(
-        &mut self,
-        message: &ToAgent,
-        request: &Execute,
-        deadline: Duration,
-        coverage: &mut Vec<u32>,
-    ) -> Result<GuestRun, GuestError> {
+    fn run(&mut self, message: &ToAgent, request: &Execute, deadline: Duration) -> Result<GuestRun, GuestError> {
         let ended = self.machine.has_ended();
         if ended {
             self.machine.settle();
@@ -193,7 +207,6 @@ impl Guest {
                     let found = format!("the report of execution {}", report.id);
                     return Err(GuestError::Unexpected { found, expected: "the report of this execution" });
                 }
-                self.machine.window().take_coverage(report.coverage_len as usize, coverage);
                 RunEnd::Completed(report)
             }
             Wake::Message(FromAgent::Refused(reason)) => RunEnd::Refused(reason),
@@ -242,9 +255,8 @@ impl Guest {
         Ok((RunEnd::Hung { fired: self.fired_log(), stack }, mark))
     }
 
-    fn fired_log(&mut self) -> Option<FiredLog> {
-        let (address, memory_bytes) = self.log;
-        self.machine.fired_log(address, memory_bytes)
+    fn fired_log(&self) -> Option<FiredLog> {
+        self.machine.fired_log(self.places.fired_log)
     }
 
     /// What the guest prints after the last execution, if it does so soon: it is given the time `LATE` and for as long

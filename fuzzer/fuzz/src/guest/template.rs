@@ -16,6 +16,7 @@ use super::{
     config::Birth,
     machine::{Machine, Sequence, Wake},
     memory::MemoryFile,
+    run::Places,
     store::{Saved, Store},
 };
 
@@ -144,8 +145,9 @@ impl Template {
         machine.command(command, &json!({ "uri": format!("fd:{}", state.as_raw_fd()) }))?;
         machine.migrated(command, &self.stop)?;
         machine.continue_from(self.about.sequence);
-        let log = (self.about.ready.fired_log_address, self.config.memory_bytes());
-        Ok(Guest::new(machine, log, self.config.exact, self.stop.clone()))
+        let Ready { fired_log_address, trace, .. } = &self.about.ready;
+        let places = Places { fired_log: *fired_log_address, trace: trace.clone() };
+        Ok(Guest::new(machine, places, self.config.exact, self.stop.clone()))
     }
 
     /// What the guest is made of.
