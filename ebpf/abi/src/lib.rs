@@ -25,6 +25,10 @@ pub const MAX_FUNCTIONS: usize = 64;
 pub const SITE_SLOTS: usize = 1 << 14;
 /// How many slots are tried before a site counts as lost.
 pub const SITE_PROBES: usize = 32;
+/// Slots of the path table, a power of two: several paths of addresses may be one of names.
+pub const PATH_SLOTS: usize = 1 << 15;
+/// How many slots are tried for a path.
+pub const PATH_PROBES: usize = 4;
 /// Bytes of kernel text that share one entry of the name table.
 pub const GRANULE_BYTES: u64 = 8;
 /// Entries of the name table in one value of its map.
@@ -105,7 +109,9 @@ pub struct Control {
     pub text_start: u64,
     /// First address after it.
     pub text_end: u64,
-    /// Address of the pointer `kmem_cache`, the bootstrap cache; 0 when `should_failslab` is not probed.
+    /// Address of the pointer `kmem_cache`; 0 when `should_failslab` is not probed.
+    pub bootstrap_pointer: u64,
+    /// What stands there, the bootstrap cache; 0 when it is yet to be read.
     pub bootstrap_cache: u64,
     /// Address of the array `__per_cpu_offset`.
     pub per_cpu_offsets: u64,
@@ -135,26 +141,46 @@ pub struct Rule {
     pub path: [u32; MAX_FRAMES],
 }
 
+/// A frame as it is on the stack: what the frame pointer points to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// The caller's frame pointer.
+    pub next: u64,
+    /// The return address into the caller.
+    pub address: u64,
+}
+
 /// The call being looked at: the one value of map `CALL`, the BPF program's scratch memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// Callers in `names` and `addresses`.
+    /// Frames in use.
     pub depth: u32,
-    /// 1 when there were more callers than fit.
+    /// 1 when there were more frames than fit.
     pub truncated: u32,
-    /// [`name_set`] of all callers.
-    pub name_set: u64,
     /// The match in progress. It is here and not among the program's variables because the verifier follows known
     /// values through every turn of a loop, but knows nothing of what stands in a map.
     pub state: Match,
-    /// The callers' name ids, innermost first.
-    pub names: [u32; MAX_FRAMES],
-    /// Their return addresses.
-    pub addresses: [u64; MAX_FRAMES],
+    /// The frames, innermost first.
+    pub frames: [Frame; MAX_FRAMES],
 }
 
-/// A value of map `SITES`, an open-addressed hash table: slot `key % SITE_SLOTS`, then the next ones.
+/// A value of map `PATHS`, an open-addressed hash table: which site a path of return addresses is. It spares all calls on a
+/// path but the first one to look for the callers' names.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// Hash of function and return addresses; 0 marks a free slot.
+    pub key: u64,
+    /// Slot of map `SITES`.
+    pub site: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// A value of map `SITES`, an open-addressed hash table: slot `key % SITE_SLOTS`, then the next ones. Behind its slots the
+/// map has one more value, for the site at hand while its slot is looked for, and when there is none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
@@ -172,6 +198,8 @@ pub struct Site {
     pub depth: u32,
     /// 1 when there were more callers than fit.
     pub truncated: u32,
+    /// [`name_set`] of all callers.
+    pub name_set: u64,
     /// The callers' name ids, innermost first.
     pub stack: [u32; MAX_FRAMES],
 }
@@ -208,8 +236,8 @@ pub struct FiredLog {
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 104);
-const _: () = assert!(size_of::<Site>() == 128);
+const _: () = assert!(size_of::<Control>() == 112);
+const _: () = assert!(size_of::<Site>() == 136);
 
 /// The one value of map `DIRTY`: which blocks of the disk were written to. A mark is a byte, so that tasks that set
 /// marks at the same time need no atomic operation.

@@ -1,6 +1,6 @@
 //! Whether a call's path matches a rule's: written in steps, so that the kernel's verifier follows each one alone.
 
-use crate::{Call, ELLIPSIS, MAX_FRAMES, Rule};
+use crate::{ELLIPSIS, MAX_FRAMES, Rule, Site};
 
 /// More steps than any match takes: an attempt from each of the callers walks at most the whole path.
 pub const MAX_MATCH_STEPS: u32 = ((MAX_FRAMES + 1) * (MAX_FRAMES + 2)) as u32;
@@ -43,7 +43,7 @@ impl Match {
 
     /// Does one step. Every index is checked, whatever the memory holds.
     #[inline(always)]
-    pub fn step(&mut self, rule: &Rule, call: &Call) -> Verdict {
+    pub fn step(&mut self, rule: &Rule, site: &Site) -> Verdict {
         if self.element >= rule.elements {
             return Verdict::Matches;
         }
@@ -54,12 +54,12 @@ impl Match {
             self.start = self.caller;
             return Verdict::Open;
         }
-        if self.caller < call.depth && call.names.get(self.caller as usize) == Some(&element) {
+        if self.caller < site.depth && site.stack.get(self.caller as usize) == Some(&element) {
             self.element += 1;
             self.caller += 1;
             return Verdict::Open;
         }
-        if self.segment == 0 || self.start >= call.depth {
+        if self.segment == 0 || self.start >= site.depth {
             return Verdict::Differs;
         }
         self.start += 1;
@@ -75,9 +75,9 @@ mod tests {
 
     impl Rule {
         /// What the BPF program does with its loop.
-        fn matches(&self, call: &Call) -> bool {
+        fn matches(&self, site: &Site) -> bool {
             let mut state = Match::new();
-            (0..MAX_MATCH_STEPS).map(|_| state.step(self, call)).find(|verdict| *verdict != Verdict::Open)
+            (0..MAX_MATCH_STEPS).map(|_| state.step(self, site)).find(|verdict| *verdict != Verdict::Open)
                 == Some(Verdict::Matches)
         }
     }
@@ -97,32 +97,35 @@ mod tests {
         rule
     }
 
-    fn call(names: &[u32]) -> Call {
-        let mut call = Call {
+    fn site(names: &[u32]) -> Site {
+        let mut site = Site {
+            key: 1,
+            generation: 0,
+            count: 0,
+            first_sequence: 0,
+            function: 1,
             depth: 0,
             truncated: 0,
             name_set: 0,
-            state: Match::new(),
-            names: [0; MAX_FRAMES],
-            addresses: [0; MAX_FRAMES],
+            stack: [0; MAX_FRAMES],
         };
-        call.depth = names.len() as u32;
-        call.names[..names.len()].copy_from_slice(names);
-        call
+        site.depth = names.len() as u32;
+        site.stack[..names.len()].copy_from_slice(names);
+        site
     }
 
     #[test]
     fn a_path_is_a_prefix() {
-        assert!(rule(&[]).matches(&call(&[])));
-        assert!(rule(&[]).matches(&call(&[1, 2])));
-        assert!(rule(&[1]).matches(&call(&[1, 2])));
-        assert!(!rule(&[2]).matches(&call(&[1, 2])));
-        assert!(!rule(&[1, 2, 3]).matches(&call(&[1, 2])));
+        assert!(rule(&[]).matches(&site(&[])));
+        assert!(rule(&[]).matches(&site(&[1, 2])));
+        assert!(rule(&[1]).matches(&site(&[1, 2])));
+        assert!(!rule(&[2]).matches(&site(&[1, 2])));
+        assert!(!rule(&[1, 2, 3]).matches(&site(&[1, 2])));
     }
 
     #[test]
     fn an_ellipsis_stands_for_any_callers() {
-        let callers = call(&[1, 2, 1, 3, 4]);
+        let callers = site(&[1, 2, 1, 3, 4]);
         for path in [&[ELLIPSIS, 3][..], &[1, ELLIPSIS, 4], &[1, ELLIPSIS, 1, 3], &[1, ELLIPSIS, 2], &[ELLIPSIS, 1, 3]]
         {
             assert!(rule(path).matches(&callers), "{path:?}");
@@ -134,14 +137,14 @@ mod tests {
 
     #[test]
     fn names_beyond_the_depth_do_not_count() {
-        let mut callers = call(&[1, 2, 3]);
+        let mut callers = site(&[1, 2, 3]);
         callers.depth = 2;
         assert!(!rule(&[ELLIPSIS, 3]).matches(&callers));
     }
 
     #[test]
     fn the_worst_case_ends_within_its_bound() {
-        let callers = call(&[1; MAX_FRAMES]);
+        let callers = site(&[1; MAX_FRAMES]);
         for ones in 0..MAX_FRAMES - 1 {
             let mut path = [1; MAX_FRAMES];
             path[0] = ELLIPSIS;

@@ -3,15 +3,16 @@
 //! The probe stands before the function's first instruction. So its return address is on top of the stack, and the
 //! frame pointer is still the caller's, whose frame begins `{ the next frame pointer, its return address }`.
 
-use core::ffi::c_long;
+use core::ffi::c_void;
 
-use abi::{Call, Control, GRANULE_BYTES, MAX_FRAMES, NAME_BLOCK, NO_NAME, SiteKey};
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel};
+use abi::{Call, Control, Frame, GRANULE_BYTES, MAX_FRAMES, NAME_BLOCK, NO_NAME, Site, SiteKey};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel, generated};
 
-use crate::{
-    Registers, maps,
-    repeat::{BREAK, CONTINUE, repeat},
-};
+use crate::{Registers, maps};
+
+const FRAME_BYTES: u32 = size_of::<Frame>() as u32;
+/// 2^64 divided by the golden ratio, odd.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// One non-maskable interrupt in the preemption count, as `__nmi_enter()` adds it: an `int3` probe counts as one.
 /// Mirrors `include/linux/preempt.h` (6.12).
@@ -20,83 +21,94 @@ const NMI_MASK: u32 = 0xf << 20;
 /// Hard interrupts, and soft interrupts being served (not merely disabled).
 const INTERRUPT_MASK: u32 = (0xf << 20) | (0xf << 16) | (1 << 8);
 
-/// The walk from caller to caller.
-struct Walk {
-    /// The next frame pointer.
-    frame: u64,
-    /// The one before it.
-    below: u64,
-    /// The next return address.
-    address: u64,
-    key: SiteKey,
-    name_set: u64,
-    text_start: u64,
-    text_end: u64,
-    depth: u32,
-    /// 1 when the walk came to the end of the chain.
-    ended: u32,
-}
-
-/// Reads the callers of the function being entered into `call`; returns the site's key.
+/// Reads the frames of the callers of `function`, which is being entered, into `call`. Returns a hash of the function and
+/// their return addresses, never 0.
+///
+/// A plain loop, which the verifier follows turn by turn, and then what comes after it once: no register that is needed
+/// there tells one turn from another.
 #[inline(always)]
-pub(crate) fn read(registers: &Registers, control: &Control, function: u32, call: &mut Call) -> u64 {
-    let mut walk = Walk {
-        frame: registers.frame,
-        below: registers.stack,
-        // SAFETY: the helper checks the address.
-        address: unsafe { bpf_probe_read_kernel(registers.stack as *const u64) }.unwrap_or(0),
-        key: SiteKey::new(function),
-        name_set: 0,
-        text_start: control.text_start,
-        text_end: control.text_end,
-        depth: 0,
-        ended: 0,
-    };
-    repeat(MAX_FRAMES as u32, step, &mut walk);
-    call.depth = walk.depth;
-    call.truncated = 1 - walk.ended;
-    call.name_set = walk.name_set;
-    walk.key.finish()
-}
-
-/// Notes one caller and goes to the next.
-extern "C" fn step(index: u64, walk: *mut Walk) -> c_long {
-    // SAFETY: it is what `read` hands to the loop.
-    let walk = unsafe { &mut *walk };
-    let Some(call) = maps::call() else { return BREAK };
-    let address = walk.address;
-    // Beyond the text lie trampolines and nothing.
-    if address <= walk.text_start || address > walk.text_end || index >= MAX_FRAMES as u64 {
-        walk.ended = 1;
-        return BREAK;
-    }
-    // The return address may already belong to the next symbol when the call never returns.
-    let name = name_of(walk.text_start, address - 1);
-    call.names[index as usize] = name;
-    call.addresses[index as usize] = address;
-    walk.depth = index as u32 + 1;
-    walk.key = walk.key.caller(name);
-    walk.name_set |= abi::name_set(name);
-    let frame = walk.frame;
-    // 0 ends the chain, an odd one is saved registers of an interrupt or a system call, and a stack grows down.
-    if frame <= walk.below || frame % 8 != 0 {
-        walk.ended = 1;
-        return BREAK;
-    }
+pub(crate) fn read(registers: &Registers, function: u32, call: &mut Call) -> u64 {
     // SAFETY: the helper checks the address.
-    let Ok(next) = (unsafe { bpf_probe_read_kernel(frame as *const [u64; 2]) }) else {
-        walk.ended = 1;
-        return BREAK;
-    };
-    walk.below = frame;
-    [walk.frame, walk.address] = next;
-    CONTINUE
+    let address = unsafe { bpf_probe_read_kernel(registers.stack as *const u64) }.unwrap_or(0);
+    call.frames[0] = Frame { next: registers.frame, address };
+    let mut key = mix(u64::from(function), address);
+    let mut frame = registers.frame;
+    let mut depth = 1;
+    call.truncated = 0;
+    // A stack grows down.
+    if is_frame(frame, registers.stack) {
+        for slot in &mut call.frames[1..] {
+            let place: *mut Frame = slot;
+            // SAFETY: the place is as large as said, and the helper checks the address.
+            let failed = unsafe { generated::bpf_probe_read_kernel(place.cast(), FRAME_BYTES, frame as *const c_void) };
+            if failed != 0 {
+                break;
+            }
+            depth += 1;
+            key = mix(key, slot.address);
+            let next = slot.next;
+            if !is_frame(next, frame) {
+                break;
+            }
+            frame = next;
+            if depth == MAX_FRAMES as u32 {
+                call.truncated = 1;
+            }
+        }
+    }
+    call.depth = depth;
+    key | 1
 }
 
-/// Name id of the symbol that covers `address`, for a kernel whose text begins at `text_start`.
+/// Whether there can be a frame at `frame`, above the one at `below`: 0 ends the chain, and an odd address is that of the
+/// registers saved by an interrupt or a system call.
 #[inline(always)]
-pub(crate) fn name_of(text_start: u64, address: u64) -> u32 {
-    let granule = address.wrapping_sub(text_start) / GRANULE_BYTES;
+fn is_frame(frame: u64, below: u64) -> bool {
+    frame > below && frame % 8 == 0
+}
+
+/// The hash `key` with one more address.
+#[inline(always)]
+fn mix(key: u64, address: u64) -> u64 {
+    let mixed = (key ^ address).wrapping_mul(MULTIPLIER);
+    mixed ^ (mixed >> 32)
+}
+
+/// Turns the return addresses of `call` into names, for a site of `function`.
+#[inline(always)]
+pub(crate) fn name(call: &Call, control: &Control, function: u32, site: &mut Site) {
+    let text_bytes = control.text_end.wrapping_sub(control.text_start);
+    let mut key = SiteKey::new(function);
+    let mut name_set = 0;
+    let mut depth = 0;
+    let mut truncated = call.truncated;
+    for (frame, name) in call.frames.iter().zip(&mut site.stack) {
+        if depth >= call.depth {
+            break;
+        }
+        // The return address may already belong to the next symbol when the call never returns.
+        let offset = frame.address.wrapping_sub(1).wrapping_sub(control.text_start);
+        // Beyond the text lie trampolines and nothing.
+        if offset >= text_bytes {
+            truncated = 0;
+            break;
+        }
+        *name = name_at(offset);
+        key = key.caller(*name);
+        name_set |= abi::name_set(*name);
+        depth += 1;
+    }
+    site.function = function;
+    site.depth = depth;
+    site.truncated = truncated;
+    site.name_set = name_set;
+    site.key = key.finish();
+}
+
+/// Name id of the symbol that covers the byte at `offset` of the kernel's text.
+#[inline(always)]
+pub(crate) fn name_at(offset: u64) -> u32 {
+    let granule = offset / GRANULE_BYTES;
     let block = granule / NAME_BLOCK as u64;
     if block > u64::from(u32::MAX) {
         return NO_NAME;

@@ -56,16 +56,17 @@ fn on_call(regs: *mut pt_regs, control: &mut Control) {
     // SAFETY: the kernel hands the probe its registers.
     let registers = unsafe { Registers::read(regs) };
     // The instruction pointer stands behind the probe, which is less than a granule long or was entered as whole.
-    let function = call::name_of(control.text_start, registers.instruction - 1);
+    let function = call::name_at(registers.instruction.wrapping_sub(1).wrapping_sub(control.text_start));
     if is_guarded(&registers, control, function) {
         control.guarded += 1;
         return;
     }
     let Some(call) = maps::call() else { return };
-    let site = call::read(&registers, control, function, call);
+    let path = call::read(&registers, function, call);
+    let site = sites::slot_of(control, function, path, call);
     control.sequence += 1;
-    sites::record(control, function, site, call);
-    if let Some(return_value) = rules::apply(control, function, site, call) {
+    sites::count(control, site);
+    if let Some(return_value) = rules::apply(control, site, call) {
         // SAFETY: `regs` are the probe's own; the agent lowers only values that the function's error type allows.
         unsafe { bpf_override_return(regs, return_value.cast_unsigned()) };
     }
@@ -106,7 +107,7 @@ impl Registers {
 
 /// Whether the kernel itself would never fail this call, or that cannot be told.
 #[inline(always)]
-fn is_guarded(registers: &Registers, control: &Control, function: u32) -> bool {
+fn is_guarded(registers: &Registers, control: &mut Control, function: u32) -> bool {
     let [first, second, _, fourth] = registers.arguments;
     // Flags are an `unsigned int`: the upper half of the register is undefined.
     let never_fails = |flags: u64| flags as u32 & GFP_NOFAIL != 0;
@@ -117,10 +118,13 @@ fn is_guarded(registers: &Registers, control: &Control, function: u32) -> bool {
 }
 
 #[inline(always)]
-fn is_bootstrap_cache(cache: u64, control: &Control) -> bool {
-    // SAFETY: the helper checks the address.
-    let bootstrap = unsafe { bpf_probe_read_kernel(control.bootstrap_cache as *const u64) };
-    bootstrap.map_or(true, |bootstrap| bootstrap == cache)
+fn is_bootstrap_cache(cache: u64, control: &mut Control) -> bool {
+    if control.bootstrap_cache == 0 {
+        // SAFETY: the helper checks the address.
+        let bootstrap = unsafe { bpf_probe_read_kernel(control.bootstrap_pointer as *const u64) };
+        control.bootstrap_cache = bootstrap.unwrap_or(0);
+    }
+    control.bootstrap_cache == 0 || control.bootstrap_cache == cache
 }
 
 #[panic_handler]

@@ -1,6 +1,6 @@
-//! The maps. All are arrays that the agent maps into its memory.
+//! The maps. All are arrays, which the agent maps into its memory, but for the one that is the programs' own.
 
-use abi::{Call, Control, Dirty, FiredLog, MAX_RULES, NAME_BLOCK, Rule, SITE_SLOTS, Site, Touched};
+use abi::{Call, Control, Dirty, FiredLog, MAX_RULES, NAME_BLOCK, PATH_SLOTS, Path, Rule, SITE_SLOTS, Site, Touched};
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 
 #[map]
@@ -13,7 +13,9 @@ static CALL: Array<Call> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES as u32, BPF_F_MMAPABLE);
 #[map]
-static SITES: Array<Site> = Array::with_max_entries(SITE_SLOTS as u32, BPF_F_MMAPABLE);
+static SITES: Array<Site> = Array::with_max_entries(SITE_SLOTS as u32 + 1, BPF_F_MMAPABLE);
+#[map]
+static PATHS: Array<Path> = Array::with_max_entries(PATH_SLOTS as u32, 0);
 #[map]
 static TOUCHED: Array<Touched> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
@@ -39,6 +41,7 @@ value_of!(control, CONTROL, Control);
 value_of!(call, CALL, Call);
 value_of!(rule, RULES, Rule, index);
 value_of!(site, SITES, Site, slot);
+value_of!(path, PATHS, Path, slot);
 value_of!(touched, TOUCHED, Touched);
 value_of!(fired, FIRED, FiredLog);
 value_of!(dirty, DIRTY, Dirty);

@@ -11,20 +11,21 @@ use crate::{
 
 /// The call on its way through the rules.
 struct Passage {
-    function: u32,
+    /// Slot of its site.
+    site: u32,
     /// The rule that fires, plus 1; 0 for none.
     firing: u32,
-    names: u64,
     return_value: i64,
 }
 
-/// Counts the call in every rule that it matches. Returns what it must return when one fires; that is logged.
+/// Counts the call, at the site in slot `site`, in every rule that it matches. Returns what it must return when one fires;
+/// that is logged.
 #[inline(always)]
-pub(crate) fn apply(control: &Control, function: u32, site: u64, call: &Call) -> Option<i64> {
+pub(crate) fn apply(control: &Control, site: u32, call: &Call) -> Option<i64> {
     if control.rule_count == 0 {
         return None;
     }
-    let mut passage = Passage { function, firing: 0, names: call.name_set, return_value: 0 };
+    let mut passage = Passage { site, firing: 0, return_value: 0 };
     repeat(control.rule_count.min(MAX_RULES as u32), try_rule, &mut passage);
     let rule = passage.firing.checked_sub(1)?;
     log(control, rule, site, call);
@@ -35,8 +36,8 @@ pub(crate) fn apply(control: &Control, function: u32, site: u64, call: &Call) ->
 extern "C" fn try_rule(index: u64, passage: *mut Passage) -> c_long {
     // SAFETY: it is what `apply` hands to the loop.
     let passage = unsafe { &mut *passage };
-    let Some(rule) = maps::rule(index as u32) else { return BREAK };
-    if rule.function != passage.function || rule.name_set & !passage.names != 0 || !matches(index as u32) {
+    let (Some(rule), Some(site)) = (maps::rule(index as u32), maps::site(passage.site)) else { return BREAK };
+    if rule.function != site.function || rule.name_set & !site.name_set != 0 || !matches(index as u32, passage.site) {
         return CONTINUE;
     }
     rule.seen += 1;
@@ -47,17 +48,18 @@ extern "C" fn try_rule(index: u64, passage: *mut Passage) -> c_long {
     CONTINUE
 }
 
-/// Which rule is being matched.
+/// Which rule is being matched with which site.
 struct Matching {
     rule: u32,
+    site: u32,
     matches: u32,
 }
 
 #[inline(always)]
-fn matches(rule: u32) -> bool {
+fn matches(rule: u32, site: u32) -> bool {
     let Some(call) = maps::call() else { return false };
     call.state = Match::new();
-    let mut matching = Matching { rule, matches: 0 };
+    let mut matching = Matching { rule, site, matches: 0 };
     repeat(MAX_MATCH_STEPS, step, &mut matching);
     matching.matches != 0
 }
@@ -66,9 +68,10 @@ fn matches(rule: u32) -> bool {
 extern "C" fn step(_: u64, matching: *mut Matching) -> c_long {
     // SAFETY: it is what `matches` hands to the loop.
     let matching = unsafe { &mut *matching };
-    let (Some(rule), Some(call)) = (maps::rule(matching.rule), maps::call()) else { return BREAK };
+    let (Some(rule), Some(site)) = (maps::rule(matching.rule), maps::site(matching.site)) else { return BREAK };
+    let Some(call) = maps::call() else { return BREAK };
     let mut state = call.state;
-    let verdict = state.step(rule, call);
+    let verdict = state.step(rule, site);
     call.state = state;
     match verdict {
         Verdict::Open => CONTINUE,
@@ -81,16 +84,16 @@ extern "C" fn step(_: u64, matching: *mut Matching) -> c_long {
 }
 
 #[inline(always)]
-fn log(control: &Control, rule: u32, site: u64, call: &Call) {
-    let Some(log) = maps::fired() else { return };
+fn log(control: &Control, rule: u32, site: u32, call: &Call) {
+    let (Some(log), Some(site)) = (maps::fired(), maps::site(site)) else { return };
     let Some(fired) = log.fired.get_mut(log.count as usize) else { return };
     fired.rule = rule;
     fired.sequence = control.sequence;
-    fired.depth = call.depth;
+    fired.depth = site.depth;
     fired.reserved = 0;
-    fired.site = site;
+    fired.site = site.key;
     for index in 0..MAX_FRAMES {
-        fired.stack[index] = call.addresses[index];
+        fired.stack[index] = call.frames[index].address;
     }
     log.generation = control.generation;
     log.count += 1;

@@ -1,64 +1,125 @@
-//! The table of injection sites.
+//! The table of injection sites, and the one that finds them by return addresses.
 
 use core::ffi::c_long;
 
-use abi::{Call, Control, MAX_FRAMES, SITE_PROBES, SITE_SLOTS, Site};
+use abi::{Call, Control, MAX_FRAMES, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site};
 
 use crate::{
-    maps,
+    call, maps,
     repeat::{BREAK, CONTINUE, repeat},
 };
+
+/// The value behind the table's slots.
+const SPARE: u32 = SITE_SLOTS as u32;
+
+/// The slot of the site of a call of `function` whose hash of return addresses is `path`; the spare one when the table
+/// is full.
+#[inline(always)]
+pub(crate) fn slot_of(control: &Control, function: u32, path: u64, call: &Call) -> u32 {
+    let first = path as u32 % PATH_SLOTS as u32;
+    if let Some(known) = maps::path(first)
+        && known.key == path
+    {
+        return known.site;
+    }
+    let mut search = PathSearch { key: path, site: SPARE, free: PATH_SLOTS as u32 };
+    repeat(PATH_PROBES as u32, probe_path, &mut search);
+    if search.site != SPARE {
+        return search.site;
+    }
+    let slot = slot_by_names(control, function, call);
+    if slot != SPARE
+        && let Some(path) = maps::path(search.free)
+    {
+        path.site = slot;
+        path.key = search.key;
+    }
+    slot
+}
+
+/// The search for a path.
+struct PathSearch {
+    key: u64,
+    /// The site's slot; the spare one while none is found.
+    site: u32,
+    /// A free slot of the path table, if there is one.
+    free: u32,
+}
+
+/// Looks at one slot of the path table.
+extern "C" fn probe_path(index: u64, search: *mut PathSearch) -> c_long {
+    // SAFETY: it is what `slot_of` hands to the loop.
+    let search = unsafe { &mut *search };
+    let slot = (search.key.wrapping_add(index) % PATH_SLOTS as u64) as u32;
+    let Some(path) = maps::path(slot) else { return BREAK };
+    if path.key == search.key {
+        search.site = path.site;
+        return BREAK;
+    }
+    if path.key == 0 {
+        search.free = slot;
+        return BREAK;
+    }
+    CONTINUE
+}
+
+/// Finds the callers' names, and the site by them, which is put into the table if it is not there.
+#[inline(always)]
+fn slot_by_names(control: &Control, function: u32, call: &Call) -> u32 {
+    let Some(spare) = maps::site(SPARE) else { return SPARE };
+    call::name(call, control, function, spare);
+    let mut search = Search { key: spare.key, found: SPARE };
+    repeat(SITE_PROBES as u32, probe, &mut search);
+    if search.found != SPARE
+        && let Some(site) = maps::site(search.found)
+        && site.key == 0
+    {
+        describe(site, spare);
+    }
+    search.found
+}
 
 /// The search for a site's slot.
 struct Search {
     key: u64,
-    /// The slot, plus 1; 0 while none is found.
+    /// The slot; the spare one while none is found.
     found: u32,
-}
-
-/// Counts a call of `function` at the site numbered `key`.
-#[inline(always)]
-pub(crate) fn record(control: &mut Control, function: u32, key: u64, call: &Call) {
-    let mut search = Search { key, found: 0 };
-    repeat(SITE_PROBES as u32, probe, &mut search);
-    let Some(slot) = search.found.checked_sub(1) else {
-        control.lost_sites += 1;
-        return;
-    };
-    let Some(site) = maps::site(slot) else { return };
-    if site.key == 0 {
-        describe(site, function, key, call);
-    }
-    count(control, site, slot);
 }
 
 /// Looks at one slot.
 extern "C" fn probe(index: u64, search: *mut Search) -> c_long {
-    // SAFETY: it is what `record` hands to the loop.
+    // SAFETY: it is what `slot_by_names` hands to the loop.
     let search = unsafe { &mut *search };
     let slot = (search.key.wrapping_add(index) % SITE_SLOTS as u64) as u32;
     let Some(site) = maps::site(slot) else { return BREAK };
     if site.key != 0 && site.key != search.key {
         return CONTINUE;
     }
-    search.found = slot + 1;
+    search.found = slot;
     BREAK
 }
 
 #[inline(always)]
-fn describe(site: &mut Site, function: u32, key: u64, call: &Call) {
-    site.function = function;
-    site.depth = call.depth;
-    site.truncated = call.truncated;
+fn describe(site: &mut Site, found: &Site) {
+    site.function = found.function;
+    site.depth = found.depth;
+    site.truncated = found.truncated;
+    site.name_set = found.name_set;
     for index in 0..MAX_FRAMES {
-        site.stack[index] = call.names[index];
+        site.stack[index] = found.stack[index];
     }
     site.generation = 0;
-    site.key = key;
+    site.key = found.key;
 }
 
+/// Counts a call at the site in `slot`.
 #[inline(always)]
-fn count(control: &mut Control, site: &mut Site, slot: u32) {
+pub(crate) fn count(control: &mut Control, slot: u32) {
+    if slot == SPARE {
+        control.lost_sites += 1;
+        return;
+    }
+    let Some(site) = maps::site(slot) else { return };
     if site.generation == control.generation {
         site.count += 1;
         return;

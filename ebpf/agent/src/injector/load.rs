@@ -97,7 +97,7 @@ fn fill_names(bpf: &Ebpf, granules: &[u32], blocks: usize) -> Result<()> {
 /// What tells the calls that the kernel promises not to fail. Without it nothing may be probed.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Guards {
-    bootstrap_cache: u64,
+    bootstrap_pointer: u64,
     per_cpu_offsets: u64,
     preempt_offset: u64,
 }
@@ -110,7 +110,7 @@ impl Guards {
         }
         let mut guards = Self::default();
         if functions.iter().any(|function| function.name == SLAB_FUNCTION) {
-            guards.bootstrap_cache = symbols.address("kmem_cache").with_context(|| {
+            guards.bootstrap_pointer = symbols.address("kmem_cache").with_context(|| {
                 format!("cannot probe \"{SLAB_FUNCTION}\": {KALLSYMS_ALL} for the cache that is never to fail")
             })?;
         }
@@ -126,7 +126,7 @@ impl Guards {
 }
 
 fn control(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32>) -> Result<Control> {
-    let Guards { bootstrap_cache, per_cpu_offsets, preempt_offset } = Guards::find(symbols, functions)?;
+    let Guards { bootstrap_pointer, per_cpu_offsets, preempt_offset } = Guards::find(symbols, functions)?;
     // No function is numbered so; 0 would stand for all those without a name.
     let function = |name: &str| symbols.name_id(name).unwrap_or(u32::MAX);
     Ok(Control {
@@ -147,7 +147,8 @@ fn control(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32
         preempt_cpu: 0,
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
-        bootstrap_cache,
+        bootstrap_pointer,
+        bootstrap_cache: 0,
         per_cpu_offsets,
         preempt_offset,
         preempt_count: 0,
@@ -253,14 +254,14 @@ mod tests {
             Guards::find(&Symbols::parse(list.concat()).unwrap(), &functions)
         };
         let found = guards("none", &["should_failslab"]).unwrap();
-        assert_eq!((found.bootstrap_cache, found.preempt_offset), (0xffff_ffff_8400_0000, 0x36508));
+        assert_eq!((found.bootstrap_pointer, found.preempt_offset), (0xffff_ffff_8400_0000, 0x36508));
         let refusal = |missing, functions: &[&str]| guards(missing, functions).unwrap_err().to_string();
         assert!(refusal("kmem_cache", &["open_ctree", "should_failslab"]).contains("CONFIG_KALLSYMS_ALL"));
         for missing in ["__per_cpu_offset", "pcpu_hot"] {
             assert!(refusal(missing, &["open_ctree"]).contains("CONFIG_KALLSYMS_ALL"), "{missing}");
             assert_eq!(guards(missing, &[]).unwrap(), Guards::default(), "nothing is probed");
         }
-        assert_eq!(guards("kmem_cache", &["open_ctree"]).unwrap().bootstrap_cache, 0);
+        assert_eq!(guards("kmem_cache", &["open_ctree"]).unwrap().bootstrap_pointer, 0);
     }
 
     #[test]
