@@ -93,7 +93,10 @@ fn mapped_at(maps: &str, device: u64, inode: u64, bytes: u64) -> Option<u64> {
 /// What a guest recorded of the code that ran, in order: the program counters that KCOV stores, once for each basic block.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
+    /// What was read, the count of the words first; it only grows.
     bytes: Vec<u8>,
+    /// Words behind the count.
+    words: usize,
     /// Whether there was no room for more.
     full: bool,
 }
@@ -101,7 +104,7 @@ pub struct Trace {
 impl Trace {
     /// The program counters.
     pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
-        self.bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word))
+        self.bytes.as_chunks().0.iter().skip(1).take(self.words).map(|word| u64::from_le_bytes(*word))
     }
 
     /// Whether the trace filled its memory, so that its end is missing.
@@ -112,8 +115,7 @@ impl Trace {
 
     /// Empties it.
     pub(super) fn clear(&mut self) {
-        self.bytes.clear();
-        self.full = false;
+        (self.words, self.full) = (0, false);
     }
 
     /// Replaces it by the one in `ranges` of a guest's memory (see [`guest_protocol::Ready::trace`]).
@@ -125,11 +127,13 @@ impl Trace {
         // The count stands in the first word and is not counted.
         let most = room.saturating_sub(1);
         let count = u64::from_le_bytes(count);
-        self.full = count >= most;
-        let bytes = usize::try_from((1 + count.min(most)) * WORD_BYTES).map_err(io::Error::other)?;
-        self.bytes.resize(bytes, 0);
-        memory.read(ranges, &mut self.bytes)?;
-        self.bytes.drain(..WORD_BYTES as usize);
+        let words = usize::try_from(count.min(most)).map_err(io::Error::other)?;
+        let bytes = (1 + words) * WORD_BYTES as usize;
+        if self.bytes.len() < bytes {
+            self.bytes.resize(bytes, 0);
+        }
+        memory.read(ranges, &mut self.bytes[..bytes])?;
+        (self.words, self.full) = (words, count >= most);
         Ok(())
     }
 }
