@@ -89,6 +89,16 @@ impl InjectedError {
         }
     }
 
+    /// How files write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Errno(errno) => errno.name(),
+            Self::Null => "NULL",
+            Self::True => "true",
+        }
+    }
+
     /// The value of the return register, as a sign-extended 64-bit word.
     #[must_use]
     pub fn return_value(self) -> i64 {
@@ -102,17 +112,14 @@ impl InjectedError {
 
 impl fmt::Display for InjectedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Errno(errno) => errno.fmt(f),
-            Self::Null => f.write_str("NULL"),
-            Self::True => f.write_str("true"),
-        }
+        f.write_str(self.name())
     }
 }
 
 impl Serialize for InjectedError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        // Not `collect_str`: for want of room postcard then says something else, which LibAFL does not know for that.
+        serializer.serialize_str(self.name())
     }
 }
 

@@ -39,3 +39,31 @@ impl HasLen for PlanInput {
         self.0.faults.len() + 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fault_plan::{CallPath, Errno, Fault, InjectedError};
+
+    use super::*;
+
+    /// LibAFL tries a buffer of some size and then makes one that is large enough, if that was all that was wrong.
+    #[test]
+    fn a_buffer_too_small_for_a_plan_is_just_that() {
+        let fault = |error| Fault {
+            function: "should_failslab".to_owned(),
+            call_path: CallPath(vec!["...".to_owned(), "open_ctree".to_owned()]),
+            occurrence: 300,
+            error,
+        };
+        let errors = [InjectedError::Errno(Errno::ENOMEM), InjectedError::Null, InjectedError::True];
+        let plan = PlanInput(FaultPlan { faults: errors.map(fault).into(), ..FaultPlan::fault_free("test") });
+        let whole = postcard::to_stdvec(&plan).unwrap();
+        assert_eq!(postcard::from_bytes::<PlanInput>(&whole).unwrap(), plan);
+        let mut buffer = vec![0; whole.len()];
+        assert_eq!(postcard::to_slice(&plan, &mut buffer).unwrap(), whole);
+        for bytes in 0..whole.len() {
+            let refused = postcard::to_slice(&plan, &mut buffer[..bytes]).unwrap_err();
+            assert_eq!(refused, postcard::Error::SerializeBufferFull, "{bytes} bytes");
+        }
+    }
+}
