@@ -253,3 +253,32 @@ noinline int selftest_occurrence(void)
 	}
 	return 0;
 }
+
+/* --- drift: no bug, but a failure that is remembered for good. */
+
+static bool selftest_drifted;
+
+static noinline int selftest_drift_alloc(void)
+{
+	void *entry = kmalloc(64, GFP_KERNEL);
+
+	if (!entry) {
+		selftest_drifted = true;
+		return -ENOMEM;
+	}
+	kfree(entry);
+	return 0;
+}
+
+/* Makes one allocation, or forty ever after one has failed. */
+noinline int selftest_drift(void)
+{
+	int left, err;
+
+	for (left = selftest_drifted ? 40 : 1; left; left--) {
+		err = selftest_drift_alloc();
+		if (err)
+			return err;
+	}
+	return 0;
+}

@@ -33,6 +33,7 @@ static const struct selftest_trigger triggers[] = {
 	{ "bootstrap", selftest_bootstrap },
 	{ "reachable", selftest_reachable },
 	{ "occurrence", selftest_occurrence },
+	{ "drift", selftest_drift },
 };
 
 static ssize_t selftest_write(struct file *file, const char __user *buffer,

@@ -30,5 +30,6 @@ int selftest_nofail_folio(void);
 int selftest_bootstrap(void);
 int selftest_reachable(void);
 int selftest_occurrence(void);
+int selftest_drift(void);
 
 #endif
