@@ -3,7 +3,7 @@
 use std::{
     ffi::CString,
     fs::{self, File, OpenOptions},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::FileExt},
     thread,
     time::Duration,
 };
@@ -28,6 +28,9 @@ use crate::{
 const UNMOUNT_TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(2);
 const MEMORY: &str = "/proc/meminfo";
+/// Says by a number what has happened to the kernel that makes its word doubtful.
+/// Mirrors `proc_taint()` of `kernel/sysctl.c` and `Documentation/admin-guide/tainted-kernels.rst` (6.12).
+const TAINTED: &str = "/proc/sys/kernel/tainted";
 /// With less than one part in this many left of what was available at first, memory has leaked: what comes next would
 /// fail for want of it, and not by its plan.
 const MEMORY_LEFT: u64 = 4;
@@ -38,6 +41,9 @@ pub(crate) struct CleanUp {
     btrfs: Option<(File, Box<VolumeArguments>)>,
     /// KiB of memory that were available after the first run; 0 before.
     memory_kib: u64,
+    tainted: File,
+    /// What [`TAINTED`] said after the first run.
+    taint: u64,
 }
 
 impl CleanUp {
@@ -49,16 +55,19 @@ impl CleanUp {
         let control = control.ok().filter(|_| mounts_btrfs);
         let name = CString::new(DISK)?;
         let btrfs = control.map(|control| (control, VolumeArguments::new(&name)));
-        Ok(Self { btrfs, memory_kib: 0 })
+        let tainted = File::open(TAINTED).with_context(|| format!("cannot open {TAINTED} (CONFIG_PROC_SYSCTL)"))?;
+        Ok(Self { btrfs, memory_kib: 0, tainted, taint: 0 })
     }
 
-    /// Takes the memory that is available now for what there should be after every workload.
-    pub(crate) fn remember_memory(&mut self) -> Result<()> {
+    /// Takes how the kernel is now for how it should be after every workload.
+    pub(crate) fn remember(&mut self) -> Result<()> {
         self.memory_kib = available_kib()?;
+        self.taint = taint(&self.tainted)?;
         Ok(())
     }
 
-    /// Unmounts the disk, and makes sure that memory came back. Returns what is left.
+    /// Unmounts the disk, and makes sure that memory came back and that nothing has tainted the kernel. Returns what is
+    /// left.
     pub(crate) fn run(&self) -> Vec<String> {
         let mut leftovers = Vec::new();
         if let Err(reason) = unmount_all() {
@@ -79,8 +88,21 @@ impl CleanUp {
                 Err(error) => leftovers.push(format!("how much memory is left cannot be told: {error:#}")),
             }
         }
+        match taint(&self.tainted) {
+            Ok(now) if now == self.taint => {}
+            Ok(now) => leftovers.push(format!("the kernel is tainted: {now:#x}, and was {:#x}", self.taint)),
+            Err(error) => leftovers.push(format!("whether the kernel is tainted cannot be told: {error:#}")),
+        }
         leftovers
     }
+}
+
+/// What the open file [`TAINTED`] says.
+fn taint(tainted: &File) -> Result<u64> {
+    let mut text = [0; 32];
+    let bytes = tainted.read_at(&mut text, 0).with_context(|| format!("cannot read {TAINTED}"))?;
+    let text = String::from_utf8_lossy(&text[..bytes]);
+    text.trim().parse().with_context(|| format!("{TAINTED} says \"{}\"", text.trim()))
 }
 
 /// KiB of memory that nothing uses.
@@ -130,6 +152,17 @@ fn unmount_all() -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_taint_is_read_again_and_again() {
+        let path = std::env::temp_dir().join(format!("agent-tainted-{}", std::process::id()));
+        fs::write(&path, "512\n").unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!([taint(&file).unwrap(), taint(&file).unwrap()], [512, 512]);
+        fs::write(&path, "").unwrap();
+        assert!(taint(&file).is_err());
+        fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn lost_memory_is_noticed() {

@@ -112,7 +112,7 @@ impl<'kernel> Target<'kernel> {
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
-        self.clean_up.remember_memory()?;
+        self.clean_up.remember()?;
         self.log.skip()
     }
 

@@ -38,7 +38,7 @@ pub(super) fn lower(fault: &Fault, symbols: &Symbols) -> Result<Rule, String> {
 
 #[cfg(test)]
 mod tests {
-    use abi::{Call, MAX_FRAMES, MAX_MATCH_STEPS, Match, NO_NAME, Verdict};
+    use abi::{MAX_MATCH_STEPS, Match, NO_NAME, Site, Verdict};
     use fault_plan::{CallPath, Errno, InjectedError};
     use proptest::prelude::*;
 
@@ -60,27 +60,30 @@ mod tests {
         }
     }
 
-    /// A call with `callers` as the BPF program leaves it.
-    fn call<S: AsRef<str>>(callers: &[S], symbols: &Symbols) -> Call {
-        let mut call = Call {
+    /// A site with `callers` as the BPF program leaves it.
+    fn site<S: AsRef<str>>(callers: &[S], symbols: &Symbols) -> Site {
+        let mut site = Site {
+            key: 1,
+            generation: 1,
+            count: 1,
+            first_sequence: 1,
+            function: symbols.name_id("should_failslab").unwrap(),
             depth: u32::try_from(callers.len()).unwrap(),
             truncated: 0,
             name_set: 0,
-            state: Match::new(),
-            names: [NO_NAME; MAX_FRAMES],
-            addresses: [0; MAX_FRAMES],
+            stack: [NO_NAME; MAX_FRAMES],
         };
-        for (name, caller) in call.names.iter_mut().zip(callers) {
+        for (name, caller) in site.stack.iter_mut().zip(callers) {
             *name = symbols.name_id(caller.as_ref()).unwrap();
-            call.name_set |= abi::name_set(*name);
+            site.name_set |= abi::name_set(*name);
         }
-        call
+        site
     }
 
     /// What the BPF program does with its loop.
-    fn matches(rule: &Rule, call: &Call) -> bool {
+    fn matches(rule: &Rule, site: &Site) -> bool {
         let mut state = Match::new();
-        (0..MAX_MATCH_STEPS).map(|_| state.step(rule, call)).find(|verdict| *verdict != Verdict::Open)
+        (0..MAX_MATCH_STEPS).map(|_| state.step(rule, site)).find(|verdict| *verdict != Verdict::Open)
             == Some(Verdict::Matches)
     }
 
@@ -112,10 +115,10 @@ mod tests {
             let symbols = Symbols::parse(LIST.to_owned()).unwrap();
             let fault = fault(&pattern);
             prop_assume!(fault.call_path.defect().is_none());
-            let (rule, call) = (lower(&fault, &symbols).unwrap(), call(&callers, &symbols));
+            let (rule, site) = (lower(&fault, &symbols).unwrap(), site(&callers, &symbols));
             let defined = fault.call_path.matches(&callers);
-            prop_assert_eq!(matches(&rule, &call), defined);
-            prop_assert!(!defined || rule.name_set & !call.name_set == 0, "a call that matches passes the quick test");
+            prop_assert_eq!(matches(&rule, &site), defined);
+            prop_assert!(!defined || rule.name_set & !site.name_set == 0, "a call that matches passes the quick test");
         }
     }
 }
