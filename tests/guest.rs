@@ -207,6 +207,29 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
 }
 
 #[test]
+fn a_guest_that_has_drifted_is_replaced() {
+    let folder = steps_target(&["drift", "clean"], SLAB);
+    let mut guest = prepared(folder.path());
+    for _ in 0..8 {
+        guest.pool.run(&plan(&[])).unwrap();
+    }
+    let harmless = plan(&[fault(&["...", "selftest_volume_table"], 1)]);
+    for _ in 0..500 {
+        guest.pool.run(&harmless).unwrap();
+    }
+    let counters = guest.pool.counters();
+    assert!(counters.controls >= 10 && counters.longest_life >= 508, "{counters:?}");
+    assert_eq!((counters.drifted, counters.guests), (0, 1), "{counters:?}");
+    let remembered = plan(&[fault(&["...", "selftest_drift_alloc"], 1)]);
+    assert_eq!(guest.pool.run(&remembered).unwrap().steps[0], StepResult::Failed(ENOMEM));
+    for _ in 0..220 {
+        guest.pool.run(&harmless).unwrap();
+    }
+    let counters = guest.pool.counters();
+    assert_eq!((counters.drifted, counters.guests), (1, 2), "{counters:?}");
+}
+
+#[test]
 fn a_plan_that_this_kernel_cannot_run_is_refused() {
     let folder = steps_target(&["clean"], SLAB);
     let mut guest = prepared(folder.path());
@@ -246,6 +269,21 @@ fn the_btrfs_workloads_work_fail_and_work_again() {
         let again = guest.pool.run(&fault_free).unwrap();
         assert_eq!(again.steps, first.steps, "{name}: the disk is as it was");
         assert_eq!(guest.pool.counters().guests, 1);
+    }
+}
+
+#[test]
+fn what_is_known_to_crash_still_does() {
+    let target = "selftest";
+    let wanted = Wanted { target, kernel: None, accel: AccelChoice::Auto, exact: false };
+    let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
+    let known = guest.target.known().unwrap();
+    assert_eq!(known.len(), 3, "{known:?}");
+    for known in known {
+        let execution = guest.pool.run_fresh(&known.plan).unwrap();
+        assert!(execution.has_title(&known.title), "{}: {:?}", known.title, execution.outcome);
+        assert_eq!(execution.fired.len(), known.plan.faults.len(), "{}", known.title);
+        assert!(!execution.coverage.is_empty(), "what ran is known of a guest that dies as well");
     }
 }
 

@@ -163,4 +163,10 @@ pub struct RunnerCounters {
     pub harness_errors: u64,
     /// Guests replaced because something was left in use after the clean-up.
     pub leftovers: u64,
+    /// Fault-free executions that were compared with the first ones.
+    pub controls: u64,
+    /// Guests replaced because such an execution was another one than at first.
+    pub drifted: u64,
+    /// The most executions of one guest.
+    pub longest_life: u64,
 }

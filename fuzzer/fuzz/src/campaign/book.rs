@@ -232,6 +232,9 @@ impl Books {
             summary.guests += client.runner.guests;
             summary.harness_errors += client.runner.harness_errors;
             summary.leftovers += client.runner.leftovers;
+            summary.controls += client.runner.controls;
+            summary.drifted += client.runner.drifted;
+            summary.longest_life = summary.longest_life.max(client.runner.longest_life);
         }
         let crashes = self.folder.crashes()?;
         summary.crashes = crashes.into_iter().map(|(meta, _)| (meta.title, meta.reproduced, meta.tried)).collect();

@@ -148,6 +148,12 @@ pub struct Summary {
     pub harness_errors: u64,
     /// Guests replaced because something was left in use.
     pub leftovers: u64,
+    /// Fault-free executions that were compared with the first ones.
+    pub controls: u64,
+    /// Guests replaced because such an execution was another one than at first.
+    pub drifted: u64,
+    /// The most executions of one guest.
+    pub longest_life: u64,
     /// Plans that ran on the checkers' kernel after the explorers'.
     pub checked: u64,
     /// Of those, plans that did something else there.

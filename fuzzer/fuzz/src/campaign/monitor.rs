@@ -17,6 +17,8 @@ use libafl::{
 use libafl_bolts::ClientId;
 use serde::Serialize;
 
+use crate::process;
+
 /// The name of LibAFL's event that asks for a line.
 const HEARTBEAT: &str = "Client Heartbeat";
 
@@ -58,6 +60,10 @@ pub struct StatsLine {
     pub harness_errors: u64,
     /// Guests of this start replaced because something was left in use.
     pub leftovers: u64,
+    /// Guests of this start replaced because the fault-free plan did something else in them than at first.
+    pub drifted: u64,
+    /// Resident memory of this process, in MiB; its guests' is not in it.
+    pub resident_mib: u64,
 }
 
 /// Writes the lines; LibAFL's heartbeat event says when.
@@ -153,6 +159,8 @@ impl Monitor for CampaignMonitor {
             guests: sum("guests"),
             harness_errors: sum("harness_errors"),
             leftovers: sum("leftovers"),
+            drifted: sum("drifted"),
+            resident_mib: process::resident_kib(std::process::id()).unwrap_or(0) >> 10,
         };
         self.write(&line).map_err(|error| Error::unknown(format!("cannot write statistics: {error}")))
     }

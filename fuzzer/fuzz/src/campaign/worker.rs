@@ -339,6 +339,7 @@ impl Desk<'_> {
             ("guests", runner.guests),
             ("harness_errors", runner.harness_errors),
             ("leftovers", runner.leftovers),
+            ("drifted", runner.drifted),
             ("crashes", self.books.crashes.len() as u64),
             ("checked", checks.checked),
             ("different", checks.different),

@@ -1,15 +1,22 @@
 //! The guests of one worker: runs plans in them and replaces those that must not run another one.
 
+mod control;
+mod findings;
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fault_plan::FaultPlan;
 use guest_protocol::{Execute, Report};
 use kcov_parser::{Deduplicator, Symbols};
 
+use self::{
+    control::{Control, Life},
+    findings::{fired_of, outcome_of, reports, silent_hang},
+};
 use crate::{
     execution::{ExecuteError, Execution, Fired, Outcome, Runner, RunnerCounters},
-    guest::{self, FiredLog, Guest, GuestError, GuestRun, RunEnd, Stop, Template, Trace},
-    report::{self, KernelReport, ReportKind},
+    guest::{FiredLog, Guest, GuestError, GuestRun, RunEnd, Stop, Template, Trace},
+    report::{KernelReport, ReportKind},
     target::Target,
 };
 
@@ -23,9 +30,6 @@ const STARVED_ATTEMPTS: u32 = 2;
 /// time: its clock goes on meanwhile, and detectors and deadlines see a kernel that stands still.
 const STARVED: u32 = 2;
 
-/// How the kernel reports that process 1, our agent, ended: trouble, no finding.
-const AGENT_DEATH: &str = "Attempted to kill init";
-
 /// Guests cloned from one template.
 pub struct GuestPool {
     template: Template,
@@ -37,6 +41,9 @@ pub struct GuestPool {
     described: HashSet<u64>,
     describe_all: bool,
     next_id: u64,
+    /// What the guest at hand has executed.
+    life: Life,
+    control: Control,
     /// The last execution of the guest at hand.
     last: Option<(FaultPlan, Vec<Fired>)>,
     late: Vec<(FaultPlan, Execution)>,
@@ -65,6 +72,8 @@ impl GuestPool {
             described: HashSet::new(),
             describe_all: true,
             next_id: 0,
+            life: Life::NEW,
+            control: Control::default(),
             last: None,
             late: Vec::new(),
             counters: RunnerCounters::default(),
@@ -86,6 +95,7 @@ impl GuestPool {
     pub fn discard(&mut self) {
         self.guest = None;
         self.last = None;
+        self.life = Life::NEW;
     }
 
     /// Has the next execution describe every site again, for someone who has not seen the earlier descriptions.
@@ -124,6 +134,8 @@ impl GuestPool {
         let mut trace = std::mem::take(&mut self.trace);
         let run = self.guest().and_then(|guest| guest.execute(&request, deadline, &mut trace));
         self.trace = trace;
+        self.life.executions += 1;
+        self.counters.longest_life = self.counters.longest_life.max(self.life.executions);
         if let Ok(GuestRun { end: RunEnd::Completed(report), wall, .. }) = &run {
             tracing::trace!(?wall, timings = ?report.timings, leftovers = ?report.leftovers, "executed");
         }
@@ -153,7 +165,8 @@ impl GuestPool {
                 call_path: fired.call_path,
             })
             .collect();
-        if !report.leftovers.is_empty() {
+        // A kernel that has reported something is not clean, and says so once more.
+        if found.is_empty() && !report.leftovers.is_empty() {
             tracing::debug!(leftovers = ?report.leftovers, "the guest is not clean after the workload, replacing it");
             self.counters.leftovers += 1;
         }
@@ -161,6 +174,9 @@ impl GuestPool {
             self.last = Some((plan.clone(), fired.clone()));
         } else {
             self.discard();
+        }
+        if plan.faults.is_empty() && self.inject {
+            self.control_ran(&report.hits);
         }
         let (outcome, more_reports) = outcome_of(found);
         Execution {
@@ -237,7 +253,7 @@ impl GuestPool {
             RunEnd::Hung { fired, stack } => {
                 let mut found = reports(&info.console);
                 if found.is_empty() {
-                    found.push(self.silent_hang(&stack));
+                    found.push(silent_hang(&self.target.name, self.deadline, &stack));
                 }
                 if found.iter().all(|report| report.kind == ReportKind::Hang) && run.starved * STARVED > info.wall {
                     return Ok(Verdict::Trouble(GuestError::Starved { wall: info.wall, waited: run.starved }));
@@ -253,21 +269,6 @@ impl GuestPool {
         let fired = log.map_or_else(Vec::new, |log| fired_of(log, &self.symbols));
         let coverage = self.coverage();
         self.lost(found, fired, coverage, run)
-    }
-
-    fn silent_hang(&self, stack: &str) -> KernelReport {
-        KernelReport {
-            title: report::hanging_function(stack).map_or_else(
-                || "hang: the deadline passed without a word of the kernel".to_owned(),
-                |function| format!("hang in {function}"),
-            ),
-            kind: ReportKind::Hang,
-            text: format!(
-                "no reply within {} s, target {}; the processor was at:\n{stack}",
-                self.deadline.as_secs(),
-                self.target.name
-            ),
-        }
     }
 }
 
@@ -286,43 +287,9 @@ enum Verdict {
     Trouble(GuestError),
 }
 
-/// The kernel reports in `text` that count: up to the first that is more than a warning, and none of our agent's death.
-fn reports(text: &str) -> Vec<KernelReport> {
-    let mut all = report::reports(text);
-    all.retain(|report| !report.title.contains(AGENT_DEATH));
-    let last = all.iter().position(|report| report.kind != ReportKind::Warning);
-    all.truncate(last.map_or(all.len(), |last| last + 1));
-    all
-}
-
-/// The outcome by the first of the reports, and the others.
-fn outcome_of(mut reports: Vec<KernelReport>) -> (Outcome, Vec<KernelReport>) {
-    let others = reports.split_off(reports.len().min(1));
-    let outcome = match reports.pop() {
-        None => Outcome::Completed,
-        Some(report) if report.kind == ReportKind::Hang => Outcome::Hung(report),
-        Some(report) => Outcome::Crashed(report),
-    };
-    (outcome, others)
-}
-
-fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
-    // A return address may be the first one after its function: what called lies one byte before.
-    let name = |address: &u64| {
-        let location = symbols.resolve(address.wrapping_sub(1));
-        location.map_or_else(|| "?".to_owned(), |location| location.function.to_owned())
-    };
-    let fired = |fired: &guest::Fired| Fired {
-        fault: fired.fault as usize,
-        sequence: fired.sequence,
-        site: fired.site,
-        call_path: fired.stack.iter().map(name).collect(),
-    };
-    log.fired.iter().map(fired).collect()
-}
-
-impl Runner for GuestPool {
-    fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+impl GuestPool {
+    /// Runs `plan`, in one guest after the other when they fail.
+    fn attempts(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
         let (mut attempts, mut starved) = (0, 0);
         loop {
             if self.stop.is_requested() {
@@ -353,10 +320,19 @@ impl Runner for GuestPool {
             }
         }
     }
+}
+
+impl Runner for GuestPool {
+    fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        if !plan.faults.is_empty() {
+            self.check_control()?;
+        }
+        self.attempts(plan)
+    }
 
     fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
         self.discard();
-        let mut execution = self.run(plan)?;
+        let mut execution = self.attempts(plan)?;
         let late = self.guest.as_mut().map(Guest::late_console).unwrap_or_default();
         if matches!(execution.outcome, Outcome::Completed) {
             (execution.outcome, execution.more_reports) = outcome_of(reports(&late));
