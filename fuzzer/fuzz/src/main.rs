@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fuzz::{
-    commands::{self, Answer, BenchOptions, CommandError, FuzzOptions, ReplayOptions},
+    commands::{self, Answer, Bench, BenchOptions, CommandError, FuzzOptions, ReplayOptions},
     guest::{AccelChoice, Stop},
 };
 use nix::sys::signal::{SigSet, Signal};
@@ -114,20 +114,30 @@ enum Subcommands {
     Kernel(KernelCommand),
     /// Check this machine and the kernels.
     Doctor,
-    /// Measure what an execution costs and where the time goes, as JSON.
+    /// Measure what an execution costs and where the time goes, or how several guests do, as JSON.
     Bench {
+        #[arg(value_enum, default_value = "cost")]
+        what: BenchArg,
         /// What to run.
         #[arg(long, default_value = "btrfs-mount")]
         target: String,
         /// Counted executions of the bare guest and of the full one.
         #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         executions: u32,
-        /// How long the campaign runs that tells what the search costs.
+        /// How long the campaign runs that tells what the search costs, or each number of guests.
         #[arg(long, default_value = "60s", value_parser = duration)]
         campaign: Duration,
         #[command(flatten)]
         guest: GuestArgs,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BenchArg {
+    /// One guest: what an execution costs.
+    Cost,
+    /// Several guests: rates and memory.
+    Scale,
 }
 
 #[derive(Subcommand)]
@@ -238,9 +248,13 @@ fn run(options: Options) -> Result<Answer, CommandError> {
             commands::kernel_build(name.as_deref(), &stop, out, &mut say)
         }
         Some(Subcommands::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
-        Some(Subcommands::Bench { target, executions, campaign, guest }) => {
+        Some(Subcommands::Bench { what, target, executions, campaign, guest }) => {
             let (kernel, accel) = (guest.kernel, guest.accel.into());
-            let options = BenchOptions { target, kernel, executions, campaign, accel };
+            let what = match what {
+                BenchArg::Cost => Bench::Cost,
+                BenchArg::Scale => Bench::Scale,
+            };
+            let options = BenchOptions { what, target, kernel, executions, campaign, accel };
             commands::bench(&options, &stop, out, &mut say)
         }
         Some(Subcommands::Doctor) => commands::doctor(&stop, out),

@@ -98,6 +98,34 @@ pub(crate) fn waited(pid: u32) -> Duration {
     Duration::from_nanos(tasks.filter_map(of_task).sum())
 }
 
+/// Resident memory of a process, shared pages included.
+pub(crate) fn resident_kib(pid: u32) -> Option<u64> {
+    kib_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
+}
+
+/// What memory a process uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// All of it, where what several processes share counts for each of them in part.
+    pub(crate) proportional_kib: u64,
+    /// What it alone has.
+    pub(crate) private_kib: u64,
+}
+
+/// The memory that the process `pid` uses, from `/proc/PID/smaps_rollup` (Linux 4.14).
+pub(crate) fn memory(pid: u32) -> io::Result<Memory> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let kib = |name: &str| kib_in(&text, name).ok_or_else(|| io::Error::other(format!("no {name} in smaps_rollup")));
+    let private_kib = kib("Private_Clean:")? + kib("Private_Dirty:")?;
+    Ok(Memory { proportional_kib: kib("Pss:")?, private_kib })
+}
+
+/// The number in the line `NAME   NUMBER kB`.
+fn kib_in(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -193,6 +221,14 @@ mod tests {
             thread::sleep(Duration::from_millis(10));
         }
         assert!(!alive());
+    }
+
+    #[test]
+    fn memory_is_told() {
+        let own = memory(std::process::id()).unwrap();
+        assert!(own.private_kib > 0 && own.proportional_kib >= own.private_kib, "{own:?}");
+        assert!(resident_kib(std::process::id()).unwrap() >= own.private_kib);
+        assert!(memory(u32::MAX).is_err());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Targets: folders of text that say what is fuzzed.
 
 use std::{
-    fs,
+    fs, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, InjectableFunction, InjectedError};
+use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
 use guest_protocol::{Setup, Step};
 use serde::Deserialize;
 use thiserror::Error;
@@ -28,6 +28,14 @@ pub enum TargetError {
     /// A file that cannot be read or understood.
     #[error(transparent)]
     File(#[from] TextFileError),
+    /// A known crash.
+    #[error("{}", path.display())]
+    Known {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PlanError,
+    },
     /// The kernel does not let a function fail as asked.
     #[error("{path}: {reason}")]
     Kernel {
@@ -159,6 +167,28 @@ impl Target {
     #[must_use]
     pub fn seeds(&self) -> PathBuf {
         self.folder.join("seeds")
+    }
+
+    /// The crashes in the target's folder `known`, which must keep reproducing, in the order of their files' names.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or is no reproducer.
+    pub fn known(&self) -> Result<Vec<Reproducer>, TargetError> {
+        let folder = self.folder.join("known");
+        if !folder.is_dir() {
+            return Ok(Vec::new());
+        }
+        let entries = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(|source| TextFileError::Read { path: folder, source })?;
+        let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        paths.sort();
+        let read = |path: &PathBuf| {
+            let TextFile { path, text } = TextFile::read(path)?;
+            Reproducer::from_json(&text).map_err(|source| TargetError::Known { path, source })
+        };
+        paths.iter().map(read).collect()
     }
 
     /// What the agent needs to know.

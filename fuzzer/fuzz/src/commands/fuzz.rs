@@ -152,11 +152,7 @@ fn write_summary(summary: &Summary, folder: &str, out: &mut dyn Write) -> io::Re
         summary.coverage as f64 / summary.fault_free_coverage.max(1) as f64,
     );
     writeln!(out, "campaign   {folder}")?;
-    writeln!(
-        out,
-        "executions {} in {} s ({rate:.1}/s), {} guests",
-        summary.executions, summary.seconds, summary.guests
-    )?;
+    writeln!(out, "executions {} in {} s ({rate:.1}/s)", summary.executions, summary.seconds)?;
     writeln!(out, "faults     {} executions with faults, one fired in {fired:.1} % of them", counters.with_faults)?;
     writeln!(out, "sites      {} discovered, {} failed at least once", summary.sites, summary.sites_failed)?;
     writeln!(
@@ -168,6 +164,11 @@ fn write_summary(summary: &Summary, folder: &str, out: &mut dyn Write) -> io::Re
         out,
         "trouble    {} crashed, {} hung, {} harness errors, {} guests not clean, {} plans refused, {} given up",
         counters.crashed, counters.hung, summary.harness_errors, summary.leftovers, counters.refused, counters.given_up
+    )?;
+    writeln!(
+        out,
+        "guests     {} started, at most {} executions in one; {} control runs, {} drifted",
+        summary.guests, summary.longest_life, summary.controls, summary.drifted
     )?;
     if summary.checked + summary.unchecked > 0 {
         writeln!(

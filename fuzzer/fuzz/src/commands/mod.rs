@@ -12,7 +12,7 @@ use std::io;
 use thiserror::Error;
 
 pub use self::{
-    bench::{BenchOptions, bench},
+    bench::{Bench, BenchOptions, bench},
     doctor::doctor,
     fuzz::{FuzzOptions, fuzz},
     kernels::{kernel_build, kernel_list},

@@ -1,4 +1,4 @@
-//! `fuzz bench`: what an execution costs, and where the time goes.
+//! `fuzz bench cost`: what an execution costs, and where the time goes.
 //!
 //! Two guests take turns in blocks, so that a drift of the machine's speed hits both: a bare one without probes and
 //! without coverage (only the tracepoint that notes which blocks were written is there), and one as the fuzzer uses it,
@@ -7,7 +7,6 @@
 
 use std::{
     io::{self, Write},
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,13 +14,15 @@ use std::{
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
 use serde::Serialize;
 
-use super::{Answer, CommandError};
+use super::{BenchOptions, Measured, middle, write_json};
 use crate::{
     campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, Role, Worker},
+    commands::{Answer, CommandError},
     execution::{ExecuteError, Execution, Runner, RunnerCounters},
-    guest::{AccelChoice, Stop},
+    guest::Stop,
     pool::GuestPool,
     prepare::{Prepared, Wanted, prepare, prepare_bare},
+    process,
 };
 
 /// Executions of one guest before the other has its turn.
@@ -30,21 +31,9 @@ const BLOCK: u32 = 10;
 const CLONES: usize = 11;
 /// Executions not counted at the start of each guest: cold translations, cold caches.
 const WARM_UP: u32 = 10;
-
-/// What the user asked for.
-#[derive(Debug)]
-pub struct BenchOptions {
-    /// Name or folder of the target.
-    pub target: String,
-    /// A kernel other than the target's.
-    pub kernel: Option<String>,
-    /// Counted executions of each guest.
-    pub executions: u32,
-    /// How long the campaign runs.
-    pub campaign: Duration,
-    /// How guests run.
-    pub accel: AccelChoice,
-}
+/// The target of which crashes are known, and how often each of them is made.
+const CRASHING: &str = "selftest";
+const CRASHES: u32 = 4;
 
 /// Medians, in milliseconds.
 #[derive(Debug, Serialize)]
@@ -71,14 +60,8 @@ struct Parts {
 }
 
 #[derive(Debug, Serialize)]
-struct Result {
-    target: String,
-    kernel: String,
-    kernel_build_id: String,
-    commit: String,
-    host: String,
-    qemu: String,
-    acceleration: String,
+struct Cost {
+    measured: Measured,
     executions: u32,
     boot_s: f64,
     setup_s: f64,
@@ -88,6 +71,9 @@ struct Result {
     boot_to_clone: f64,
     /// From nothing to the first report of a clone, whose code is not translated yet.
     clone_first_execution_ms: f64,
+    /// What a crash costs beside its own execution, until the next one begins in a fresh guest: median over the crashes known of
+    /// the self-test target. Nothing when none of them came again.
+    crash_to_next_ms: Option<f64>,
     /// The steps alone in a guest without probes and coverage, median.
     bare_run_ms: f64,
     bare_rate_per_s: f64,
@@ -114,12 +100,12 @@ struct Result {
 /// # Errors
 ///
 /// The environment or the target; see [`CommandError`].
-pub fn bench(
+pub(super) fn cost(
     options: &BenchOptions,
     stop: &Stop,
     out: &mut dyn Write,
     say: &mut dyn FnMut(&str),
-) -> std::result::Result<Answer, CommandError> {
+) -> Result<Answer, CommandError> {
     let wanted =
         Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel, exact: false };
     let mut bare = prepare_bare(&wanted, stop, say)?.pool;
@@ -138,7 +124,7 @@ pub fn bench(
     let full_execution_ms = median(&full_runs, |run| run.took_ms);
     let last = full_runs.last().ok_or_else(|| CommandError::Input("no executions to measure".to_owned()))?;
     let last = &last.execution;
-    let guest_resident_kib = full.pool.guest_pid().ok().and_then(resident_kib);
+    let guest_resident_kib = full.pool.guest_pid().ok().and_then(process::resident_kib);
     let (covered_places, injection_sites) = (last.coverage.len(), last.hits.len());
     let injectable_calls = last.hits.iter().map(|hit| u64::from(hit.count)).sum();
     let phases = phases(&full_runs);
@@ -147,25 +133,21 @@ pub fn bench(
     say(&format!("a campaign of {} s", options.campaign.as_secs()));
     let template = full.pool.template();
     let (boot_s, setup_s) = (template.about.boot_time.as_secs_f64(), template.about.setup_time.as_secs_f64());
-    let acceleration = template.config().accel.to_string();
-    let kernel = full.kernel.meta.clone();
+    let measured = Measured::of(&options.target, &full);
+    say("crashes of the self-test target");
+    let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, say)?;
     let (summary, in_runner, elapsed) = short_campaign(&mut full, options.campaign, stop)?;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
     let executions = summary.executions.max(1) as f64;
-    let result = Result {
-        target: options.target.clone(),
-        kernel: kernel.name,
-        kernel_build_id: kernel.build_id,
-        commit: first_line("git", &["describe", "--always", "--dirty"]),
-        host: host(),
-        qemu: first_line("qemu-system-x86_64", &["--version"]),
-        acceleration,
+    let result = Cost {
+        measured,
         executions: u32::try_from(full_runs.len()).unwrap_or(u32::MAX),
         boot_s,
         setup_s,
         clone_answer_ms,
         boot_to_clone: (boot_s + setup_s) * 1e3 / clone_answer_ms,
         clone_first_execution_ms,
+        crash_to_next_ms,
         bare_run_ms,
         bare_rate_per_s: 1e3 / bare_run_ms,
         full_execution_ms,
@@ -182,13 +164,11 @@ pub fn bench(
         search_ms: elapsed.saturating_sub(in_runner).as_secs_f64() * 1e3 / executions,
         guest_resident_kib,
     };
-    let text = serde_json::to_string_pretty(&result).map_err(io::Error::other)?;
-    writeln!(out, "{text}")?;
-    Ok(Answer::Yes)
+    write_json(&result, out)
 }
 
 /// The median time that a clone takes to come to life and answer that it cannot do what it is asked for.
-fn clone_answer_ms(pool: &mut GuestPool, plan: &FaultPlan) -> std::result::Result<f64, ExecuteError> {
+fn clone_answer_ms(pool: &mut GuestPool, plan: &FaultPlan) -> Result<f64, ExecuteError> {
     let mut impossible = plan.clone();
     impossible.faults.push(Fault {
         function: "none".to_owned(),
@@ -208,8 +188,43 @@ fn clone_answer_ms(pool: &mut GuestPool, plan: &FaultPlan) -> std::result::Resul
             }
         }
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[CLONES / 2])
+    Ok(middle(times).unwrap_or(f64::NAN))
+}
+
+/// What is known to crash, from the target's folder `known`, in the guests of the kernel called `kernel`.
+fn crash_to_next_ms(
+    wanted: &Wanted<'_>,
+    kernel: &str,
+    stop: &Stop,
+    say: &mut dyn FnMut(&str),
+) -> Result<Option<f64>, CommandError> {
+    let mut prepared = prepare(&Wanted { target: CRASHING, kernel: Some(kernel), ..*wanted }, stop, say)?;
+    let plan = prepared.target.fault_free();
+    let mut times = Vec::new();
+    let pool = &mut prepared.pool;
+    for known in prepared.target.known()? {
+        for _ in 0..CRASHES {
+            pool.run(&plan)?;
+            let crash = timed(pool, &known.plan)?;
+            if !crash.execution.guest_lives() {
+                let next = timed(pool, &plan)?;
+                times.push(crash.took_ms - wall_ms(&crash) + next.took_ms - wall_ms(&next));
+            }
+        }
+    }
+    Ok(middle(times))
+}
+
+/// An execution of `plan`.
+fn timed(pool: &mut GuestPool, plan: &FaultPlan) -> Result<Run, ExecuteError> {
+    let start = Instant::now();
+    let execution = pool.run(plan)?;
+    Ok(Run { execution, took_ms: start.elapsed().as_secs_f64() * 1e3 })
+}
+
+/// Milliseconds from the request to the reply or the guest's end.
+fn wall_ms(run: &Run) -> f64 {
+    run.execution.wall.as_secs_f64() * 1e3
 }
 
 /// An execution and how long it took on the host, from asking for it to having all of it.
@@ -237,13 +252,11 @@ fn take_turns(
     full: &mut GuestPool,
     plan: &FaultPlan,
     executions: u32,
-) -> std::result::Result<Turns, ExecuteError> {
+) -> Result<Turns, ExecuteError> {
     let block = |pool: &mut GuestPool, (inject, coverage): Mode, runs: &mut Vec<Run>, count: u32| {
         (pool.inject, pool.coverage) = (inject, coverage);
         for _ in 0..count {
-            let start = Instant::now();
-            let execution = pool.run(plan)?;
-            runs.push(Run { execution, took_ms: start.elapsed().as_secs_f64() * 1e3 });
+            runs.push(timed(pool, plan)?);
         }
         Ok::<(), ExecuteError>(())
     };
@@ -272,7 +285,6 @@ fn phases(runs: &[Run]) -> Phases {
         let timings = run.execution.timings;
         timings.reset_ns + timings.arm_ns + timings.run_ns + timings.collect_ns
     };
-    let wall_ms = |run: &Run| run.execution.wall.as_secs_f64() * 1e3;
     Phases {
         arm_ms: median(runs, |run| milliseconds(run.execution.timings.arm_ns)),
         run_ms: median(runs, in_steps),
@@ -287,7 +299,7 @@ fn short_campaign(
     prepared: &mut Prepared,
     time: Duration,
     stop: &Stop,
-) -> std::result::Result<(campaign::Summary, Duration, Duration), CommandError> {
+) -> Result<(campaign::Summary, Duration, Duration), CommandError> {
     let scratch = std::env::temp_dir().join(format!("fuzz-bench-{}", std::process::id()));
     let meta = &prepared.kernel.meta;
     let (folder, earlier) = CampaignFolder::open(&scratch, &prepared.target.name, &meta.name)?;
@@ -324,14 +336,14 @@ struct Timed<'a, R> {
 }
 
 impl<R: Runner> Runner for Timed<'_, R> {
-    fn run(&mut self, plan: &FaultPlan) -> std::result::Result<Execution, ExecuteError> {
+    fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
         let start = Instant::now();
         let execution = self.runner.run(plan);
         *self.total += start.elapsed();
         execution
     }
 
-    fn run_fresh(&mut self, plan: &FaultPlan) -> std::result::Result<Execution, ExecuteError> {
+    fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
         let start = Instant::now();
         let execution = self.runner.run_fresh(plan);
         *self.total += start.elapsed();
@@ -352,31 +364,5 @@ fn milliseconds(nanoseconds: u64) -> f64 {
 }
 
 fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn first_line(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    text.lines().next().unwrap_or("unknown").to_owned()
-}
-
-fn host() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or("")
-        .trim_start_matches([' ', '\t', ':']);
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{cpus} x {model}")
-}
-
-/// Resident memory of a process, shared pages included.
-fn resident_kib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
+    middle(runs.iter().map(of).collect()).unwrap_or(f64::NAN)
 }

@@ -1,0 +1,129 @@
+//! `fuzz bench scale`: how the rate of executions and the memory grow with the number of guests.
+//!
+//! Guests run the fault-free plan, each in a thread of its own as in a campaign, so that only they and the host are measured.
+
+use std::{
+    io::Write,
+    num::NonZeroUsize,
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
+
+use fault_plan::FaultPlan;
+use serde::Serialize;
+
+use super::{BenchOptions, Measured, write_json};
+use crate::{
+    commands::{Answer, CommandError},
+    execution::{ExecuteError, Runner},
+    guest::Stop,
+    pool::GuestPool,
+    prepare::{Wanted, prepare},
+    process,
+};
+
+/// Executions of each guest before it counts.
+const WARM_UP: u32 = 10;
+/// The most guests for each processor.
+const PER_PROCESSOR: usize = 2;
+
+/// One number of guests.
+#[derive(Debug, Serialize)]
+struct Step {
+    guests: usize,
+    rate_per_s: f64,
+    /// Over the rate of one guest.
+    to_one: f64,
+    /// Memory of a guest's process that is its own, and its part of what it shares; mean.
+    proportional_mib_per_guest: f64,
+    /// Memory that it has written to; mean.
+    private_mib_per_guest: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Scale {
+    measured: Measured,
+    /// From a target's name to the end of the first execution, with everything in the cache.
+    start_to_first_execution_s: f64,
+    seconds_each: u64,
+    steps: Vec<Step>,
+}
+
+/// Measures and writes one JSON object.
+///
+/// # Errors
+///
+/// The environment or the target; see [`CommandError`].
+pub(super) fn scale(
+    options: &BenchOptions,
+    stop: &Stop,
+    out: &mut dyn Write,
+    say: &mut dyn FnMut(&str),
+) -> Result<Answer, CommandError> {
+    let wanted =
+        Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel, exact: false };
+    drop(prepare(&wanted, stop, say)?);
+    let start = Instant::now();
+    let mut first = prepare(&wanted, stop, say)?;
+    let plan = first.target.fault_free();
+    first.pool.run(&plan)?;
+    let start_to_first_execution_s = start.elapsed().as_secs_f64();
+    let measured = Measured::of(&options.target, &first);
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut pools = vec![first.pool];
+    let mut steps: Vec<Step> = Vec::new();
+    for guests in 1..=processors * PER_PROCESSOR {
+        while pools.len() < guests {
+            pools.push(prepare(&wanted, stop, say)?.pool);
+        }
+        say(&format!("{guests} guests for {} s", options.campaign.as_secs()));
+        let rate_per_s = rate(&mut pools, &plan, options.campaign)?;
+        let (proportional_mib_per_guest, private_mib_per_guest) = memory(&mut pools)?;
+        let to_one = rate_per_s / steps.first().map_or(rate_per_s, |one| one.rate_per_s);
+        steps.push(Step { guests, rate_per_s, to_one, proportional_mib_per_guest, private_mib_per_guest });
+    }
+    let seconds_each = options.campaign.as_secs();
+    write_json(&Scale { measured, start_to_first_execution_s, seconds_each, steps }, out)
+}
+
+/// Executions of all `pools` together in a second, while all of them run.
+fn rate(pools: &mut [GuestPool], plan: &FaultPlan, time: Duration) -> Result<f64, ExecuteError> {
+    let ready = Barrier::new(pools.len());
+    let rates: Vec<Result<f64, ExecuteError>> = thread::scope(|scope| {
+        let threads: Vec<_> = pools
+            .iter_mut()
+            .map(|pool| {
+                let ready = &ready;
+                scope.spawn(move || {
+                    let warm = (0..WARM_UP).try_for_each(|_| pool.run(plan).map(drop));
+                    // Whoever has failed must not keep the others waiting.
+                    ready.wait();
+                    warm?;
+                    let (start, mut executions) = (Instant::now(), 0_u32);
+                    while start.elapsed() < time {
+                        pool.run(plan)?;
+                        executions += 1;
+                    }
+                    Ok(f64::from(executions) / start.elapsed().as_secs_f64())
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(f64::NAN))).collect()
+    });
+    rates.into_iter().sum()
+}
+
+/// Proportional and private memory of the guests, in MiB each.
+fn memory(pools: &mut [GuestPool]) -> Result<(f64, f64), CommandError> {
+    #[expect(clippy::cast_precision_loss, reason = "memory for people; it stays below 2^52 KiB")]
+    let mean = |kib: u64, guests: usize| kib as f64 / 1024.0 / guests as f64;
+    let (mut proportional, mut private) = (0, 0);
+    for pool in pools.iter_mut() {
+        let pid = pool.guest_pid().map_err(|source| ExecuteError::Guest { attempts: 1, source })?;
+        let used = process::memory(pid)?;
+        proportional += used.proportional_kib;
+        private += used.private_kib;
+    }
+    Ok((mean(proportional, pools.len()), mean(private, pools.len())))
+}
