@@ -129,7 +129,7 @@ impl Broker {
     /// # Errors
     ///
     /// A client's messages make no sense, or statistics cannot be written. The campaign has failed then.
-    pub(super) fn run(mut self, clients: usize, common: &Common) -> Result<(), Error> {
+    pub(super) fn run(&mut self, clients: usize, common: &Common) -> Result<(), Error> {
         let ends = &common.ends;
         let _end = BrokerEnd(ends);
         loop {

@@ -159,6 +159,7 @@ fn options_for(targets: &Path, folder: &Path, stop: &Stop, time: Option<Duration
         time,
         seed: 1,
         progress: Box::new(io::sink()),
+        peers: PeerOptions::default(),
     }
 }
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{Answer, CommandError};
 use crate::{
-    campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, Role, Worker},
+    campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Worker},
     execution::{ExecuteError, Execution, Runner, RunnerCounters},
     guest::{AccelChoice, Stop},
     pool::GuestPool,
@@ -299,6 +299,7 @@ fn short_campaign(
         time: Some(time),
         seed: 1,
         progress: Box::new(io::sink()),
+        peers: PeerOptions::default(),
     };
     let kernel = CampaignKernel {
         name: meta.name.clone(),
