@@ -1,5 +1,7 @@
 //! The whole loop over a fake runner: everything but guests.
 
+mod peers;
+
 use std::{fs, path::Path};
 
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
