@@ -20,7 +20,7 @@ use crate::{execution::Execution, report::KernelReport};
 /// How many plans are tried as the reproducer of one crash.
 const MOST_CANDIDATES: u32 = 4;
 /// The most crashes of other hosts: each is a folder, and is tried in fresh guests.
-const MOST_FOREIGN: usize = 1000;
+const MOST_FOREIGN: usize = 500;
 
 /// What is known of a crash's reproducer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ enum Standing {
 pub(super) struct Untried {
     pub(super) title: String,
     pub(super) plan: PlanInput,
+    /// Whether another host found it.
+    pub(super) foreign: bool,
     /// Name of the kernel that it was found on.
     kernel: String,
 }
@@ -79,7 +81,7 @@ impl Crashes {
             }
             if meta.tried == 0 {
                 let (plan, kernel) = (PlanInput(reproducer.plan), reproducer.kernel);
-                known.untried.push(Untried { title: meta.title, plan, kernel });
+                known.untried.push(Untried { title: meta.title, plan, foreign: meta.origin.is_some(), kernel });
             }
         }
         Ok(Self { folder, known: Mutex::new(known), hub: OnceLock::new() })
@@ -118,7 +120,12 @@ impl Crashes {
             tracing::info!(title, "{}", if before == 0 { "new crash" } else { "another plan for a known crash" });
             known.titles.insert(title.clone(), Standing::Untried(before));
             known.foreign.remove(title);
-            known.untried.push(Untried { title: title.clone(), plan: plan.clone(), kernel: kernel.name.clone() });
+            known.untried.push(Untried {
+                title: title.clone(),
+                plan: plan.clone(),
+                foreign: false,
+                kernel: kernel.name.clone(),
+            });
             found = true;
             drop(known);
             self.announce(kernel, plan, report);
@@ -161,14 +168,18 @@ impl Crashes {
         let (plan, kernel) = (PlanInput(crash.reproducer.plan.clone()), crash.reproducer.kernel.clone());
         known.titles.insert(title.clone(), Standing::Untried(before));
         known.foreign.insert(title.clone());
-        known.untried.push(Untried { title: title.clone(), plan, kernel });
+        known.untried.push(Untried { title: title.clone(), plan, foreign: true, kernel });
         Ok(())
     }
 
-    /// Takes a crash whose reproducer was not tried yet on `kernel`, where it was found.
+    /// Takes a crash whose reproducer was not tried yet on `kernel`, where it was found; those of other hosts last.
     pub(super) fn take_untried(&self, kernel: &CampaignKernel) -> Option<Untried> {
         let mut known = self.known();
-        let at = known.untried.iter().rposition(|untried| untried.kernel == kernel.name)?;
+        let last = |foreign| {
+            let wanted = |untried: &Untried| untried.kernel == kernel.name && untried.foreign == foreign;
+            known.untried.iter().rposition(wanted)
+        };
+        let at = last(false).or_else(|| last(true))?;
         Some(known.untried.remove(at))
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::wire::{WireError, framed, is_word, read_exact, read_frame};
+use super::wire::{MOST_WORD, WireError, framed, is_word, read_exact, read_frame};
 use crate::{hex::hex, target::Target};
 
 /// What a hub says first.
@@ -141,4 +141,13 @@ fn digest(target: &Target) -> Result<String, WireError> {
         .map(|function| (&function.name, function.errors.iter().map(ToString::to_string).collect::<Vec<_>>()))
         .collect();
     Ok(hex(&Sha256::digest(postcard::to_allocvec(&(functions, &target.steps))?)))
+}
+
+/// This host's name, as far as it can be a name in a file.
+pub(super) fn host_name() -> String {
+    let name = nix::sys::utsname::uname()
+        .map_or_else(|_| String::new(), |uname| uname.nodename().to_string_lossy().into_owned());
+    let plain = |character: &char| character.is_ascii_alphanumeric() || "._-".contains(*character);
+    let name: String = name.chars().filter(plain).take(MOST_WORD).collect();
+    if name.is_empty() { "host".to_owned() } else { name }
 }

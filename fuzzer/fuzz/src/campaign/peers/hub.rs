@@ -28,8 +28,8 @@ use fault_plan::FaultPlan;
 use libafl::{Error, inputs::Input};
 
 use super::{
-    greeting::Hello,
-    wire::{CrashNews, Digest, MOST_WORD, News, WireError},
+    greeting::{Hello, host_name},
+    wire::{CrashNews, Digest, News, WireError},
 };
 use crate::{
     campaign::{CampaignError, book::Books, input::PlanInput},
@@ -391,13 +391,4 @@ impl State {
 /// Whose share of the log a piece of news takes.
 fn side(from: Origin) -> usize {
     usize::from(from != Origin::Here)
-}
-
-/// This host's name, as far as it can be a name in a file.
-fn host_name() -> String {
-    let name = nix::sys::utsname::uname()
-        .map_or_else(|_| String::new(), |uname| uname.nodename().to_string_lossy().into_owned());
-    let plain = |character: &char| character.is_ascii_alphanumeric() || "._-".contains(*character);
-    let name: String = name.chars().filter(plain).take(MOST_WORD).collect();
-    if name.is_empty() { "host".to_owned() } else { name }
 }
