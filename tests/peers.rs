@@ -88,15 +88,20 @@ struct Campaign {
 }
 
 impl Campaign {
-    fn start(network: &Network, host: usize, folder: &Path, options: &[&str]) -> Self {
-        let words = folder.with_extension("log");
+    fn command(network: &Network, host: usize, folder: &Path, options: &[&str]) -> Command {
         // As `ip netns exec`, which would also put another /sys in place.
         let namespace = format!("--net=/run/netns/{}", network.names[host]);
         let mut command = Command::new("nsenter");
         command.arg(namespace).arg(env!("CARGO_BIN_EXE_fuzz"));
         command.args(["--target", "selftest", "--vms", "1", "--kernel", KERNEL, "--out"]).arg(folder).args(options);
         command.env("FUZZ_LOG", "fuzz=debug").stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.stderr(File::create(&words).unwrap()).spawn();
+        command
+    }
+
+    fn start(network: &Network, host: usize, folder: &Path, options: &[&str]) -> Self {
+        let words = folder.with_extension("log");
+        let log = File::create(&words).unwrap();
+        let child = Self::command(network, host, folder, options).stderr(log).spawn();
         Self { child: child.expect("nsenter is in the package util-linux"), words }
     }
 
@@ -218,6 +223,10 @@ fn two_hosts_share_what_they_find_and_lose_nothing_when_cut_off_or_killed() {
     let addresses = first.listens();
     assert!(addresses.contains(&listen.parse().unwrap()), "{addresses:?}");
     assert!(addresses.iter().all(|at| at.ip().is_loopback() || *at == listen.parse().unwrap()), "{addresses:?}");
+
+    let refused = Campaign::command(&network, 0, &c, &listening).output().unwrap();
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(3) && reason.contains(&format!("cannot listen at {listen}")), "{reason}");
 
     let mut alone = Campaign::start(&network, 1, &c, &[]);
     alone.wait("somewhere", SOON, |campaign| !campaign.listens().is_empty());

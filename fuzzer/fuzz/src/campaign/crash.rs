@@ -140,7 +140,18 @@ impl CampaignFolder {
         publish(&prepared, &path).map_err(failed("write", &path))
     }
 
-    /// Notes in a crash's `meta.json` how often its reproducer made it again.
+    /// Whether the folder that a crash of this title would have is that of another title. Folders have short hashes in their
+    /// names, so that another host can make such a title on purpose.
+    ///
+    /// # Errors
+    ///
+    /// The folder is damaged.
+    pub(super) fn is_anothers(&self, title: &str) -> Result<bool, FolderError> {
+        let path = self.crash_path(title).join("meta.json");
+        Ok(path.exists() && read_meta(&path)?.title != title)
+    }
+
+    /// Notes in a crash's `meta.json` how often its reproducer made it again, unless its folder is that of another title.
     ///
     /// # Errors
     ///
@@ -148,6 +159,9 @@ impl CampaignFolder {
     pub fn note_tries(&self, title: &str, tried: u32, reproduced: u32) -> Result<(), FolderError> {
         let path = self.crash_path(title).join("meta.json");
         let mut meta = read_meta(&path)?;
+        if meta.title != title {
+            return Ok(());
+        }
         meta.tried = tried;
         meta.reproduced = reproduced;
         self.write_json(&path, &meta)

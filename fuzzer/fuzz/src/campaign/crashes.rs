@@ -163,7 +163,12 @@ impl Crashes {
             tracing::debug!(title, host, "there are {MOST_FOREIGN} crashes of other hosts: left out");
             return Ok(());
         }
-        self.folder.write_foreign_crash(crash).map_err(|error| Error::unknown(crate::chain(&error)))?;
+        let disk = |error| Error::unknown(crate::chain(&error));
+        if self.folder.is_anothers(title).map_err(disk)? {
+            tracing::warn!(title, host, "a crash of another host whose folder would take the place of another one's");
+            return Ok(());
+        }
+        self.folder.write_foreign_crash(crash).map_err(disk)?;
         tracing::info!(title, host, "{}", if again { "another plan of another host" } else { "crash of another host" });
         let (plan, kernel) = (PlanInput(crash.reproducer.plan.clone()), crash.reproducer.kernel.clone());
         known.titles.insert(title.clone(), Standing::Untried(before));

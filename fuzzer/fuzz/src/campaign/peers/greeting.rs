@@ -5,7 +5,7 @@
 //! ```
 
 use std::{
-    io::Write,
+    io::{self, Write},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -31,6 +31,9 @@ pub(super) const TIME: Duration = Duration::from_secs(3);
 /// Why two hubs do not talk to each other.
 #[derive(Debug, Error)]
 pub(super) enum GreetingError {
+    /// There is no connection.
+    #[error("it cannot be reached")]
+    Unreachable(#[source] io::Error),
     /// The connection.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -60,7 +63,7 @@ pub(super) enum GreetingError {
 impl GreetingError {
     /// Whether it will be the same the next time.
     pub(super) fn is_final(&self) -> bool {
-        !matches!(self, Self::Wire(_))
+        !matches!(self, Self::Unreachable(_) | Self::Wire(_))
     }
 }
 

@@ -132,13 +132,13 @@ pub(super) fn join(hub: &Hub, address: &str) {
 
 fn dial(address: &str) -> Result<(TcpStream, SocketAddr), GreetingError> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for address in address.to_socket_addrs().map_err(WireError::from)? {
+    for address in address.to_socket_addrs().map_err(GreetingError::Unreachable)? {
         match TcpStream::connect_timeout(&address, TIME) {
             Ok(stream) => return Ok((stream, address)),
             Err(error) => last = error,
         }
     }
-    Err(WireError::from(last).into())
+    Err(GreetingError::Unreachable(last))
 }
 
 /// Greets the other side and exchanges news with it until the connection ends. Returns its node number, and whether it
@@ -160,14 +160,17 @@ fn talk(hub: &Hub, mut stream: TcpStream, address: SocketAddr, dialed: bool) -> 
     };
     tracing::info!(host, %address, "connected to another host");
     let end = thread::scope(|scope| {
-        scope.spawn(move || {
+        let teller = move || {
             let how = match tell(hub, node, &back) {
                 Ok(()) => Shutdown::Write,
                 Err(_) => Shutdown::Both,
             };
             let _ = back.shutdown(how);
-        });
-        let end = hear(hub, node, &mut stream);
+        };
+        let end = match thread::Builder::new().spawn_scoped(scope, teller) {
+            Ok(_) => hear(hub, node, &mut stream),
+            Err(error) => error.into(),
+        };
         let _ = stream.shutdown(Shutdown::Both);
         end
     });

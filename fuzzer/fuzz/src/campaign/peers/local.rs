@@ -23,7 +23,7 @@ const FIRST: BrokerId = BrokerId(1);
 /// The longest frame of this process's own broker: memory that a client has for its messages.
 const MOST_BYTES: usize = 64 << 20;
 /// Plans of others that clients get at a time: whoever runs them does nothing else in between.
-const PLANS_AT_A_TIME: usize = 16;
+const PLANS_AT_A_TIME: usize = 8;
 /// How long to wait for news, and how often to look whether clients have run what they got.
 const WAIT: Duration = Duration::from_millis(100);
 

@@ -122,6 +122,12 @@ fn a_title_that_two_hosts_see_has_one_folder() {
     let ours = folder.path().join("crashes").join(title_slug("BUG in ours"));
     assert!(meta(folder.path(), "BUG in ours").unwrap().origin.is_none() && ours.join("report.txt").is_file());
 
+    let taken = title_slug("BUG in ours");
+    assert_eq!(title_slug(&taken), taken, "two titles, one folder");
+    crashes.note_foreign(&news(&taken, &plan.0)).unwrap();
+    assert_eq!(meta(folder.path(), "BUG in ours").unwrap().title, "BUG in ours");
+    assert_eq!(crashes.len(), 2);
+
     let try_in_vain = || {
         let untried = crashes.take_untried(&kernel).unwrap();
         crashes.tried(&untried.title, 3, 0).unwrap();
