@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    net::SocketAddr,
     num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
@@ -11,6 +12,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fuzz::{
+    campaign::{join_address, listen_address},
     commands::{self, Answer, Bench, BenchOptions, CommandError, FuzzOptions, ReplayOptions},
     guest::{AccelChoice, Stop},
 };
@@ -51,6 +53,13 @@ struct CampaignArgs {
     /// and the others check on the target's what they come across; with --kernel all of them explore on that one.
     #[arg(long, value_name = "N")]
     vms: Option<NonZeroUsize>,
+    /// Let campaigns on other hosts join: they and this one tell each other their plans and crashes. A port alone is one
+    /// of 127.0.0.1. There is no password and no encryption: whoever reaches another address can join.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
+    listen: Option<SocketAddr>,
+    /// Join the campaign that listens there, and again when the connection breaks. May be given several times.
+    #[arg(long, value_name = "HOST:PORT", value_parser = join_address)]
+    join: Vec<String>,
     #[command(flatten)]
     guest: GuestArgs,
 }
@@ -232,10 +241,11 @@ fn run(options: Options) -> Result<Answer, CommandError> {
     let out: &mut dyn Write = &mut io::stdout();
     match options.command {
         None => {
-            let CampaignArgs { target, time, out: folder, seed, json, vms, guest } = options.campaign;
+            let CampaignArgs { target, time, out: folder, seed, json, vms, listen, join, guest } = options.campaign;
             let target = target.ok_or_else(|| CommandError::Input("--target is missing".to_owned()))?;
             let accel = guest.accel.into();
-            let options = FuzzOptions { target, time, out: folder, kernel: guest.kernel, vms, accel, seed, json };
+            let kernel = guest.kernel;
+            let options = FuzzOptions { target, time, out: folder, kernel, vms, accel, seed, json, listen, join };
             commands::fuzz(&options, &stop, out, say)
         }
         Some(Subcommands::Replay { file, target, runs, exact, json, guest }) => {

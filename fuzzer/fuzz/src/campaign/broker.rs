@@ -10,8 +10,10 @@ use std::{
 use libafl::{
     Error,
     events::{
-        EventConfig, EventManagerHook, EventWithStats, LlmpEventManager, LlmpEventManagerBuilder, StdLlmpEventHook,
+        Event, EventConfig, EventManagerHook, EventWithStats, LlmpEventManager, LlmpEventManagerBuilder,
+        StdLlmpEventHook,
     },
+    inputs::Input,
 };
 use libafl_bolts::{
     ClientId,
@@ -39,7 +41,12 @@ pub(super) type Manager<S> = LlmpEventManager<(Imports, ()), PlanInput, S, Share
 pub(super) struct Imports(pub(super) bool);
 
 impl<S> EventManagerHook<PlanInput, S> for Imports {
-    fn pre_receive(&mut self, _: &mut S, _: ClientId, _: &EventWithStats<PlanInput>) -> Result<bool, Error> {
+    fn pre_receive(&mut self, _: &mut S, from: ClientId, event: &EventWithStats<PlanInput>) -> Result<bool, Error> {
+        if let Event::NewTestcase { input, .. } = event.event()
+            && self.0
+        {
+            tracing::debug!(plan = input.generate_name(None), from = from.0, "takes in a plan");
+        }
         Ok(self.0)
     }
 }
@@ -129,7 +136,7 @@ impl Broker {
     /// # Errors
     ///
     /// A client's messages make no sense, or statistics cannot be written. The campaign has failed then.
-    pub(super) fn run(mut self, clients: usize, common: &Common) -> Result<(), Error> {
+    pub(super) fn run(&mut self, clients: usize, common: &Common) -> Result<(), Error> {
         let ends = &common.ends;
         let _end = BrokerEnd(ends);
         loop {

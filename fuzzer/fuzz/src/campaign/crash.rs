@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     CampaignKernel,
     folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed},
+    peers::CrashNews,
 };
 use crate::{
     cache::{publish_directory, replace_directory},
@@ -49,6 +50,9 @@ pub struct CrashMeta {
     pub tried: u32,
     /// Those in which the same title came again.
     pub reproduced: u32,
+    /// The other host that found it, from which there is no report. Not there when this one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// A fault that fired before a crash.
@@ -77,7 +81,6 @@ impl CampaignFolder {
     /// The file system says no.
     pub fn write_crash(&self, crash: &Crash<'_>) -> Result<(), FolderError> {
         let KernelReport { title, kind, text } = crash.report;
-        let path = self.crash_path(title);
         let reproducer = Reproducer {
             reproducer_version: REPRODUCER_VERSION,
             title: title.clone(),
@@ -93,18 +96,62 @@ impl CampaignFolder {
             stack: crash.report.stack(),
             tried: 0,
             reproduced: 0,
+            origin: None,
         };
-        let prepared = self.path.join("crashes").join(format!(".{}", title_slug(title)));
+        let texts = [("report.txt", text.as_str()), ("console.log", &crash.execution.console)];
+        self.publish_crash(&meta, &reproducer, &texts)
+    }
+
+    /// Writes the folder of a crash that another host found, as [`CampaignFolder::write_crash`] does. There is no more of
+    /// it than that host says.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub(super) fn write_foreign_crash(&self, crash: &CrashNews) -> Result<(), FolderError> {
+        let meta = CrashMeta {
+            version: FOLDER_VERSION,
+            title: crash.reproducer.title.clone(),
+            kind: crash.kind.to_string(),
+            fired: Vec::new(),
+            stack: Vec::new(),
+            tried: 0,
+            reproduced: 0,
+            origin: Some(crash.host.clone()),
+        };
+        self.publish_crash(&meta, &crash.reproducer, &[])
+    }
+
+    fn publish_crash(
+        &self,
+        meta: &CrashMeta,
+        reproducer: &Reproducer,
+        texts: &[(&str, &str)],
+    ) -> Result<(), FolderError> {
+        let path = self.crash_path(&meta.title);
+        let prepared = self.path.join("crashes").join(format!(".{}", title_slug(&meta.title)));
         fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
         self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
-        self.write(&prepared.join("report.txt"), text)?;
-        self.write(&prepared.join("console.log"), &crash.execution.console)?;
-        self.write_json(&prepared.join("meta.json"), &meta)?;
+        for (name, text) in texts {
+            self.write(&prepared.join(name), text)?;
+        }
+        self.write_json(&prepared.join("meta.json"), meta)?;
         let publish = if path.exists() { replace_directory } else { publish_directory };
         publish(&prepared, &path).map_err(failed("write", &path))
     }
 
-    /// Notes in a crash's `meta.json` how often its reproducer made it again.
+    /// Whether the folder that a crash of this title would have is that of another title. Folders have short hashes in their
+    /// names, so that another host can make such a title on purpose.
+    ///
+    /// # Errors
+    ///
+    /// The folder is damaged.
+    pub(super) fn is_anothers(&self, title: &str) -> Result<bool, FolderError> {
+        let path = self.crash_path(title).join("meta.json");
+        Ok(path.exists() && read_meta(&path)?.title != title)
+    }
+
+    /// Notes in a crash's `meta.json` how often its reproducer made it again, unless its folder is that of another title.
     ///
     /// # Errors
     ///
@@ -112,6 +159,9 @@ impl CampaignFolder {
     pub fn note_tries(&self, title: &str, tried: u32, reproduced: u32) -> Result<(), FolderError> {
         let path = self.crash_path(title).join("meta.json");
         let mut meta = read_meta(&path)?;
+        if meta.title != title {
+            return Ok(());
+        }
         meta.tried = tried;
         meta.reproduced = reproduced;
         self.write_json(&path, &meta)

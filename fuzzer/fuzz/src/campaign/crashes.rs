@@ -1,10 +1,11 @@
 //! The crashes of a campaign, shared by its clients: one title is reported once.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
+use fault_plan::{REPRODUCER_VERSION, Reproducer};
 use libafl::Error;
 
 use super::{
@@ -12,11 +13,14 @@ use super::{
     crash::Crash,
     folder::{CampaignFolder, FolderError},
     input::PlanInput,
+    peers::{CrashNews, Hub, News},
 };
-use crate::execution::Execution;
+use crate::{execution::Execution, report::KernelReport};
 
 /// How many plans are tried as the reproducer of one crash.
 const MOST_CANDIDATES: u32 = 4;
+/// The most crashes of other hosts: each is a folder, and is tried in fresh guests.
+const MOST_FOREIGN: usize = 500;
 
 /// What is known of a crash's reproducer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ enum Standing {
 pub(super) struct Untried {
     pub(super) title: String,
     pub(super) plan: PlanInput,
+    /// Whether another host found it.
+    pub(super) foreign: bool,
     /// Name of the kernel that it was found on.
     kernel: String,
 }
@@ -41,6 +47,8 @@ pub(super) struct Untried {
 #[derive(Debug, Default)]
 struct Known {
     titles: BTreeMap<String, Standing>,
+    /// Those of them that other hosts have found, and this one has not written.
+    foreign: BTreeSet<String>,
     untried: Vec<Untried>,
 }
 
@@ -49,6 +57,8 @@ struct Known {
 pub(super) struct Crashes {
     folder: Arc<CampaignFolder>,
     known: Mutex<Known>,
+    /// Who tells other hosts of them, where there are any.
+    hub: OnceLock<Weak<Hub>>,
 }
 
 impl Crashes {
@@ -66,12 +76,21 @@ impl Crashes {
                 _ => Standing::Reproduced,
             };
             known.titles.insert(meta.title.clone(), standing);
+            if meta.origin.is_some() {
+                known.foreign.insert(meta.title.clone());
+            }
             if meta.tried == 0 {
                 let (plan, kernel) = (PlanInput(reproducer.plan), reproducer.kernel);
-                known.untried.push(Untried { title: meta.title, plan, kernel });
+                known.untried.push(Untried { title: meta.title, plan, foreign: meta.origin.is_some(), kernel });
             }
         }
-        Ok(Self { folder, known: Mutex::new(known) })
+        Ok(Self { folder, known: Mutex::new(known), hub: OnceLock::new() })
+    }
+
+    /// From now on `hub` is told of those that this campaign finds.
+    pub(super) fn tell(&self, hub: Weak<Hub>) {
+        // Only one hub is ever made.
+        let _ = self.hub.set(hub);
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -100,16 +119,72 @@ impl Crashes {
             self.folder.write_crash(&crash).map_err(|error| Error::unknown(crate::chain(&error)))?;
             tracing::info!(title, "{}", if before == 0 { "new crash" } else { "another plan for a known crash" });
             known.titles.insert(title.clone(), Standing::Untried(before));
-            known.untried.push(Untried { title: title.clone(), plan: plan.clone(), kernel: kernel.name.clone() });
+            known.foreign.remove(title);
+            known.untried.push(Untried {
+                title: title.clone(),
+                plan: plan.clone(),
+                foreign: false,
+                kernel: kernel.name.clone(),
+            });
             found = true;
+            drop(known);
+            self.announce(kernel, plan, report);
         }
         Ok(found)
     }
 
-    /// Takes a crash whose reproducer was not tried yet on `kernel`, where it was found.
+    fn announce(&self, kernel: &CampaignKernel, plan: &PlanInput, report: &KernelReport) {
+        let Some(hub) = self.hub.get().and_then(Weak::upgrade) else { return };
+        let reproducer = Reproducer {
+            reproducer_version: REPRODUCER_VERSION,
+            title: report.title.clone(),
+            kernel: kernel.name.clone(),
+            kernel_build_id: kernel.build_id.clone(),
+            plan: plan.0.clone(),
+        };
+        hub.add_own(News::Crash(CrashNews { host: hub.host().to_owned(), kind: report.kind, reproducer }));
+    }
+
+    /// Writes a crash that another host found, unless there is one of that title: what this host has seen for itself says
+    /// more. Its reproducer is tried like one of this host, if the kernel that it was found on runs here.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(super) fn note_foreign(&self, crash: &CrashNews) -> Result<(), Error> {
+        let (title, host) = (&crash.reproducer.title, &crash.host);
+        let mut known = self.known();
+        let Some(before) = known.wanted(title) else { return Ok(()) };
+        let again = known.foreign.contains(title);
+        if !again && known.titles.contains_key(title) {
+            return Ok(());
+        }
+        if !again && known.foreign.len() >= MOST_FOREIGN {
+            tracing::debug!(title, host, "there are {MOST_FOREIGN} crashes of other hosts: left out");
+            return Ok(());
+        }
+        let disk = |error| Error::unknown(crate::chain(&error));
+        if self.folder.is_anothers(title).map_err(disk)? {
+            tracing::warn!(title, host, "a crash of another host whose folder would take the place of another one's");
+            return Ok(());
+        }
+        self.folder.write_foreign_crash(crash).map_err(disk)?;
+        tracing::info!(title, host, "{}", if again { "another plan of another host" } else { "crash of another host" });
+        let (plan, kernel) = (PlanInput(crash.reproducer.plan.clone()), crash.reproducer.kernel.clone());
+        known.titles.insert(title.clone(), Standing::Untried(before));
+        known.foreign.insert(title.clone());
+        known.untried.push(Untried { title: title.clone(), plan, foreign: true, kernel });
+        Ok(())
+    }
+
+    /// Takes a crash whose reproducer was not tried yet on `kernel`, where it was found; those of other hosts last.
     pub(super) fn take_untried(&self, kernel: &CampaignKernel) -> Option<Untried> {
         let mut known = self.known();
-        let at = known.untried.iter().rposition(|untried| untried.kernel == kernel.name)?;
+        let last = |foreign| {
+            let wanted = |untried: &Untried| untried.kernel == kernel.name && untried.foreign == foreign;
+            known.untried.iter().rposition(wanted)
+        };
+        let at = last(false).or_else(|| last(true))?;
         Some(known.untried.remove(at))
     }
 

@@ -27,6 +27,7 @@ mod input;
 mod monitor;
 mod mutators;
 mod observers;
+mod peers;
 mod shared_memory;
 mod stages;
 mod worker;
@@ -51,6 +52,7 @@ use self::{
     broker::{Broker, Ends},
     folder::failed,
     monitor::CampaignMonitor,
+    peers::Hub,
     worker::{Common, work},
 };
 pub use self::{
@@ -60,6 +62,7 @@ pub use self::{
     folder::{CampaignFile, CampaignFolder, FolderError},
     input::PlanInput,
     monitor::StatsLine,
+    peers::{PeerOptions, join_address, listen_address},
 };
 use crate::{execution::Runner, guest::Stop, target::Target};
 
@@ -80,6 +83,8 @@ pub struct CampaignOptions {
     pub seed: u64,
     /// Where progress lines go.
     pub progress: Box<dyn Write + Send>,
+    /// Other hosts.
+    pub peers: PeerOptions,
 }
 
 /// What a worker does.
@@ -193,12 +198,15 @@ pub enum CampaignError {
 ///
 /// See [`CampaignError`]. Everything reported until then is on disk.
 pub fn run<R: Runner>(options: CampaignOptions, workers: Vec<Worker<'_, R>>) -> Result<Summary, CampaignError> {
-    let CampaignOptions { target, folder, earlier, stop, time, seed, progress } = options;
+    let CampaignOptions { target, folder, earlier, stop, time, seed, progress, peers } = options;
     let plans = plan_files(&target, &folder)?;
     let statistics = folder.path().join("stats.jsonl");
     let books = Arc::new(Books::open(target.name.clone(), folder, seed, earlier)?);
-    let monitor = CampaignMonitor::new(&statistics, progress, books.executions_before());
-    let broker = Broker::new(monitor.map_err(CampaignError::Statistics)?).map_err(CampaignError::Search)?;
+    let hub = peers.is_some().then(|| Hub::open(Arc::clone(&target), Arc::clone(&books), &plans)).transpose()?;
+    let monitor = CampaignMonitor::new(&statistics, progress, books.executions_before(), hub.clone());
+    let mut broker = Broker::new(monitor.map_err(CampaignError::Statistics)?).map_err(CampaignError::Search)?;
+    // No client may come before this one.
+    let attached = hub.as_ref().map(|_| peers::attach(broker.port())).transpose().map_err(CampaignError::Search)?;
     let count = |role| workers.iter().filter(|worker| worker.role == role).count();
     let common = Common {
         target,
@@ -212,17 +220,25 @@ pub fn run<R: Runner>(options: CampaignOptions, workers: Vec<Worker<'_, R>>) -> 
         port: broker.port(),
         ends: Ends::default(),
         failed: AtomicBool::new(false),
+        hub,
     };
     let clients = workers.len();
     let results = thread::scope(|scope| {
+        let hub = common.hub.as_ref();
+        let close = || hub.map_or(Ok(()), |hub| hub.close()).map_err(CampaignError::Search);
+        let started = hub.zip(attached).map(|(hub, to)| peers::start(hub, scope, to, common.explorers, peers));
+        if let Some(Err(error)) = started {
+            return vec![Err(CampaignError::Search(error)), close()];
+        }
         let mut threads = Vec::new();
         for (number, worker) in workers.into_iter().enumerate() {
             let common = &common;
             threads.push(scope.spawn(move || work(number, worker, common)));
         }
         let brokered = broker.run(clients, &common).map_err(CampaignError::Search);
+        let closed = close();
         let ends = threads.into_iter().map(|thread| thread.join().unwrap_or(Err(CampaignError::Panic)));
-        ends.chain([brokered]).collect::<Vec<_>>()
+        ends.chain([brokered, closed]).collect::<Vec<_>>()
     });
     results.into_iter().collect::<Result<(), _>>()?;
     Ok(books.summary()?)

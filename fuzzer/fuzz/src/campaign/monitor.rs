@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,7 @@ use libafl::{
 use libafl_bolts::ClientId;
 use serde::Serialize;
 
+use super::peers::Hub;
 use crate::process;
 
 /// The name of LibAFL's event that asks for a line.
@@ -64,6 +66,9 @@ pub struct StatsLine {
     pub drifted: u64,
     /// Resident memory of this process, in MiB; its guests' is not in it.
     pub resident_mib: u64,
+    /// Other hosts that are connected now. Not there when the campaign is to have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<usize>,
 }
 
 /// Writes the lines; LibAFL's heartbeat event says when.
@@ -74,6 +79,7 @@ pub(super) struct CampaignMonitor {
     start_executions: u64,
     /// When the last line was written.
     last: Option<Instant>,
+    hub: Option<Arc<Hub>>,
 }
 
 impl std::fmt::Debug for CampaignMonitor {
@@ -83,14 +89,20 @@ impl std::fmt::Debug for CampaignMonitor {
 }
 
 impl CampaignMonitor {
-    /// A monitor that appends to `stats` and shows its lines on `progress`. `executions` were made by earlier starts.
+    /// A monitor that appends to `stats` and shows its lines on `progress`. `executions` were made by earlier starts; `hub`
+    /// knows of other hosts.
     ///
     /// # Errors
     ///
     /// The file cannot be written.
-    pub(super) fn new(stats: &Path, progress: Box<dyn Write + Send>, executions: u64) -> io::Result<Self> {
+    pub(super) fn new(
+        stats: &Path,
+        progress: Box<dyn Write + Send>,
+        executions: u64,
+        hub: Option<Arc<Hub>>,
+    ) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(stats)?;
-        Ok(Self { file, progress, start: Instant::now(), start_executions: executions, last: None })
+        Ok(Self { file, progress, start: Instant::now(), start_executions: executions, last: None, hub })
     }
 
     fn write(&mut self, line: &StatsLine) -> io::Result<()> {
@@ -103,10 +115,11 @@ impl CampaignMonitor {
                 format!("  checked {checked} ({different} differ, {unchecked} wait)")
             }
         };
+        let peers = line.peers.map_or_else(String::new, |peers| format!("  peers {peers}"));
         // When nobody reads the progress any more, the campaign goes on nevertheless.
         let _ = writeln!(
             self.progress,
-            "{:>6.0} s  {} executions  {:.1}/s  corpus {}  coverage {}  sites {} ({} failed)  crashes {}{checks}",
+            "{:>6.0} s  {} executions  {:.1}/s  corpus {}  coverage {}  sites {} ({} failed)  crashes {}{checks}{peers}",
             line.seconds,
             line.executions,
             line.executions_per_second,
@@ -161,6 +174,7 @@ impl Monitor for CampaignMonitor {
             leftovers: sum("leftovers"),
             drifted: sum("drifted"),
             resident_mib: process::resident_kib(std::process::id()).unwrap_or(0) >> 10,
+            peers: self.hub.as_ref().map(|hub| hub.peers()),
         };
         self.write(&line).map_err(|error| Error::unknown(format!("cannot write statistics: {error}")))
     }

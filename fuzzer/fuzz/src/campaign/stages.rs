@@ -107,7 +107,8 @@ impl TriageStage {
         Self { crashes }
     }
 
-    /// Tries every reproducer that was not tried yet.
+    /// Tries every reproducer that was not tried yet, but of those of other hosts one: the search must go on however many
+    /// they have.
     ///
     /// # Errors
     ///
@@ -135,6 +136,9 @@ impl TriageStage {
             }
             tracing::info!(title, "reproduced {reproduced} of {TRIES} times in fresh guests");
             crashes.tried(title, TRIES, reproduced)?;
+            if untried.foreign {
+                break;
+            }
         }
         Ok(())
     }

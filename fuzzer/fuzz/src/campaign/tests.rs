@@ -1,5 +1,7 @@
 //! The whole loop over a fake runner: everything but guests.
 
+mod peers;
+
 use std::{fs, path::Path};
 
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
@@ -159,6 +161,7 @@ fn options_for(targets: &Path, folder: &Path, stop: &Stop, time: Option<Duration
         time,
         seed: 1,
         progress: Box::new(io::sink()),
+        peers: PeerOptions::default(),
     }
 }
 

@@ -40,6 +40,7 @@ use super::{
     monitor::INTERVAL,
     mutators::plan_mutations,
     observers::{COVERAGE, ExecutionObserver},
+    peers::Hub,
     stages::{FirstFailureStage, TriageStage},
 };
 use crate::{
@@ -81,6 +82,8 @@ pub(super) struct Common {
     pub(super) ends: Ends,
     /// Set when a client has failed: the others end as well.
     pub(super) failed: AtomicBool,
+    /// What connects the campaign to other hosts, if anything does.
+    pub(super) hub: Option<Arc<Hub>>,
 }
 
 impl Common {
@@ -101,7 +104,9 @@ impl Common {
 
     /// Whether there is no time for anything more.
     pub(super) fn interrupted(&self) -> bool {
-        self.stop.is_requested() || self.failed.load(Ordering::Relaxed)
+        self.stop.is_requested()
+            || self.failed.load(Ordering::Relaxed)
+            || self.hub.as_ref().is_some_and(|hub| hub.has_failed())
     }
 }
 
@@ -198,6 +203,7 @@ fn search<R: Runner>(
             desk.keep(&mut state, manager, executor.runner().counters(), When::Due)?;
             if role == Role::Explorer {
                 fuzzer.fuzz_one(&mut exploring, &mut executor, &mut state, manager)?;
+                common.hub.iter().for_each(|hub| hub.turn());
             } else if let Some(check) = books.checks.take() {
                 fuzzer.evaluate_input(&mut state, &mut executor, manager, &check.plan)?;
                 if let Some(execution) = executor.observers().1.0.execution() {

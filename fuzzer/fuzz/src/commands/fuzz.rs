@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 
 use super::{Answer, CommandError};
 use crate::{
-    campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, Role, Summary, Worker},
+    campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Summary, Worker},
     guest::{AccelChoice, Stop},
     kernel,
     pool::GuestPool,
@@ -42,6 +43,10 @@ pub struct FuzzOptions {
     pub seed: Option<u64>,
     /// Whether the summary is JSON.
     pub json: bool,
+    /// Where campaigns on other hosts may connect.
+    pub listen: Option<SocketAddr>,
+    /// Campaigns on other hosts to connect to, each HOST:PORT.
+    pub join: Vec<String>,
 }
 
 /// Runs a campaign, or goes on with the one in the folder. `say` is told each step that takes a while.
@@ -51,6 +56,7 @@ pub struct FuzzOptions {
 /// The environment, the target or the folder; see [`CommandError`].
 pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&str)) -> Result<Answer, CommandError> {
     let crew = Crew::of(options)?;
+    let listener = options.listen.map(listen).transpose()?;
     let explorer = Wanted { target: &options.target, kernel: Some(&crew.explorer), accel: options.accel, exact: false };
     let checker = Wanted { kernel: Some(&crew.kernel), ..explorer };
     let first = prepare(&explorer, stop, &mut { say })?;
@@ -73,6 +79,7 @@ pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&st
         time: options.time,
         seed: options.seed.unwrap_or_else(seed_from_clock),
         progress: Box::new(io::stderr()),
+        peers: PeerOptions { listener, join: options.join.clone() },
     };
     let equipped = |wanted: Wanted<'_>| {
         let prepared = prepare(&wanted, stop, &mut { say })?;
@@ -92,6 +99,22 @@ pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&st
         write_summary(&summary, &path.display().to_string(), out)?;
     }
     Ok(Answer::Yes)
+}
+
+/// Opens the door for campaigns on other hosts.
+fn listen(address: SocketAddr) -> Result<TcpListener, CommandError> {
+    let failed = |source| CommandError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    if address.ip().is_loopback() {
+        tracing::info!("other hosts can join at {address}");
+    } else {
+        tracing::warn!(
+            "other hosts can join at {address}, without a password and unencrypted: whoever reaches that address can read \
+             this campaign's plans and crashes, have plans run in its guests, and add crashes to its folder"
+        );
+    }
+    Ok(listener)
 }
 
 fn equipment(prepared: Prepared) -> Equipment<GuestPool> {

@@ -7,7 +7,7 @@ mod kernels;
 mod replay;
 mod targets;
 
-use std::io;
+use std::{io, net::SocketAddr};
 
 use thiserror::Error;
 
@@ -60,6 +60,14 @@ pub enum CommandError {
     /// An execution.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+    /// Other hosts cannot join there.
+    #[error("cannot listen at {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// Results cannot be written.
     #[error("cannot write the result")]
     Write(#[from] io::Error),

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{BenchOptions, Measured, middle, write_json};
 use crate::{
-    campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, Role, Worker},
+    campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Worker},
     commands::{Answer, CommandError},
     execution::{ExecuteError, Execution, Runner, RunnerCounters},
     guest::Stop,
@@ -311,6 +311,7 @@ fn short_campaign(
         time: Some(time),
         seed: 1,
         progress: Box::new(io::sink()),
+        peers: PeerOptions::default(),
     };
     let kernel = CampaignKernel {
         name: meta.name.clone(),
