@@ -145,6 +145,15 @@ pub trait Runner {
     /// See [`ExecuteError`].
     fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError>;
 
+    /// Runs `plan` in a fresh guest whose executions repeat exactly, where there are such guests.
+    ///
+    /// # Errors
+    ///
+    /// See [`ExecuteError`].
+    fn run_exact(&mut self, _plan: &FaultPlan) -> Result<Option<Execution>, ExecuteError> {
+        Ok(None)
+    }
+
     /// Executions that turned out to have ended in a kernel report only after they had completed, with their plans.
     fn take_late(&mut self) -> Vec<(FaultPlan, Execution)> {
         Vec::new()

@@ -142,6 +142,11 @@ impl Books {
         Ok(book)
     }
 
+    /// How long this start has been going on.
+    pub(super) fn age(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// Executions of earlier starts.
     pub(super) fn executions_before(&self) -> u64 {
         self.earlier.as_ref().map_or(0, |earlier| earlier.executions)

@@ -50,6 +50,10 @@ pub struct CrashMeta {
     pub tried: u32,
     /// Those in which the same title came again.
     pub reproduced: u32,
+    /// Whether the title came again in a guest that counts instructions: then it does every time (`fuzz replay --exact`). Not
+    /// there when that was not tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<bool>,
     /// The other host that found it, from which there is no report. Not there when this one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -96,6 +100,7 @@ impl CampaignFolder {
             stack: crash.report.stack(),
             tried: 0,
             reproduced: 0,
+            exact: None,
             origin: None,
         };
         let texts = [("report.txt", text.as_str()), ("console.log", &crash.execution.console)];
@@ -117,6 +122,7 @@ impl CampaignFolder {
             stack: Vec::new(),
             tried: 0,
             reproduced: 0,
+            exact: None,
             origin: Some(crash.host.clone()),
         };
         self.publish_crash(&meta, &crash.reproducer, &[])
@@ -151,19 +157,18 @@ impl CampaignFolder {
         Ok(path.exists() && read_meta(&path)?.title != title)
     }
 
-    /// Notes in a crash's `meta.json` how often its reproducer made it again, unless its folder is that of another title.
+    /// Changes a crash's `meta.json`, which says what became of its reproducer, unless its folder is that of another title.
     ///
     /// # Errors
     ///
     /// The file is gone or damaged, or the file system says no.
-    pub fn note_tries(&self, title: &str, tried: u32, reproduced: u32) -> Result<(), FolderError> {
+    pub fn change_meta(&self, title: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), FolderError> {
         let path = self.crash_path(title).join("meta.json");
         let mut meta = read_meta(&path)?;
         if meta.title != title {
             return Ok(());
         }
-        meta.tried = tried;
-        meta.reproduced = reproduced;
+        change(&mut meta);
         self.write_json(&path, &meta)
     }
 

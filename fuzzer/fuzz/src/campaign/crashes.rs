@@ -10,7 +10,7 @@ use libafl::Error;
 
 use super::{
     CampaignKernel,
-    crash::Crash,
+    crash::{Crash, CrashMeta},
     folder::{CampaignFolder, FolderError},
     input::PlanInput,
     peers::{CrashNews, Hub, News},
@@ -33,7 +33,7 @@ enum Standing {
     Doubtful(u32),
 }
 
-/// A crash whose reproducer was not tried yet.
+/// A crash whose reproducer is yet to be tried.
 #[derive(Debug)]
 pub(super) struct Untried {
     pub(super) title: String,
@@ -50,6 +50,8 @@ struct Known {
     /// Those of them that other hosts have found, and this one has not written.
     foreign: BTreeSet<String>,
     untried: Vec<Untried>,
+    /// Those that were tried, but not exactly.
+    inexact: Vec<Untried>,
 }
 
 /// The crashes that the campaign has. They are on disk before they count.
@@ -72,16 +74,19 @@ impl Crashes {
         for (meta, reproducer) in folder.crashes()? {
             let standing = match (meta.tried, meta.reproduced) {
                 (0, _) => Standing::Untried(0),
-                (_, 0) => Standing::Doubtful(1),
+                (_, 0) if meta.exact != Some(true) => Standing::Doubtful(1),
                 _ => Standing::Reproduced,
             };
             known.titles.insert(meta.title.clone(), standing);
             if meta.origin.is_some() {
                 known.foreign.insert(meta.title.clone());
             }
-            if meta.tried == 0 {
-                let (plan, kernel) = (PlanInput(reproducer.plan), reproducer.kernel);
-                known.untried.push(Untried { title: meta.title, plan, foreign: meta.origin.is_some(), kernel });
+            let (plan, kernel) = (PlanInput(reproducer.plan), reproducer.kernel);
+            let crash = Untried { title: meta.title, plan, foreign: meta.origin.is_some(), kernel };
+            match (meta.tried, meta.exact) {
+                (0, _) => known.untried.push(crash),
+                (_, None) => known.inexact.push(crash),
+                _ => {}
             }
         }
         Ok(Self { folder, known: Mutex::new(known), hub: OnceLock::new() })
@@ -198,13 +203,40 @@ impl Crashes {
     /// # Errors
     ///
     /// The folder cannot be written.
-    pub(super) fn tried(&self, title: &str, tried: u32, reproduced: u32) -> Result<(), Error> {
+    pub(super) fn tried(&self, crash: Untried, tried: u32, reproduced: u32) -> Result<(), Error> {
+        let title = &crash.title;
         let mut known = self.known();
-        self.folder.note_tries(title, tried, reproduced).map_err(|error| Error::unknown(crate::chain(&error)))?;
+        self.write_meta(title, |meta| (meta.tried, meta.reproduced) = (tried, reproduced))?;
         let before = if let Some(Standing::Untried(before)) = known.titles.get(title) { *before } else { 0 };
         let standing = if reproduced > 0 { Standing::Reproduced } else { Standing::Doubtful(before + 1) };
-        known.titles.insert(title.to_owned(), standing);
+        known.titles.insert(title.clone(), standing);
+        known.inexact.push(crash);
         Ok(())
+    }
+
+    /// Takes a crash whose reproducer was tried, but not exactly, on `kernel`.
+    pub(super) fn take_inexact(&self, kernel: &CampaignKernel) -> Option<Untried> {
+        let mut known = self.known();
+        let at = known.inexact.iter().position(|crash| crash.kernel == kernel.name)?;
+        Some(known.inexact.remove(at))
+    }
+
+    /// Takes in whether the reproducer made the crash again in a guest that repeats exactly.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(super) fn tried_exactly(&self, title: &str, again: bool) -> Result<(), Error> {
+        let mut known = self.known();
+        self.write_meta(title, |meta| meta.exact = Some(again))?;
+        if again {
+            known.titles.insert(title.to_owned(), Standing::Reproduced);
+        }
+        Ok(())
+    }
+
+    fn write_meta(&self, title: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), Error> {
+        self.folder.change_meta(title, change).map_err(|error| Error::unknown(crate::chain(&error)))
     }
 }
 

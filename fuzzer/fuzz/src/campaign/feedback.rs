@@ -1,6 +1,6 @@
 //! What makes an execution worth keeping, and what makes it a finding.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use libafl::{
     Error, HasMetadata,
@@ -93,6 +93,11 @@ impl NewCrashFeedback {
     /// The kernel on which they are found.
     pub(super) fn kernel(&self) -> &CampaignKernel {
         &self.book.kernel
+    }
+
+    /// Whether this start of the campaign is older than `age`.
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        self.books.age() > age
     }
 
     /// Writes the crashes that `execution` ended in. Returns whether one was worth it.

@@ -1,6 +1,6 @@
 //! The campaign's own stages, beside LibAFL's mutational one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use libafl::{
     Error, HasMetadata,
@@ -13,16 +13,19 @@ use libafl_bolts::rands::StdRand;
 use rand::seq::SliceRandom;
 
 use super::{
-    book::KernelBook, catalogue::Reached, executor::PlanExecutor, feedback::NewCrashFeedback, input::PlanInput,
-    mutators::MOST_FAULTS,
+    book::KernelBook, catalogue::Reached, crashes::Untried, executor::PlanExecutor, feedback::NewCrashFeedback,
+    input::PlanInput, mutators::MOST_FAULTS,
 };
 use crate::{
-    execution::{ExecuteError, Runner},
+    execution::{ExecuteError, Execution, Runner},
     target::Target,
 };
 
 /// First failures made for one corpus entry at a time.
 const FIRST_FAILURES: usize = 16;
+
+/// When in a campaign reproducers begin to be tried exactly.
+const EXACT_AFTER: Duration = Duration::from_secs(120);
 
 /// Fresh guests in which a new reproducer is tried.
 pub(super) const TRIES: u32 = 3;
@@ -119,34 +122,66 @@ impl TriageStage {
             let title = &untried.title;
             let mut reproduced = 0;
             for _ in 0..TRIES {
-                match runner.run_fresh(&untried.plan.0) {
-                    Ok(execution) => {
-                        reproduced += u32::from(execution.has_title(title));
-                        self.crashes.note(&untried.plan, &execution)?;
-                    }
-                    Err(ExecuteError::Stopped) => {
-                        crashes.put_back(untried);
-                        return Err(Error::shutting_down());
-                    }
+                match self.again(&untried, runner.run_fresh(&untried.plan.0).map(Some)) {
+                    Ok(Some(again)) => reproduced += u32::from(again),
+                    Ok(None) => break,
                     Err(error) => {
-                        tracing::warn!(title, "the reproducer cannot be tried: {}", crate::chain(&error));
-                        break;
+                        crashes.put_back(untried);
+                        return Err(error);
                     }
                 }
             }
             tracing::info!(title, "reproduced {reproduced} of {TRIES} times in fresh guests");
-            crashes.tried(title, TRIES, reproduced)?;
-            if untried.foreign {
+            let foreign = untried.foreign;
+            crashes.tried(untried, TRIES, reproduced)?;
+            if foreign {
                 break;
             }
         }
         Ok(())
     }
+
+    /// Tries one reproducer in a guest that repeats exactly, when the search has had its first time: such guests have to be
+    /// booted.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or the user wants to stop.
+    pub(super) fn triage_exactly<R: Runner>(&self, runner: &mut R) -> Result<(), Error> {
+        if !self.crashes.is_older_than(EXACT_AFTER) {
+            return Ok(());
+        }
+        let crashes = self.crashes.crashes();
+        let Some(inexact) = crashes.take_inexact(self.crashes.kernel()) else { return Ok(()) };
+        if let Some(exact) = self.again(&inexact, runner.run_exact(&inexact.plan.0))? {
+            let how = if exact { "again" } else { "not again" };
+            tracing::info!(title = inexact.title, "came {how} in a guest that counts instructions");
+            crashes.tried_exactly(&inexact.title, exact)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a crash came again in an execution of its plan, if there was one.
+    fn again(&self, crash: &Untried, result: Result<Option<Execution>, ExecuteError>) -> Result<Option<bool>, Error> {
+        match result {
+            Ok(None) => Ok(None),
+            Ok(Some(execution)) => {
+                self.crashes.note(&crash.plan, &execution)?;
+                Ok(Some(execution.has_title(&crash.title)))
+            }
+            Err(ExecuteError::Stopped) => Err(Error::shutting_down()),
+            Err(error) => {
+                tracing::warn!(title = crash.title, "the reproducer cannot be tried: {}", crate::chain(&error));
+                Ok(None)
+            }
+        }
+    }
 }
 
 impl<EM, R: Runner, S, Z> Stage<PlanExecutor<'_, R>, EM, S, Z> for TriageStage {
     fn perform(&mut self, _: &mut Z, executor: &mut PlanExecutor<'_, R>, _: &mut S, _: &mut EM) -> Result<(), Error> {
-        self.triage(executor.runner())
+        self.triage(executor.runner())?;
+        self.triage_exactly(executor.runner())
     }
 }
 

@@ -210,6 +210,7 @@ fn search<R: Runner>(
                     books.checks.compare(&check, execution);
                 }
                 triage.triage(executor.runner())?;
+                triage.triage_exactly(executor.runner())?;
             } else {
                 fuzzer.fuzz_one(&mut idle, &mut executor, &mut state, manager)?;
             }

@@ -13,7 +13,7 @@ use std::{
 use super::{Answer, CommandError};
 use crate::{
     campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Summary, Worker},
-    guest::{AccelChoice, Stop},
+    guest::{Accel, AccelChoice, Stop},
     kernel,
     pool::GuestPool,
     prepare::{Prepared, Wanted, prepare},
@@ -83,9 +83,10 @@ pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&st
     };
     let equipped = |wanted: Wanted<'_>| {
         let prepared = prepare(&wanted, stop, &mut { say })?;
-        Ok(equipment(prepared))
+        Ok(equipment(prepared, &wanted, stop, say))
     };
-    let mut workers = vec![Worker { role: Role::Explorer, equip: Box::new(move || Ok(equipment(first))) }];
+    let ready = move || Ok(equipment(first, &explorer, stop, say));
+    let mut workers = vec![Worker { role: Role::Explorer, equip: Box::new(ready) }];
     for number in 1..crew.explorers + crew.checkers {
         let (role, wanted) =
             if number < crew.explorers { (Role::Explorer, explorer) } else { (Role::Checker, checker) };
@@ -117,8 +118,15 @@ fn listen(address: SocketAddr) -> Result<TcpListener, CommandError> {
     Ok(listener)
 }
 
-fn equipment(prepared: Prepared) -> Equipment<GuestPool> {
-    let Prepared { kernel, call_sites, pool, .. } = prepared;
+fn equipment(prepared: Prepared, wanted: &Wanted<'_>, stop: &Stop, say: fn(&str)) -> Equipment<GuestPool> {
+    let Prepared { kernel, call_sites, mut pool, .. } = prepared;
+    if pool.template().config().accel == Accel::Tcg {
+        let (target, kernel, stop) = (wanted.target.to_owned(), kernel.meta.name.clone(), stop.clone());
+        pool.exact_by(Box::new(move || {
+            let exact = Wanted { target: &target, kernel: Some(&kernel), accel: AccelChoice::Tcg, exact: true };
+            Ok(prepare(&exact, &stop, &mut { say })?.pool)
+        }));
+    }
     let kernel = CampaignKernel { name: kernel.meta.name, build_id: kernel.meta.build_id, call_sites };
     Equipment { kernel, runner: pool }
 }

@@ -1,6 +1,7 @@
 //! The guests of one worker: runs plans in them and replaces those that must not run another one.
 
 mod control;
+mod exact;
 mod findings;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -9,8 +10,10 @@ use fault_plan::FaultPlan;
 use guest_protocol::{Execute, Report};
 use kcov_parser::{Deduplicator, Symbols};
 
+pub use self::exact::MakeExact;
 use self::{
     control::{Control, Life},
+    exact::Exact,
     findings::{fired_of, outcome_of, reports, silent_hang},
 };
 use crate::{
@@ -44,6 +47,7 @@ pub struct GuestPool {
     /// What the guest at hand has executed.
     life: Life,
     control: Control,
+    exact: Exact,
     /// The last execution of the guest at hand.
     last: Option<(FaultPlan, Vec<Fired>)>,
     late: Vec<(FaultPlan, Execution)>,
@@ -74,6 +78,7 @@ impl GuestPool {
             next_id: 0,
             life: Life::NEW,
             control: Control::default(),
+            exact: Exact::None,
             last: None,
             late: Vec::new(),
             counters: RunnerCounters::default(),
@@ -89,6 +94,11 @@ impl GuestPool {
     #[must_use]
     pub fn template(&self) -> &Template {
         &self.template
+    }
+
+    /// Has guests whose executions repeat exactly made by `make` when they are needed.
+    pub fn exact_by(&mut self, make: MakeExact) {
+        self.exact = Exact::Unmade(make);
     }
 
     /// Ends the guest at hand, if any: the next execution has a fresh one.
@@ -342,6 +352,10 @@ impl Runner for GuestPool {
             }
         }
         Ok(execution)
+    }
+
+    fn run_exact(&mut self, plan: &FaultPlan) -> Result<Option<Execution>, ExecuteError> {
+        self.exact.run(plan)
     }
 
     fn take_late(&mut self) -> Vec<(FaultPlan, Execution)> {

@@ -130,14 +130,23 @@ fn a_title_that_two_hosts_see_has_one_folder() {
 
     let try_in_vain = || {
         let untried = crashes.take_untried(&kernel).unwrap();
-        crashes.tried(&untried.title, 3, 0).unwrap();
-        untried.title
+        let title = untried.title.clone();
+        crashes.tried(untried, 3, 0).unwrap();
+        title
     };
     assert_eq!([try_in_vain(), try_in_vain()], ["BUG in ours", "BUG in theirs"], "both are tried here");
     crashes.note_foreign(&news("BUG in ours", &FaultPlan::fault_free("fake"))).unwrap();
     assert!(ours.join("report.txt").is_file(), "what this host saw for itself stays");
     assert!(found("BUG in theirs"), "a plan of this host is welcome for what could not be made again");
     assert!(meta(folder.path(), "BUG in theirs").unwrap().origin.is_none());
+    let inexact = crashes.take_inexact(&kernel).unwrap();
+    assert_eq!(inexact.title, "BUG in ours");
+    crashes.tried_exactly(&inexact.title, true).unwrap();
+    assert_eq!(meta(folder.path(), "BUG in ours").unwrap().exact, Some(true));
+    assert!(!found("BUG in ours"), "a plan that makes it again is all that is wanted");
     drop(crashes);
-    assert_eq!(Crashes::restore(opened()).unwrap().len(), 2);
+    let crashes = Crashes::restore(opened()).unwrap();
+    assert_eq!(crashes.len(), 2);
+    assert_eq!(crashes.take_untried(&kernel).unwrap().title, "BUG in theirs");
+    assert!(crashes.take_inexact(&kernel).is_none(), "it was tried exactly");
 }
