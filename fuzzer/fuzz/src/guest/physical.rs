@@ -121,14 +121,15 @@ impl Trace {
     /// Replaces it by the one in `ranges` of a guest's memory (see [`guest_protocol::Ready::trace`]).
     pub(super) fn read(&mut self, memory: &Physical, ranges: &[MemoryRange]) -> io::Result<()> {
         self.clear();
-        let room = ranges.iter().map(|range| range.bytes).sum::<u64>() / WORD_BYTES;
-        let mut count = [0; WORD_BYTES as usize];
+        let bytes = ranges.iter().map(|range| range.bytes).sum::<u64>();
+        let room = usize::try_from(bytes).map_err(io::Error::other)? / WORD_BYTES;
+        let mut count = [0; WORD_BYTES];
         memory.read(ranges, &mut count)?;
         // The count stands in the first word and is not counted.
         let most = room.saturating_sub(1);
-        let count = u64::from_le_bytes(count);
-        let words = usize::try_from(count.min(most)).map_err(io::Error::other)?;
-        let bytes = (1 + words) * WORD_BYTES as usize;
+        let count = usize::try_from(u64::from_le_bytes(count)).unwrap_or(usize::MAX);
+        let words = count.min(most);
+        let bytes = (1 + words) * WORD_BYTES;
         if self.bytes.len() < bytes {
             self.bytes.resize(bytes, 0);
         }
@@ -138,7 +139,7 @@ impl Trace {
     }
 }
 
-const WORD_BYTES: u64 = 8;
+const WORD_BYTES: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -153,7 +154,7 @@ mod tests {
     /// This process's own memory as a guest's, filled with the numbers of its words.
     fn memory() -> (MemoryFile, Physical) {
         let file = MemoryFile::new("test memory", BYTES).unwrap();
-        let content: Vec<u8> = (0..BYTES / WORD_BYTES).flat_map(u64::to_le_bytes).collect();
+        let content: Vec<u8> = (0..BYTES / 8).flat_map(u64::to_le_bytes).collect();
         file.file().write_all_at(&content, 0).unwrap();
         let length = usize::try_from(BYTES).unwrap().try_into().unwrap();
         // SAFETY: a new mapping touches no existing memory; it stays until the test program ends.
