@@ -1,12 +1,9 @@
 //! A QEMU process and the four streams between it and the host.
 
 use std::{
-    io::{self, PipeReader, PipeWriter, Write},
+    io::{self, Write},
     net::Shutdown,
-    os::{
-        fd::AsRawFd,
-        unix::{net::UnixStream, process::CommandExt},
-    },
+    os::{fd::AsRawFd, unix::net::UnixStream},
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
@@ -18,11 +15,6 @@ use crossbeam::{
     select,
 };
 use guest_protocol::{DOORBELL, Direction, FromAgent, MemoryRange, ToAgent, WindowError};
-use nix::{
-    fcntl::{FcntlArg, fcntl},
-    sched::{CpuSet, sched_getcpu, sched_setaffinity},
-    unistd::Pid,
-};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -31,6 +23,7 @@ use super::{
     config::{Birth, Plumbing},
     console::Console,
     fired::LOG_BYTES,
+    launch::{bind_to_one_processor, console_pipe},
     memory::{MappedWindow, MemoryFile},
     physical::{Physical, Trace},
     process, qmp,
@@ -38,8 +31,9 @@ use super::{
     watch::{Streams, Watched, watch},
 };
 
-/// Size of a console's pipe, in bytes: the most that a user may have (`/proc/sys/fs/pipe-max-size`).
-const CONSOLE_PIPE_BYTES: i32 = 1 << 20;
+/// What the host must have of a guest. The host's kernel can be told that nobody may look into a process of their own
+/// (`Documentation/admin-guide/LSM/Yama.rst`, Linux 6.12).
+const MEMORY_VIEW: &str = "view of the memory (is kernel.yama.ptrace_scope above 1?)";
 
 /// How long QEMU may take to answer a command.
 const QMP_DEADLINE: Duration = Duration::from_secs(20);
@@ -161,7 +155,7 @@ impl Machine {
         // Who answers has mapped its memory.
         machine.command("qmp_capabilities", &json!({}))?;
         let physical = Physical::of(machine.pid(), memory, config.memory_bytes());
-        machine.memory = Some(physical.map_err(|source| GuestError::Host { what: "view of the memory", source })?);
+        machine.memory = Some(physical.map_err(|source| GuestError::Host { what: MEMORY_VIEW, source })?);
         Ok(machine)
     }
 
@@ -349,7 +343,7 @@ impl Machine {
     /// Reads the coverage trace that is in the pieces `ranges` of the guest's memory.
     pub(super) fn read_trace(&self, ranges: &[MemoryRange], trace: &mut Trace) -> Result<(), GuestError> {
         let memory = self.memory.as_ref().ok_or(GuestError::Dead)?;
-        trace.read(memory, ranges).map_err(|source| GuestError::Host { what: "view of the coverage trace", source })
+        trace.read(memory, ranges).map_err(|source| GuestError::Host { what: MEMORY_VIEW, source })
     }
 
     /// The error for a process that ended by itself. It is reaped.
@@ -379,28 +373,6 @@ impl Machine {
             }
         }
     }
-}
-
-/// Has all threads of `command` run on the processor that this one runs on. QEMU 7.2's main thread lets the time of an idle
-/// guest jump to its next timer, and if it does so while the processor's thread is about to halt, it jumps too far
-/// (`icount_start_warp_timer()` in `softmmu/icount.c` sees a count that is not up to date): they must not run at the same time.
-fn bind_to_one_processor(command: &mut Command) -> io::Result<()> {
-    let mut processors = CpuSet::new();
-    processors.set(sched_getcpu()?)?;
-    // SAFETY: the closure makes one system call, allocates nothing and takes no lock, as the child of a process with
-    // threads must not.
-    unsafe { command.pre_exec(move || Ok(sched_setaffinity(Pid::from_raw(0), &processors)?)) };
-    Ok(())
-}
-
-/// A pipe with room for all that a kernel prints before the host gets to read it: one that is full would have the guest
-/// wait for the host, and its time go on meanwhile.
-fn console_pipe() -> io::Result<(PipeReader, PipeWriter)> {
-    let (reader, writer) = io::pipe()?;
-    if let Err(errno) = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(CONSOLE_PIPE_BYTES)) {
-        tracing::debug!(%errno, "a console's pipe has its usual size");
-    }
-    Ok((reader, writer))
 }
 
 impl Drop for Machine {

@@ -30,6 +30,7 @@ mod console;
 mod error;
 mod fired;
 mod identity;
+mod launch;
 mod machine;
 mod memory;
 mod physical;

@@ -28,13 +28,15 @@ pub(super) struct Physical {
 }
 
 impl Physical {
-    /// The `bytes` of memory that the process `qemu` has mapped from `file`.
+    /// The `bytes` of memory that the process `qemu` has mapped from `file`, if this process may read it.
     pub(super) fn of(qemu: u32, file: &MemoryFile, bytes: u64) -> io::Result<Self> {
         let about = file.file().metadata()?;
         let maps = fs::read_to_string(format!("/proc/{qemu}/maps"))?;
         let base = mapped_at(&maps, about.dev(), about.ino(), bytes);
         let base = base.ok_or_else(|| io::Error::other("QEMU has not mapped the guest's memory in one piece"))?;
-        Ok(Self { qemu: Pid::from_raw(qemu.cast_signed()), base, bytes })
+        let memory = Self { qemu: Pid::from_raw(qemu.cast_signed()), base, bytes };
+        memory.read(&[MemoryRange { address: 0, bytes }], &mut [0; WORD_BYTES])?;
+        Ok(memory)
     }
 
     /// Fills `out` with what is in `ranges`, one after the other. What a guest says of where something is may be wrong.
