@@ -242,7 +242,9 @@ impl Books {
             summary.longest_life = summary.longest_life.max(client.runner.longest_life);
         }
         let crashes = self.folder.crashes()?;
-        summary.crashes = crashes.into_iter().map(|(meta, _)| (meta.title, meta.reproduced, meta.tried)).collect();
+        summary.same = crashes.iter().filter(|(meta, _)| meta.same_as.is_some()).count();
+        let once = crashes.into_iter().filter(|(meta, _)| meta.same_as.is_none());
+        summary.crashes = once.map(|(meta, _)| (meta.title, meta.reproduced, meta.tried)).collect();
         Ok(summary)
     }
 }

@@ -34,7 +34,21 @@ const REASONS: usize = 4;
 pub(super) struct Check {
     pub(super) plan: PlanInput,
     steps: Vec<StepResult>,
-    crashed: bool,
+    titles: Vec<String>,
+}
+
+impl Check {
+    /// A crash that both kernels saw, by two titles that name the same function: that of the explorers' kernel, and that of
+    /// the one on which `execution` was made.
+    pub(super) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
+        let place = |title: &'a str| title.rsplit_once(" in ").map(|(_, function)| function);
+        self.titles.iter().find_map(|explored| {
+            let function = place(explored)?;
+            let mut checked = execution.reports().map(|report| report.title.as_str());
+            let same = checked.find(|title| title != explored && place(title) == Some(function))?;
+            Some((explored.as_str(), same))
+        })
+    }
 }
 
 /// Counts of checks.
@@ -83,8 +97,8 @@ impl Checks {
         let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
         hits.sort_unstable();
         let (new_outcome, new_hits) = (inner.outcomes.insert(outcome), inner.hits.insert(digest(hits)));
-        let crashed = execution.outcome.report().is_some();
-        let reason = if crashed {
+        let titles: Vec<String> = execution.reports().map(|report| report.title.clone()).collect();
+        let reason = if !titles.is_empty() {
             Reason::Crash
         } else if signal {
             Reason::Signal
@@ -102,7 +116,7 @@ impl Checks {
         if queue.len() == MOST_WAITING {
             queue.pop_front();
         }
-        queue.push_back(Check { plan: plan.clone(), steps: execution.steps.clone(), crashed });
+        queue.push_back(Check { plan: plan.clone(), steps: execution.steps.clone(), titles });
     }
 
     /// The plan to check next.
@@ -123,7 +137,7 @@ impl Checks {
         inner.checked += 1;
         // A guest that died tells no results.
         let steps = check.steps.is_empty() || !execution.guest_lives() || check.steps == execution.steps;
-        if !steps || check.crashed != execution.outcome.report().is_some() {
+        if !steps || check.titles.is_empty() != execution.outcome.report().is_none() {
             inner.different += 1;
             tracing::debug!(explored = ?check, checked = ?execution.outcome, "a plan differs on the two kernels");
         }

@@ -54,6 +54,10 @@ pub struct CrashMeta {
     /// there when that was not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,
+    /// The title that this crash has on the kernel that judges, if the same plan crashed in the same function there. Not there
+    /// when none is known or this is that title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
     /// The other host that found it, from which there is no report. Not there when this one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -101,6 +105,7 @@ impl CampaignFolder {
             tried: 0,
             reproduced: 0,
             exact: None,
+            same_as: None,
             origin: None,
         };
         let texts = [("report.txt", text.as_str()), ("console.log", &crash.execution.console)];
@@ -123,6 +128,7 @@ impl CampaignFolder {
             tried: 0,
             reproduced: 0,
             exact: None,
+            same_as: None,
             origin: Some(crash.host.clone()),
         };
         self.publish_crash(&meta, &crash.reproducer, &[])

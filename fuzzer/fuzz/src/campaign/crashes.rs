@@ -50,6 +50,8 @@ struct Known {
     /// Those of them that other hosts have found, and this one has not written.
     foreign: BTreeSet<String>,
     untried: Vec<Untried>,
+    /// Titles of crashes that have another title on the kernel that judges.
+    same: BTreeSet<String>,
     /// Those that were tried, but not exactly.
     inexact: Vec<Untried>,
 }
@@ -81,6 +83,9 @@ impl Crashes {
             if meta.origin.is_some() {
                 known.foreign.insert(meta.title.clone());
             }
+            if meta.same_as.is_some() {
+                known.same.insert(meta.title.clone());
+            }
             let (plan, kernel) = (PlanInput(reproducer.plan), reproducer.kernel);
             let crash = Untried { title: meta.title, plan, foreign: meta.origin.is_some(), kernel };
             match (meta.tried, meta.exact) {
@@ -102,9 +107,10 @@ impl Crashes {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
+    /// How many there are, each once.
     pub(super) fn len(&self) -> usize {
-        self.known().titles.len()
+        let known = self.known();
+        known.titles.len() - known.same.len()
     }
 
     /// Writes the crashes that `execution` on `kernel` ended in, those whose titles are new or whose reproducers are no
@@ -233,6 +239,21 @@ impl Crashes {
             known.titles.insert(title.to_owned(), Standing::Reproduced);
         }
         Ok(())
+    }
+
+    /// Takes in that the crash called `explored` is called `judged` on the kernel that judges. Both are on disk.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(super) fn same(&self, explored: &str, judged: &str) -> Result<(), Error> {
+        let mut known = self.known();
+        let both = known.titles.contains_key(explored) && known.titles.contains_key(judged);
+        if !both || !known.same.insert(explored.to_owned()) {
+            return Ok(());
+        }
+        tracing::info!(title = explored, "the same as \"{judged}\"");
+        self.write_meta(explored, |meta| meta.same_as = Some(judged.to_owned()))
     }
 
     fn write_meta(&self, title: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), Error> {

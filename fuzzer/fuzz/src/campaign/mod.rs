@@ -165,7 +165,9 @@ pub struct Summary {
     pub different: u64,
     /// Plans that still wait for that.
     pub unchecked: u64,
-    /// All crashes: title, how often the reproducer made it again, of how many tries.
+    /// Crashes that have another title on the kernel that judges, and are among the others by that.
+    pub same: usize,
+    /// The others: title, how often the reproducer made it again, of how many tries.
     pub crashes: Vec<(String, u32, u32)>,
 }
 

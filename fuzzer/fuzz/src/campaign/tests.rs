@@ -460,13 +460,15 @@ fn a_folder_with_something_else_in_it_is_left_alone() {
     assert!(folder.path().join(".git").is_dir());
 }
 
-/// What a campaign with an explorer and a checker finds; `on_checker` says what only the checker's kernel reports.
-fn with_checker(folder: &Path, on_checker: fn(&FaultPlan) -> Vec<KernelReport>) -> Result<Summary, CampaignError> {
+/// What a kernel reports of a plan.
+type Reports = fn(&FaultPlan) -> Vec<KernelReport>;
+
+/// What a campaign with an explorer and a checker finds.
+fn with_checker(folder: &Path, on_explorer: Reports, on_checker: Reports) -> Result<Summary, CampaignError> {
     let stop = Stop::new();
     let fake = || FakeRunner { stop: stop.clone(), executions_left: u32::MAX, counters: RunnerCounters::default() };
-    let quiet: fn(&FaultPlan) -> Vec<KernelReport> = |_| Vec::new();
     let workers = vec![
-        worker(Role::Explorer, "lean", Reporting(fake(), quiet)),
+        worker(Role::Explorer, "lean", Reporting(fake(), on_explorer)),
         worker(Role::Checker, "fake", Reporting(fake(), on_checker)),
     ];
     run(options(folder, &stop, Some(Duration::from_secs(3))), workers)
@@ -475,14 +477,14 @@ fn with_checker(folder: &Path, on_checker: fn(&FaultPlan) -> Vec<KernelReport>) 
 #[test]
 fn a_checker_sees_what_the_explorer_cannot() {
     let folder = tempfile::tempdir().unwrap();
-    let summary =
-        with_checker(
-            folder.path(),
-            |plan| {
-                if fails_at(plan, 12) { vec![warning("KASAN in step_12")] } else { Vec::new() }
-            },
-        )
-        .unwrap();
+    let summary = with_checker(
+        folder.path(),
+        |_| Vec::new(),
+        |plan| {
+            if fails_at(plan, 12) { vec![warning("KASAN in step_12")] } else { Vec::new() }
+        },
+    )
+    .unwrap();
     assert_eq!(summary.crashes, [("KASAN in step_12".to_owned(), 3, 3)]);
     assert!(summary.checked >= 40 && summary.different >= 1, "{summary:?}");
     assert_eq!((summary.sites, summary.fault_free_coverage), (44, 40), "those of the explorer's kernel");
@@ -493,6 +495,29 @@ fn a_checker_sees_what_the_explorer_cannot() {
     coverage.sort_by_key(fs::DirEntry::file_name);
     let names: Vec<_> = coverage.iter().map(|entry| entry.file_name().into_string().unwrap()).collect();
     assert_eq!(names, ["fake.txt", "lean.txt"]);
+}
+
+#[test]
+fn a_crash_that_two_kernels_call_differently_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let explored: Reports = |plan| match plan {
+        plan if fails_at(plan, 12) => vec![warning("BUG: NULL in step_12")],
+        plan if fails_at(plan, 14) => vec![warning("BUG: NULL in step_14")],
+        _ => Vec::new(),
+    };
+    let checked: Reports = |plan| match plan {
+        plan if fails_at(plan, 12) => vec![warning("KASAN: null in step_12")],
+        plan if fails_at(plan, 14) => vec![warning("KASAN: free in step_1")],
+        _ => Vec::new(),
+    };
+    let summary = with_checker(folder.path(), explored, checked).unwrap();
+    let titles: Vec<&str> = summary.crashes.iter().map(|(title, ..)| title.as_str()).collect();
+    assert_eq!(titles, ["BUG: NULL in step_14", "KASAN: free in step_1", "KASAN: null in step_12"]);
+    assert_eq!(summary.same, 1);
+    let slug = crate::report::title_slug("BUG: NULL in step_12");
+    let text = fs::read_to_string(folder.path().join("crashes").join(slug).join("meta.json")).unwrap();
+    let meta: CrashMeta = serde_json::from_str(&text).unwrap();
+    assert_eq!((meta.same_as.as_deref(), meta.reproduced), (Some("KASAN: null in step_12"), 3));
 }
 
 #[test]

@@ -211,7 +211,11 @@ fn write_summary(summary: &Summary, folder: &str, out: &mut dyn Write) -> io::Re
     if summary.crashes.is_empty() {
         return writeln!(out, "crashes    none");
     }
-    writeln!(out, "crashes    {}", summary.crashes.len())?;
+    let same = match summary.same {
+        0 => String::new(),
+        same => format!(" (and {same} that the explorers' kernel calls otherwise)"),
+    };
+    writeln!(out, "crashes    {}{same}", summary.crashes.len())?;
     for (title, reproduced, tried) in &summary.crashes {
         writeln!(out, "  {title}  (reproduced {reproduced} of {tried} times)")?;
     }
