@@ -8,12 +8,17 @@ mod common;
 
 use fuzz::execution::{Outcome, Runner};
 
-use common::{SLAB, exactly_prepared, fault, plan, steps_target};
+use common::{SLAB, exactly_prepared, fault, plan, prepared, steps_target};
 
 #[test]
 fn exact_executions_are_the_same_even_when_they_end_the_guest() {
     let folder = steps_target(&["occurrence", "null_deref"], SLAB);
     let mut guest = exactly_prepared(folder.path());
+    let mut campaigns = prepared(folder.path());
+    campaigns.pool.exact_by(Box::new({
+        let folder = folder.path().to_owned();
+        move || Ok(exactly_prepared(&folder).pool)
+    }));
     let plans = [
         plan(&[]),
         plan(&[fault(&["...", "selftest_occurrence_alloc"], 3)]),
@@ -29,5 +34,7 @@ fn exact_executions_are_the_same_even_when_they_end_the_guest() {
             assert_eq!(again.coverage, first.coverage, "{number}");
             assert_eq!(again.fingerprint(), first.fingerprint(), "{number}");
         }
+        let by_the_way = campaigns.pool.run_exact(plan).unwrap().expect("there are such guests");
+        assert_eq!(by_the_way.fingerprint(), first.fingerprint(), "{number}");
     }
 }

@@ -25,12 +25,16 @@ pub(super) enum Exact {
 impl Exact {
     /// Runs `plan` in one of them, if there are any.
     pub(super) fn run(&mut self, plan: &FaultPlan) -> Result<Option<Execution>, ExecuteError> {
-        if let Self::Unmade(make) = std::mem::take(self) {
-            match make() {
-                Ok(pool) => *self = Self::Made(Box::new(pool)),
-                Err(error) => tracing::warn!("no guests that repeat exactly: {}", crate::chain(&*error)),
-            }
-        }
+        *self = match std::mem::take(self) {
+            Self::Unmade(make) => match make() {
+                Ok(pool) => Self::Made(Box::new(pool)),
+                Err(error) => {
+                    tracing::warn!("no guests that repeat exactly: {}", crate::chain(&*error));
+                    Self::None
+                }
+            },
+            made => made,
+        };
         let Self::Made(pool) = self else { return Ok(None) };
         let execution = pool.run_fresh(plan);
         // The next one is for another crash, and has time.
