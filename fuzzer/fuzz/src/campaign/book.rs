@@ -6,14 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libafl::Error;
+
 use super::{
     CampaignFile, CampaignFolder, CampaignKernel, Counters, Role, Summary,
     catalogue::Catalogue,
-    checks::Checks,
+    checks::{Check, Checks},
     crashes::Crashes,
     folder::{FOLDER_VERSION, FolderError},
 };
-use crate::execution::RunnerCounters;
+use crate::execution::{Execution, RunnerCounters};
 
 /// How often sites and coverage are written, besides at the end.
 const WRITE_INTERVAL: Duration = Duration::from_secs(30);
@@ -140,6 +142,16 @@ impl Books {
         let book = Arc::new(KernelBook { kernel: kernel.clone(), role, sites: Mutex::new(sites), covered });
         kernels.insert(kernel.build_id.clone(), Arc::clone(&book));
         Ok(book)
+    }
+
+    /// Takes in what the checkers' kernel made of a plan.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(super) fn compare(&self, check: &Check, execution: &Execution) -> Result<(), Error> {
+        self.checks.compare(check, execution);
+        check.same_crash(execution).map_or(Ok(()), |(explored, judged)| self.crashes.same(explored, judged))
     }
 
     /// How long this start has been going on.

@@ -207,10 +207,7 @@ fn search<R: Runner>(
             } else if let Some(check) = books.checks.take() {
                 fuzzer.evaluate_input(&mut state, &mut executor, manager, &check.plan)?;
                 if let Some(execution) = executor.observers().1.0.execution() {
-                    books.checks.compare(&check, execution);
-                    if let Some((explored, checked)) = check.same_crash(execution) {
-                        books.crashes.same(explored, checked)?;
-                    }
+                    books.compare(&check, execution)?;
                 }
                 triage.triage(executor.runner())?;
                 triage.triage_exactly(executor.runner())?;
