@@ -42,10 +42,10 @@ impl Check {
     /// the one on which `execution` was made.
     pub(super) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
         let place = |title: &'a str| title.rsplit_once(" in ").map(|(_, function)| function);
-        self.titles.iter().find_map(|explored| {
+        self.titles.iter().filter(|explored| !execution.has_title(explored)).find_map(|explored| {
             let function = place(explored)?;
             let mut checked = execution.reports().map(|report| report.title.as_str());
-            let same = checked.find(|title| title != explored && place(title) == Some(function))?;
+            let same = checked.find(|title| place(title) == Some(function))?;
             Some((explored.as_str(), same))
         })
     }

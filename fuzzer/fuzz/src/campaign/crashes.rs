@@ -47,6 +47,8 @@ pub(super) struct Untried {
 #[derive(Debug, Default)]
 struct Known {
     titles: BTreeMap<String, Standing>,
+    /// What each one's folder has: the plan, and the kernel that it was found on.
+    found: BTreeMap<String, (PlanInput, String)>,
     /// Those of them that other hosts have found, and this one has not written.
     foreign: BTreeSet<String>,
     untried: Vec<Untried>,
@@ -88,6 +90,7 @@ impl Crashes {
             }
             let (plan, kernel) = (PlanInput(reproducer.plan), reproducer.kernel);
             let crash = Untried { title: meta.title, plan, foreign: meta.origin.is_some(), kernel };
+            known.found.insert(crash.title.clone(), (crash.plan.clone(), crash.kernel.clone()));
             match (meta.tried, meta.exact) {
                 (0, _) => known.untried.push(crash),
                 (_, None) => known.inexact.push(crash),
@@ -129,14 +132,8 @@ impl Crashes {
             let crash = Crash { report, kernel, plan: &plan.0, execution };
             self.folder.write_crash(&crash).map_err(|error| Error::unknown(crate::chain(&error)))?;
             tracing::info!(title, "{}", if before == 0 { "new crash" } else { "another plan for a known crash" });
-            known.titles.insert(title.clone(), Standing::Untried(before));
-            known.foreign.remove(title);
-            known.untried.push(Untried {
-                title: title.clone(),
-                plan: plan.clone(),
-                foreign: false,
-                kernel: kernel.name.clone(),
-            });
+            let (title, kernel_name) = (title.clone(), kernel.name.clone());
+            known.take_in(Untried { title, plan: plan.clone(), foreign: false, kernel: kernel_name }, before);
             found = true;
             drop(known);
             self.announce(kernel, plan, report);
@@ -182,9 +179,7 @@ impl Crashes {
         self.folder.write_foreign_crash(crash).map_err(disk)?;
         tracing::info!(title, host, "{}", if again { "another plan of another host" } else { "crash of another host" });
         let (plan, kernel) = (PlanInput(crash.reproducer.plan.clone()), crash.reproducer.kernel.clone());
-        known.titles.insert(title.clone(), Standing::Untried(before));
-        known.foreign.insert(title.clone());
-        known.untried.push(Untried { title: title.clone(), plan, foreign: true, kernel });
+        known.take_in(Untried { title: title.clone(), plan, foreign: true, kernel }, before);
         Ok(())
     }
 
@@ -227,29 +222,35 @@ impl Crashes {
         Some(known.inexact.remove(at))
     }
 
-    /// Takes in whether the reproducer made the crash again in a guest that repeats exactly.
+    /// Takes in whether the reproducer made the crash again in a guest that repeats exactly, unless there is another one now.
     ///
     /// # Errors
     ///
     /// The folder cannot be written.
-    pub(super) fn tried_exactly(&self, title: &str, again: bool) -> Result<(), Error> {
+    pub(super) fn tried_exactly(&self, crash: &Untried, again: bool) -> Result<(), Error> {
+        let title = &crash.title;
         let mut known = self.known();
+        if known.found.get(title).is_none_or(|(plan, _)| *plan != crash.plan) {
+            return Ok(());
+        }
         self.write_meta(title, |meta| meta.exact = Some(again))?;
         if again {
-            known.titles.insert(title.to_owned(), Standing::Reproduced);
+            known.titles.insert(title.clone(), Standing::Reproduced);
         }
         Ok(())
     }
 
-    /// Takes in that the crash called `explored` is called `judged` on the kernel that judges. Both are on disk.
+    /// Takes in that the crash called `explored` is called `judged` on the kernel that judges, if both are on disk, and were found
+    /// on different kernels.
     ///
     /// # Errors
     ///
     /// The folder cannot be written.
     pub(super) fn same(&self, explored: &str, judged: &str) -> Result<(), Error> {
         let mut known = self.known();
-        let both = known.titles.contains_key(explored) && known.titles.contains_key(judged);
-        if !both || !known.same.insert(explored.to_owned()) {
+        let kernel = |title| known.found.get(title).map(|(_, kernel)| kernel);
+        let differ = kernel(explored).zip(kernel(judged)).is_some_and(|(explored, judged)| explored != judged);
+        if !differ || known.same.contains(judged) || !known.same.insert(explored.to_owned()) {
             return Ok(());
         }
         tracing::info!(title = explored, "the same as \"{judged}\"");
@@ -262,6 +263,22 @@ impl Crashes {
 }
 
 impl Known {
+    /// Takes in a crash that was written just now; so many plans were tried for it in vain.
+    fn take_in(&mut self, crash: Untried, before: u32) {
+        let title = &crash.title;
+        if crash.foreign {
+            self.foreign.insert(title.clone());
+        } else {
+            self.foreign.remove(title);
+        }
+        // What is known of an earlier plan is not in the folder any more.
+        self.same.remove(title);
+        self.inexact.retain(|inexact| inexact.title != *title);
+        self.titles.insert(title.clone(), Standing::Untried(before));
+        self.found.insert(title.clone(), (crash.plan.clone(), crash.kernel.clone()));
+        self.untried.push(crash);
+    }
+
     /// How many plans were tried in vain for a crash for which another one is welcome; nothing where none is.
     fn wanted(&self, title: &str) -> Option<u32> {
         match self.titles.get(title) {

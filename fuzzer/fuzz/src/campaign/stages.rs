@@ -13,8 +13,8 @@ use libafl_bolts::rands::StdRand;
 use rand::seq::SliceRandom;
 
 use super::{
-    book::KernelBook, catalogue::Reached, crashes::Untried, executor::PlanExecutor, feedback::NewCrashFeedback,
-    input::PlanInput, mutators::MOST_FAULTS,
+    book::KernelBook, catalogue::Reached, executor::PlanExecutor, feedback::NewCrashFeedback, input::PlanInput,
+    mutators::MOST_FAULTS,
 };
 use crate::{
     execution::{ExecuteError, Execution, Runner},
@@ -122,8 +122,11 @@ impl TriageStage {
             let title = &untried.title;
             let mut reproduced = 0;
             for _ in 0..TRIES {
-                match self.again(&untried, runner.run_fresh(&untried.plan.0).map(Some)) {
-                    Ok(Some(again)) => reproduced += u32::from(again),
+                match tried(title, runner.run_fresh(&untried.plan.0).map(Some)) {
+                    Ok(Some(execution)) => {
+                        reproduced += u32::from(execution.has_title(title));
+                        self.crashes.note(&untried.plan, &execution)?;
+                    }
                     Ok(None) => break,
                     Err(error) => {
                         crashes.put_back(untried);
@@ -153,27 +156,27 @@ impl TriageStage {
         }
         let crashes = self.crashes.crashes();
         let Some(inexact) = crashes.take_inexact(self.crashes.kernel()) else { return Ok(()) };
-        if let Some(exact) = self.again(&inexact, runner.run_exact(&inexact.plan.0))? {
-            let how = if exact { "again" } else { "not again" };
-            tracing::info!(title = inexact.title, "came {how} in a guest that counts instructions");
-            crashes.tried_exactly(&inexact.title, exact)?;
+        let title = &inexact.title;
+        if let Some(execution) = tried(title, runner.run_exact(&inexact.plan.0))? {
+            let again = execution.has_title(title);
+            let how = if again { "again" } else { "not again" };
+            tracing::info!(title, "came {how} in a guest that counts instructions");
+            // First: a plan that makes the crash exactly is not to be tried once more.
+            crashes.tried_exactly(&inexact, again)?;
+            self.crashes.note(&inexact.plan, &execution)?;
         }
         Ok(())
     }
+}
 
-    /// Whether a crash came again in an execution of its plan, if there was one.
-    fn again(&self, crash: &Untried, result: Result<Option<Execution>, ExecuteError>) -> Result<Option<bool>, Error> {
-        match result {
-            Ok(None) => Ok(None),
-            Ok(Some(execution)) => {
-                self.crashes.note(&crash.plan, &execution)?;
-                Ok(Some(execution.has_title(&crash.title)))
-            }
-            Err(ExecuteError::Stopped) => Err(Error::shutting_down()),
-            Err(error) => {
-                tracing::warn!(title = crash.title, "the reproducer cannot be tried: {}", crate::chain(&error));
-                Ok(None)
-            }
+/// The execution of a crash's plan, if there was one.
+fn tried(title: &str, result: Result<Option<Execution>, ExecuteError>) -> Result<Option<Execution>, Error> {
+    match result {
+        Ok(execution) => Ok(execution),
+        Err(ExecuteError::Stopped) => Err(Error::shutting_down()),
+        Err(error) => {
+            tracing::warn!(title, "the reproducer cannot be tried: {}", crate::chain(&error));
+            Ok(None)
         }
     }
 }

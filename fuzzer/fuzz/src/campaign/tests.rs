@@ -1,5 +1,6 @@
 //! The whole loop over a fake runner: everything but guests.
 
+mod crashes;
 mod peers;
 
 use std::{fs, path::Path};

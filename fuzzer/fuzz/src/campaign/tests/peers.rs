@@ -141,7 +141,7 @@ fn a_title_that_two_hosts_see_has_one_folder() {
     assert!(meta(folder.path(), "BUG in theirs").unwrap().origin.is_none());
     let inexact = crashes.take_inexact(&kernel).unwrap();
     assert_eq!(inexact.title, "BUG in ours");
-    crashes.tried_exactly(&inexact.title, true).unwrap();
+    crashes.tried_exactly(&inexact, true).unwrap();
     assert_eq!(meta(folder.path(), "BUG in ours").unwrap().exact, Some(true));
     assert!(!found("BUG in ours"), "a plan that makes it again is all that is wanted");
     drop(crashes);
