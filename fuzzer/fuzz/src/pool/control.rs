@@ -95,15 +95,27 @@ impl GuestPool {
         }
     }
 
-    /// Runs the control plan as long as it is due. What it finds is the doing of the plan that ran before it.
+    /// Runs the control plan as long as it is due. What it finds in this guest is the doing of the plan that ran before it,
+    /// and so is what comes to light later.
     pub(super) fn check_control(&mut self) -> Result<(), ExecuteError> {
+        let (last, guests) = (self.last.clone(), self.counters.guests);
         while self.inject && self.guest.is_some() && self.life.executions >= self.life.next_control {
-            let last = self.last.clone();
-            let execution = self.attempts(&self.target.fault_free())?;
+            let execution = match self.attempts(&self.target.fault_free()) {
+                Ok(execution) => execution,
+                Err(ExecuteError::Stopped) => return Err(ExecuteError::Stopped),
+                Err(error) => {
+                    tracing::warn!("the control plan cannot be run: {}", crate::chain(&error));
+                    break;
+                }
+            };
             // Whoever asks for the next execution has not heard of them.
             execution.new_sites.iter().for_each(|site| _ = self.described.remove(&site.site));
-            if let (Some((plan, fired)), Some(_)) = (last, execution.outcome.report()) {
+            let blamed = last.clone().filter(|_| self.counters.guests == guests);
+            if execution.outcome.report().is_some() {
+                let (plan, fired) = blamed.unwrap_or_else(|| (self.target.fault_free(), Vec::new()));
                 self.late.push((plan, Execution { fired, ..execution }));
+            } else if self.guest.is_some() && blamed.is_some() {
+                self.last = blamed;
             }
         }
         Ok(())

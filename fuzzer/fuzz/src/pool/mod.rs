@@ -182,11 +182,11 @@ impl GuestPool {
         }
         if found.is_empty() && report.leftovers.is_empty() {
             self.last = Some((plan.clone(), fired.clone()));
+            if plan.faults.is_empty() && self.inject {
+                self.control_ran(&report.hits);
+            }
         } else {
             self.discard();
-        }
-        if plan.faults.is_empty() && self.inject {
-            self.control_ran(&report.hits);
         }
         let (outcome, more_reports) = outcome_of(found);
         Execution {
