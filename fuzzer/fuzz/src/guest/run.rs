@@ -168,12 +168,16 @@ impl Guest {
         }
         let message = ToAgent::Execute(request.clone());
         message.encode()?;
-        let result = self.run(&message, request, deadline).and_then(|run| {
-            if request.coverage && run.end.has_run() {
-                self.machine.read_trace(&self.places.trace, trace)?;
-            }
-            Ok(run)
-        });
+        let result = self.run(&message, request, deadline);
+        if let Ok(run) = &result
+            && request.coverage
+            && run.end.has_run()
+            && let Err(error) = self.machine.read_trace(&self.places.trace, trace)
+        {
+            // How the execution ended is known nevertheless.
+            tracing::warn!("no coverage of an execution: {}", crate::chain(&error));
+            trace.clear();
+        }
         match &result {
             Ok(run) if matches!(run.end, RunEnd::Completed(_) | RunEnd::Refused(_)) => {}
             _ => self.kill(),
