@@ -42,7 +42,7 @@ pub(crate) struct CleanUp {
     /// KiB of memory that were available after the first run; 0 before.
     memory_kib: u64,
     tainted: File,
-    /// What [`TAINTED`] said after the first run.
+    /// What [`TAINTED`] said before the first run.
     taint: u64,
 }
 
@@ -56,13 +56,13 @@ impl CleanUp {
         let name = CString::new(DISK)?;
         let btrfs = control.map(|control| (control, VolumeArguments::new(&name)));
         let tainted = File::open(TAINTED).with_context(|| format!("cannot open {TAINTED} (CONFIG_PROC_SYSCTL)"))?;
-        Ok(Self { btrfs, memory_kib: 0, tainted, taint: 0 })
+        let taint = taint(&tainted)?;
+        Ok(Self { btrfs, memory_kib: 0, tainted, taint })
     }
 
-    /// Takes how the kernel is now for how it should be after every workload.
-    pub(crate) fn remember(&mut self) -> Result<()> {
+    /// Takes the memory that is available now for what there should be after every workload.
+    pub(crate) fn remember_memory(&mut self) -> Result<()> {
         self.memory_kib = available_kib()?;
-        self.taint = taint(&self.tainted)?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! The disk under test: `/dev/ram0`, put back to the content of the image `/dev/vda` before each execution.
+//! The disk under test: `/dev/ram0`, put back to the content of the image `/dev/vda` after each execution.
 //!
 //! The image stays in the agent's memory, only the blocks that are not all zero. Putting it back writes the blocks
 //! that the last execution wrote to and nothing else.
@@ -91,8 +91,8 @@ impl Disk {
 
     /// Puts the image back where `dirty` says. The disk must not be mounted.
     pub(crate) fn reset(&mut self, dirty: &Dirty) -> Result<(), ResetError> {
-        // Exclusive, and waits a while for that: fails as long as a file system, mounted or leaked, claims the disk. Closing it again drops the
-        // page cache, and lets kernels mount that refuse disks open for writing.
+        // Exclusive, and waits a while for that: fails as long as a file system, mounted or leaked, claims the disk.
+        // Closing it again drops the page cache, and lets kernels mount that refuse disks open for writing.
         let disk = open_exclusively()?;
         match dirty {
             Dirty::Blocks(numbers) => {

@@ -51,9 +51,14 @@ impl Kcov {
         Ok(Self { file, area: area.context("cannot map the coverage trace")?.cast() })
     }
 
+    /// Empties the trace.
+    pub(crate) fn clear(&mut self) {
+        self.count().store(0, Ordering::SeqCst);
+    }
+
     /// Starts an empty trace of the calling thread.
     pub(crate) fn start(&mut self) -> nix::Result<()> {
-        self.count().store(0, Ordering::SeqCst);
+        self.clear();
         // SAFETY: the descriptor is KCOV's, whose ioctl takes the mode by value.
         unsafe { kcov_enable(self.file.as_raw_fd(), TRACE_PC) }.map(|_| ())
     }

@@ -112,7 +112,7 @@ impl<'kernel> Target<'kernel> {
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
-        self.clean_up.remember()?;
+        self.clean_up.remember_memory()?;
         self.log.skip()
     }
 
@@ -127,8 +127,10 @@ impl<'kernel> Target<'kernel> {
         if let Err(reason) = self.reset_disk(Reset::Late) {
             return Ok(trouble(reason));
         }
+        let rig = self.rig.as_mut().context("the rig is gone")?;
+        // Should the kernel die before the trace begins, there is none.
+        rig.kcov.clear();
         if execute.inject {
-            let rig = self.rig.as_mut().context("the rig is gone")?;
             if let Err(reason) = rig.injector.prepare(self.symbols, &execute.plan) {
                 return Ok(refused(reason));
             }

@@ -57,7 +57,7 @@ pub(crate) fn read(registers: &Registers, function: u32, call: &mut Call) -> u64
         }
     }
     call.depth = depth;
-    key | 1
+    if key == 0 { 1 } else { key }
 }
 
 /// Whether there can be a frame at `frame`, above the one at `below`: 0 ends the chain, and an odd address is that of the
