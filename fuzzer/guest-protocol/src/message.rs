@@ -200,6 +200,8 @@ pub struct Limits {
     pub call_path: usize,
     /// Functions in a list.
     pub functions: usize,
+    /// Bytes of the kernel's text.
+    pub text_span_bytes: u64,
     /// Pieces of memory that the trace is in, and its bytes in all.
     pub trace_ranges: usize,
     /// See [`Limits::trace_ranges`].
@@ -221,6 +223,7 @@ pub const LIMITS: Limits = Limits {
     name_bytes: 512,
     call_path: fault_plan::MAX_CALL_PATH,
     functions: 1 << 16,
+    text_span_bytes: 256 << 20,
     trace_ranges: 1 << 14,
     trace_bytes: 64 << 20,
     sites: 1 << 16,
@@ -366,6 +369,7 @@ impl Ready {
         within(self.trace.len() <= LIMITS.trace_ranges, "the list of the trace's pieces")?;
         let bytes = self.trace.iter().try_fold(0_u64, |sum, range| sum.checked_add(range.bytes));
         within(bytes.is_some_and(|bytes| bytes <= LIMITS.trace_bytes), "the size of the trace")?;
+        within(self.text_bytes <= LIMITS.text_span_bytes, "the size of the kernel's text")?;
         self.functions.iter().try_for_each(|function| name(&function.name))
     }
 }
