@@ -130,10 +130,10 @@ impl<'kernel> Target<'kernel> {
         let rig = self.rig.as_mut().context("the rig is gone")?;
         // Should the kernel die before the trace begins, there is none.
         rig.kcov.clear();
-        if execute.inject {
-            if let Err(reason) = rig.injector.prepare(self.symbols, &execute.plan) {
-                return Ok(refused(reason));
-            }
+        if execute.inject
+            && let Err(reason) = rig.injector.prepare(self.symbols, &execute.plan)
+        {
+            return Ok(refused(reason));
         }
         let log_before = self.log.read()?;
         timings.arm_ns = nanoseconds_since(started);
