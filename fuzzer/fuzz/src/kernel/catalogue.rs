@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel differs.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
