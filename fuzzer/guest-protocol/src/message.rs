@@ -145,6 +145,7 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hit {
     /// The site's number, the same in every guest with the same kernel build.
+    #[serde(with = "postcard::fixint::le")]
     pub site: u64,
     /// How often.
     pub count: u32,

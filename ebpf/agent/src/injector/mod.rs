@@ -150,16 +150,23 @@ impl Injector {
     /// What the execution since [`Injector::prepare`] did. Sites are described the first time they are reached, or
     /// always with `describe_all`. What does not fit is left for a later execution.
     pub(crate) fn collect(&mut self, symbols: &Symbols, describe_all: bool) -> Collected {
-        let mut hits = Vec::new();
-        let (mut unknown, mut known) = (Vec::new(), Vec::new());
         let touched = (control!(self, touched) as usize).min(SITE_SLOTS);
+        let mut hits = Vec::with_capacity(touched);
+        let (mut unknown, mut known) = (Vec::new(), Vec::new());
         for index in 0..touched {
             // SAFETY: the list is mapped and aligned, and `index` is below its length.
             let slot = unsafe { (&raw const (*self.touched.only()).slots[index]).read_volatile() } as usize;
             // The kernel's memory may be corrupted, and with it every number in it.
             let Some(described) = self.described.get(slot) else { continue };
-            let site = self.sites.read(slot);
-            hits.push(Hit { site: site.key, count: site.count, first_sequence: site.first_sequence });
+            let site = self.sites.at(slot);
+            // SAFETY: the site is mapped and aligned. Field by field, as most of it are callers that nobody asks for.
+            hits.push(unsafe {
+                Hit {
+                    site: (&raw const (*site).key).read_volatile(),
+                    count: (&raw const (*site).count).read_volatile(),
+                    first_sequence: (&raw const (*site).first_sequence).read_volatile(),
+                }
+            });
             if *described { known.push(slot) } else { unknown.push(slot) }
         }
         // First those never described: asked for all again and again, it describes all in the end.
@@ -201,48 +208,58 @@ impl Injector {
         if control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 {
             return Dirty::Everything;
         }
-        let mut blocks = Vec::new();
-        for region in 0..DIRTY_BLOCKS / DIRTY_REGION_BLOCKS {
-            if !self.is_dirty_region(region) {
-                continue;
-            }
-            for block in region * DIRTY_REGION_BLOCKS..(region + 1) * DIRTY_REGION_BLOCKS {
-                // SAFETY: the map is mapped, and `block` is below its length.
-                if unsafe { (&raw const (*self.dirty.only()).blocks[block]).read_volatile() } != 0 {
-                    blocks.push(block as u64);
-                }
-            }
-        }
-        Dirty::Blocks(blocks)
+        let in_region = |region| {
+            let marks = self.block_marks(region).cast_const();
+            // SAFETY: the marks of a region lie within the map, which is mapped.
+            unsafe { marked(marks, DIRTY_REGION_BLOCKS) }
+                .map(move |block| (region * DIRTY_REGION_BLOCKS + block) as u64)
+        };
+        Dirty::Blocks(self.dirty_regions().flat_map(in_region).collect())
     }
 
     /// Whether the disk was written to since [`Injector::clear_dirty`], or that is not known.
     pub(crate) fn is_dirty(&self) -> bool {
-        let regions = 0..DIRTY_BLOCKS / DIRTY_REGION_BLOCKS;
-        control!(self, disk) == 0
-            || control!(self, dirty_overflow) != 0
-            || regions.into_iter().any(|region| self.is_dirty_region(region))
+        control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 || self.dirty_regions().next().is_some()
     }
 
     /// Forgets all writes so far. The disk must be quiet.
     pub(crate) fn clear_dirty(&mut self) {
-        for region in 0..DIRTY_BLOCKS / DIRTY_REGION_BLOCKS {
-            if self.is_dirty_region(region) {
-                // SAFETY: the map is mapped, and the region lies within it.
-                unsafe {
-                    let first = (&raw mut (*self.dirty.only()).blocks[region * DIRTY_REGION_BLOCKS]).cast::<u8>();
-                    first.write_bytes(0, DIRTY_REGION_BLOCKS);
-                    (&raw mut (*self.dirty.only()).regions[region]).write_volatile(0);
-                }
+        for region in self.dirty_regions() {
+            // SAFETY: the map is mapped, and the region lies within it.
+            unsafe {
+                self.block_marks(region).write_bytes(0, DIRTY_REGION_BLOCKS);
+                (&raw mut (*self.dirty.only()).regions[region]).write_volatile(0);
             }
         }
         control!(self, dirty_overflow = 0);
     }
 
-    fn is_dirty_region(&self, region: usize) -> bool {
-        // SAFETY: the map is mapped, and the index is checked.
-        unsafe { (&raw const (*self.dirty.only()).regions[region]).read_volatile() != 0 }
+    /// The regions in which blocks are marked.
+    fn dirty_regions(&self) -> impl Iterator<Item = usize> + use<> {
+        // SAFETY: the map is mapped for as long as the injector lives.
+        unsafe { marked((&raw const (*self.dirty.only()).regions).cast(), DIRTY_BLOCKS / DIRTY_REGION_BLOCKS) }
     }
+
+    /// Where the marks of the blocks of `region` are.
+    fn block_marks(&self, region: usize) -> *mut u8 {
+        // SAFETY: the index is checked, so that what is computed lies within the map.
+        unsafe { (&raw mut (*self.dirty.only()).blocks[region * DIRTY_REGION_BLOCKS]).cast() }
+    }
+}
+
+/// Which of the `count` bytes from `marks` on are not 0. They are read eight at once, as mostly none is.
+///
+/// # Safety
+///
+/// They stay mapped for as long as the iterator lives, and begin and end at multiples of eight bytes.
+unsafe fn marked(marks: *const u8, count: usize) -> impl Iterator<Item = usize> {
+    let marks: *const [u8; 8] = marks.cast();
+    (0..count / 8).flat_map(move |word| {
+        // SAFETY: it is one of the words of which the caller speaks.
+        let bytes = unsafe { marks.add(word).cast::<u64>().read_volatile() }.to_ne_bytes();
+        let most = if bytes == [0; 8] { 0 } else { 8 };
+        (0..most).filter(move |byte| bytes[*byte] != 0).map(move |byte| word * 8 + byte)
+    })
 }
 
 fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
@@ -276,6 +293,20 @@ mod tests {
     use guest_protocol::{FromAgent, Report};
 
     use super::*;
+
+    #[test]
+    fn marks_are_found_in_order() {
+        let mut marks = [0_u64; 4];
+        // SAFETY: the bytes are those of the array, which outlives what looks at them.
+        let mut found = |at: &[usize]| unsafe {
+            let bytes: *mut u8 = marks.as_mut_ptr().cast();
+            at.iter().for_each(|byte| bytes.add(*byte).write(1));
+            marked(bytes, size_of_val(&marks)).collect::<Vec<_>>()
+        };
+        assert!(found(&[]).is_empty());
+        assert_eq!(found(&[8, 15]), [8, 15]);
+        assert_eq!(found(&[0, 31]), [0, 8, 15, 31]);
+    }
 
     #[test]
     fn the_largest_report_fits_into_the_window() {
