@@ -174,6 +174,8 @@ pub struct RunnerCounters {
     pub leftovers: u64,
     /// Fault-free executions that were compared with the first ones.
     pub controls: u64,
+    /// Calls by which the last of them was off, in a million of them.
+    pub control_off_ppm: u64,
     /// Guests replaced because such an execution was another one than at first.
     pub drifted: u64,
     /// The most executions of one guest.

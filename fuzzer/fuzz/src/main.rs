@@ -123,19 +123,19 @@ enum Subcommands {
     Kernel(KernelCommand),
     /// Check this machine and the kernels.
     Doctor,
-    /// Measure what an execution costs and where the time goes, or how several guests do, as JSON.
+    /// Measure what things cost and whether they repeat, as JSON.
     Bench {
         #[arg(value_enum, default_value = "cost")]
         what: BenchArg,
-        /// What to run.
-        #[arg(long, default_value = "btrfs-mount")]
-        target: String,
+        /// The only target to run; each measurement has its own without it.
+        #[arg(long)]
+        target: Option<String>,
         /// Counted executions of the bare guest and of the full one.
         #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         executions: u32,
-        /// How long the campaign runs that tells what the search costs, or each number of guests.
-        #[arg(long, default_value = "60s", value_parser = duration)]
-        campaign: Duration,
+        /// How long each campaign runs, or each number of guests; each measurement has its own time without it.
+        #[arg(long, value_parser = duration)]
+        time: Option<Duration>,
         #[command(flatten)]
         guest: GuestArgs,
     },
@@ -143,10 +143,31 @@ enum Subcommands {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum BenchArg {
-    /// One guest: what an execution costs.
+    /// All of it, one after the other: some 100 minutes.
+    All,
+    /// One guest: what an execution costs and where the time goes. 3 minutes.
     Cost,
-    /// Several guests: rates and memory.
+    /// Several guests: rates and memory. 2 minutes.
     Scale,
+    /// Whether executions that are to repeat exactly do. 10 minutes.
+    Exact,
+    /// What campaigns on two kernels find and when, and what those on the checking kernel alone do. 25 minutes.
+    Kernels,
+    /// A long campaign: whether guests drift and memory grows. An hour.
+    Steady,
+}
+
+impl From<BenchArg> for Bench {
+    fn from(what: BenchArg) -> Self {
+        match what {
+            BenchArg::All => Self::All,
+            BenchArg::Cost => Self::Cost,
+            BenchArg::Scale => Self::Scale,
+            BenchArg::Exact => Self::Exact,
+            BenchArg::Kernels => Self::Kernels,
+            BenchArg::Steady => Self::Steady,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -258,13 +279,9 @@ fn run(options: Options) -> Result<Answer, CommandError> {
             commands::kernel_build(name.as_deref(), &stop, out, &mut say)
         }
         Some(Subcommands::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
-        Some(Subcommands::Bench { what, target, executions, campaign, guest }) => {
+        Some(Subcommands::Bench { what, target, executions, time, guest }) => {
             let (kernel, accel) = (guest.kernel, guest.accel.into());
-            let what = match what {
-                BenchArg::Cost => Bench::Cost,
-                BenchArg::Scale => Bench::Scale,
-            };
-            let options = BenchOptions { what, target, kernel, executions, campaign, accel };
+            let options = BenchOptions { what: what.into(), target, kernel, executions, time, accel };
             commands::bench(&options, &stop, out, &mut say)
         }
         Some(Subcommands::Doctor) => commands::doctor(&stop, out),

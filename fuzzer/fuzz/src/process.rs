@@ -103,6 +103,16 @@ pub(crate) fn resident_kib(pid: u32) -> Option<u64> {
     kib_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
 }
 
+/// The processes that this one has started and that have not ended. Reads `/proc/self/task/TID/children`
+/// (`CONFIG_PROC_CHILDREN`, Linux 3.5).
+pub(crate) fn children() -> Vec<u32> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let of_task = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
+    tasks
+        .flat_map(|task| of_task(task).split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
 /// What memory a process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {

@@ -103,8 +103,9 @@ impl Books {
         seed: u64,
         earlier: Option<CampaignFile>,
     ) -> Result<Self, FolderError> {
+        let before = Duration::from_secs(earlier.as_ref().map_or(0, |earlier| earlier.seconds));
         Ok(Self {
-            crashes: Crashes::restore(Arc::clone(&folder))?,
+            crashes: Crashes::restore(Arc::clone(&folder), before)?,
             checks: Checks::default(),
             folder,
             target,

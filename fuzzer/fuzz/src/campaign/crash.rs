@@ -30,6 +30,8 @@ pub struct Crash<'a> {
     pub plan: &'a FaultPlan,
     /// What happened.
     pub execution: &'a Execution,
+    /// Milliseconds of fuzzing, earlier starts included, until it was found.
+    pub found_ms: u64,
 }
 
 /// `meta.json` of a crash.
@@ -46,6 +48,10 @@ pub struct CrashMeta {
     pub fired: Vec<CrashFault>,
     /// The functions on the report's call trace, innermost first.
     pub stack: Vec<String>,
+    /// Milliseconds of the campaign's fuzzing, all starts together, until this plan was found. Not there when another host found
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_ms: Option<u64>,
     /// Fresh guests in which the reproducer was tried.
     pub tried: u32,
     /// Those in which the same title came again.
@@ -102,6 +108,7 @@ impl CampaignFolder {
             kind: kind.to_string(),
             fired: crash.execution.fired.iter().map(|fired| crash_fault(crash.plan, fired)).collect(),
             stack: crash.report.stack(),
+            found_ms: Some(crash.found_ms),
             tried: 0,
             reproduced: 0,
             exact: None,
@@ -125,6 +132,7 @@ impl CampaignFolder {
             kind: crash.kind.to_string(),
             fired: Vec::new(),
             stack: Vec::new(),
+            found_ms: None,
             tried: 0,
             reproduced: 0,
             exact: None,

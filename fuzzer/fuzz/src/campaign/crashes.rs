@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
 use fault_plan::{REPRODUCER_VERSION, Reproducer};
@@ -62,18 +63,21 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Crashes {
     folder: Arc<CampaignFolder>,
+    /// Fuzzing of earlier starts.
+    before: Duration,
+    start: Instant,
     known: Mutex<Known>,
     /// Who tells other hosts of them, where there are any.
     hub: OnceLock<Weak<Hub>>,
 }
 
 impl Crashes {
-    /// The crashes in `folder`.
+    /// The crashes in `folder`, in which earlier starts have fuzzed for the time `before`.
     ///
     /// # Errors
     ///
     /// One of them is damaged.
-    pub(super) fn restore(folder: Arc<CampaignFolder>) -> Result<Self, FolderError> {
+    pub(super) fn restore(folder: Arc<CampaignFolder>, before: Duration) -> Result<Self, FolderError> {
         let mut known = Known::default();
         for (meta, reproducer) in folder.crashes()? {
             let standing = match (meta.tried, meta.reproduced) {
@@ -97,7 +101,7 @@ impl Crashes {
                 _ => {}
             }
         }
-        Ok(Self { folder, known: Mutex::new(known), hub: OnceLock::new() })
+        Ok(Self { folder, before, start: Instant::now(), known: Mutex::new(known), hub: OnceLock::new() })
     }
 
     /// From now on `hub` is told of those that this campaign finds.
@@ -129,7 +133,8 @@ impl Crashes {
             // Held while the crash is written: nobody else may write the same one.
             let mut known = self.known();
             let Some(before) = known.wanted(title) else { continue };
-            let crash = Crash { report, kernel, plan: &plan.0, execution };
+            let found_ms = u64::try_from((self.before + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX);
+            let crash = Crash { report, kernel, plan: &plan.0, execution, found_ms };
             self.folder.write_crash(&crash).map_err(|error| Error::unknown(crate::chain(&error)))?;
             tracing::info!(title, "{}", if before == 0 { "new crash" } else { "another plan for a known crash" });
             let (title, kernel_name) = (title.clone(), kernel.name.clone());

@@ -16,7 +16,7 @@ use libafl::{
     },
 };
 use libafl_bolts::ClientId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::peers::Hub;
 use crate::process;
@@ -28,7 +28,7 @@ const HEARTBEAT: &str = "Client Heartbeat";
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 
 /// A line of `stats.jsonl`. Counts are totals over all starts of the campaign, except where it says otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatsLine {
     /// Seconds of fuzzing in this start.
     pub seconds: f64,
@@ -64,8 +64,12 @@ pub struct StatsLine {
     pub leftovers: u64,
     /// Guests of this start replaced because the fault-free plan did something else in them than at first.
     pub drifted: u64,
+    /// Calls by which the last control run of a guest was off, in a million of them; the most that a client has.
+    pub control_off_ppm: u64,
     /// Resident memory of this process, in MiB; its guests' is not in it.
     pub resident_mib: u64,
+    /// Memory that the guests' processes have of their own, in MiB.
+    pub guests_mib: u64,
     /// Other hosts that are connected now. Not there when the campaign is to have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<usize>,
@@ -173,11 +177,18 @@ impl Monitor for CampaignMonitor {
             harness_errors: sum("harness_errors"),
             leftovers: sum("leftovers"),
             drifted: sum("drifted"),
+            control_off_ppm: most("control_off_ppm"),
+            guests_mib: process::children().into_iter().filter_map(private_kib).sum::<u64>() >> 10,
             resident_mib: process::resident_kib(std::process::id()).unwrap_or(0) >> 10,
             peers: self.hub.as_ref().map(|hub| hub.peers()),
         };
         self.write(&line).map_err(|error| Error::unknown(format!("cannot write statistics: {error}")))
     }
+}
+
+fn private_kib(pid: u32) -> Option<u64> {
+    // The process may just have ended.
+    process::memory(pid).ok().map(|memory| memory.private_kib)
 }
 
 fn number(client: &ClientStats, name: &str) -> u64 {

@@ -347,6 +347,7 @@ impl Desk<'_> {
             ("harness_errors", runner.harness_errors),
             ("leftovers", runner.leftovers),
             ("drifted", runner.drifted),
+            ("control_off_ppm", runner.control_off_ppm),
             ("crashes", self.books.crashes.len() as u64),
             ("checked", checks.checked),
             ("different", checks.different),

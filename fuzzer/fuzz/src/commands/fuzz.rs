@@ -55,6 +55,18 @@ pub struct FuzzOptions {
 ///
 /// The environment, the target or the folder; see [`CommandError`].
 pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&str)) -> Result<Answer, CommandError> {
+    let (summary, path) = campaign(options, stop, say)?;
+    if options.json {
+        let text = serde_json::to_string(&summary).map_err(io::Error::other)?;
+        writeln!(out, "{text}")?;
+    } else {
+        write_summary(&summary, &path.display().to_string(), out)?;
+    }
+    Ok(Answer::Yes)
+}
+
+/// Runs the campaign. Returns how it ended, and its folder.
+pub(super) fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Result<(Summary, PathBuf), CommandError> {
     let crew = Crew::of(options)?;
     let listener = options.listen.map(listen).transpose()?;
     let explorer = Wanted { target: &options.target, kernel: Some(&crew.explorer), accel: options.accel, exact: false };
@@ -92,14 +104,7 @@ pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&st
             if number < crew.explorers { (Role::Explorer, explorer) } else { (Role::Checker, checker) };
         workers.push(Worker { role, equip: Box::new(move || equipped(wanted)) });
     }
-    let summary = campaign::run(campaign, workers)?;
-    if options.json {
-        let text = serde_json::to_string(&summary).map_err(io::Error::other)?;
-        writeln!(out, "{text}")?;
-    } else {
-        write_summary(&summary, &path.display().to_string(), out)?;
-    }
-    Ok(Answer::Yes)
+    Ok((campaign::run(campaign, workers)?, path))
 }
 
 /// Opens the door for campaigns on other hosts.

@@ -8,12 +8,14 @@ use super::GuestPool;
 use crate::execution::{ExecuteError, Execution};
 
 /// Executions of a guest from one control run to the next.
-const CONTROL_INTERVAL: u64 = 200;
+const CONTROL_INTERVAL: u64 = 50;
 /// Fault-free executions that show what is normal. What differs between them is noise.
 const LEARNING_RUNS: u32 = 8;
-/// A run is off when more than one call in this many is missing or one too many, beyond the noise. Measured: mostly below one
-/// in a hundred, once in sixty runs one in forty.
-const TOLERANCE: u32 = 20;
+/// A run is off when more calls of a million are missing or too many, beyond the noise. Measured: mostly below 10,000, once in
+/// sixty runs 25,000.
+const TOLERATED_PPM: u64 = 50_000;
+/// The calls of a workload of which there is too little to tell.
+const FEW_CALLS: u32 = 20;
 /// A guest has drifted when so many control runs in a row were off.
 const RUNS_OFF: u32 = 2;
 
@@ -27,16 +29,14 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Takes in the hits of a fault-free execution. Returns whether it is off: never so for the first ones, of which is
-    /// learned what is normal.
-    fn is_off(&mut self, hits: &[Hit]) -> bool {
+    /// Takes in the hits of a fault-free execution. Returns how many of a million calls are off: none for the first ones, of
+    /// which is learned what is normal.
+    fn off_ppm(&mut self, hits: &[Hit]) -> u64 {
         if self.runs < LEARNING_RUNS {
             self.learn(hits);
-            return false;
+            return 0;
         }
-        let distance = self.distance(hits);
-        tracing::trace!(distance, calls = self.calls, "a control run");
-        distance.saturating_mul(TOLERANCE) > self.calls.max(TOLERANCE)
+        u64::from(self.distance(hits)) * 1_000_000 / u64::from(self.calls.max(FEW_CALLS))
     }
 
     fn learn(&mut self, hits: &[Hit]) {
@@ -85,7 +85,8 @@ impl GuestPool {
     /// Takes in the hits of a fault-free execution. A guest that has drifted is discarded.
     pub(super) fn control_ran(&mut self, hits: &[Hit]) {
         self.counters.controls += 1;
-        let off = self.control.is_off(hits);
+        self.counters.control_off_ppm = self.control.off_ppm(hits);
+        let off = self.counters.control_off_ppm > TOLERATED_PPM;
         self.life.off = if off { self.life.off + 1 } else { 0 };
         self.life.next_control = self.life.executions + if off { 0 } else { CONTROL_INTERVAL };
         if self.life.off == RUNS_OFF {
@@ -138,7 +139,7 @@ mod tests {
             if run == 3 {
                 counts.push((3, 2));
             }
-            assert!(!control.is_off(&hits(&counts)));
+            assert_eq!(control.off_ppm(&hits(&counts)), 0);
         }
         control
     }
@@ -149,7 +150,7 @@ mod tests {
         for counts in
             [&[(1, 60), (2, 40)][..], &[(1, 60), (2, 42), (3, 1)], &[(1, 58), (2, 43)], &[(1, 60), (2, 40), (9, 4)]]
         {
-            assert!(!control.is_off(&hits(counts)), "{counts:?}");
+            assert!(control.off_ppm(&hits(counts)) <= TOLERATED_PPM, "{counts:?}");
         }
     }
 
@@ -157,7 +158,7 @@ mod tests {
     fn what_is_missing_and_what_is_new_is_off() {
         let mut control = learned();
         for counts in [&[(1, 60)][..], &[(1, 50), (2, 40)], &[(1, 60), (2, 60)], &[(1, 60), (2, 40), (9, 20)], &[]] {
-            assert!(control.is_off(&hits(counts)), "{counts:?}");
+            assert!(control.off_ppm(&hits(counts)) > TOLERATED_PPM, "{counts:?}");
         }
     }
 }

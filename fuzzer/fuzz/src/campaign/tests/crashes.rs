@@ -16,7 +16,7 @@ impl Bench {
         let opened = Arc::new(CampaignFolder::open(folder.path(), "fake", "fake").unwrap().0);
         let mut fake = FakeRunner { stop: Stop::new(), executions_left: 1, counters: RunnerCounters::default() };
         let execution = fake.run(&FaultPlan::fault_free("fake")).unwrap();
-        Self { folder, crashes: Crashes::restore(opened).unwrap(), execution }
+        Self { folder, crashes: Crashes::restore(opened, Duration::from_secs(100)).unwrap(), execution }
     }
 
     fn found(&mut self, title: &str, kernel: &CampaignKernel, plan: &PlanInput) -> bool {
@@ -43,6 +43,8 @@ fn plans() -> [PlanInput; 2] {
 fn a_plan_that_makes_its_crash_only_exactly_is_not_tried_for_ever() {
     let (mut bench, lean, [plan, other]) = (Bench::new(), kernel("lean"), plans());
     assert!(bench.found("BUG in f", &lean, &plan));
+    let found_ms = bench.meta("BUG in f").found_ms.unwrap();
+    assert!((100_000..130_000).contains(&found_ms), "earlier starts count: {found_ms}");
     let untried = bench.crashes.take_untried(&lean).unwrap();
     bench.crashes.tried(untried, 3, 0).unwrap();
     let inexact = bench.crashes.take_inexact(&lean).unwrap();

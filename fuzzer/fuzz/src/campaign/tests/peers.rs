@@ -102,7 +102,7 @@ fn news(title: &str, plan: &FaultPlan) -> CrashNews {
 fn a_title_that_two_hosts_see_has_one_folder() {
     let folder = tempfile::tempdir().unwrap();
     let opened = || Arc::new(CampaignFolder::open(folder.path(), "fake", "fake").unwrap().0);
-    let crashes = Crashes::restore(opened()).unwrap();
+    let crashes = Crashes::restore(opened(), Duration::ZERO).unwrap();
     let call_sites = Arc::new(CallSites::from_offsets(TEXT_START, vec![0]));
     let kernel = CampaignKernel { name: "fake".to_owned(), build_id: "fake".to_owned(), call_sites };
     let plan = seed("fake", "should_failslab");
@@ -145,7 +145,7 @@ fn a_title_that_two_hosts_see_has_one_folder() {
     assert_eq!(meta(folder.path(), "BUG in ours").unwrap().exact, Some(true));
     assert!(!found("BUG in ours"), "a plan that makes it again is all that is wanted");
     drop(crashes);
-    let crashes = Crashes::restore(opened()).unwrap();
+    let crashes = Crashes::restore(opened(), Duration::ZERO).unwrap();
     assert_eq!(crashes.len(), 2);
     assert_eq!(crashes.take_untried(&kernel).unwrap().title, "BUG in theirs");
     assert!(crashes.take_inexact(&kernel).is_none(), "it was tried exactly");

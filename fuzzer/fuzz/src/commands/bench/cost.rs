@@ -6,7 +6,7 @@
 //! itself costs.
 
 use std::{
-    io::{self, Write},
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,10 +14,10 @@ use std::{
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
 use serde::Serialize;
 
-use super::{BenchOptions, Measured, middle, write_json};
+use super::{Measured, Scratch, Session, TARGET, middle};
 use crate::{
     campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Worker},
-    commands::{Answer, CommandError},
+    commands::CommandError,
     execution::{ExecuteError, Execution, Runner, RunnerCounters},
     guest::Stop,
     pool::GuestPool,
@@ -34,6 +34,8 @@ const WARM_UP: u32 = 10;
 /// The target of which crashes are known, and how often each of them is made.
 const CRASHING: &str = "selftest";
 const CRASHES: u32 = 4;
+/// How long the campaign runs.
+const CAMPAIGN: Duration = Duration::from_secs(60);
 
 /// Medians, in milliseconds.
 #[derive(Debug, Serialize)]
@@ -60,7 +62,7 @@ struct Parts {
 }
 
 #[derive(Debug, Serialize)]
-struct Cost {
+pub(super) struct Cost {
     measured: Measured,
     executions: u32,
     boot_s: f64,
@@ -79,7 +81,7 @@ struct Cost {
     bare_rate_per_s: f64,
     /// A whole execution on the host, median.
     full_execution_ms: f64,
-    full_rate_per_s: f64,
+    pub(super) full_rate_per_s: f64,
     /// Full rate over bare rate.
     full_to_bare: f64,
     phases: Phases,
@@ -95,21 +97,17 @@ struct Cost {
     guest_resident_kib: Option<u64>,
 }
 
-/// Measures and writes one JSON object.
+/// Measures.
 ///
 /// # Errors
 ///
 /// The environment or the target; see [`CommandError`].
-pub(super) fn cost(
-    options: &BenchOptions,
-    stop: &Stop,
-    out: &mut dyn Write,
-    say: &mut dyn FnMut(&str),
-) -> Result<Answer, CommandError> {
-    let wanted =
-        Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel, exact: false };
-    let mut bare = prepare_bare(&wanted, stop, say)?.pool;
-    let mut full = prepare(&wanted, stop, say)?;
+pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
+    let Session { options, stop, say } = session;
+    let wanted = options.wanted(TARGET);
+    let time = options.time.unwrap_or(CAMPAIGN);
+    let mut bare = prepare_bare(&wanted, stop, *say)?.pool;
+    let mut full = prepare(&wanted, stop, *say)?;
     let plan = full.target.fault_free();
 
     let clone_answer_ms = clone_answer_ms(&mut full.pool, &plan)?;
@@ -130,16 +128,16 @@ pub(super) fn cost(
     let phases = phases(&full_runs);
     drop(bare);
 
-    say(&format!("a campaign of {} s", options.campaign.as_secs()));
+    say(&format!("a campaign of {} s", time.as_secs()));
     let template = full.pool.template();
     let (boot_s, setup_s) = (template.about.boot_time.as_secs_f64(), template.about.setup_time.as_secs_f64());
-    let measured = Measured::of(&options.target, &full);
+    let measured = Measured::of(wanted.target, &full);
     say("crashes of the self-test target");
-    let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, say)?;
-    let (summary, in_runner, elapsed) = short_campaign(&mut full, options.campaign, stop)?;
+    let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, *say)?;
+    let (summary, in_runner, elapsed) = short_campaign(&mut full, time, stop)?;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
     let executions = summary.executions.max(1) as f64;
-    let result = Cost {
+    Ok(Cost {
         measured,
         executions: u32::try_from(full_runs.len()).unwrap_or(u32::MAX),
         boot_s,
@@ -163,8 +161,7 @@ pub(super) fn cost(
         campaign_rate_per_s: executions / elapsed.as_secs_f64(),
         search_ms: elapsed.saturating_sub(in_runner).as_secs_f64() * 1e3 / executions,
         guest_resident_kib,
-    };
-    write_json(&result, out)
+    })
 }
 
 /// The median time that a clone takes to come to life and answer that it cannot do what it is asked for.
@@ -300,9 +297,9 @@ fn short_campaign(
     time: Duration,
     stop: &Stop,
 ) -> Result<(campaign::Summary, Duration, Duration), CommandError> {
-    let scratch = std::env::temp_dir().join(format!("fuzz-bench-{}", std::process::id()));
+    let scratch = Scratch::new("cost");
     let meta = &prepared.kernel.meta;
-    let (folder, earlier) = CampaignFolder::open(&scratch, &prepared.target.name, &meta.name)?;
+    let (folder, earlier) = CampaignFolder::open(&scratch.0, &prepared.target.name, &meta.name)?;
     let options = CampaignOptions {
         target: Arc::clone(&prepared.target),
         folder: Arc::new(folder),
@@ -326,7 +323,6 @@ fn short_campaign(
     let equip = Box::new(move || Ok(Equipment { kernel, runner: timed }));
     let summary = campaign::run(options, vec![Worker { role: Role::Explorer, equip }]);
     let elapsed = start.elapsed();
-    std::fs::remove_dir_all(&scratch)?;
     Ok((summary?, in_runner, elapsed))
 }
 

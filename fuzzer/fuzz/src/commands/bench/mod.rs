@@ -2,29 +2,48 @@
 //! on.
 
 mod cost;
+mod exact;
+mod kernels;
 mod scale;
+mod steady;
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::Command,
     time::Duration,
 };
 
 use serde::Serialize;
 
+use self::{cost::Cost, exact::Exact, kernels::Kernels, scale::Scale, steady::Steady};
 use super::{Answer, CommandError};
 use crate::{
     guest::{AccelChoice, Stop},
-    prepare::Prepared,
+    kernel::Catalogue,
+    prepare::{Prepared, Wanted},
+    project::Project,
+    target::Target,
 };
+
+/// What runs where nothing else is asked for.
+const TARGET: &str = "btrfs-mount";
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bench {
+    /// All of it, one after the other: the costs on both kernels of the target.
+    All,
     /// One guest: what an execution costs.
     Cost,
     /// Several guests: rates and memory.
     Scale,
+    /// Whether executions that are to repeat exactly do.
+    Exact,
+    /// What campaigns on two kernels find and when, and what those on the checking kernel alone do.
+    Kernels,
+    /// A long campaign: whether guests drift and memory grows.
+    Steady,
 }
 
 /// What the user asked for.
@@ -32,16 +51,37 @@ pub enum Bench {
 pub struct BenchOptions {
     /// What is measured.
     pub what: Bench,
-    /// Name or folder of the target.
-    pub target: String,
+    /// Name or folder of the only target to run; each measurement has its own without it.
+    pub target: Option<String>,
     /// A kernel other than the target's.
     pub kernel: Option<String>,
     /// Counted executions of each guest, where they are counted.
     pub executions: u32,
-    /// How long the campaign runs, and each number of guests.
-    pub campaign: Duration,
+    /// How long each campaign runs, and each number of guests; each measurement has its own time without it.
+    pub time: Option<Duration>,
     /// How guests run.
     pub accel: AccelChoice,
+}
+
+impl BenchOptions {
+    /// A guest for `target`, if no other one is asked for.
+    fn wanted<'a>(&'a self, target: &'a str) -> Wanted<'a> {
+        let target = self.target.as_deref().unwrap_or(target);
+        Wanted { target, kernel: self.kernel.as_deref(), accel: self.accel, exact: false }
+    }
+
+    /// The targets to run, if no other one is asked for.
+    fn targets<'a>(&'a self, targets: &[&'a str]) -> Vec<&'a str> {
+        self.target.as_deref().map_or_else(|| targets.to_vec(), |target| vec![target])
+    }
+}
+
+/// What a measurement is told.
+struct Session<'a> {
+    options: &'a BenchOptions,
+    stop: &'a Stop,
+    /// Is told each step that takes a while.
+    say: &'a mut dyn FnMut(&str),
 }
 
 /// Measures and writes one JSON object.
@@ -55,10 +95,50 @@ pub fn bench(
     out: &mut dyn Write,
     say: &mut dyn FnMut(&str),
 ) -> Result<Answer, CommandError> {
+    let mut session = Session { options, stop, say };
     match options.what {
-        Bench::Cost => cost::cost(options, stop, out, say),
-        Bench::Scale => scale::scale(options, stop, out, say),
+        Bench::All => write_json(&all(&mut session)?, out),
+        Bench::Cost => write_json(&cost::cost(&mut session)?, out),
+        Bench::Scale => write_json(&scale::scale(&mut session)?, out),
+        Bench::Exact => write_json(&exact::exact(&mut session)?, out),
+        Bench::Kernels => write_json(&kernels::kernels(&mut session)?, out),
+        Bench::Steady => write_json(&steady::steady(&mut session)?, out),
     }
+}
+
+/// All measurements of one run.
+#[derive(Debug, Serialize)]
+struct All {
+    /// On the kernel that explores.
+    cost_lean: Cost,
+    /// On the target's own kernel.
+    cost_check: Cost,
+    /// Full rate on the former over that on the latter.
+    lean_to_check: f64,
+    scale: Scale,
+    exact: Exact,
+    kernels: Kernels,
+    steady: Steady,
+}
+
+fn all(session: &mut Session<'_>) -> Result<All, CommandError> {
+    let Session { options, stop, say } = session;
+    let project = Project::find()?;
+    let target = Target::find(&project.corpus(), options.wanted(TARGET).target)?;
+    let explorer = Catalogue::load(project.root())?.get(&target.kernel)?.explorer.clone();
+    let on = |kernel| BenchOptions { kernel, target: options.target.clone(), ..**options };
+    let (lean, check) = (on(explorer), on(Some(target.kernel.clone())));
+    let cost_lean = cost::cost(&mut Session { options: &lean, stop, say: *say })?;
+    let cost_check = cost::cost(&mut Session { options: &check, stop, say: *say })?;
+    Ok(All {
+        lean_to_check: cost_lean.full_rate_per_s / cost_check.full_rate_per_s,
+        cost_lean,
+        cost_check,
+        scale: scale::scale(&mut Session { options: &lean, stop, say: *say })?,
+        exact: exact::exact(session)?,
+        kernels: kernels::kernels(session)?,
+        steady: steady::steady(session)?,
+    })
 }
 
 /// What a measurement was made on.
@@ -92,6 +172,23 @@ fn write_json(result: &impl Serialize, out: &mut dyn Write) -> Result<Answer, Co
     let text = serde_json::to_string_pretty(result).map_err(io::Error::other)?;
     writeln!(out, "{text}")?;
     Ok(Answer::Yes)
+}
+
+/// A folder for a campaign that nobody is to go on with, gone when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("fuzz-bench-{name}-{}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, "the folder {} stays", self.0.display());
+        }
+    }
 }
 
 /// The value in the middle, if there is any.

@@ -3,7 +3,6 @@
 //! Guests run the fault-free plan, each in a thread of its own as in a campaign, so that only they and the host are measured.
 
 use std::{
-    io::Write,
     num::NonZeroUsize,
     sync::Barrier,
     thread,
@@ -13,13 +12,12 @@ use std::{
 use fault_plan::FaultPlan;
 use serde::Serialize;
 
-use super::{BenchOptions, Measured, write_json};
+use super::{Measured, Session, TARGET};
 use crate::{
-    commands::{Answer, CommandError},
+    commands::CommandError,
     execution::{ExecuteError, Runner},
-    guest::Stop,
     pool::GuestPool,
-    prepare::{Wanted, prepare},
+    prepare::prepare,
     process,
 };
 
@@ -27,6 +25,8 @@ use crate::{
 const WARM_UP: u32 = 10;
 /// The most guests for each processor.
 const PER_PROCESSOR: usize = 2;
+/// How long each number of guests runs.
+const TIME: Duration = Duration::from_secs(20);
 
 /// One number of guests.
 #[derive(Debug, Serialize)]
@@ -42,7 +42,7 @@ struct Step {
 }
 
 #[derive(Debug, Serialize)]
-struct Scale {
+pub(super) struct Scale {
     measured: Measured,
     /// From a target's name to the end of the first execution, with everything in the cache.
     start_to_first_execution_s: f64,
@@ -50,41 +50,36 @@ struct Scale {
     steps: Vec<Step>,
 }
 
-/// Measures and writes one JSON object.
+/// Measures.
 ///
 /// # Errors
 ///
 /// The environment or the target; see [`CommandError`].
-pub(super) fn scale(
-    options: &BenchOptions,
-    stop: &Stop,
-    out: &mut dyn Write,
-    say: &mut dyn FnMut(&str),
-) -> Result<Answer, CommandError> {
-    let wanted =
-        Wanted { target: &options.target, kernel: options.kernel.as_deref(), accel: options.accel, exact: false };
-    drop(prepare(&wanted, stop, say)?);
+pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
+    let Session { options, stop, say } = session;
+    let wanted = options.wanted(TARGET);
+    let time = options.time.unwrap_or(TIME);
+    drop(prepare(&wanted, stop, *say)?);
     let start = Instant::now();
-    let mut first = prepare(&wanted, stop, say)?;
+    let mut first = prepare(&wanted, stop, *say)?;
     let plan = first.target.fault_free();
     first.pool.run(&plan)?;
     let start_to_first_execution_s = start.elapsed().as_secs_f64();
-    let measured = Measured::of(&options.target, &first);
+    let measured = Measured::of(wanted.target, &first);
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let mut pools = vec![first.pool];
     let mut steps: Vec<Step> = Vec::new();
     for guests in 1..=processors * PER_PROCESSOR {
         while pools.len() < guests {
-            pools.push(prepare(&wanted, stop, say)?.pool);
+            pools.push(prepare(&wanted, stop, *say)?.pool);
         }
-        say(&format!("{guests} guests for {} s", options.campaign.as_secs()));
-        let rate_per_s = rate(&mut pools, &plan, options.campaign)?;
+        say(&format!("{guests} guests for {} s", time.as_secs()));
+        let rate_per_s = rate(&mut pools, &plan, time)?;
         let (proportional_mib_per_guest, private_mib_per_guest) = memory(&mut pools)?;
         let to_one = rate_per_s / steps.first().map_or(rate_per_s, |one| one.rate_per_s);
         steps.push(Step { guests, rate_per_s, to_one, proportional_mib_per_guest, private_mib_per_guest });
     }
-    let seconds_each = options.campaign.as_secs();
-    write_json(&Scale { measured, start_to_first_execution_s, seconds_each, steps }, out)
+    Ok(Scale { measured, start_to_first_execution_s, seconds_each: time.as_secs(), steps })
 }
 
 /// Executions of all `pools` together in a second, while all of them run.
