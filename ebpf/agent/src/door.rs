@@ -28,9 +28,11 @@ const PORT_NAME: &str = "org.fuzz.door";
 const PORTS: &str = "/sys/class/virtio-ports";
 /// The driver learns of its ports from the host some time after boot.
 const PORT_DEADLINE: Duration = Duration::from_secs(30);
-/// Turns of a loop that take some 50 ms of the host's time under emulation, and the guest's time until it goes on.
+/// Turns of a loop that take some 50 ms of the host's time under emulation, and the least of the guest's time until it goes on.
 const SETTLE_TURNS: u32 = 6_000_000;
 const SETTLE: Duration = Duration::from_millis(60);
+/// It goes on when its clock is at a multiple of this.
+const SETTLE_STEP: Duration = Duration::from_millis(50);
 /// Pause between two looks at something that the host has to do first.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -114,15 +116,23 @@ impl Door {
 }
 
 /// Lets the guest's processor run until QEMU's other threads have nothing left to do that the start of a clone makes them
-/// do, and then sleeps until a moment that does not depend on how long that took.
+/// do, and then sleeps until a moment that does not depend on when the request was seen, nor on how long that took.
 fn settle() -> Result<()> {
-    let until = TimeSpec::from(Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?) + SETTLE);
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     // Not `spin_loop`, at which QEMU's translator leaves the translated code each time.
     for turn in 0..SETTLE_TURNS {
         hint::black_box(turn);
     }
+    let until = TimeSpec::from(settled(now));
     clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &until)?;
     Ok(())
+}
+
+/// When a guest goes on that has seen its request at the time `seen`. That time differs by some hundred nanoseconds from clone to
+/// clone; the answer does not.
+fn settled(seen: Duration) -> Duration {
+    let steps = (seen + SETTLE).as_nanos().div_ceil(SETTLE_STEP.as_nanos());
+    SETTLE_STEP * u32::try_from(steps).unwrap_or(u32::MAX)
 }
 
 /// Maps the host's file, which lies where no memory of the kernel is.
@@ -166,6 +176,15 @@ mod tests {
     use guest_protocol::Setup;
 
     use super::*;
+
+    #[test]
+    fn guests_that_see_their_request_at_about_the_same_time_go_on_at_the_same_time() {
+        let at = |nanoseconds| settled(Duration::from_nanos(nanoseconds));
+        assert_eq!(at(13_841_757_806), Duration::from_millis(13_950));
+        assert_eq!(at(13_841_757_970), at(13_841_757_806));
+        assert_eq!(at(0), Duration::from_millis(100));
+        assert_eq!(at(40_000_000), Duration::from_millis(100));
+    }
 
     #[test]
     fn a_ring_for_a_message_taken_before_is_none() {
