@@ -274,16 +274,17 @@ fn the_btrfs_workloads_work_fail_and_work_again() {
 
 #[test]
 fn what_is_known_to_crash_still_does() {
-    let target = "selftest";
-    let wanted = Wanted { target, kernel: None, accel: AccelChoice::Auto, exact: false };
-    let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
-    let known = guest.target.known().unwrap();
-    assert_eq!(known.len(), 3, "{known:?}");
-    for known in known {
-        let execution = guest.pool.run_fresh(&known.plan).unwrap();
-        assert!(execution.has_title(&known.title), "{}: {:?}", known.title, execution.outcome);
-        assert_eq!(execution.fired.len(), known.plan.faults.len(), "{}", known.title);
-        assert!(!execution.coverage.is_empty(), "what ran is known of a guest that dies as well");
+    for (target, crashes) in [("selftest", 3), ("btrfs-mount", 1), ("btrfs-rw", 1)] {
+        let wanted = Wanted { target, kernel: None, accel: AccelChoice::Auto, exact: false };
+        let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
+        let known = guest.target.known().unwrap();
+        assert_eq!(known.len(), crashes, "{known:?}");
+        for known in known {
+            let execution = guest.pool.run_fresh(&known.plan).unwrap();
+            assert!(execution.has_title(&known.title), "{target}: {}: {:?}", known.title, execution.outcome);
+            assert_eq!(execution.fired.len(), known.plan.faults.len(), "{target}: {}", known.title);
+            assert!(!execution.coverage.is_empty(), "what ran is known of a guest that dies as well");
+        }
     }
 }
 

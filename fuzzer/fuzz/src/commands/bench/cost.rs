@@ -84,6 +84,10 @@ pub(super) struct Cost {
     pub(super) full_rate_per_s: f64,
     /// Full rate over bare rate.
     full_to_bare: f64,
+    /// A whole execution in the bare guest on the host, with its reset and its transfer, median.
+    bare_execution_ms: f64,
+    /// Full rate over the rate of that.
+    full_to_bare_execution: f64,
     phases: Phases,
     parts: Parts,
     covered_places: usize,
@@ -119,7 +123,7 @@ pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
     let Turns { bare: bare_runs, full: full_runs, parts } =
         take_turns(&mut bare, &mut full.pool, &plan, options.executions)?;
     let bare_run_ms = median(&bare_runs, in_steps);
-    let full_execution_ms = median(&full_runs, |run| run.took_ms);
+    let [bare_execution_ms, full_execution_ms] = [&bare_runs, &full_runs].map(|runs| median(runs, |run| run.took_ms));
     let last = full_runs.last().ok_or_else(|| CommandError::Input("no executions to measure".to_owned()))?;
     let last = &last.execution;
     let guest_resident_kib = full.pool.guest_pid().ok().and_then(process::resident_kib);
@@ -151,6 +155,8 @@ pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
         full_execution_ms,
         full_rate_per_s: 1e3 / full_execution_ms,
         full_to_bare: bare_run_ms / full_execution_ms,
+        bare_execution_ms,
+        full_to_bare_execution: bare_execution_ms / full_execution_ms,
         phases,
         parts,
         covered_places,

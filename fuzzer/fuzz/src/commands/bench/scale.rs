@@ -12,7 +12,7 @@ use std::{
 use fault_plan::FaultPlan;
 use serde::Serialize;
 
-use super::{Measured, Session, TARGET};
+use super::{Measured, Session, TARGET, middle};
 use crate::{
     commands::CommandError,
     execution::{ExecuteError, Runner},
@@ -25,20 +25,18 @@ use crate::{
 const WARM_UP: u32 = 10;
 /// The most guests for each processor.
 const PER_PROCESSOR: usize = 2;
-/// How long each number of guests runs.
-const TIME: Duration = Duration::from_secs(20);
+/// How often each number of guests has its turn, so that a drift of the machine's speed hits all of them.
+const ROUNDS: usize = 3;
+/// How long a turn takes.
+const TIME: Duration = Duration::from_secs(10);
 
-/// One number of guests.
+/// One number of guests; medians of the rounds.
 #[derive(Debug, Serialize)]
 struct Step {
     guests: usize,
     rate_per_s: f64,
-    /// Over the rate of one guest.
+    /// Over the rate of one guest in the same round.
     to_one: f64,
-    /// Memory of a guest's process that is its own, and its part of what it shares; mean.
-    proportional_mib_per_guest: f64,
-    /// Memory that it has written to; mean.
-    private_mib_per_guest: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,8 +44,13 @@ pub(super) struct Scale {
     measured: Measured,
     /// From a target's name to the end of the first execution, with everything in the cache.
     start_to_first_execution_s: f64,
+    rounds: usize,
     seconds_each: u64,
     steps: Vec<Step>,
+    /// Memory of a guest's process that is its own, and its part of what it shares; mean of all guests.
+    proportional_mib_per_guest: f64,
+    /// Memory that it has written to; mean.
+    private_mib_per_guest: f64,
 }
 
 /// Measures.
@@ -66,20 +69,34 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
     first.pool.run(&plan)?;
     let start_to_first_execution_s = start.elapsed().as_secs_f64();
     let measured = Measured::of(wanted.target, &first);
-    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let most = thread::available_parallelism().map_or(1, NonZeroUsize::get) * PER_PROCESSOR;
     let mut pools = vec![first.pool];
-    let mut steps: Vec<Step> = Vec::new();
-    for guests in 1..=processors * PER_PROCESSOR {
-        while pools.len() < guests {
-            pools.push(prepare(&wanted, stop, *say)?.pool);
-        }
-        say(&format!("{guests} guests for {} s", time.as_secs()));
-        let rate_per_s = rate(&mut pools, &plan, time)?;
-        let (proportional_mib_per_guest, private_mib_per_guest) = memory(&mut pools)?;
-        let to_one = rate_per_s / steps.first().map_or(rate_per_s, |one| one.rate_per_s);
-        steps.push(Step { guests, rate_per_s, to_one, proportional_mib_per_guest, private_mib_per_guest });
+    while pools.len() < most {
+        pools.push(prepare(&wanted, stop, *say)?.pool);
     }
-    Ok(Scale { measured, start_to_first_execution_s, seconds_each: time.as_secs(), steps })
+    let (mut rates, mut ratios) = (vec![Vec::new(); most], vec![Vec::new(); most]);
+    for round in 1..=ROUNDS {
+        say(&format!("1 to {most} guests, {} s each, round {round} of {ROUNDS}", time.as_secs()));
+        for index in 0..most {
+            let rate = rate(&mut pools[..=index], &plan, time)?;
+            rates[index].push(rate);
+            ratios[index].push(rate / rates[0][round - 1]);
+        }
+    }
+    let median = |values: Vec<f64>| middle(values).unwrap_or(f64::NAN);
+    let (proportional_mib_per_guest, private_mib_per_guest) = memory(&mut pools)?;
+    let steps = rates.into_iter().zip(ratios).zip(1..);
+    Ok(Scale {
+        measured,
+        start_to_first_execution_s,
+        rounds: ROUNDS,
+        seconds_each: time.as_secs(),
+        steps: steps
+            .map(|((rates, ratios), guests)| Step { guests, rate_per_s: median(rates), to_one: median(ratios) })
+            .collect(),
+        proportional_mib_per_guest,
+        private_mib_per_guest,
+    })
 }
 
 /// Executions of all `pools` together in a second, while all of them run.
