@@ -276,6 +276,17 @@ fn check(text: &TextFile, file: &TargetFile) -> Result<(), TextFileError> {
     Ok(())
 }
 
+/// A target called `fake`, without a disk, for tests without a guest.
+#[cfg(test)]
+pub(crate) const FAKE: &str = r#"
+description = "a fake"
+kernel = "fake"
+steps = [{ sync = {} }]
+[[functions]]
+name = "should_failslab"
+errors = ["ENOMEM"]
+"#;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,17 +12,10 @@ use super::*;
 use crate::{
     execution::{ExecuteError, Execution, Fired, Outcome, RunnerCounters},
     report::{KernelReport, ReportKind},
+    target::FAKE,
 };
 
 const TEXT_START: u64 = 0x1000;
-const TARGET: &str = r#"
-description = "a fake"
-kernel = "fake"
-steps = [{ sync = {} }]
-[[functions]]
-name = "should_failslab"
-errors = ["ENOMEM"]
-"#;
 
 /// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own; the failure of
 /// every tenth is followed by one more allocation, in a fallback. Number 7 has a bug, and so has the fallback of 20.
@@ -143,7 +136,7 @@ fn worker<'a, R: Runner + Send + 'a>(role: Role, kernel: &str, runner: R) -> Wor
 fn targets() -> tempfile::TempDir {
     let targets = tempfile::tempdir().unwrap();
     fs::create_dir(targets.path().join("fake")).unwrap();
-    fs::write(targets.path().join("fake/target.toml"), TARGET).unwrap();
+    fs::write(targets.path().join("fake/target.toml"), FAKE).unwrap();
     targets
 }
 

@@ -25,17 +25,8 @@ use super::{
 use crate::{
     campaign::{CampaignFolder, CrashMeta, book::Books, input::PlanInput},
     report::{ReportKind, title_slug},
-    target::Target,
+    target::{FAKE, Target},
 };
-
-const TARGET: &str = r#"
-description = "a fake"
-kernel = "fake"
-steps = [{ sync = {} }]
-[[functions]]
-name = "should_failslab"
-errors = ["ENOMEM"]
-"#;
 
 fn target(text: &str) -> Target {
     let folder = tempfile::tempdir().unwrap();
@@ -80,7 +71,7 @@ impl Host {
     fn in_folder(folder: TempDir) -> Self {
         let (opened, earlier) = CampaignFolder::open(folder.path(), "fake", "fake").unwrap();
         let books = Books::open("fake".to_owned(), Arc::new(opened), 1, earlier).unwrap();
-        let hub = Hub::open(Arc::new(target(TARGET)), Arc::new(books), &[]).unwrap();
+        let hub = Hub::open(Arc::new(target(FAKE)), Arc::new(books), &[]).unwrap();
         Self { folder, hub }
     }
 
@@ -149,7 +140,7 @@ struct Raw(TcpStream);
 impl Raw {
     fn greeted(address: SocketAddr, node: u64) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
-        Hello::new(&target(TARGET), node, "raw".to_owned()).unwrap().exchange(&mut stream).unwrap();
+        Hello::new(&target(FAKE), node, "raw".to_owned()).unwrap().exchange(&mut stream).unwrap();
         Self(stream)
     }
 

@@ -55,7 +55,7 @@ fn broker(folder: &TempDir) -> (Broker, Common) {
     let monitor = CampaignMonitor::new(&statistics, Box::new(std::io::sink()), 0, None).unwrap();
     let broker = Broker::new(monitor).unwrap();
     let common = Common {
-        target: Arc::new(target(TARGET)),
+        target: Arc::new(target(FAKE)),
         books: Arc::new(books),
         stop: Stop::new(),
         deadline: None,
@@ -134,7 +134,7 @@ fn news_is_what_was_said() {
     for news in
         [plan_news("a"), News::Crash(crash("host", "BUG in a")), News::Plan(PlanInput(FaultPlan::fault_free("fake")))]
     {
-        news.check(&target(TARGET)).unwrap();
+        news.check(&target(FAKE)).unwrap();
         assert_eq!(read(&news.frame().unwrap()[4..]), Some(news));
     }
     assert_eq!(read(&frame(PING, Vec::new()).unwrap()[4..]), None);
@@ -147,7 +147,7 @@ fn the_largest_plan_fits() {
     news.faults[0].call_path = CallPath(vec![longest; fault_plan::MAX_CALL_PATH]);
     news.faults = vec![news.faults[0].clone(); fault_plan::MAX_FAULTS];
     let news = News::Plan(PlanInput(news));
-    news.check(&target(TARGET)).unwrap();
+    news.check(&target(FAKE)).unwrap();
     assert!(news.frame().unwrap().len() < MOST_BYTES);
     assert!(matches!(framed(&vec![0; MOST_BYTES + 1]), Err(WireError::TooLong { .. })));
 }
@@ -156,7 +156,7 @@ fn the_largest_plan_fits() {
 fn refusal(change: impl FnOnce(&mut CrashNews)) -> String {
     let mut news = crash("host", "BUG in a");
     change(&mut news);
-    crate::chain(&News::Crash(news).check(&target(TARGET)).unwrap_err())
+    crate::chain(&News::Crash(news).check(&target(FAKE)).unwrap_err())
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn other_messages_of_libafl_are_refused() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), tag in 0..3_usize) {
-        let target = target(TARGET);
+        let target = target(FAKE);
         let say = |message: &Message| if let Ok(Some(news)) = News::read(message) { let _ = news.check(&target); };
         if let Ok(message) = postcard::from_bytes::<Message>(&bytes) {
             say(&message);
@@ -213,7 +213,7 @@ proptest! {
 
     #[test]
     fn no_change_of_a_frame_makes_it_panic(at in 0..400_usize, to in any::<u8>(), whole in any::<bool>()) {
-        let target = target(TARGET);
+        let target = target(FAKE);
         for news in [plan_news("caller"), News::Crash(crash("host", "BUG in a"))] {
             let mut body = news.frame().unwrap().split_off(4);
             let at = at % body.len();

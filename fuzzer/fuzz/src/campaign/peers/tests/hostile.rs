@@ -42,8 +42,8 @@ fn a_greeting_that_is_none_is_the_end() {
         for (stream, said) in streams.iter_mut().zip(greetings) {
             assert!(is_ended(stream, GREETING), "{said:?}");
         }
-        let other = target(&TARGET.replace("ENOMEM", "EIO"));
-        for hello in [Hello::new(&other, 7, "raw".to_owned()), Hello::new(&target(TARGET), 7, "a/b".to_owned())] {
+        let other = target(&FAKE.replace("ENOMEM", "EIO"));
+        for hello in [Hello::new(&other, 7, "raw".to_owned()), Hello::new(&target(FAKE), 7, "a/b".to_owned())] {
             let mut stream = TcpStream::connect(addresses[0]).unwrap();
             let _ = hello.unwrap().exchange(&mut stream);
             assert!(is_ended(&mut stream, GREETING));
