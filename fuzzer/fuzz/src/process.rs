@@ -15,6 +15,7 @@ use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
         prctl::set_pdeathsig,
+        resource::{Resource, getrlimit, setrlimit},
         signal::{SigSet, Signal, killpg},
         wait::{Id, WaitPidFlag, waitid},
     },
@@ -70,6 +71,16 @@ fn prepare(host: Pid, inherited: &[RawFd]) -> io::Result<()> {
         fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
     }
     Ok(())
+}
+
+/// Lets this process have as many files open as the system allows it. A guest takes some ten of them, so that the usual 1024
+/// are too few for a hundred guests.
+pub(crate) fn allow_many_files() {
+    let allowed =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(errno) = allowed {
+        tracing::debug!(%errno, "no more files than usual can be open");
+    }
 }
 
 /// Kills the process and its group, and waits for its end. Returns how it ended, or ended before.
@@ -154,6 +165,7 @@ mod tests {
         let mut child = thread::spawn(|| start(command, Vec::new()).unwrap()).join().unwrap();
         thread::sleep(Duration::from_millis(50));
         assert!(child.try_wait().unwrap().is_none());
+        assert!(children().contains(&child.id()));
         assert!(end(&mut child).contains("signal: 9"));
     }
 

@@ -17,6 +17,7 @@ use crate::{
     kernel,
     pool::GuestPool,
     prepare::{Prepared, Wanted, prepare},
+    process,
     project::Project,
     target::Target,
 };
@@ -67,6 +68,7 @@ pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&st
 
 /// Runs the campaign. Returns how it ended, and its folder.
 pub(super) fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Result<(Summary, PathBuf), CommandError> {
+    process::allow_many_files();
     let crew = Crew::of(options)?;
     let listener = options.listen.map(listen).transpose()?;
     let explorer = Wanted { target: &options.target, kernel: Some(&crew.explorer), accel: options.accel, exact: false };
