@@ -143,15 +143,13 @@ enum Subcommands {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum BenchArg {
-    /// All of it, one after the other: some 100 minutes.
-    All,
     /// One guest: what an execution costs and where the time goes. 3 minutes.
     Cost,
-    /// Several guests: rates and memory. 2 minutes.
+    /// Several guests: rates and memory. 3 minutes.
     Scale,
-    /// Whether executions that are to repeat exactly do. 10 minutes.
+    /// Whether executions that are to repeat exactly do. 5 minutes.
     Exact,
-    /// What campaigns on two kernels find and when, and what those on the checking kernel alone do. 25 minutes.
+    /// What campaigns on two kernels find and when, and what those on the checking kernel alone do. 20 minutes.
     Kernels,
     /// A long campaign: whether guests drift and memory grows. An hour.
     Steady,
@@ -160,7 +158,6 @@ enum BenchArg {
 impl From<BenchArg> for Bench {
     fn from(what: BenchArg) -> Self {
         match what {
-            BenchArg::All => Self::All,
             BenchArg::Cost => Self::Cost,
             BenchArg::Scale => Self::Scale,
             BenchArg::Exact => Self::Exact,

@@ -81,7 +81,7 @@ pub(super) struct Cost {
     bare_rate_per_s: f64,
     /// A whole execution on the host, median.
     full_execution_ms: f64,
-    pub(super) full_rate_per_s: f64,
+    full_rate_per_s: f64,
     /// Full rate over bare rate.
     full_to_bare: f64,
     /// A whole execution in the bare guest on the host, with its reset and its transfer, median.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The targets, and how long each campaign runs.
-const TARGETS: [(&str, Duration); 2] = [("selftest", Duration::from_secs(60)), ("btrfs-rw", Duration::from_secs(180))];
+const TARGETS: [(&str, Duration); 2] = [("selftest", Duration::from_secs(40)), ("btrfs-rw", Duration::from_secs(120))];
 /// Campaigns of each kind.
 const REPEATS: u64 = 3;
 const GUESTS: NonZeroUsize = NonZeroUsize::new(2).expect("it is not 0");

@@ -16,14 +16,10 @@ use std::{
 
 use serde::Serialize;
 
-use self::{cost::Cost, exact::Exact, kernels::Kernels, scale::Scale, steady::Steady};
 use super::{Answer, CommandError};
 use crate::{
     guest::{AccelChoice, Stop},
-    kernel::Catalogue,
     prepare::{Prepared, Wanted},
-    project::Project,
-    target::Target,
 };
 
 /// What runs where nothing else is asked for.
@@ -32,8 +28,6 @@ const TARGET: &str = "btrfs-mount";
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bench {
-    /// All of it, one after the other: the costs on both kernels of the target.
-    All,
     /// One guest: what an execution costs.
     Cost,
     /// Several guests: rates and memory.
@@ -97,48 +91,12 @@ pub fn bench(
 ) -> Result<Answer, CommandError> {
     let mut session = Session { options, stop, say };
     match options.what {
-        Bench::All => write_json(&all(&mut session)?, out),
         Bench::Cost => write_json(&cost::cost(&mut session)?, out),
         Bench::Scale => write_json(&scale::scale(&mut session)?, out),
         Bench::Exact => write_json(&exact::exact(&mut session)?, out),
         Bench::Kernels => write_json(&kernels::kernels(&mut session)?, out),
         Bench::Steady => write_json(&steady::steady(&mut session)?, out),
     }
-}
-
-/// All measurements of one run.
-#[derive(Debug, Serialize)]
-struct All {
-    /// On the kernel that explores.
-    cost_lean: Cost,
-    /// On the target's own kernel.
-    cost_check: Cost,
-    /// Full rate on the former over that on the latter.
-    lean_to_check: f64,
-    scale: Scale,
-    exact: Exact,
-    kernels: Kernels,
-    steady: Steady,
-}
-
-fn all(session: &mut Session<'_>) -> Result<All, CommandError> {
-    let Session { options, stop, say } = session;
-    let project = Project::find()?;
-    let target = Target::find(&project.corpus(), options.wanted(TARGET).target)?;
-    let explorer = Catalogue::load(project.root())?.get(&target.kernel)?.explorer.clone();
-    let on = |kernel| BenchOptions { kernel, target: options.target.clone(), ..**options };
-    let (lean, check) = (on(explorer), on(Some(target.kernel.clone())));
-    let cost_lean = cost::cost(&mut Session { options: &lean, stop, say: *say })?;
-    let cost_check = cost::cost(&mut Session { options: &check, stop, say: *say })?;
-    Ok(All {
-        lean_to_check: cost_lean.full_rate_per_s / cost_check.full_rate_per_s,
-        cost_lean,
-        cost_check,
-        scale: scale::scale(&mut Session { options: &lean, stop, say: *say })?,
-        exact: exact::exact(session)?,
-        kernels: kernels::kernels(session)?,
-        steady: steady::steady(session)?,
-    })
 }
 
 /// What a measurement was made on.
