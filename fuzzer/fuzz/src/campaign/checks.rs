@@ -1,7 +1,7 @@
 //! What the explorers' kernel has run and the checkers' kernel is still to run.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -14,10 +14,14 @@ use crate::execution::Execution;
 /// The most plans that wait for one reason; beyond that the oldest go.
 const MOST_WAITING: usize = 10_000;
 
+/// How many plans that end in the same reports are checked before all others. A crash that is easy to make would else leave the
+/// checkers no time for anything, as each takes a guest.
+const CRASHES_FIRST: u32 = 4;
+
 /// Why a plan is to be checked, best reason first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// The kernel reported something.
+    /// The kernel reported something that it did not report often before.
     Crash,
     /// It reached new code or a new site: it is in the corpus.
     Signal,
@@ -68,6 +72,8 @@ struct Inner {
     taken: HashSet<u64>,
     outcomes: HashSet<u64>,
     hits: HashSet<u64>,
+    /// How often each set of reports came.
+    crashes: HashMap<u64, u32>,
     checked: u64,
     different: u64,
 }
@@ -98,7 +104,12 @@ impl Checks {
         hits.sort_unstable();
         let (new_outcome, new_hits) = (inner.outcomes.insert(outcome), inner.hits.insert(digest(hits)));
         let titles: Vec<String> = execution.reports().map(|report| report.title.clone()).collect();
-        let reason = if !titles.is_empty() {
+        let rare = !titles.is_empty() && {
+            let times = inner.crashes.entry(digest(&titles)).or_default();
+            *times += 1;
+            *times <= CRASHES_FIRST
+        };
+        let reason = if rare {
             Reason::Crash
         } else if signal {
             Reason::Signal

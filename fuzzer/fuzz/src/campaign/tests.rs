@@ -1,5 +1,6 @@
 //! The whole loop over a fake runner: everything but guests.
 
+mod checks;
 mod crashes;
 mod peers;
 
