@@ -18,6 +18,10 @@ use super::{
 /// How long after an execution a kernel is listened to when that is all there is to do.
 const LATE: Duration = Duration::from_millis(200);
 
+/// Asking how long the guest's threads have waited takes a tenth of a millisecond. So that is done at most once
+/// in this time, and not after executions that were shorter.
+const WAITED_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A running guest. Its process ends when it is dropped.
 pub struct Guest {
     machine: Machine,
@@ -28,6 +32,8 @@ pub struct Guest {
     state: State,
     /// End of the last execution's console text.
     told: Mark,
+    /// How long the guest's threads had waited for a processor of the host when that was last asked.
+    waited: Option<(Instant, Duration)>,
 }
 
 /// What the host reads in the guest's memory.
@@ -59,7 +65,8 @@ pub struct GuestRun {
     pub console_before: String,
     /// From the request to the guest's answer or end.
     pub wall: Duration,
-    /// How long the guest's threads, all together, were ready to run and the host ran something else.
+    /// How long the guest's threads, all together, were ready to run and the host ran something else, since at most a second before
+    /// the request; nothing for an execution of less than a second.
     pub starved: Duration,
 }
 
@@ -144,7 +151,7 @@ fn bytes_of(log: &str, console: &str) -> usize {
 
 impl Guest {
     pub(super) fn new(machine: Machine, places: Places, awake: bool, stop: Stop) -> Self {
-        Self { machine, places, awake, stop, state: State::Saved, told: Mark::default() }
+        Self { machine, places, awake, stop, state: State::Saved, told: Mark::default(), waited: None }
     }
 
     /// Executes `request` and waits for its end, at most until `deadline` has passed. `trace` gets the code that ran, if it
@@ -194,7 +201,7 @@ impl Guest {
         let console_before = self.machine.console().between(mem::replace(&mut self.told, start), start);
         // What the log says now is of an earlier execution.
         let earlier = if ended { None } else { self.fired_log().map(|log| log.generation) };
-        let waited = self.machine.waited();
+        let waited = self.waited_before();
         let started = Instant::now();
         let wake = if ended {
             Wake::Ended
@@ -203,7 +210,8 @@ impl Guest {
             self.machine.receive(&self.stop, started + deadline)?
         };
         let wall = started.elapsed();
-        let starved = self.machine.waited().saturating_sub(waited);
+        let starved =
+            if wall < WAITED_INTERVAL { Duration::ZERO } else { self.machine.waited().saturating_sub(waited) };
         let mut until = None;
         let end = match wake {
             Wake::Message(FromAgent::Report(report)) => {
@@ -231,6 +239,18 @@ impl Guest {
         let mut run = GuestRun { end, console, console_before, wall, starved };
         run.tell_from_earlier(earlier, request.inject);
         Ok(run)
+    }
+
+    /// How long the guest's threads had waited for a processor a short while ago.
+    fn waited_before(&mut self) -> Duration {
+        match self.waited {
+            Some((asked, waited)) if asked.elapsed() < WAITED_INTERVAL => waited,
+            _ => {
+                let waited = self.machine.waited();
+                self.waited = Some((Instant::now(), waited));
+                waited
+            }
+        }
     }
 
     /// Gives the agent its request. A guest that was saved goes on only when it is there.
