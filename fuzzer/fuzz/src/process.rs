@@ -1,8 +1,12 @@
 //! Starting processes that die with the host.
 
 use std::{
+    ffi::OsStr,
     fs, io,
-    os::{fd::RawFd, unix::process::CommandExt},
+    os::{
+        fd::{BorrowedFd, RawFd},
+        unix::process::CommandExt,
+    },
     process::{Child, Command},
     sync::LazyLock,
     thread,
@@ -22,16 +26,16 @@ use nix::{
     unistd::{Pid, getpid, getppid},
 };
 
-type Order = (Command, Sender<io::Result<Child>>);
+type Order = (Command, Vec<RawFd>, Sender<io::Result<Child>>);
 
 /// The thread that starts all processes. A process is killed when the *thread* that started it ends
 /// (`PR_SET_PDEATHSIG`), so it is one that never does.
 static STARTER: LazyLock<Result<Sender<Order>, String>> = LazyLock::new(|| {
     let (sender, orders) = bounded::<Order>(0);
     let run = move || {
-        for (mut command, reply) in orders {
+        for (mut command, inherited, reply) in orders {
             // The one who asked waits for the answer; if it is gone nevertheless, so is its process.
-            if let Err(unsent) = reply.send(command.spawn())
+            if let Err(unsent) = reply.send(spawn(&mut command, &inherited))
                 && let Ok(mut child) = unsent.into_inner()
             {
                 end(&mut child);
@@ -42,22 +46,60 @@ static STARTER: LazyLock<Result<Sender<Order>, String>> = LazyLock::new(|| {
     Ok(sender)
 });
 
+/// Starts `command`, with the descriptors `inherited` left open. All processes are started by one thread, so that none of them
+/// gets another one's.
+fn spawn(command: &mut Command, inherited: &[RawFd]) -> io::Result<Child> {
+    let keep = |descriptor: RawFd, flags| {
+        // SAFETY: who has asked for the process waits for it, and has the descriptor open meanwhile.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        fcntl(descriptor, FcntlArg::F_SETFD(flags))
+    };
+    let kept = inherited.iter().try_for_each(|descriptor| keep(*descriptor, FdFlag::empty()).map(drop));
+    let child = kept.map_err(io::Error::from).and_then(|()| command.spawn());
+    for descriptor in inherited {
+        if let Err(errno) = keep(*descriptor, FdFlag::FD_CLOEXEC) {
+            tracing::warn!(%errno, "other processes get a descriptor that is none of theirs");
+        }
+    }
+    child
+}
+
 /// Starts `command` in a process group of its own (a Ctrl-C at the terminal is for the host alone), with no signal
 /// blocked, with the descriptors `inherited` left open, and killed when the host is gone, however that came about.
 pub(crate) fn start(mut command: Command, inherited: Vec<RawFd>) -> io::Result<Child> {
     let host = getpid();
-    command.process_group(0);
     // SAFETY: the closure makes system calls only, allocates nothing and takes no lock, as the child of a process
     // with threads must not.
-    unsafe { command.pre_exec(move || prepare(host, &inherited)) };
+    unsafe { command.pre_exec(move || prepare(host)) };
+    order(command, inherited)
+}
+
+/// A command that runs `program`, to be completed and given to [`start_often`].
+pub(crate) fn often(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    // The host may have died before it was this process's death that it is bound to.
+    command.args(["--pdeathsig", "KILL", "sh", "-c", r#"[ "$PPID" = "$0" ] && exec "$@""#]);
+    command.arg(getpid().to_string()).arg(program);
+    command
+}
+
+/// Starts a `command` made by [`often`] as [`start`] does, but for the signals that this thread has blocked. It takes the same time
+/// however much memory the host has: nothing of it is copied to the child, as is done where code of the host's runs there.
+pub(crate) fn start_often(command: Command, inherited: Vec<RawFd>) -> io::Result<Child> {
+    order(command, inherited)
+}
+
+/// Has the thread that starts all processes start `command`.
+fn order(mut command: Command, inherited: Vec<RawFd>) -> io::Result<Child> {
+    command.process_group(0);
     let starter = STARTER.as_ref().map_err(|reason| io::Error::other(reason.clone()))?;
     let (sender, reply) = bounded(1);
     let gone = || io::Error::other("the thread that starts processes is gone");
-    starter.send((command, sender)).map_err(|_| gone())?;
+    starter.send((command, inherited, sender)).map_err(|_| gone())?;
     reply.recv().map_err(|_| gone())?
 }
 
-fn prepare(host: Pid, inherited: &[RawFd]) -> io::Result<()> {
+fn prepare(host: Pid) -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     // The host may have died before the line above.
     if getppid() != host {
@@ -65,11 +107,6 @@ fn prepare(host: Pid, inherited: &[RawFd]) -> io::Result<()> {
     }
     // The host's threads block the signals that one of them waits for.
     SigSet::empty().thread_set_mask()?;
-    for descriptor in inherited {
-        // SAFETY: the descriptor was open in the parent when it started the child, and the child is its copy.
-        let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(*descriptor) };
-        fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    }
     Ok(())
 }
 
@@ -158,6 +195,8 @@ mod tests {
 
     use super::*;
 
+    type Start = fn(Command, Vec<RawFd>) -> io::Result<Child>;
+
     #[test]
     fn a_process_outlives_the_thread_that_asked_for_it() {
         let mut command = Command::new("sleep");
@@ -174,14 +213,17 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"inherited").unwrap();
         let file = file.reopen().unwrap();
-        let run = |descriptors| {
-            let mut command = Command::new("cat");
-            command.arg(format!("/proc/self/fd/{}", file.as_raw_fd())).stdout(Stdio::piped()).stderr(Stdio::null());
-            let output = start(command, descriptors).unwrap().wait_with_output().unwrap();
-            output.status.success().then_some(output.stdout)
+        let run = |descriptors: &[RawFd]| {
+            let ways: [(Command, Start); 2] = [(Command::new("cat"), start), (often("cat"), start_often)];
+            ways.map(|(mut command, start)| {
+                command.arg(format!("/proc/self/fd/{}", file.as_raw_fd())).stdout(Stdio::piped()).stderr(Stdio::null());
+                let output = start(command, descriptors.to_vec()).unwrap().wait_with_output().unwrap();
+                output.status.success().then_some(output.stdout)
+            })
         };
-        assert_eq!(run(vec![file.as_raw_fd()]).unwrap(), b"inherited");
-        assert_eq!(run(Vec::new()), None);
+        let inherited = Some(b"inherited".to_vec());
+        assert_eq!(run(&[file.as_raw_fd()]), [inherited.clone(), inherited]);
+        assert_eq!(run(&[]), [None, None]);
     }
 
     #[test]
@@ -203,46 +245,53 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
-    /// The host of this test is a copy of the test program that starts a process and is killed.
+    /// The host of this test is a copy of the test program that starts two processes and is killed.
     #[test]
-    fn a_process_dies_with_a_killed_host() {
+    fn processes_die_with_a_killed_host() {
         const ROLE: &str = "PROCESS_TEST_HOST";
         if std::env::var_os(ROLE).is_some() {
             SigSet::all().thread_block().unwrap();
-            let mut command = Command::new("sleep");
-            command.arg("60");
-            let mut child = start(command, Vec::new()).unwrap();
-            fs::write(std::env::var_os(ROLE).unwrap(), child.id().to_string()).unwrap();
+            let ways: [(Command, Start); 2] = [(Command::new("sleep"), start), (often("sleep"), start_often)];
+            let [mut child, often] = ways.map(|(mut command, start)| {
+                command.arg("60");
+                start(command, Vec::new()).unwrap()
+            });
+            fs::write(std::env::var_os(ROLE).unwrap(), format!("{} {} .", child.id(), often.id())).unwrap();
             child.wait().unwrap();
             return;
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut host = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "process::tests::a_process_dies_with_a_killed_host"])
+            .args(["--exact", "process::tests::processes_die_with_a_killed_host"])
             .env(ROLE, file.path())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         let until = Instant::now() + Duration::from_secs(10);
-        let mut pid = String::new();
-        while pid.is_empty() && Instant::now() < until {
+        let mut started = String::new();
+        while !started.ends_with('.') && Instant::now() < until {
             thread::sleep(Duration::from_millis(10));
-            pid = fs::read_to_string(file.path()).unwrap();
+            started = fs::read_to_string(file.path()).unwrap();
         }
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        host.kill().unwrap();
-        host.wait().unwrap();
-        assert!(status.contains("SigBlk:\t0000000000000000\n"), "the host's blocked signals are not its: {status}");
-        assert!(!pid.is_empty(), "the host has started its process");
+        let pids: Vec<&str> = started.trim_end_matches('.').split_ascii_whitespace().collect();
+        assert_eq!(pids.len(), 2, "the host has started its processes: {started}");
         // Whoever adopts it may take its time to reap it: a zombie is dead as well.
-        let alive = || {
+        let alive = |pid: &str| {
             fs::read_to_string(format!("/proc/{pid}/stat"))
                 .is_ok_and(|stat| stat.contains("(sleep)") && !stat.contains(") Z "))
         };
-        while alive() && Instant::now() < until {
+        while !pids.iter().all(|pid| alive(pid)) && Instant::now() < until {
             thread::sleep(Duration::from_millis(10));
         }
-        assert!(!alive());
+        assert!(pids.iter().all(|pid| alive(pid)));
+        let status = fs::read_to_string(format!("/proc/{}/status", pids[0])).unwrap_or_default();
+        host.kill().unwrap();
+        host.wait().unwrap();
+        assert!(status.contains("SigBlk:\t0000000000000000\n"), "the host's blocked signals are not its: {status}");
+        while pids.iter().any(|pid| alive(pid)) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!pids.iter().any(|pid| alive(pid)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     io::{self, Write},
     net::Shutdown,
     os::{fd::AsRawFd, unix::net::UnixStream},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -115,14 +115,14 @@ impl Machine {
         open.extend([plumbing.door, plumbing.qmp, plumbing.console]);
         let files = [memory, window.file()].into_iter().chain(&initramfs);
         open.extend(files.map(|file| file.file().as_raw_fd()));
-        let mut command = Command::new(&config.qemu);
+        let mut command = process::often(&config.qemu);
         command.args(config.qemu_arguments(&plumbing, birth));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         if config.exact {
             bind_to_one_processor(&mut command).map_err(|source| GuestError::Host { what: "processor", source })?;
         }
-        let mut child =
-            process::start(command, open).map_err(|source| GuestError::Start { qemu: config.qemu.clone(), source })?;
+        let mut child = process::start_often(command, open)
+            .map_err(|source| GuestError::Start { qemu: config.qemu.clone(), source })?;
         // The streams end with the process only if nobody else holds their other ends.
         drop((guest_door, guest_qmp, guest_console));
         let streams = child
