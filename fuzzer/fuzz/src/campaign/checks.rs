@@ -16,15 +16,16 @@ const MOST_WAITING: usize = 10_000;
 
 /// How many plans that end in the same reports are checked before all others. A crash that is easy to make would else leave the
 /// checkers no time for anything, as each takes a guest.
-const CRASHES_FIRST: u32 = 4;
+const CRASHES_FIRST: u32 = 2;
 
 /// Why a plan is to be checked, best reason first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
+    /// It reached new code or a new site: it is in the corpus. First, as it may have found what only the checkers' kernel sees,
+    /// while a report is on disk already.
+    Signal,
     /// The kernel reported something that it did not report often before.
     Crash,
-    /// It reached new code or a new site: it is in the corpus.
-    Signal,
     /// The steps' results were new, all together.
     Outcome,
     /// The calls at injection sites were new, all together.
@@ -109,10 +110,10 @@ impl Checks {
             *times += 1;
             *times <= CRASHES_FIRST
         };
-        let reason = if rare {
-            Reason::Crash
-        } else if signal {
+        let reason = if signal {
             Reason::Signal
+        } else if rare {
+            Reason::Crash
         } else if new_outcome {
             Reason::Outcome
         } else if new_hits {

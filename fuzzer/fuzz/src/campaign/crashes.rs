@@ -41,6 +41,8 @@ pub(super) struct Untried {
     pub(super) plan: PlanInput,
     /// Whether another host found it.
     pub(super) foreign: bool,
+    /// Since when this start of the campaign knows it.
+    since: Instant,
     /// Name of the kernel that it was found on.
     kernel: String,
 }
@@ -93,7 +95,8 @@ impl Crashes {
                 known.same.insert(meta.title.clone());
             }
             let (plan, kernel) = (PlanInput(reproducer.plan), reproducer.kernel);
-            let crash = Untried { title: meta.title, plan, foreign: meta.origin.is_some(), kernel };
+            let crash =
+                Untried { title: meta.title, plan, foreign: meta.origin.is_some(), since: Instant::now(), kernel };
             known.found.insert(crash.title.clone(), (crash.plan.clone(), crash.kernel.clone()));
             match (meta.tried, meta.exact) {
                 (0, _) => known.untried.push(crash),
@@ -138,7 +141,9 @@ impl Crashes {
             self.folder.write_crash(&crash).map_err(|error| Error::unknown(crate::chain(&error)))?;
             tracing::info!(title, "{}", if before == 0 { "new crash" } else { "another plan for a known crash" });
             let (title, kernel_name) = (title.clone(), kernel.name.clone());
-            known.take_in(Untried { title, plan: plan.clone(), foreign: false, kernel: kernel_name }, before);
+            let crash =
+                Untried { title, plan: plan.clone(), foreign: false, since: Instant::now(), kernel: kernel_name };
+            known.take_in(crash, before);
             found = true;
             drop(known);
             self.announce(kernel, plan, report);
@@ -184,15 +189,18 @@ impl Crashes {
         self.folder.write_foreign_crash(crash).map_err(disk)?;
         tracing::info!(title, host, "{}", if again { "another plan of another host" } else { "crash of another host" });
         let (plan, kernel) = (PlanInput(crash.reproducer.plan.clone()), crash.reproducer.kernel.clone());
-        known.take_in(Untried { title: title.clone(), plan, foreign: true, kernel }, before);
+        known.take_in(Untried { title: title.clone(), plan, foreign: true, since: Instant::now(), kernel }, before);
         Ok(())
     }
 
-    /// Takes a crash whose reproducer was not tried yet on `kernel`, where it was found; those of other hosts last.
-    pub(super) fn take_untried(&self, kernel: &CampaignKernel) -> Option<Untried> {
+    /// Takes a crash whose reproducer was not tried yet on `kernel`, where it was found, and which has been known for the time
+    /// `age`; those of other hosts last.
+    pub(super) fn take_untried(&self, kernel: &CampaignKernel, age: Duration) -> Option<Untried> {
         let mut known = self.known();
         let last = |foreign| {
-            let wanted = |untried: &Untried| untried.kernel == kernel.name && untried.foreign == foreign;
+            let wanted = |untried: &Untried| {
+                untried.kernel == kernel.name && untried.foreign == foreign && untried.since.elapsed() >= age
+            };
             known.untried.iter().rposition(wanted)
         };
         let at = last(false).or_else(|| last(true))?;

@@ -110,15 +110,15 @@ impl TriageStage {
         Self { crashes }
     }
 
-    /// Tries every reproducer that was not tried yet, but of those of other hosts one: the search must go on however many
-    /// they have.
+    /// Tries every reproducer that was not tried yet and whose crash has been known for the time `age`, but of those of other
+    /// hosts one: the search must go on however many they have.
     ///
     /// # Errors
     ///
     /// The folder cannot be written, or the user wants to stop.
-    pub(super) fn triage<R: Runner>(&self, runner: &mut R) -> Result<(), Error> {
+    pub(super) fn triage<R: Runner>(&self, runner: &mut R, age: Duration) -> Result<(), Error> {
         let crashes = self.crashes.crashes();
-        while let Some(untried) = crashes.take_untried(self.crashes.kernel()) {
+        while let Some(untried) = crashes.take_untried(self.crashes.kernel(), age) {
             let title = &untried.title;
             let mut reproduced = 0;
             for _ in 0..TRIES {
@@ -183,7 +183,7 @@ fn tried(title: &str, result: Result<Option<Execution>, ExecuteError>) -> Result
 
 impl<EM, R: Runner, S, Z> Stage<PlanExecutor<'_, R>, EM, S, Z> for TriageStage {
     fn perform(&mut self, _: &mut Z, executor: &mut PlanExecutor<'_, R>, _: &mut S, _: &mut EM) -> Result<(), Error> {
-        self.triage(executor.runner())?;
+        self.triage(executor.runner(), Duration::ZERO)?;
         self.triage_exactly(executor.runner())
     }
 }

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use libafl::{
@@ -59,6 +59,9 @@ const STACKED_MUTATIONS: NonZeroUsize = NonZeroUsize::new(8).expect("it is not 0
 const STACK_POWER: usize = 2;
 /// The most plans that a checker makes by itself before it looks again whether there is something to check.
 const IDLE_MUTATIONS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
+/// When a checker tries a crash's reproducer while there are plans to check: what is next to the crash is found before it is known how
+/// well this one comes again.
+const TRIAGE_AFTER: Duration = Duration::from_secs(5);
 /// Room in the filter that keeps a plan from running twice, and its rate of false alarms.
 const FILTER: (usize, f64) = (4_000_000, 1e-4);
 
@@ -209,7 +212,7 @@ fn search<R: Runner>(
                 if let Some(execution) = executor.observers().1.0.execution() {
                     books.compare(&check, execution)?;
                 }
-                triage.triage(executor.runner())?;
+                triage.triage(executor.runner(), TRIAGE_AFTER)?;
                 triage.triage_exactly(executor.runner())?;
             } else {
                 fuzzer.fuzz_one(&mut idle, &mut executor, &mut state, manager)?;
@@ -221,7 +224,7 @@ fn search<R: Runner>(
         }
     };
     let ended = match run() {
-        Err(Error::ShuttingDown) if !common.interrupted() => triage.triage(executor.runner()),
+        Err(Error::ShuttingDown) if !common.interrupted() => triage.triage(executor.runner(), Duration::ZERO),
         other => other,
     };
     let late = executor.note_late();

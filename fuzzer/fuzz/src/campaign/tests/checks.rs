@@ -21,5 +21,5 @@ fn a_crash_that_is_easy_to_make_does_not_keep_others_from_being_checked() {
     checks.offer(&plan(21), &quiet, true);
     checks.offer(&plan(22), &crashed("BUG in g"), false);
     let order: Vec<u32> = std::iter::from_fn(|| checks.take()).map(|check| check.plan.0.faults[0].occurrence).collect();
-    assert_eq!(order, [1, 2, 3, 4, 22, 21]);
+    assert_eq!(order, [21, 1, 2, 22]);
 }

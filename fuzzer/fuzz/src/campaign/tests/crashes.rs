@@ -45,12 +45,13 @@ fn a_plan_that_makes_its_crash_only_exactly_is_not_tried_for_ever() {
     assert!(bench.found("BUG in f", &lean, &plan));
     let found_ms = bench.meta("BUG in f").found_ms.unwrap();
     assert!((100_000..130_000).contains(&found_ms), "earlier starts count: {found_ms}");
-    let untried = bench.crashes.take_untried(&lean).unwrap();
+    assert!(bench.crashes.take_untried(&lean, Duration::from_secs(60)).is_none(), "it is not that old");
+    let untried = bench.crashes.take_untried(&lean, Duration::ZERO).unwrap();
     bench.crashes.tried(untried, 3, 0).unwrap();
     let inexact = bench.crashes.take_inexact(&lean).unwrap();
     bench.crashes.tried_exactly(&inexact, true).unwrap();
     assert!(!bench.found("BUG in f", &lean, &plan) && !bench.found("BUG in f", &lean, &other));
-    assert!(bench.crashes.take_untried(&lean).is_none() && bench.crashes.take_inexact(&lean).is_none());
+    assert!(bench.crashes.take_untried(&lean, Duration::ZERO).is_none() && bench.crashes.take_inexact(&lean).is_none());
     assert_eq!((bench.meta("BUG in f").exact, bench.meta("BUG in f").reproduced), (Some(true), 0));
 }
 
@@ -58,13 +59,13 @@ fn a_plan_that_makes_its_crash_only_exactly_is_not_tried_for_ever() {
 fn what_is_known_of_an_earlier_plan_is_not_said_of_the_next_one() {
     let (mut bench, lean, [plan, other]) = (Bench::new(), kernel("lean"), plans());
     assert!(bench.found("BUG in f", &lean, &plan));
-    let untried = bench.crashes.take_untried(&lean).unwrap();
+    let untried = bench.crashes.take_untried(&lean, Duration::ZERO).unwrap();
     bench.crashes.tried(untried, 3, 0).unwrap();
     let under_way = bench.crashes.take_inexact(&lean).unwrap();
     assert!(bench.found("BUG in f", &lean, &other), "another plan is welcome");
     bench.crashes.tried_exactly(&under_way, true).unwrap();
     assert_eq!(bench.meta("BUG in f").exact, None, "that was the first one's");
-    let untried = bench.crashes.take_untried(&lean).unwrap();
+    let untried = bench.crashes.take_untried(&lean, Duration::ZERO).unwrap();
     assert_eq!(untried.plan, other);
     bench.crashes.tried(untried, 3, 3).unwrap();
     assert_eq!(bench.crashes.take_inexact(&lean).unwrap().plan, other);

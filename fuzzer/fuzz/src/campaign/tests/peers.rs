@@ -129,7 +129,7 @@ fn a_title_that_two_hosts_see_has_one_folder() {
     assert_eq!(crashes.len(), 2);
 
     let try_in_vain = || {
-        let untried = crashes.take_untried(&kernel).unwrap();
+        let untried = crashes.take_untried(&kernel, Duration::ZERO).unwrap();
         let title = untried.title.clone();
         crashes.tried(untried, 3, 0).unwrap();
         title
@@ -147,6 +147,6 @@ fn a_title_that_two_hosts_see_has_one_folder() {
     drop(crashes);
     let crashes = Crashes::restore(opened(), Duration::ZERO).unwrap();
     assert_eq!(crashes.len(), 2);
-    assert_eq!(crashes.take_untried(&kernel).unwrap().title, "BUG in theirs");
+    assert_eq!(crashes.take_untried(&kernel, Duration::ZERO).unwrap().title, "BUG in theirs");
     assert!(crashes.take_inexact(&kernel).is_none(), "it was tried exactly");
 }
