@@ -1,9 +1,10 @@
 //! From names to a guest that is ready: kernel, image, agent, template, symbols.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -126,11 +127,7 @@ fn prepare_with(
     project.agent()?;
     let kernel = built_kernel(&project, wanted.kernel.unwrap_or(&target.kernel), &cache, stop, say)?;
     let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
-    let read = |path: &Path| fs::read(path).map_err(|source| PrepareError::Io { path: path.to_owned(), source });
-    let elf = read(&kernel.vmlinux)?;
-    let bad_elf = |source| PrepareError::Elf { path: kernel.vmlinux.clone(), source };
-    let call_sites = CallSites::from_elf(&elf).map_err(bad_elf)?;
-    let symbols = Arc::new(Symbols::from_elf(&elf).map_err(bad_elf)?);
+    let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
     let config = GuestConfig { disk, disk_mib, ..bare_guest(&project, &kernel.vmlinux)? };
     let Chosen { accel, reason } = wanted.accel.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
@@ -149,7 +146,26 @@ fn prepare_with(
     target.check_against(&hello.injectable)?;
     let target = Arc::new(target);
     let pool = GuestPool::new(template, Arc::clone(&target), symbols, stop.clone(), DEADLINE);
-    Ok(Prepared { target, kernel, call_sites: Arc::new(call_sites), pool })
+    Ok(Prepared { target, kernel, call_sites, pool })
+}
+
+/// Where a kernel image can report coverage, and its functions.
+type Image = (Arc<CallSites>, Arc<Symbols>);
+
+/// What was read of each kernel image. The clients of a campaign share it; a path in the cache is always the same image.
+static IMAGES: Mutex<BTreeMap<PathBuf, Image>> = Mutex::new(BTreeMap::new());
+
+fn read_image(vmlinux: &Path) -> Result<Image, PrepareError> {
+    let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(image) = images.get(vmlinux) {
+        return Ok(image.clone());
+    }
+    let elf = fs::read(vmlinux).map_err(|source| PrepareError::Io { path: vmlinux.to_owned(), source })?;
+    let bad_elf = |source| PrepareError::Elf { path: vmlinux.to_owned(), source };
+    let call_sites = Arc::new(CallSites::from_elf(&elf).map_err(bad_elf)?);
+    let image = (call_sites, Arc::new(Symbols::from_elf(&elf).map_err(bad_elf)?));
+    images.insert(vmlinux.to_owned(), image.clone());
+    Ok(image)
 }
 
 /// A guest without disk that boots `vmlinux` under TCG.
