@@ -19,6 +19,9 @@ use crate::execution::{Execution, RunnerCounters};
 
 /// How often sites and coverage are written, besides at the end.
 const WRITE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the totals are written, besides at the start and at the end of a client. Each write waits for the disk, and there may be
+/// hundreds of clients.
+const TOTALS_INTERVAL: Duration = Duration::from_secs(4);
 
 /// The books of one start of a campaign.
 pub(super) struct Books {
@@ -30,8 +33,16 @@ pub(super) struct Books {
     earlier: Option<CampaignFile>,
     start: Instant,
     kernels: Mutex<BTreeMap<String, Arc<KernelBook>>>,
-    clients: Mutex<BTreeMap<usize, ClientBook>>,
+    clients: Mutex<Clients>,
     written: Mutex<Instant>,
+}
+
+/// What the clients have done in this start.
+#[derive(Debug, Default)]
+struct Clients {
+    books: BTreeMap<usize, ClientBook>,
+    /// When the totals were written.
+    written: Option<Instant>,
 }
 
 /// What is known of one of the campaign's kernels.
@@ -165,16 +176,21 @@ impl Books {
         self.earlier.as_ref().map_or(0, |earlier| earlier.executions)
     }
 
-    /// Takes in what a client has done so far in this start, and writes the totals.
+    /// Takes in what a client has done so far in this start, and writes the totals if that was not done just before, or if it must
+    /// be done `now`.
     ///
     /// # Errors
     ///
     /// The folder cannot be written.
-    pub(super) fn note(&self, client: usize, book: ClientBook) -> Result<(), FolderError> {
+    pub(super) fn note(&self, client: usize, book: ClientBook, now: bool) -> Result<(), FolderError> {
         // Held while the totals are written: they must not fall.
         let mut clients = locked(&self.clients);
-        clients.insert(client, book);
-        let executions = clients.values().map(|client| client.executions).sum::<u64>();
+        clients.books.insert(client, book);
+        if !now && clients.written.is_some_and(|written| written.elapsed() < TOTALS_INTERVAL) {
+            return Ok(());
+        }
+        clients.written = Some(Instant::now());
+        let executions = clients.books.values().map(|client| client.executions).sum::<u64>();
         let kernel_build_id = {
             let kernels = locked(&self.kernels);
             let ran = |name: &str| kernels.values().find(|book| book.kernel.name == name);
@@ -244,7 +260,7 @@ impl Books {
             unchecked: checks.waiting,
             ..Summary::default()
         };
-        for client in clients.values() {
+        for client in clients.books.values() {
             summary.executions += client.executions;
             summary.counters += client.counters;
             summary.guests += client.runner.guests;

@@ -15,8 +15,12 @@ use crate::{cache::write_file, hex::hex};
 pub struct PlanInput(pub FaultPlan);
 
 impl Input for PlanInput {
+    /// A file that is there is this plan, as its name says: each client of a campaign keeps what the others find.
     fn to_file<P: AsRef<Path>>(&self, path: P) -> Result<(), Error> {
         let path = path.as_ref();
+        if path.exists() {
+            return Ok(());
+        }
         write_file(path, self.0.to_json().as_bytes())
             .map_err(|error| Error::unknown(format!("cannot write {}: {error}", path.display())))
     }

@@ -327,7 +327,7 @@ impl Desk<'_> {
             runner,
         };
         let disk = |error| Error::unknown(crate::chain(&error));
-        self.books.note(self.client, client).map_err(disk)?;
+        self.books.note(self.client, client, when != When::Due).map_err(disk)?;
         if self.books.is_due() || when != When::Due {
             self.books.write_findings().map_err(disk)?;
         }
