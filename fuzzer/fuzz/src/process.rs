@@ -46,8 +46,8 @@ static STARTER: LazyLock<Result<Sender<Order>, String>> = LazyLock::new(|| {
     Ok(sender)
 });
 
-/// Starts `command`, with the descriptors `inherited` left open. All processes are started by one thread, so that none of them
-/// gets another one's.
+/// Starts `command`, with the descriptors `inherited` left open. One thread does this for all guests, so that none of them gets
+/// another one's.
 fn spawn(command: &mut Command, inherited: &[RawFd]) -> io::Result<Child> {
     let keep = |descriptor: RawFd, flags| {
         // SAFETY: who has asked for the process waits for it, and has the descriptor open meanwhile.
@@ -74,7 +74,8 @@ pub(crate) fn start(mut command: Command, inherited: Vec<RawFd>) -> io::Result<C
     order(command, inherited)
 }
 
-/// A command that runs `program`, to be completed and given to [`start_often`].
+/// A command that runs `program`, to be completed and given to [`start_often`]. `setpriv` is of util-linux (2.33), which every
+/// Debian has.
 pub(crate) fn often(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     // The host may have died before it was this process's death that it is bound to.
