@@ -8,8 +8,7 @@ use serde::Serialize;
 use super::{Scratch, Session, middle};
 use crate::{
     campaign::{CampaignFolder, Summary},
-    commands::{CommandError, FuzzOptions, fuzz},
-    execution::ExecuteError,
+    commands::{CommandError, FuzzOptions},
     project::Project,
     target::Target,
 };
@@ -141,10 +140,7 @@ fn campaign(
         listen: None,
         join: Vec::new(),
     };
-    let (summary, _) = fuzz::campaign(&options, session.stop, |_| {})?;
-    if session.stop.is_requested() {
-        return Err(ExecuteError::Stopped.into());
-    }
+    let (summary, _) = super::campaign(&options, session.stop)?;
     let mut found = BTreeMap::new();
     for (meta, _) in CampaignFolder::open(&scratch.0, target, kernel)?.0.crashes()? {
         let seconds = Duration::from_millis(meta.found_ms.unwrap_or(u64::MAX)).as_secs_f64();

@@ -8,16 +8,21 @@ mod scale;
 mod steady;
 
 use std::{
+    convert::Infallible,
     io::{self, Write},
     path::PathBuf,
     process::Command,
+    thread,
     time::Duration,
 };
 
+use crossbeam::{channel::bounded, select};
 use serde::Serialize;
 
-use super::{Answer, CommandError};
+use super::{Answer, CommandError, FuzzOptions, fuzz};
 use crate::{
+    campaign::Summary,
+    execution::ExecuteError,
     guest::{AccelChoice, Stop},
     prepare::{Prepared, Wanted},
 };
@@ -132,6 +137,24 @@ fn write_json(result: &impl Serialize, out: &mut dyn Write) -> Result<Answer, Co
     Ok(Answer::Yes)
 }
 
+/// Runs a campaign. One whose time is up requests to stop where a worker is still getting ready: that is not for the next one.
+fn campaign(options: &FuzzOptions, stop: &Stop) -> Result<(Summary, PathBuf), CommandError> {
+    let own = Stop::new();
+    let (running, ended) = bounded::<Infallible>(0);
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            select! {
+                recv(stop.receiver()) -> _ => own.request(),
+                recv(ended) -> _ => {}
+            }
+        });
+        let result = fuzz::campaign(options, &own, |_| {});
+        drop(running);
+        result
+    })?;
+    if stop.is_requested() { Err(ExecuteError::Stopped.into()) } else { Ok(result) }
+}
+
 /// A folder for a campaign that nobody is to go on with, gone when dropped.
 struct Scratch(PathBuf);
 
@@ -168,6 +191,6 @@ fn host() -> String {
         .find_map(|line| line.strip_prefix("model name"))
         .unwrap_or("")
         .trim_start_matches([' ', '\t', ':']);
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
     format!("{cpus} x {model}")
 }

@@ -7,8 +7,7 @@ use serde::Serialize;
 use super::{Scratch, Session, middle};
 use crate::{
     campaign::StatsLine,
-    commands::{CommandError, FuzzOptions, fuzz},
-    execution::ExecuteError,
+    commands::{CommandError, FuzzOptions},
 };
 
 const TARGET: &str = "btrfs-rw";
@@ -69,10 +68,7 @@ pub(super) fn steady(session: &mut Session<'_>) -> Result<Steady, CommandError> 
         listen: None,
         join: Vec::new(),
     };
-    let (summary, folder) = fuzz::campaign(&options, stop, |_| {})?;
-    if stop.is_requested() {
-        return Err(ExecuteError::Stopped.into());
-    }
+    let (summary, folder) = super::campaign(&options, stop)?;
     let text = fs::read_to_string(folder.join("stats.jsonl"))?;
     let lines =
         text.lines().map(serde_json::from_str).collect::<Result<Vec<StatsLine>, _>>().map_err(io::Error::other)?;
