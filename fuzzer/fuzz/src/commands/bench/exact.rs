@@ -29,7 +29,7 @@ struct Repeated {
     titles: BTreeSet<Option<String>>,
     /// Executions that differ in hits, coverage, results or reports.
     different_executions: usize,
-    /// From the request to the answer or the guest's end, on the host; median.
+    /// From nothing to the end of listening to the fresh guest, on the host; median.
     execution_ms: f64,
 }
 
