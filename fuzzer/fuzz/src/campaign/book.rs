@@ -96,6 +96,12 @@ impl KernelBook {
         locked(&self.covered).fault_free.extend(places);
     }
 
+    /// Leaves those of `places` that no fault-free execution covered.
+    pub(super) fn keep_beyond_fault_free(&self, places: &mut Vec<usize>) {
+        let covered = locked(&self.covered);
+        places.retain(|place| u32::try_from(*place).is_ok_and(|place| !covered.fault_free.contains(&place)));
+    }
+
     /// How many places were covered.
     pub(super) fn covered(&self) -> usize {
         locked(&self.covered).history.iter().filter(|seen| **seen != 0).count()

@@ -6,7 +6,7 @@ use libafl::{
     Error, HasMetadata,
     corpus::Testcase,
     executors::ExitKind,
-    feedbacks::{Feedback, StateInitializer},
+    feedbacks::{Feedback, MapIndexesMetadata, StateInitializer},
 };
 use libafl_bolts::Named;
 
@@ -70,6 +70,62 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for NewSiteFeedback {
     }
 }
 
+/// Never interesting. Tells LibAFL's scheduler which places a corpus entry can be favoured for: those that the workload covers
+/// by itself count as one, and that is the fault-free plan's. Of what an entry covers they are nine tenths, in which
+/// entries differ by noise; listed with each, they took most of the memory that grows with the corpus.
+///
+/// Comes after the feedback that lists the places.
+pub(super) struct FavouredForFeedback {
+    book: Arc<KernelBook>,
+}
+
+impl FavouredForFeedback {
+    /// For the places of the kernel of `book`.
+    #[must_use]
+    pub(super) fn new(book: Arc<KernelBook>) -> Self {
+        Self { book }
+    }
+}
+
+impl Named for FavouredForFeedback {
+    fn name(&self) -> &Cow<'static, str> {
+        const { &Cow::Borrowed("favoured for") }
+    }
+}
+
+impl<S> StateInitializer<S> for FavouredForFeedback {}
+
+impl<EM, S> Feedback<EM, PlanInput, Observers, S> for FavouredForFeedback {
+    fn is_interesting(
+        &mut self,
+        _: &mut S,
+        _: &mut EM,
+        _: &PlanInput,
+        _: &Observers,
+        _: &ExitKind,
+    ) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn append_metadata(
+        &mut self,
+        _: &mut S,
+        _: &mut EM,
+        _: &Observers,
+        testcase: &mut Testcase<PlanInput>,
+    ) -> Result<(), Error> {
+        let fault_free = testcase.input().as_ref().is_some_and(|plan| plan.0.faults.is_empty());
+        let places = &mut testcase.metadata_mut::<MapIndexesMetadata>()?.list;
+        if fault_free {
+            places.truncate(1);
+        } else {
+            self.book.keep_beyond_fault_free(places);
+        }
+        places.shrink_to_fit();
+        Ok(())
+    }
+}
+
 /// A finding is a kernel report or hang with a title that the campaign does not have, or has without a plan that makes it
 /// again. It is on disk before it counts.
 #[derive(Clone)]
@@ -128,5 +184,41 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for NewCrashFeedback {
         _: &ExitKind,
     ) -> Result<bool, Error> {
         observers.1.0.execution().map_or(Ok(false), |execution| self.note(input, execution))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
+    use kcov_parser::CallSites;
+    use libafl::observers::{CanTrack, OwnedMapObserver, TimeObserver};
+    use libafl_bolts::tuples::tuple_list;
+
+    use super::*;
+    use crate::campaign::{CampaignFolder, Role, observers::ExecutionObserver};
+
+    #[test]
+    fn an_entry_is_favoured_for_what_the_workload_does_not_cover_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let (opened, _) = CampaignFolder::open(folder.path(), "fake", "fake").unwrap();
+        let books = Books::open("fake".to_owned(), Arc::new(opened), 1, None).unwrap();
+        let call_sites = Arc::new(CallSites::from_offsets(0x1000, (0..8).collect()));
+        let kernel = CampaignKernel { name: "fake".to_owned(), build_id: "fake".to_owned(), call_sites };
+        let book = books.kernel(&kernel, Role::Explorer).unwrap();
+        book.note_fault_free([1, 2, 3].into_iter());
+        let map = OwnedMapObserver::new("map", vec![0; 8]).track_indices();
+        let observers = tuple_list!(map, ExecutionObserver::default(), TimeObserver::new("time"));
+        let mut feedback = FavouredForFeedback::new(book);
+        let mut favoured_for = |plan: FaultPlan| {
+            let mut entry = Testcase::from(PlanInput(plan));
+            entry.add_metadata(MapIndexesMetadata::new(vec![1, 3, 5, 7]));
+            Feedback::<(), _, _, ()>::append_metadata(&mut feedback, &mut (), &mut (), &observers, &mut entry).unwrap();
+            entry.metadata::<MapIndexesMetadata>().unwrap().list.clone()
+        };
+        let mut plan = FaultPlan::fault_free("fake");
+        assert_eq!(favoured_for(plan.clone()), [1]);
+        let error = InjectedError::True;
+        plan.faults.push(Fault { function: "f".to_owned(), call_path: CallPath::default(), occurrence: 1, error });
+        assert_eq!(favoured_for(plan), [5, 7]);
     }
 }

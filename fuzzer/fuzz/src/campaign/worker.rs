@@ -35,7 +35,7 @@ use super::{
     book::{Books, ClientBook, KernelBook},
     broker::{Ends, Imports, Manager, connect},
     executor::{Observers, PlanExecutor},
-    feedback::{NewCrashFeedback, NewSiteFeedback},
+    feedback::{FavouredForFeedback, NewCrashFeedback, NewSiteFeedback},
     input::PlanInput,
     monitor::INTERVAL,
     mutators::plan_mutations,
@@ -161,6 +161,7 @@ fn search<R: Runner>(
     let time_observer = TimeObserver::new("time");
     let mut feedback = feedback_or!(
         MaxMapFeedback::new(&coverage),
+        FavouredForFeedback::new(Arc::clone(&book)),
         NewSiteFeedback::new(checks.cloned()),
         TimeFeedback::new(&time_observer)
     );
