@@ -153,19 +153,21 @@ fn prepare_with(
 type Image = (Arc<CallSites>, Arc<Symbols>);
 
 /// What was read of each kernel image. The clients of a campaign share it; a path in the cache is always the same image.
-static IMAGES: Mutex<BTreeMap<PathBuf, Image>> = Mutex::new(BTreeMap::new());
+static IMAGES: Mutex<BTreeMap<PathBuf, Arc<Mutex<Option<Image>>>>> = Mutex::new(BTreeMap::new());
 
 fn read_image(vmlinux: &Path) -> Result<Image, PrepareError> {
-    let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(image) = images.get(vmlinux) {
+    let image =
+        Arc::clone(IMAGES.lock().unwrap_or_else(PoisonError::into_inner).entry(vmlinux.to_owned()).or_default());
+    // Held while this one is read, and the others are not.
+    let mut image = image.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(image) = &*image {
         return Ok(image.clone());
     }
     let elf = fs::read(vmlinux).map_err(|source| PrepareError::Io { path: vmlinux.to_owned(), source })?;
     let bad_elf = |source| PrepareError::Elf { path: vmlinux.to_owned(), source };
     let call_sites = Arc::new(CallSites::from_elf(&elf).map_err(bad_elf)?);
-    let image = (call_sites, Arc::new(Symbols::from_elf(&elf).map_err(bad_elf)?));
-    images.insert(vmlinux.to_owned(), image.clone());
-    Ok(image)
+    let symbols = Arc::new(Symbols::from_elf(&elf).map_err(bad_elf)?);
+    Ok(image.insert((call_sites, symbols)).clone())
 }
 
 /// A guest without disk that boots `vmlinux` under TCG.

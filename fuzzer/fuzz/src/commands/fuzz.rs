@@ -4,6 +4,7 @@ use std::{
     io::{self, Write},
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
+    panic,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -12,6 +13,7 @@ use std::{
 
 use super::{Answer, CommandError};
 use crate::{
+    cache,
     campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Summary, Worker},
     guest::{Accel, AccelChoice, Stop},
     kernel,
@@ -73,8 +75,43 @@ pub(super) fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Res
     let listener = options.listen.map(listen).transpose()?;
     let explorer = Wanted { target: &options.target, kernel: Some(&crew.explorer), accel: options.accel, exact: false };
     let checker = Wanted { kernel: Some(&crew.kernel), ..explorer };
-    let first = prepare(&explorer, stop, &mut { say })?;
-    let target = Arc::clone(&first.target);
+    thread::scope(|scope| {
+        // Both kernels get ready at once, unless one is to be built: exploring does not wait for the one that checks.
+        let early = crew.checkers > 0 && crew.is_built()?;
+        let mut early = early.then(|| scope.spawn(|| prepare(&checker, stop, &mut { say })));
+        let first = prepare(&explorer, stop, &mut { say })?;
+        let (campaign, path) = begin(options, &crew, &first, listener, stop, say)?;
+        let equip = move |wanted: Wanted<'_>, prepared| Ok(equipment(prepared, &wanted, stop, say));
+        let mut workers = vec![Worker { role: Role::Explorer, equip: Box::new(move || equip(explorer, first)) }];
+        for _ in 1..crew.explorers {
+            let equip = move || equip(explorer, prepare(&explorer, stop, &mut { say })?);
+            workers.push(Worker { role: Role::Explorer, equip: Box::new(equip) });
+        }
+        for _ in 0..crew.checkers {
+            let early = early.take();
+            let equip = move || {
+                let prepared = match early {
+                    Some(thread) => thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
+                    None => prepare(&checker, stop, &mut { say }),
+                };
+                equip(checker, prepared?)
+            };
+            workers.push(Worker { role: Role::Checker, equip: Box::new(equip) });
+        }
+        Ok((campaign::run(campaign, workers)?, path))
+    })
+}
+
+/// Opens the campaign's folder, for what is prepared. Returns what the campaign is to do, and the folder.
+fn begin(
+    options: &FuzzOptions,
+    crew: &Crew,
+    prepared: &Prepared,
+    listener: Option<TcpListener>,
+    stop: &Stop,
+    say: fn(&str),
+) -> Result<(CampaignOptions, PathBuf), CommandError> {
+    let target = Arc::clone(&prepared.target);
     let path = options.out.clone().unwrap_or_else(|| PathBuf::from("campaigns").join(&target.name));
     let (folder, earlier) = CampaignFolder::open(&path, &target.name, &crew.kernel)?;
     match &earlier {
@@ -95,18 +132,7 @@ pub(super) fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Res
         progress: Box::new(io::stderr()),
         peers: PeerOptions { listener, join: options.join.clone() },
     };
-    let equipped = |wanted: Wanted<'_>| {
-        let prepared = prepare(&wanted, stop, &mut { say })?;
-        Ok(equipment(prepared, &wanted, stop, say))
-    };
-    let ready = move || Ok(equipment(first, &explorer, stop, say));
-    let mut workers = vec![Worker { role: Role::Explorer, equip: Box::new(ready) }];
-    for number in 1..crew.explorers + crew.checkers {
-        let (role, wanted) =
-            if number < crew.explorers { (Role::Explorer, explorer) } else { (Role::Checker, checker) };
-        workers.push(Worker { role, equip: Box::new(move || equipped(wanted)) });
-    }
-    Ok((campaign::run(campaign, workers)?, path))
+    Ok((campaign, path))
 }
 
 /// Opens the door for campaigns on other hosts.
@@ -158,6 +184,14 @@ impl Crew {
         let explorer = catalogue.get(&kernel)?.explorer.clone().filter(|_| options.kernel.is_none());
         let guests = options.vms.map_or_else(cores, NonZeroUsize::get);
         Ok(Self::new(kernel, explorer, guests))
+    }
+
+    /// Whether the cache has all of its kernels.
+    fn is_built(&self) -> Result<bool, CommandError> {
+        let catalogue = kernel::Catalogue::load(Project::find()?.root())?;
+        let cache = cache::directory()?;
+        let mut kernels = [&self.kernel, &self.explorer].into_iter();
+        kernels.try_fold(true, |all, kernel| Ok(all && kernel::find(catalogue.get(kernel)?, &cache)?.is_some()))
     }
 
     /// A kernel that is asked for is the only one, and so is the target's with a single guest.

@@ -3,13 +3,14 @@
 //! `/dev/kvm` may exist, open and answer, and yet not run an ordinary kernel: where virtualization is itself emulated,
 //! the guest hangs or dies early. So a guest is booted once, and the answer is kept in a file as long as QEMU, the
 //! host's kernel and processor, and the guest's kernel are the same. Trouble that can be the host's for the moment (no
-//! memory, a processor that is busy) is not kept.
+//! memory, a processor that is busy) is kept as long as this process runs.
 
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
     io,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -53,6 +54,10 @@ const BOOTED: [&str; 2] = ["VFS: Unable to mount root fs", "No working init foun
 
 /// File of the answers in the cache folder.
 const ANSWERS: &str = "kvm.json";
+
+/// What stood in the way of KVM since this process began, by QEMU: what may be gone when the next one does. All kernels of a campaign
+/// run in the same way, and the second is not kept waiting.
+static PASSING: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 
 /// The answers by [`identity()`]: null where KVM works, else why it does not.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -108,9 +113,13 @@ fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) ->
     if let Some(answer) = answers.0.get(&identity) {
         return Ok(answer.clone().map(kept));
     }
+    let mut passing = PASSING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(reason) = passing.get(qemu) {
+        return Ok(Some(reason.clone()));
+    }
     tracing::debug!("trying whether the kernel boots under KVM, for at most {} s", PROOF_DEADLINE.as_secs());
     let trouble = match boot(qemu, vmlinux, stop)? {
-        Proof::Passing(reason) => return Ok(Some(reason)),
+        Proof::Passing(reason) => return Ok(Some(passing.entry(qemu.to_owned()).or_insert(reason).clone())),
         Proof::Fails(reason) => Some(reason),
         Proof::Works => None,
     };
