@@ -113,6 +113,23 @@ fn pages_folios_and_caches_that_must_not_fail_never_do() {
     assert_eq!(guest.pool.counters().guests, 1, "nothing here costs a guest");
 }
 
+/// btrfs keeps its devices open when `super_setup_bdi()` fails (`btrfs_fill_super()` in `fs/btrfs/super.c`, 6.12). That shows only
+/// when the disk is put back, after the report.
+#[test]
+fn a_guest_that_cannot_put_its_disk_back_runs_no_other_plan() {
+    let wanted = Wanted { target: "btrfs-mount", kernel: None, accel: AccelChoice::Auto, exact: false };
+    let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
+    let fault_free = guest.target.fault_free();
+    let holding = FaultPlan { faults: vec![fault(&["...", "super_setup_bdi_name"], 1)], ..fault_free.clone() };
+    let execution = guest.pool.run(&holding).unwrap();
+    assert_eq!((execution.fired.len(), execution.steps[0]), (1, StepResult::Failed(ENOMEM)));
+    assert!(matches!(execution.outcome, Outcome::Completed), "{:?}", execution.outcome);
+    let next = guest.pool.run(&fault_free).unwrap();
+    assert!(next.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{:?}", next.steps);
+    let counters = guest.pool.counters();
+    assert_eq!((counters.guests, counters.leftovers, counters.harness_errors), (2, 1, 0));
+}
+
 #[test]
 fn coverage_tells_two_plans_apart() {
     let folder = steps_target(&["clean", "two_faults"], SLAB);

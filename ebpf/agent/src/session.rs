@@ -42,6 +42,11 @@ pub(crate) fn serve(door: &mut Door) -> Result<()> {
             (ToAgent::Execute(execute), Some(target)) => target.execute(&execute)?,
         };
         door.send(&reply)?;
+        if let Some(target) = &mut target
+            && matches!(reply, FromAgent::Report(_))
+        {
+            target.put_disk_back();
+        }
     }
 }
 
@@ -64,6 +69,15 @@ struct Target<'kernel> {
     worker: Worker,
     clean_up: CleanUp,
     log: KernelLog,
+    /// How the disk was put back after the last report.
+    put_back: PutBack,
+}
+
+#[derive(Default)]
+struct PutBack {
+    took_ns: u64,
+    /// Why it was not.
+    defect: Option<String>,
 }
 
 impl<'kernel> Target<'kernel> {
@@ -91,6 +105,7 @@ impl<'kernel> Target<'kernel> {
             worker: Worker::start()?,
             clean_up: CleanUp::new(&setup.steps)?,
             log: KernelLog::open()?,
+            put_back: PutBack::default(),
         };
         keep_memory()?;
         target.warm_up(&setup.steps)?;
@@ -121,11 +136,12 @@ impl<'kernel> Target<'kernel> {
         if let Err(error) = execute.plan.check().and_then(|()| execute.plan.check_against(&self.functions)) {
             return Ok(refused(error.to_string()));
         }
-        let mut timings = Timings::default();
+        let mut timings = Timings { reset_ns: self.put_back.took_ns, ..Timings::default() };
         let started = Instant::now();
-        // What reached the disk after the last execution's end.
-        if let Err(reason) = self.reset_disk(Reset::Late) {
-            return Ok(trouble(reason));
+        let defect = self.put_back.defect.take();
+        // What reached the disk after it was put back.
+        if let Some(reason) = defect.or_else(|| self.reset_disk(Reset::Late).err()) {
+            return Ok(FromAgent::Unclean(cut(reason, LIMITS.text_bytes)));
         }
         let rig = self.rig.as_mut().context("the rig is gone")?;
         // Should the kernel die before the trace begins, there is none.
@@ -143,15 +159,18 @@ impl<'kernel> Target<'kernel> {
         let started = Instant::now();
         let mut report = self.collect(execute)?;
         report.leftovers = self.clean_up.run();
-        timings.collect_ns = nanoseconds_since(started);
-
-        let started = Instant::now();
-        report.leftovers.extend(self.reset_disk(Reset::Dirty).err());
-        timings.reset_ns = nanoseconds_since(started);
         report.log_before = log_before;
         report.log = self.log.read()?;
+        timings.collect_ns = nanoseconds_since(started);
         report.timings = timings;
         Ok(FromAgent::Report(Box::new(report)))
+    }
+
+    /// Puts the disk back for the next execution, while the host looks at the last one's report.
+    fn put_disk_back(&mut self) {
+        let started = Instant::now();
+        let defect = self.reset_disk(Reset::Dirty).err();
+        self.put_back = PutBack { took_ns: nanoseconds_since(started), defect };
     }
 
     /// Runs the steps once in the workload thread; how many nanoseconds that took.

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// From host to agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +56,9 @@ pub enum FromAgent {
     Ready(Ready),
     /// An execution ended.
     Report(Box<Report>),
+    /// The guest was not fit to run the plan, and did not: what an earlier execution left behind and that showed after its report.
+    /// Never a finding.
+    Unclean(String),
     /// This kernel cannot do what was asked, and would not the next time: the reason, fit after "the guest's agent: ".
     /// Never a finding.
     Refused(String),
@@ -135,7 +138,8 @@ pub struct Report {
     pub log_before: String,
     /// Kernel log from then until this one's end.
     pub log: String,
-    /// What was still in use after the clean-up: a guest that is not clean must not run another plan.
+    /// What was still in use after the clean-up: a guest that is not clean must not run another plan. What only shows when the disk
+    /// is put back, [`FromAgent::Unclean`] says.
     pub leftovers: Vec<String>,
     /// Where the time went.
     pub timings: Timings,
@@ -182,7 +186,7 @@ pub struct FiredFault {
 /// Where an execution's time went in the guest, in nanoseconds of the guest's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
-    /// Putting the disk back, after the run.
+    /// Putting the disk back for this execution, which the agent does right after the report of the one before; 0 in the first.
     pub reset_ns: u64,
     /// Lowering the plan and arming.
     pub arm_ns: u64,
@@ -330,7 +334,7 @@ impl FromAgent {
             Self::Report(report) => {
                 report.leftovers.iter_mut().chain([&mut report.log_before, &mut report.log]).collect()
             }
-            Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
+            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
         }
     }
 
@@ -345,7 +349,7 @@ impl FromAgent {
             Self::Hello(hello) => hello.check(),
             Self::Ready(ready) => ready.check(),
             Self::Report(report) => report.check(),
-            Self::Refused(reason) | Self::Trouble(reason) => text(reason),
+            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => text(reason),
         }
     }
 }
@@ -498,7 +502,7 @@ mod tests {
     #[test]
     fn free_text_of_a_guest_is_bounded_and_fit_to_print() {
         let decoded = |message: &FromAgent| FromAgent::decode(&message.encode().unwrap());
-        for message in [FromAgent::Refused, FromAgent::Trouble] {
+        for message in [FromAgent::Unclean, FromAgent::Refused, FromAgent::Trouble] {
             assert!(decoded(&message("x".repeat(LIMITS.text_bytes + 1))).is_err());
             assert_eq!(decoded(&message("\x1b[2J\r\0\u{9b}é\n\t~".to_owned())).unwrap(), {
                 message("\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}é\n\t~".to_owned())
@@ -554,7 +558,7 @@ mod tests {
             }
             match FromAgent::decode(&bytes) {
                 Ok(FromAgent::Report(report)) => assert_bounded(&report),
-                Ok(FromAgent::Refused(reason) | FromAgent::Trouble(reason)) => assert_printable(&reason, 16 << 10),
+                Ok(FromAgent::Unclean(reason) | FromAgent::Refused(reason) | FromAgent::Trouble(reason)) => assert_printable(&reason, 16 << 10),
                 Ok(FromAgent::Hello(_) | FromAgent::Ready(_)) | Err(_) => {}
             }
         }

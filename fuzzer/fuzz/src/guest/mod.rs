@@ -7,7 +7,7 @@
 //!              ┌───────── Completed, Refused ─────────── idle            Guest
 //!              │                                           ▲
 //!              └───── execute ◀────────────────────────────┘
-//!                        │ Died, Hung, any error
+//!                        │ Died, Hung, Unclean, any error
 //!                        ▼
 //!                      dead (the process is gone)
 //! ```

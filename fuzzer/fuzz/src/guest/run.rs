@@ -77,6 +77,8 @@ pub enum RunEnd {
     Completed(Box<Report>),
     /// The agent cannot do what was asked; the reason. The guest can execute more.
     Refused(String),
+    /// The plan was not run, as an earlier execution left something behind: what. The guest is dead.
+    Unclean(String),
     /// The kernel died. The guest is dead.
     Died {
         /// What had fired; nothing when the log cannot be read.
@@ -222,6 +224,7 @@ impl Guest {
                 RunEnd::Completed(report)
             }
             Wake::Message(FromAgent::Refused(reason)) => RunEnd::Refused(reason),
+            Wake::Message(FromAgent::Unclean(leftover)) => RunEnd::Unclean(leftover),
             Wake::Message(other) => return Err(unexpected(&other, "a report")),
             Wake::Ended => {
                 self.machine.settle();

@@ -223,6 +223,7 @@ pub(super) fn unexpected(found: &FromAgent, expected: &'static str) -> GuestErro
         FromAgent::Ready(_) => "ready",
         FromAgent::Report(_) => "a report",
         FromAgent::Refused(_) => "a refusal",
+        FromAgent::Unclean(_) => "word of something left behind",
     };
     GuestError::Unexpected { found: found.to_owned(), expected }
 }

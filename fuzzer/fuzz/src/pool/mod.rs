@@ -177,8 +177,7 @@ impl GuestPool {
             .collect();
         // A kernel that has reported something is not clean, and says so once more.
         if found.is_empty() && !report.leftovers.is_empty() {
-            tracing::debug!(leftovers = ?report.leftovers, "the guest is not clean after the workload, replacing it");
-            self.counters.leftovers += 1;
+            self.note_leftovers(&report.leftovers);
         }
         if found.is_empty() && report.leftovers.is_empty() {
             self.last = Some((plan.clone(), fired.clone()));
@@ -203,6 +202,11 @@ impl GuestPool {
             wall: run.wall,
             timings: report.timings,
         }
+    }
+
+    fn note_leftovers(&mut self, leftovers: &[String]) {
+        tracing::debug!(?leftovers, "the guest is not clean after the workload, replacing it");
+        self.counters.leftovers += 1;
     }
 
     /// What is left to say of an execution whose guest is gone.
@@ -253,6 +257,10 @@ impl GuestPool {
         Ok(match run.end {
             RunEnd::Completed(report) => Verdict::Done(Box::new(self.completed(plan, *report, info))),
             RunEnd::Refused(reason) => return Err(ExecuteError::Refused(reason)),
+            RunEnd::Unclean(leftover) => {
+                self.note_leftovers(&[leftover]);
+                Verdict::Spoilt
+            }
             RunEnd::Died { fired } => {
                 let found = reports(&info.console);
                 if found.is_empty() {

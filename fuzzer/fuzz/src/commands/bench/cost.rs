@@ -43,8 +43,9 @@ struct Phases {
     arm_ms: f64,
     run_ms: f64,
     collect_ms: f64,
+    /// Between the report and the next request, while the host digests the report.
     reset_ms: f64,
-    /// From request to reply less the guest's phases: doorbell, encoding.
+    /// From request to reply less the guest's phases: doorbell, encoding, what is left to do of the reset.
     transfer_ms: f64,
     /// On the host after the reply: reading the trace, distinct addresses.
     digest_ms: f64,
@@ -286,7 +287,7 @@ fn in_steps(run: &Run) -> f64 {
 fn phases(runs: &[Run]) -> Phases {
     let in_guest = |run: &Run| {
         let timings = run.execution.timings;
-        timings.reset_ns + timings.arm_ns + timings.run_ns + timings.collect_ns
+        timings.arm_ns + timings.run_ns + timings.collect_ns
     };
     Phases {
         arm_ms: median(runs, |run| milliseconds(run.execution.timings.arm_ns)),
