@@ -149,7 +149,7 @@ enum BenchArg {
     Scale,
     /// Whether executions that are to repeat exactly do. 5 minutes.
     Exact,
-    /// What campaigns on two kernels find and when, and what those on the checking kernel alone do. 20 minutes.
+    /// What campaigns on two kernels find and when, and what those on the checking kernel alone do. 25 minutes.
     Kernels,
     /// A long campaign: whether guests drift and memory grows. An hour.
     Steady,
