@@ -89,12 +89,13 @@ impl Disk {
         Ok(Self { blocks, numbers, contents, zeros: vec![ZERO.clone(); BATCH], discards: true })
     }
 
-    /// Puts the image back where `dirty` says. The disk must not be mounted.
-    pub(crate) fn reset(&mut self, dirty: &Dirty) -> Result<(), ResetError> {
+    /// Puts the image back where `dirty` says, which is asked when nobody else holds the disk any more. It must not be
+    /// mounted.
+    pub(crate) fn reset(&mut self, dirty: impl FnOnce() -> Dirty) -> Result<(), ResetError> {
         // Exclusive, and waits a while for that: fails as long as a file system, mounted or leaked, claims the disk.
         // Closing it again drops the page cache, and lets kernels mount that refuse disks open for writing.
         let disk = open_exclusively()?;
-        match dirty {
+        match dirty() {
             Dirty::Blocks(numbers) => {
                 for run in numbers.chunk_by(|before, after| before + 1 == *after) {
                     self.restore_run(&disk, run).map_err(ResetError::Other)?;

@@ -185,12 +185,14 @@ impl<'kernel> Target<'kernel> {
     /// done, and why it cannot.
     fn reset_disk(&mut self, reset: Reset) -> Result<(), String> {
         let (Some(disk), Some(rig)) = (&mut self.disk, &mut self.rig) else { return Ok(()) };
-        let dirty = match reset {
+        if reset == Reset::Late && !rig.injector.is_dirty() {
+            return Ok(());
+        }
+        let dirty = || match reset {
             Reset::Everything => Dirty::Everything,
-            Reset::Late if !rig.injector.is_dirty() => return Ok(()),
             Reset::Dirty | Reset::Late => rig.injector.dirty_blocks(),
         };
-        match disk.reset(&dirty) {
+        match disk.reset(dirty) {
             Ok(()) => {
                 rig.injector.clear_dirty();
                 Ok(())
