@@ -68,19 +68,21 @@ pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&st
     Ok(Answer::Yes)
 }
 
-/// Runs the campaign. Returns how it ended, and its folder.
+/// Runs the campaign. Returns how it ended, and its folder. Requests `stop` when it fails.
 pub(super) fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Result<(Summary, PathBuf), CommandError> {
     process::allow_many_files();
-    let crew = Crew::of(options)?;
-    let listener = options.listen.map(listen).transpose()?;
+    let target = Target::find(&Project::find()?.corpus(), &options.target)?;
+    let crew = Crew::of(options, &target)?;
+    let (campaign, path) = begin(options, target, &crew.kernel, stop, say)?;
     let explorer = Wanted { target: &options.target, kernel: Some(&crew.explorer), accel: options.accel, exact: false };
     let checker = Wanted { kernel: Some(&crew.kernel), ..explorer };
     thread::scope(|scope| {
         // Both kernels get ready at once, unless one is to be built: exploring does not wait for the one that checks.
         let early = crew.checkers > 0 && crew.is_built()?;
         let mut early = early.then(|| scope.spawn(|| prepare(&checker, stop, &mut { say })));
-        let first = prepare(&explorer, stop, &mut { say })?;
-        let (campaign, path) = begin(options, &crew, &first, listener, stop, say)?;
+        // Then nobody waits for the other one any more.
+        let end = || stop.request();
+        let first = prepare(&explorer, stop, &mut { say }).inspect_err(|_| end())?;
         let equip = move |wanted: Wanted<'_>, prepared| Ok(equipment(prepared, &wanted, stop, say));
         let mut workers = vec![Worker { role: Role::Explorer, equip: Box::new(move || equip(explorer, first)) }];
         for _ in 1..crew.explorers {
@@ -98,22 +100,22 @@ pub(super) fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Res
             };
             workers.push(Worker { role: Role::Checker, equip: Box::new(equip) });
         }
-        Ok((campaign::run(campaign, workers)?, path))
+        Ok((campaign::run(campaign, workers).inspect_err(|_| end())?, path))
     })
 }
 
-/// Opens the campaign's folder, for what is prepared. Returns what the campaign is to do, and the folder.
+/// Opens the campaign's folder and the door for others, before anything takes long. Returns what the campaign is to do, and the
+/// folder.
 fn begin(
     options: &FuzzOptions,
-    crew: &Crew,
-    prepared: &Prepared,
-    listener: Option<TcpListener>,
+    target: Target,
+    kernel: &str,
     stop: &Stop,
     say: fn(&str),
 ) -> Result<(CampaignOptions, PathBuf), CommandError> {
-    let target = Arc::clone(&prepared.target);
+    let listener = options.listen.map(listen).transpose()?;
     let path = options.out.clone().unwrap_or_else(|| PathBuf::from("campaigns").join(&target.name));
-    let (folder, earlier) = CampaignFolder::open(&path, &target.name, &crew.kernel)?;
+    let (folder, earlier) = CampaignFolder::open(&path, &target.name, kernel)?;
     match &earlier {
         Some(earlier) => say(&format!(
             "going on with the campaign in {} ({} executions so far); Ctrl-C ends it",
@@ -123,7 +125,7 @@ fn begin(
         None => say(&format!("new campaign in {}; Ctrl-C ends it", path.display())),
     }
     let campaign = CampaignOptions {
-        target,
+        target: Arc::new(target),
         folder: Arc::new(folder),
         earlier,
         stop: stop.clone(),
@@ -176,11 +178,10 @@ struct Crew {
 }
 
 impl Crew {
-    fn of(options: &FuzzOptions) -> Result<Self, CommandError> {
-        let project = Project::find()?;
-        let target = Target::find(&project.corpus(), &options.target)?;
-        let catalogue = kernel::Catalogue::load(project.root())?;
-        let kernel = options.kernel.clone().unwrap_or(target.kernel);
+    /// Which guests run `target`.
+    fn of(options: &FuzzOptions, target: &Target) -> Result<Self, CommandError> {
+        let catalogue = kernel::Catalogue::load(Project::find()?.root())?;
+        let kernel = options.kernel.clone().unwrap_or_else(|| target.kernel.clone());
         let explorer = catalogue.get(&kernel)?.explorer.clone().filter(|_| options.kernel.is_none());
         let guests = options.vms.map_or_else(cores, NonZeroUsize::get);
         Ok(Self::new(kernel, explorer, guests))

@@ -107,13 +107,14 @@ fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) ->
     let file = cache.join(ANSWERS);
     let identity = identity(qemu, vmlinux)?;
     let kept = |reason: String| format!("{reason} (kept in {}; delete that file to try again)", file.display());
+    // One proof at a time, so that no answer is written over another.
+    let mut passing = PASSING.lock().unwrap_or_else(PoisonError::into_inner);
     // A file that cannot be read is as good as none: the answer is found anew.
     let mut answers: Answers =
         fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     if let Some(answer) = answers.0.get(&identity) {
         return Ok(answer.clone().map(kept));
     }
-    let mut passing = PASSING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(reason) = passing.get(qemu) {
         return Ok(Some(reason.clone()));
     }
