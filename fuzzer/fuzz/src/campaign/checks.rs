@@ -4,12 +4,13 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use guest_protocol::StepResult;
 
 use super::input::PlanInput;
-use crate::execution::Execution;
+use crate::{execution::Execution, report::KernelReport};
 
 /// The most plans that wait for one reason; beyond that the oldest go.
 const MOST_WAITING: usize = 2_000;
@@ -39,19 +40,41 @@ const REASONS: usize = 4;
 pub(super) struct Check {
     pub(super) plan: PlanInput,
     steps: Vec<StepResult>,
-    titles: Vec<String>,
+    reports: Vec<Reported>,
+    since: Instant,
+}
+
+/// What is kept of a kernel report.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Reported {
+    title: String,
+    location: Option<String>,
+}
+
+impl Reported {
+    fn of(report: &KernelReport) -> Self {
+        Self { title: report.title.clone(), location: report.location().map(str::to_owned) }
+    }
+
+    /// The function that the title names.
+    fn function(&self) -> Option<&str> {
+        self.title.rsplit_once(" in ").map(|(_, function)| function)
+    }
+
+    /// Whether it is the same check of the kernel, or at least in the same function, as in `other`.
+    fn is_same(&self, other: &Self) -> bool {
+        let same = |ours: Option<&str>, theirs| ours.is_some() && ours == theirs;
+        same(self.location.as_deref(), other.location.as_deref()) || same(self.function(), other.function())
+    }
 }
 
 impl Check {
-    /// A crash that both kernels saw, by two titles that name the same function: that of the explorers' kernel, and that of
+    /// A crash that both kernels saw, by two titles of the same check or function: that of the explorers' kernel, and that of
     /// the one on which `execution` was made.
     pub(super) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
-        let place = |title: &'a str| title.rsplit_once(" in ").map(|(_, function)| function);
-        self.titles.iter().filter(|explored| !execution.has_title(explored)).find_map(|explored| {
-            let function = place(explored)?;
-            let mut checked = execution.reports().map(|report| report.title.as_str());
-            let same = checked.find(|title| place(title) == Some(function))?;
-            Some((explored.as_str(), same))
+        self.reports.iter().filter(|explored| !execution.has_title(&explored.title)).find_map(|explored| {
+            let same = execution.reports().find(|report| explored.is_same(&Reported::of(report)))?;
+            Some((explored.title.as_str(), same.title.as_str()))
         })
     }
 }
@@ -104,9 +127,10 @@ impl Checks {
         let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
         hits.sort_unstable();
         let (new_outcome, new_hits) = (inner.outcomes.insert(outcome), inner.hits.insert(digest(hits)));
-        let titles: Vec<String> = execution.reports().map(|report| report.title.clone()).collect();
-        let rare = !titles.is_empty() && {
-            let times = inner.crashes.entry(digest(&titles)).or_default();
+        let reports: Vec<_> = execution.reports().map(Reported::of).collect();
+        let rare = !reports.is_empty() && {
+            let titles: Vec<_> = reports.iter().map(|report| &report.title).collect();
+            let times = inner.crashes.entry(digest(titles)).or_default();
             *times += 1;
             *times <= CRASHES_FIRST
         };
@@ -128,14 +152,20 @@ impl Checks {
         if queue.len() == MOST_WAITING {
             queue.pop_front();
         }
-        queue.push_back(Check { plan: plan.clone(), steps: execution.steps.clone(), titles });
+        let (plan, steps) = (plan.clone(), execution.steps.clone());
+        queue.push_back(Check { plan, steps, reports, since: Instant::now() });
     }
 
-    /// The plan to check next.
-    pub(super) fn take(&self) -> Option<Check> {
+    /// The plan to check next. Those of crashes are not taken before they have waited for the time `crash_age`: they are on disk, and
+    /// each costs a guest while there is most to be found.
+    pub(super) fn take(&self, crash_age: Duration) -> Option<Check> {
         let mut inner = self.inner();
         loop {
-            let check = inner.waiting.iter_mut().find_map(VecDeque::pop_front)?;
+            let due = |(reason, queue): (usize, &mut VecDeque<Check>)| {
+                let crash = reason == Reason::Crash as usize;
+                queue.pop_front_if(|check| !crash || check.since.elapsed() >= crash_age)
+            };
+            let check = inner.waiting.iter_mut().enumerate().find_map(due)?;
             // One plan may wait for several reasons.
             if inner.taken.insert(digest(&check.plan)) {
                 return Some(check);
@@ -149,7 +179,7 @@ impl Checks {
         inner.checked += 1;
         // A guest that died tells no results.
         let steps = check.steps.is_empty() || !execution.guest_lives() || check.steps == execution.steps;
-        if !steps || check.titles.is_empty() != execution.outcome.report().is_none() {
+        if !steps || check.reports.is_empty() != execution.outcome.report().is_none() {
             inner.different += 1;
             tracing::debug!(explored = ?check, checked = ?execution.outcome, "a plan differs on the two kernels");
         }

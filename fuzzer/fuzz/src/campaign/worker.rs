@@ -59,9 +59,9 @@ const STACKED_MUTATIONS: NonZeroUsize = NonZeroUsize::new(8).expect("it is not 0
 const STACK_POWER: usize = 2;
 /// The most plans that a checker makes by itself before it looks again whether there is something to check.
 const IDLE_MUTATIONS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
-/// When a checker tries a crash's reproducer while there are plans to check: what is next to the crash is found before it is known how
-/// well this one comes again.
-const TRIAGE_AFTER: Duration = Duration::from_secs(5);
+/// When a checker runs a crash's plan, and tries its reproducer, while there are other plans to check: what is next to the crash is found
+/// before it is known how well this one comes again.
+const LATER: Duration = Duration::from_secs(5);
 /// Room in the filter that keeps a plan from running twice, and its rate of false alarms.
 const FILTER: (usize, f64) = (4_000_000, 1e-4);
 
@@ -208,12 +208,12 @@ fn search<R: Runner>(
             if role == Role::Explorer {
                 fuzzer.fuzz_one(&mut exploring, &mut executor, &mut state, manager)?;
                 common.hub.iter().for_each(|hub| hub.turn());
-            } else if let Some(check) = books.checks.take() {
+            } else if let Some(check) = books.checks.take(LATER) {
                 fuzzer.evaluate_input(&mut state, &mut executor, manager, &check.plan)?;
                 if let Some(execution) = executor.observers().1.0.execution() {
                     books.compare(&check, execution)?;
                 }
-                triage.triage(executor.runner(), TRIAGE_AFTER)?;
+                triage.triage(executor.runner(), LATER)?;
                 triage.triage_exactly(executor.runner())?;
             } else {
                 fuzzer.fuzz_one(&mut idle, &mut executor, &mut state, manager)?;

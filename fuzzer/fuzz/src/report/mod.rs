@@ -46,6 +46,23 @@ pub struct KernelReport {
     pub text: String,
 }
 
+/// What stands before the file and line of a check, in what `__warn()` of `kernel/panic.c` and `report_bug()` of `lib/bug.c`
+/// (6.12) print.
+const CHECKS: [&str; 2] = ["WARNING: ", "kernel BUG at "];
+
+impl KernelReport {
+    /// File and line of the check that reports, if it is one in the kernel's source: `fs/btrfs/space-info.h:259`. They are the same in
+    /// all kernels of one source, whatever the compiler made one function of.
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        let line = self.text.lines().find(|line| CHECKS.iter().any(|check| line.contains(check)))?;
+        let (_, after) = line.split_once(" at ")?;
+        let location = after.split_ascii_whitespace().next()?.trim_end_matches('!');
+        let (file, number) = location.rsplit_once(':')?;
+        (file.contains('.') && number.parse::<u32>().is_ok()).then_some(location)
+    }
+}
+
 /// Which of the kernel's checks a report comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -40,6 +40,22 @@ fn header_of(report: Option<&KernelReport>) -> String {
 
 /// `UPDATE_GOLDEN=1` rewrites the headers.
 #[test]
+fn a_check_is_known_by_its_file_and_line() {
+    let report = |text: &str| KernelReport { title: String::new(), kind: ReportKind::Warning, text: text.to_owned() };
+    let location = |text: &str| report(text).location().map(str::to_owned);
+    let warning =
+        "WARNING: CPU: 0 PID: 34 at fs/btrfs/space-info.h:259 btrfs_block_rsv_release+0x319/0x3f0\nModules linked in:";
+    assert_eq!(location(warning).as_deref(), Some("fs/btrfs/space-info.h:259"));
+    let bug = "------------[ cut here ]------------\nkernel BUG at fs/btrfs/disk-io.c:4310!\nOops: invalid opcode";
+    assert_eq!(location(bug).as_deref(), Some("fs/btrfs/disk-io.c:4310"));
+    assert_eq!(
+        location("BUG: KASAN: null-ptr-deref in f+0x1/0x2\nWrite of size 8 at addr 0000000000000008 by task a/1"),
+        None
+    );
+    assert_eq!(location("WARNING: possible circular locking dependency detected\nlook at x.c:1"), None);
+}
+
+#[test]
 fn golden_logs_have_their_titles() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let files = golden_files();
