@@ -159,6 +159,12 @@ pub trait Runner {
         Vec::new()
     }
 
+    /// The sites of faults that were the last of their execution and cost the guest, of executions by [`Self::run`] since this was
+    /// asked last.
+    fn take_fatal(&mut self) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// What happened to guests so far.
     fn counters(&self) -> RunnerCounters;
 }
@@ -170,7 +176,7 @@ pub struct RunnerCounters {
     pub guests: u64,
     /// Executions lost to trouble of guest or host, and tried again.
     pub harness_errors: u64,
-    /// Guests replaced because something was left in use after the clean-up.
+    /// Guests replaced because something was left in use after the clean-up, or their disk could not be put back.
     pub leftovers: u64,
     /// Fault-free executions that were compared with the first ones.
     pub controls: u64,

@@ -30,6 +30,8 @@ pub struct Guest {
     awake: bool,
     stop: Stop,
     state: State,
+    /// Whether it has reported an execution.
+    reported: bool,
     /// End of the last execution's console text.
     told: Mark,
     /// How long the guest's threads had waited for a processor of the host when that was last asked.
@@ -77,7 +79,8 @@ pub enum RunEnd {
     Completed(Box<Report>),
     /// The agent cannot do what was asked; the reason. The guest can execute more.
     Refused(String),
-    /// The plan was not run, as an earlier execution left something behind: what. The guest is dead.
+    /// The plan was not run, as an earlier execution left something behind: what. The guest is dead;
+    /// [`GuestRun::console_before`] is all that it printed since that execution.
     Unclean(String),
     /// The kernel died. The guest is dead.
     Died {
@@ -97,6 +100,8 @@ pub enum RunEnd {
     DiedBefore {
         /// What had fired in the execution before; nothing when the log cannot be read.
         fired: Option<FiredLog>,
+        /// As in [`RunEnd::Hung`], if it hung until the deadline.
+        stack: Option<String>,
     },
 }
 
@@ -116,11 +121,15 @@ impl GuestRun {
                 self.console.drain(..bytes_of(&report.log_before, &self.console));
                 self.console_before.push_str(&report.log_before);
             }
+            RunEnd::Unclean(_) => self.console_before.push_str(&mem::take(&mut self.console)),
             RunEnd::Died { fired: Some(log) } | RunEnd::Hung { fired: Some(log), .. }
                 if Some(log.generation) == earlier =>
             {
                 if inject {
-                    self.end = RunEnd::DiedBefore { fired: Some(mem::take(log)) };
+                    let fired = Some(mem::take(log));
+                    let stack =
+                        if let RunEnd::Hung { stack, .. } = &mut self.end { Some(mem::take(stack)) } else { None };
+                    self.end = RunEnd::DiedBefore { fired, stack };
                     self.console_before.push_str(&mem::take(&mut self.console));
                 } else {
                     log.fired.clear();
@@ -153,7 +162,8 @@ fn bytes_of(log: &str, console: &str) -> usize {
 
 impl Guest {
     pub(super) fn new(machine: Machine, places: Places, awake: bool, stop: Stop) -> Self {
-        Self { machine, places, awake, stop, state: State::Saved, told: Mark::default(), waited: None }
+        let (state, told) = (State::Saved, Mark::default());
+        Self { machine, places, awake, stop, state, reported: false, told, waited: None }
     }
 
     /// Executes `request` and waits for its end, at most until `deadline` has passed. `trace` gets the code that ran, if it
@@ -202,7 +212,7 @@ impl Guest {
         let start = self.machine.console().mark();
         let console_before = self.machine.console().between(mem::replace(&mut self.told, start), start);
         // What the log says now is of an earlier execution.
-        let earlier = if ended { None } else { self.fired_log().map(|log| log.generation) };
+        let earlier = if ended { None } else { self.generation() };
         let waited = self.waited_before();
         let started = Instant::now();
         let wake = if ended {
@@ -221,15 +231,20 @@ impl Guest {
                     let found = format!("the report of execution {}", report.id);
                     return Err(GuestError::Unexpected { found, expected: "the report of this execution" });
                 }
+                self.reported = true;
                 RunEnd::Completed(report)
             }
             Wake::Message(FromAgent::Refused(reason)) => RunEnd::Refused(reason),
-            Wake::Message(FromAgent::Unclean(leftover)) => RunEnd::Unclean(leftover),
+            // Only what ran before can have left something, and what runs then has not begun.
+            Wake::Message(FromAgent::Unclean(leftover)) if self.reported && self.generation() == earlier => {
+                self.machine.settle();
+                RunEnd::Unclean(leftover)
+            }
             Wake::Message(other) => return Err(unexpected(&other, "a report")),
             Wake::Ended => {
                 self.machine.settle();
                 let fired = self.fired_log();
-                if ended { RunEnd::DiedBefore { fired } } else { RunEnd::Died { fired } }
+                if ended { RunEnd::DiedBefore { fired, stack: None } } else { RunEnd::Died { fired } }
             }
             Wake::Deadline => {
                 let (hung, mark) = self.stop_hung()?;
@@ -280,6 +295,11 @@ impl Guest {
         self.machine.settle();
         let stack = self.machine.console().since(mark);
         Ok((RunEnd::Hung { fired: self.fired_log(), stack }, mark))
+    }
+
+    /// The generation that the log of fired faults has now.
+    fn generation(&self) -> Option<u32> {
+        self.fired_log().map(|log| log.generation)
     }
 
     fn fired_log(&self) -> Option<FiredLog> {
@@ -348,10 +368,10 @@ mod tests {
     #[test]
     fn a_death_before_the_plan_was_in_place_is_the_execution_befores() {
         let hung = |generation| RunEnd::Hung { fired: log(generation), stack: String::new() };
-        for end in [RunEnd::Died { fired: log(4) }, hung(4)] {
+        for (end, stack) in [(RunEnd::Died { fired: log(4) }, None), (hung(4), Some(String::new()))] {
             let mut run = run(end, WARNING);
             run.tell_from_earlier(Some(4), true);
-            assert_eq!(run.end, RunEnd::DiedBefore { fired: log(4) }, "the log is still that execution's");
+            assert_eq!(run.end, RunEnd::DiedBefore { fired: log(4), stack }, "the log is still that execution's");
             assert_eq!((run.console.as_str(), run.console_before.ends_with(WARNING)), ("", true));
         }
         for end in [RunEnd::Died { fired: log(6) }, hung(6), RunEnd::Died { fired: None }] {
@@ -359,6 +379,13 @@ mod tests {
             run.tell_from_earlier(Some(4), true);
             assert_eq!((run.end, run.console.as_str()), (end, WARNING), "it is this one's own, or not known");
         }
+    }
+
+    #[test]
+    fn what_a_guest_printed_that_was_not_clean_is_the_execution_befores() {
+        let mut run = run(RunEnd::Unclean("a disk that is held".to_owned()), WARNING);
+        run.tell_from_earlier(Some(4), true);
+        assert_eq!((run.console.as_str(), run.console_before.ends_with(WARNING)), ("", true));
     }
 
     #[test]

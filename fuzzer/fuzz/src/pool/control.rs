@@ -113,7 +113,8 @@ impl GuestPool {
             execution.new_sites.iter().for_each(|site| _ = self.described.remove(&site.site));
             let blamed = last.clone().filter(|_| self.counters.guests == guests);
             if execution.outcome.report().is_some() {
-                let (plan, fired) = blamed.unwrap_or_else(|| (self.target.fault_free(), Vec::new()));
+                let (plan, fired) =
+                    blamed.map_or_else(|| (self.target.fault_free(), Vec::new()), |last| (last.plan, last.fired));
                 self.late.push((plan, Execution { fired, ..execution }));
             } else if self.guest.is_some() && blamed.is_some() {
                 self.last = blamed;

@@ -4,7 +4,7 @@ mod control;
 mod exact;
 mod findings;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, slice, sync::Arc, time::Duration};
 
 use fault_plan::FaultPlan;
 use guest_protocol::{Execute, Report};
@@ -49,8 +49,12 @@ pub struct GuestPool {
     control: Control,
     exact: Exact,
     /// The last execution of the guest at hand.
-    last: Option<(FaultPlan, Vec<Fired>)>,
+    last: Option<Last>,
+    /// Whether the execution under way is one for [`Runner::run_fresh`].
+    fresh: bool,
     late: Vec<(FaultPlan, Execution)>,
+    /// Sites of the last faults of executions that cost their guest.
+    fatal: Vec<u64>,
     counters: RunnerCounters,
     trace: Trace,
     deduplicator: Deduplicator,
@@ -80,7 +84,9 @@ impl GuestPool {
             control: Control::default(),
             exact: Exact::None,
             last: None,
+            fresh: false,
             late: Vec::new(),
+            fatal: Vec::new(),
             counters: RunnerCounters::default(),
             trace: Trace::default(),
             deduplicator,
@@ -180,11 +186,12 @@ impl GuestPool {
             self.note_leftovers(&report.leftovers);
         }
         if found.is_empty() && report.leftovers.is_empty() {
-            self.last = Some((plan.clone(), fired.clone()));
+            self.last = Some(Last { plan: plan.clone(), fired: fired.clone(), fresh: self.fresh });
             if plan.faults.is_empty() && self.inject {
                 self.control_ran(&report.hits);
             }
         } else {
+            self.note_fatal(&fired, self.fresh);
             self.discard();
         }
         let (outcome, more_reports) = outcome_of(found);
@@ -202,6 +209,11 @@ impl GuestPool {
             wall: run.wall,
             timings: report.timings,
         }
+    }
+
+    /// Notes that the guest is lost to the execution in which these faults fired, unless it was one in a `fresh` guest.
+    fn note_fatal(&mut self, fired: &[Fired], fresh: bool) {
+        self.fatal.extend(fired.last().filter(|_| !fresh).map(|fired| fired.site));
     }
 
     fn note_leftovers(&mut self, leftovers: &[String]) {
@@ -229,38 +241,53 @@ impl GuestPool {
         }
     }
 
-    /// Keeps what the guest printed after the execution before this one, if that is a finding. Whether the kernel
-    /// reported anything: the guest is then no place for another execution.
+    /// Keeps what the guest did after the execution before this one, if that is a finding, and notes what it left behind. Whether
+    /// there is anything: the guest is then no place for another execution.
     ///
-    /// A hang found in a guest that had nothing to do tells nothing: nobody watched whether the host let it run.
-    fn note_late(&mut self, console: &str, fired: Option<&FiredLog>) -> bool {
-        let found = reports(console);
-        let spoilt = !found.is_empty();
-        let found: Vec<_> = found.into_iter().filter(|report| report.kind != ReportKind::Hang).collect();
-        if let Some((plan, known)) = self.last.take().filter(|_| !found.is_empty()) {
-            tracing::info!(title = found[0].title, "a late report, by the execution before");
-            let fired = fired.map_or(known, |log| fired_of(log, &self.symbols));
-            let run = RunInfo { console: console.to_owned(), wall: Duration::ZERO };
-            let execution = self.lost(found, fired, Vec::new(), run);
-            self.late.push((plan, execution));
+    /// A hang found in a guest that had nothing to do tells nothing: nobody watched whether the host let it run. One that
+    /// was asked for something is watched, and may still have the disk to put back.
+    fn note_late(&mut self, run: &GuestRun) -> bool {
+        let (log, hung) = match &run.end {
+            RunEnd::DiedBefore { fired, stack } => (fired.as_ref(), stack.as_deref()),
+            _ => (None, None),
+        };
+        let mut found = reports(&run.console_before);
+        if let Some(stack) = hung
+            && found.is_empty()
+        {
+            found.push(silent_hang(&self.target.name, self.deadline, stack));
         }
-        spoilt
+        let left = if let RunEnd::Unclean(leftover) = &run.end { Some(leftover) } else { None };
+        if found.is_empty() && left.is_none() {
+            self.last = None;
+            return false;
+        }
+        let watched = matches!(run.end, RunEnd::DiedBefore { .. }) && run.wall > run.starved * STARVED;
+        found.retain(|report| report.kind != ReportKind::Hang || watched);
+        let Some(Last { plan, fired, fresh }) = self.last.take() else { return true };
+        let fired = log.map_or(fired, |log| fired_of(log, &self.symbols));
+        if let Some(first) = found.first() {
+            tracing::info!(title = first.title, "a late report, by the execution before");
+            self.note_fatal(&fired, fresh);
+            let info = RunInfo { console: run.console_before.clone(), wall: Duration::ZERO };
+            let execution = self.lost(found, fired, Vec::new(), info);
+            self.late.push((plan, execution));
+        } else if let Some(leftover) = left {
+            self.note_fatal(&fired, fresh);
+            self.note_leftovers(slice::from_ref(leftover));
+        }
+        true
     }
 
     /// What `run` amounts to.
     fn verdict(&mut self, plan: &FaultPlan, run: GuestRun) -> Result<Verdict, ExecuteError> {
-        let info = RunInfo { console: run.console, wall: run.wall };
-        let fired_before = if let RunEnd::DiedBefore { fired } = &run.end { fired.as_ref() } else { None };
-        if self.note_late(&run.console_before, fired_before) {
+        if self.note_late(&run) {
             return Ok(Verdict::Spoilt);
         }
+        let info = RunInfo { console: run.console, wall: run.wall };
         Ok(match run.end {
             RunEnd::Completed(report) => Verdict::Done(Box::new(self.completed(plan, *report, info))),
             RunEnd::Refused(reason) => return Err(ExecuteError::Refused(reason)),
-            RunEnd::Unclean(leftover) => {
-                self.note_leftovers(&[leftover]);
-                Verdict::Spoilt
-            }
             RunEnd::Died { fired } => {
                 let found = reports(&info.console);
                 if found.is_empty() {
@@ -278,16 +305,26 @@ impl GuestPool {
                 }
                 Verdict::Done(Box::new(self.lost_running(found, fired.as_ref(), info)))
             }
-            RunEnd::DiedBefore { .. } => Verdict::Trouble(GuestError::Lost),
+            RunEnd::DiedBefore { .. } | RunEnd::Unclean(_) => Verdict::Trouble(GuestError::Lost),
         })
     }
 
     /// What is left to say of an execution in whose run the guest was lost.
     fn lost_running(&mut self, found: Vec<KernelReport>, log: Option<&FiredLog>, run: RunInfo) -> Execution {
         let fired = log.map_or_else(Vec::new, |log| fired_of(log, &self.symbols));
+        self.note_fatal(&fired, self.fresh);
         let coverage = self.coverage();
         self.lost(found, fired, coverage, run)
     }
+}
+
+/// An execution after which the guest goes on.
+#[derive(Clone)]
+struct Last {
+    plan: FaultPlan,
+    fired: Vec<Fired>,
+    /// Whether it was one for [`Runner::run_fresh`].
+    fresh: bool,
 }
 
 struct RunInfo {
@@ -350,7 +387,10 @@ impl Runner for GuestPool {
 
     fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
         self.discard();
-        let mut execution = self.attempts(plan)?;
+        self.fresh = true;
+        let execution = self.attempts(plan);
+        self.fresh = false;
+        let mut execution = execution?;
         let late = self.guest.as_mut().map(Guest::late_console).unwrap_or_default();
         if matches!(execution.outcome, Outcome::Completed) {
             (execution.outcome, execution.more_reports) = outcome_of(reports(&late));
@@ -368,6 +408,10 @@ impl Runner for GuestPool {
 
     fn take_late(&mut self) -> Vec<(FaultPlan, Execution)> {
         std::mem::take(&mut self.late)
+    }
+
+    fn take_fatal(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.fatal)
     }
 
     fn counters(&self) -> RunnerCounters {

@@ -358,6 +358,10 @@ impl<R: Runner> Runner for Timed<'_, R> {
         self.runner.take_late()
     }
 
+    fn take_fatal(&mut self) -> Vec<u64> {
+        self.runner.take_fatal()
+    }
+
     fn counters(&self) -> RunnerCounters {
         self.runner.counters()
     }
