@@ -1,6 +1,6 @@
 //! What the campaign knows about injection sites: the supply of faults to try.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH};
 use guest_protocol::{Hit, SiteDescription};
@@ -22,9 +22,15 @@ pub struct Site {
     pub executions: u64,
     /// Faults that fired here.
     pub failed: u64,
+    /// Those of them that were the last of their execution, and cost its guest.
+    #[serde(default)]
+    pub fatal: u64,
     /// Whether the first-failure stage has had its turn on it.
     pub attempted: bool,
 }
+
+/// A site has so many fatal faults before it is known for that.
+const KNOWN_AS_FATAL: u64 = 3;
 
 impl Site {
     /// The fault that fails the `occurrence`-th call at this very site.
@@ -34,6 +40,17 @@ impl Site {
         call_path.truncate(MAX_CALL_PATH);
         Fault { function: self.function.clone(), call_path: CallPath(call_path), occurrence, error }
     }
+
+    /// Whether most faults here are known to cost the guest.
+    fn is_fatal(&self) -> bool {
+        self.fatal >= KNOWN_AS_FATAL && self.fatal * 2 > self.failed
+    }
+
+    /// Whether `fault` is one at this very site.
+    fn has(&self, fault: &Fault) -> bool {
+        let length = self.call_path.len().min(MAX_CALL_PATH);
+        self.function == fault.function && self.call_path[..length] == fault.call_path.0
+    }
 }
 
 /// The injection sites discovered so far.
@@ -41,6 +58,8 @@ impl Site {
 pub struct Catalogue {
     /// By the number that the agent gives them.
     sites: BTreeMap<u64, Site>,
+    /// Those of them where most faults cost the guest.
+    fatal: BTreeSet<u64>,
     /// Sites of earlier starts that no guest has numbered yet, by [`key`].
     remembered: BTreeMap<String, Site>,
 }
@@ -54,7 +73,7 @@ impl Catalogue {
     #[must_use]
     pub fn remembering(sites: Vec<Site>) -> Self {
         let remembered = sites.into_iter().map(|site| (key(&site.function, &site.call_path), site)).collect();
-        Self { sites: BTreeMap::new(), remembered }
+        Self { remembered, ..Self::default() }
     }
 
     /// Takes in an execution's descriptions and hits. Returns whether a site is new.
@@ -71,9 +90,11 @@ impl Catalogue {
                     most_calls: 0,
                     executions: 0,
                     failed: 0,
+                    fatal: 0,
                     attempted: false,
                 };
                 self.sites.insert(*site, known.unwrap_or_else(new));
+                self.judge(*site);
             }
         }
         for hit in hits {
@@ -87,9 +108,32 @@ impl Catalogue {
 
     /// Takes in that a fault fired at the site with this number.
     pub fn fired(&mut self, site: u64) {
-        if let Some(site) = self.sites.get_mut(&site) {
-            site.failed += 1;
+        if let Some(known) = self.sites.get_mut(&site) {
+            known.failed += 1;
+            self.judge(site);
         }
+    }
+
+    /// Takes in that a fault at the site with this number, the last one of its execution, cost the guest.
+    pub fn was_fatal(&mut self, site: u64) {
+        if let Some(known) = self.sites.get_mut(&site) {
+            known.fatal += 1;
+            self.judge(site);
+        }
+    }
+
+    fn judge(&mut self, site: u64) {
+        if self.sites.get(&site).is_some_and(Site::is_fatal) {
+            self.fatal.insert(site);
+        } else {
+            self.fatal.remove(&site);
+        }
+    }
+
+    /// Whether `fault` is one at a site where most are known to cost the guest.
+    #[must_use]
+    pub fn is_fatal(&self, fault: &Fault) -> bool {
+        self.fatal.iter().filter_map(|site| self.sites.get(site)).any(|site| site.has(fault))
     }
 
     /// The site with this number.
@@ -178,6 +222,29 @@ mod tests {
         catalogue.fired(2);
         assert_eq!((catalogue.failed(), catalogue.len()), (1, 1));
         assert!(catalogue.attempted(1));
+    }
+
+    #[test]
+    fn a_site_where_most_faults_cost_the_guest_is_known_for_it() {
+        let mut catalogue = Catalogue::default();
+        catalogue.learn(&[description(1, "f"), description(2, "g")], &[]);
+        let fault = catalogue.get(1).unwrap().fault(7, InjectedError::True);
+        for _ in 0..KNOWN_AS_FATAL {
+            assert!(!catalogue.is_fatal(&fault));
+            catalogue.fired(1);
+            catalogue.was_fatal(1);
+        }
+        assert!(catalogue.is_fatal(&fault));
+        assert!(!catalogue.is_fatal(&catalogue.get(2).unwrap().fault(1, InjectedError::True)));
+        let wider = Fault { call_path: CallPath::default(), ..fault.clone() };
+        assert!(!catalogue.is_fatal(&wider), "it can hit other calls");
+        let mut later = Catalogue::remembering(catalogue.to_file());
+        later.learn(&[description(9, "f")], &[]);
+        assert!(later.is_fatal(&fault));
+        for _ in 0..KNOWN_AS_FATAL {
+            catalogue.fired(1);
+        }
+        assert!(!catalogue.is_fatal(&fault), "half of them are not most");
     }
 
     #[test]

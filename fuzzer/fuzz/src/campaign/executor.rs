@@ -136,10 +136,12 @@ impl<'a, R: Runner> PlanExecutor<'a, R> {
     }
 
     /// Takes in the sites that an execution reached. Returns whether one was never seen before.
-    fn learn(&self, execution: &Execution) -> bool {
+    fn learn(&mut self, execution: &Execution) -> bool {
+        let fatal = self.runner.take_fatal();
         let mut sites = self.book.sites();
         let new = sites.learn(&execution.new_sites, &execution.hits);
         execution.fired.iter().for_each(|fired| sites.fired(fired.site));
+        fatal.into_iter().for_each(|site| sites.was_fatal(site));
         new
     }
 

@@ -7,6 +7,7 @@ use libafl::{
     corpus::Testcase,
     executors::ExitKind,
     feedbacks::{Feedback, MapIndexesMetadata, StateInitializer},
+    schedulers::minimizer::IsFavoredMetadata,
 };
 use libafl_bolts::Named;
 
@@ -21,7 +22,7 @@ use super::{
 use crate::execution::Execution;
 
 /// Interesting is an execution that reached an injection site never seen before. Notes for each corpus entry which
-/// sites it reached.
+/// sites it reached, and has LibAFL's scheduler favour it when one was new: it is the plan under which that one is to fail first.
 pub(super) struct NewSiteFeedback {
     checks: Option<Arc<Books>>,
 }
@@ -63,6 +64,9 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for NewSiteFeedback {
     ) -> Result<(), Error> {
         let execution = observers.1.0.execution();
         testcase.add_metadata(Reached::new(execution.map_or(&[][..], |execution| &execution.hits)));
+        if observers.1.0.has_new_site() {
+            testcase.add_metadata(IsFavoredMetadata {});
+        }
         if let (Some(books), Some(plan), Some(execution)) = (&self.checks, testcase.input(), execution) {
             books.checks.offer(plan, execution, true);
         }

@@ -29,6 +29,10 @@ use crate::target::Target;
 /// The most faults that a mutation makes; plans of the user may have more.
 pub(super) const MOST_FAULTS: usize = 6;
 
+/// How many of the mutated plans run although one of their faults is at a site where most are known to cost the guest. What is
+/// known is found once more by that, and a fresh guest is slow at first; but a second fault may change how the first one ends.
+const FATAL_KEPT: f64 = 0.1;
+
 /// What a mutation may look at.
 struct Context<'a> {
     target: &'a Target,
@@ -102,6 +106,42 @@ where
     fn post_exec(&mut self, _: &mut S, _: Option<CorpusId>) -> Result<(), Error> {
         Ok(())
     }
+}
+
+/// A mutation that mostly makes nothing where what `inner` makes is known to cost the guest.
+pub(super) struct Sparing<M> {
+    inner: M,
+    book: Arc<KernelBook>,
+}
+
+impl<M> Sparing<M> {
+    /// What `inner` makes, with what the sites of `book` are known for.
+    #[must_use]
+    pub(super) fn new(inner: M, book: &Arc<KernelBook>) -> Self {
+        Self { inner, book: Arc::clone(book) }
+    }
+}
+
+impl<M: Named> Named for Sparing<M> {
+    fn name(&self) -> &Cow<'static, str> {
+        self.inner.name()
+    }
+}
+
+impl<M: Mutator<PlanInput, S>, S: HasRand<Rand = StdRand>> Mutator<PlanInput, S> for Sparing<M> {
+    fn mutate(&mut self, state: &mut S, input: &mut PlanInput) -> Result<MutationResult, Error> {
+        let result = self.inner.mutate(state, input)?;
+        let spared = is_fatal(&input.0, &self.book.sites()) && !state.rand_mut().random_bool(FATAL_KEPT);
+        Ok(if spared { MutationResult::Skipped } else { result })
+    }
+
+    fn post_exec(&mut self, state: &mut S, entry: Option<CorpusId>) -> Result<(), Error> {
+        self.inner.post_exec(state, entry)
+    }
+}
+
+fn is_fatal(plan: &FaultPlan, catalogue: &Catalogue) -> bool {
+    plan.faults.iter().any(|fault| catalogue.is_fatal(fault))
 }
 
 fn faults_of_another<S>(state: &mut S) -> Result<Vec<Fault>, Error>

@@ -556,3 +556,46 @@ fn a_worker_that_is_still_getting_ready_does_not_keep_a_campaign_from_ending() {
     let result = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), workers);
     assert!(result.is_ok(), "{result:?}");
 }
+
+/// A runner that tells which sites cost a guest.
+struct Telling(FakeRunner, Vec<u64>);
+
+impl Runner for Telling {
+    fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        let execution = self.0.run(plan)?;
+        let fatal = execution.fired.last().filter(|_| execution.outcome.report().is_some());
+        self.1.extend(fatal.map(|fired| fired.site));
+        Ok(execution)
+    }
+
+    fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        self.0.run_fresh(plan)
+    }
+
+    fn take_fatal(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.1)
+    }
+
+    fn counters(&self) -> RunnerCounters {
+        self.0.counters
+    }
+}
+
+#[test]
+fn what_is_known_to_cost_the_guest_seldom_runs_again() {
+    let fake =
+        |stop: &Stop| FakeRunner { stop: stop.clone(), executions_left: 2000, counters: RunnerCounters::default() };
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let stops = [Stop::new(), Stop::new()];
+    let silent = explorer(fake(&stops[0]));
+    run(options(folders[0].path(), &stops[0], None), silent).unwrap();
+    let telling = explorer(Telling(fake(&stops[1]), Vec::new()));
+    let summary = run(options(folders[1].path(), &stops[1], None), telling).unwrap();
+    assert_eq!(summary.crashes.len(), 2, "the crash of two faults is found nevertheless");
+    let failed = folders.map(|folder| {
+        let text = fs::read_to_string(folder.path().join("sites.json")).unwrap();
+        let sites: Vec<Site> = serde_json::from_str(&text).unwrap();
+        sites.into_iter().find(|site| site.call_path == caller(7)).unwrap().failed
+    });
+    assert!(failed[1] >= 3 && failed[1] * 2 < failed[0], "{failed:?}");
+}

@@ -38,7 +38,7 @@ use super::{
     feedback::{FavouredForFeedback, NewCrashFeedback, NewSiteFeedback},
     input::PlanInput,
     monitor::INTERVAL,
-    mutators::plan_mutations,
+    mutators::{Sparing, plan_mutations},
     observers::{COVERAGE, ExecutionObserver},
     peers::Hub,
     stages::{FirstFailureStage, TriageStage},
@@ -181,10 +181,11 @@ fn search<R: Runner>(
         PlanExecutor::new(equipment.runner, observers, Arc::clone(&book), objective.clone(), common, checks.cloned());
     let triage = TriageStage::new(objective.clone());
     let mutations = |most| {
-        let mutator = SingleChoiceScheduledMutator::new(plan_mutations(target, &book));
+        let mutator = Sparing::new(SingleChoiceScheduledMutator::new(plan_mutations(target, &book)), &book);
         StdMutationalStage::with_max_iterations(mutator, most)
     };
     let stacked = HavocScheduledMutator::with_max_stack_pow(plan_mutations(target, &book), STACK_POWER);
+    let stacked = Sparing::new(stacked, &book);
     let mut exploring = tuple_list!(
         triage.clone(),
         FirstFailureStage::new(Arc::clone(target), Arc::clone(&book)),

@@ -93,3 +93,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_plan_with_a_fault_that_is_known_to_cost_the_guest_is_known_for_it() {
+    let (mut catalogue, _) = world();
+    for _ in 0..9 {
+        catalogue.fired(3);
+        catalogue.was_fatal(3);
+    }
+    let plan = |faults: &[Fault]| FaultPlan { faults: faults.to_vec(), ..FaultPlan::fault_free("t") };
+    assert!(is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["b"], 2)]), &catalogue));
+    assert!(!is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["a"], 2)]), &catalogue));
+}
