@@ -33,6 +33,9 @@ const STARVED_ATTEMPTS: u32 = 2;
 /// time: its clock goes on meanwhile, and detectors and deadlines see a kernel that stands still.
 const STARVED: u32 = 2;
 
+/// A guest that has been asked for something for so long is watched: see [`GuestRun::starved`].
+const WATCHED: Duration = Duration::from_secs(1);
+
 /// Guests cloned from one template.
 pub struct GuestPool {
     template: Template,
@@ -262,7 +265,7 @@ impl GuestPool {
             self.last = None;
             return false;
         }
-        let watched = matches!(run.end, RunEnd::DiedBefore { .. }) && run.wall > run.starved * STARVED;
+        let watched = matches!(run.end, RunEnd::DiedBefore { .. }) && run.wall > WATCHED.max(run.starved * STARVED);
         found.retain(|report| report.kind != ReportKind::Hang || watched);
         let Some(Last { plan, fired, fresh }) = self.last.take() else { return true };
         let fired = log.map_or(fired, |log| fired_of(log, &self.symbols));
