@@ -24,10 +24,22 @@ use crate::{cache, guest::Stop, hex::hex, text_file::TextFile};
 /// Objects of what runs at each call of a probed function, of the probes and of the helpers that the BPF programs call.
 const INJECTOR: [&str; 6] = ["bpf_trace", "ftrace", "helpers", "kprobes", "maccess", "trace_kprobe"];
 
-/// Objects of what all of the kernel uses: data structures, checksums, texts, its log. What runs in them depends on what they
-/// hold and not on what fails, and what does fail in them shows in their callers.
-const COMMON: [&str; 9] =
-    ["bitmap", "crc32", "idr", "percpu_counter", "printk", "printk_ringbuffer", "radix-tree", "vsprintf", "xarray"];
+/// Objects of what all of the kernel uses: data structures, checksums, texts, its log, btrfs's numbers on disk, the switch to another
+/// thread. What runs in them depends on what they hold and not on what fails, and what does fail in them shows in
+/// their callers.
+const COMMON: [&str; 11] = [
+    "accessors",
+    "bitmap",
+    "crc32",
+    "idr",
+    "percpu_counter",
+    "printk",
+    "printk_ringbuffer",
+    "process_64",
+    "radix-tree",
+    "vsprintf",
+    "xarray",
+];
 
 /// Variables of the user's that a kernel's Makefile would obey.
 const FOREIGN_VARIABLES: [&str; 12] = [
@@ -244,7 +256,15 @@ impl Tree<'_> {
                 progress(meter.progress());
             }
         })?;
+        self.strip()?;
         Ok(meter.done)
+    }
+
+    /// Removes the debug information, which is several times the kernel: pahole has made the kernel's types (BTF) of it.
+    fn strip(&mut self) -> Result<(), KernelError> {
+        let mut strip = Command::new("strip");
+        strip.arg("--strip-debug").arg(self.out().join("vmlinux"));
+        self.log.run("removing debug information", strip, self.stop, |_| {})
     }
 
     fn make(&self, goal: &str) -> Command {
@@ -253,7 +273,7 @@ impl Tree<'_> {
         make.current_dir(&self.source).args([format!("-j{jobs}"), "O=out".to_owned(), goal.to_owned()]);
         // Nothing of the place, the time, the user or tools that it does not use may get into the kernel.
         make.args(["KBUILD_BUILD_TIMESTAMP=1970-01-01", "KBUILD_BUILD_USER=fuzz", "KBUILD_BUILD_HOST=fuzz"]);
-        make.args(["KBUILD_BUILD_VERSION=1", "RUSTC=false", "PAHOLE=false"]);
+        make.args(["KBUILD_BUILD_VERSION=1", "RUSTC=false"]);
         // What probes and BPF programs run at each call is none of the workload: left in, it doubles the KCOV trace. What is
         // common is two fifths of the rest.
         make.args(INJECTOR.iter().chain(&COMMON).map(|object| format!("KCOV_INSTRUMENT_{object}.o=n")));

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     KernelError, fragment,
-    tools::{compiler, linker},
+    tools::{compiler, linker, type_writer},
 };
 use crate::{
     hex::hex,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel differs.
-const RECIPE: &str = "4";
+const RECIPE: &str = "5";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,17 +142,17 @@ impl Kernel {
         })
     }
 
-    /// Names the kernel that this entry builds with the compiler and the linker of this machine, as 64 hexadecimal
-    /// digits: the same key means the same kernel.
+    /// Names the kernel that this entry builds with the compiler, the linker and the pahole of this machine, as 64
+    /// hexadecimal digits: the same key means the same kernel.
     ///
     /// # Errors
     ///
     /// One of them cannot be run.
     pub fn cache_key(&self) -> Result<String, KernelError> {
-        Ok(self.cache_key_with(&compiler()?, &linker()?))
+        Ok(self.cache_key_with([&compiler()?, &linker()?, &type_writer()?]))
     }
 
-    fn cache_key_with(&self, compiler: &str, linker: &str) -> String {
+    fn cache_key_with(&self, tools: [&str; 3]) -> String {
         let mut hash = Sha256::new();
         // Lengths keep apart what would else run together.
         let mut add = |part: &str| {
@@ -168,8 +168,9 @@ impl Kernel {
             add(name);
             add(text);
         }
-        add(compiler);
-        add(linker);
+        for tool in tools {
+            add(tool);
+        }
         hex(&hash.finalize())
     }
 }
@@ -285,16 +286,17 @@ mod tests {
     fn the_key_changes_with_every_ingredient_and_with_nothing_else() {
         let root = checkout(ENTRY, "CONFIG_PVH=y\n");
         let kernel = Catalogue::load(root.path()).unwrap().get("small").unwrap().clone();
-        let base = kernel.cache_key_with("gcc 12", "ld 2");
+        let base = kernel.cache_key_with(["gcc 12", "ld 2", "v1"]);
         let changed = |change: fn(&mut Kernel)| {
             let mut other = kernel.clone();
             change(&mut other);
-            other.cache_key_with("gcc 12", "ld 2")
+            other.cache_key_with(["gcc 12", "ld 2", "v1"])
         };
         let keys = [
             base.clone(),
-            kernel.cache_key_with("gcc 13", "ld 2"),
-            kernel.cache_key_with("gcc 12", "ld 3"),
+            kernel.cache_key_with(["gcc 13", "ld 2", "v1"]),
+            kernel.cache_key_with(["gcc 12", "ld 3", "v1"]),
+            kernel.cache_key_with(["gcc 12", "ld 2", "v2"]),
             changed(|kernel| kernel.sha256.replace_range(0..1, "f")),
             changed(|kernel| kernel.config.push_str("CONFIG_SMP=y\n")),
             changed(|kernel| kernel.patches[0].1.push('+')),

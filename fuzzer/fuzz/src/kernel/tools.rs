@@ -5,15 +5,17 @@ use std::{env, process::Command};
 use super::KernelError;
 
 /// Commands that a build runs, and the Debian package that has each.
-const COMMANDS: [(&str, &str); 10] = [
+const COMMANDS: [(&str, &str); 12] = [
     ("bc", "bc"),
     ("bison", "bison"),
     ("flex", "flex"),
     ("gcc", "gcc"),
     ("ld", "binutils"),
     ("make", "make"),
+    ("pahole", "pahole"),
     ("patch", "patch"),
     ("perl", "perl"),
+    ("strip", "binutils"),
     ("tar", "tar"),
     ("xz", "xz-utils"),
 ];
@@ -48,6 +50,11 @@ pub(super) fn compiler() -> Result<String, KernelError> {
 /// First line of `ld --version`.
 pub(super) fn linker() -> Result<String, KernelError> {
     version("ld", "binutils")
+}
+
+/// First line of `pahole --version`: pahole writes the kernel's types into it.
+pub(super) fn type_writer() -> Result<String, KernelError> {
+    version("pahole", "pahole")
 }
 
 /// First line of `COMMAND --version`; `package` has the command.
