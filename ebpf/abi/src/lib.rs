@@ -54,6 +54,10 @@ pub const fn name_set(name: u32) -> u64 {
     1 << (name % 64)
 }
 
+/// What the programs call for `bpf_rdonly_cast()`, a function of the kernel, until the agent puts that in its place: a helper's
+/// number, which no kernel has.
+pub const CAST: u32 = 0x7f00_0001;
+
 /// Where the fields of the event `block/block_bio_queue` stand, in bytes from its start.
 ///
 /// Mirrors `DECLARE_EVENT_CLASS(block_bio, ...)` in `include/trace/events/block.h` (6.1 and 6.12). The agent compares

@@ -3,14 +3,11 @@
 //! The probe stands before the function's first instruction. So its return address is on top of the stack, and the
 //! frame pointer is still the caller's, whose frame begins `{ the next frame pointer, its return address }`.
 
-use core::ffi::c_void;
-
 use abi::{Call, Control, Frame, GRANULE_BYTES, MAX_FRAMES, NAME_BLOCK, NO_NAME, Site, SiteKey};
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel, generated};
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 
-use crate::{Registers, maps};
+use crate::{Registers, maps, memory::Reader};
 
-const FRAME_BYTES: u32 = size_of::<Frame>() as u32;
 /// 2^64 divided by the golden ratio, odd.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -21,43 +18,55 @@ const NMI_MASK: u32 = 0xf << 20;
 /// Hard interrupts, and soft interrupts being served (not merely disabled).
 const INTERRUPT_MASK: u32 = (0xf << 20) | (0xf << 16) | (1 << 8);
 
-/// Reads the frames of the callers of `function`, which is being entered, into `call`. Returns a hash of the function and
-/// their return addresses, never 0.
+/// A hash of `function`, which is being entered, and the return addresses of its callers, never 0.
+///
+/// This is most of what a call costs. So nothing is stored: the frames are read again by [`read`] where they are asked for,
+/// which is at new paths and at failures.
+#[inline(always)]
+pub(crate) fn path(registers: &Registers, function: u32) -> u64 {
+    let mut hash = u64::from(function);
+    walk(registers, |_, frame| hash = (hash ^ frame.address).wrapping_mul(MULTIPLIER));
+    // A product's upper half depends on all of both factors.
+    hash ^= hash >> 32;
+    if hash == 0 { 1 } else { hash }
+}
+
+/// Reads the frames of the callers of the function that is being entered into `call`.
+#[inline(always)]
+pub(crate) fn read(registers: &Registers, call: &mut Call) {
+    let depth = &raw mut call.depth;
+    let more = walk(registers, |index, frame| {
+        if let Some(slot) = call.frames.get_mut(index) {
+            *slot = frame;
+        }
+        // SAFETY: it is the call's own. Volatile, lest it be in a register, by which the verifier would tell one turn from another.
+        unsafe { depth.write_volatile(index as u32 + 1) };
+    });
+    call.truncated = u32::from(more);
+}
+
+/// Hands the frames of the callers to `each`, with their indices, innermost first. Returns whether there are more than are read.
 ///
 /// A plain loop, which the verifier follows turn by turn, and then what comes after it once: no register that is needed
 /// there tells one turn from another.
 #[inline(always)]
-pub(crate) fn read(registers: &Registers, function: u32, call: &mut Call) -> u64 {
-    // SAFETY: the helper checks the address.
-    let address = unsafe { bpf_probe_read_kernel(registers.stack as *const u64) }.unwrap_or(0);
-    call.frames[0] = Frame { next: registers.frame, address };
-    let mut key = mix(u64::from(function), address);
+fn walk(registers: &Registers, mut each: impl FnMut(usize, Frame)) -> bool {
+    let reader = registers.reader;
     let mut frame = registers.frame;
-    let mut depth = 1;
-    call.truncated = 0;
+    each(0, Frame { next: frame, address: reader.number(registers.stack).unwrap_or(0) });
     // A stack grows down.
-    if is_frame(frame, registers.stack) {
-        for slot in &mut call.frames[1..] {
-            let place: *mut Frame = slot;
-            // SAFETY: the place is as large as said, and the helper checks the address.
-            let failed = unsafe { generated::bpf_probe_read_kernel(place.cast(), FRAME_BYTES, frame as *const c_void) };
-            if failed != 0 {
-                break;
-            }
-            depth += 1;
-            key = mix(key, slot.address);
-            let next = slot.next;
-            if !is_frame(next, frame) {
-                break;
-            }
-            frame = next;
-            if depth == MAX_FRAMES as u32 {
-                call.truncated = 1;
-            }
-        }
+    if !is_frame(frame, registers.stack) {
+        return false;
     }
-    call.depth = depth;
-    if key == 0 { 1 } else { key }
+    for index in 1..MAX_FRAMES {
+        let Some(found) = reader.frame(frame) else { return false };
+        each(index, found);
+        if !is_frame(found.next, frame) {
+            return false;
+        }
+        frame = found.next;
+    }
+    true
 }
 
 /// Whether there can be a frame at `frame`, above the one at `below`: 0 ends the chain, and an odd address is that of the
@@ -65,13 +74,6 @@ pub(crate) fn read(registers: &Registers, function: u32, call: &mut Call) -> u64
 #[inline(always)]
 fn is_frame(frame: u64, below: u64) -> bool {
     frame > below && frame % 8 == 0
-}
-
-/// The hash `key` with one more address.
-#[inline(always)]
-fn mix(key: u64, address: u64) -> u64 {
-    let mixed = (key ^ address).wrapping_mul(MULTIPLIER);
-    mixed ^ (mixed >> 32)
 }
 
 /// Turns the return addresses of `call` into names, for a site of `function`.
@@ -121,18 +123,16 @@ pub(crate) fn name_at(offset: u64) -> u32 {
 
 /// Whether an interrupt is being served on the thread's processor, or that cannot be told.
 #[inline(always)]
-pub(crate) fn in_interrupt(control: &mut Control) -> bool {
+pub(crate) fn in_interrupt(reader: Reader, control: &mut Control) -> bool {
     // SAFETY: the helper takes no arguments.
     let processor = unsafe { bpf_get_smp_processor_id() };
     if control.preempt_cpu != processor + 1 {
         let offset = control.per_cpu_offsets + u64::from(processor) * 8;
-        // SAFETY: the helper checks the address.
-        let Ok(base) = (unsafe { bpf_probe_read_kernel(offset as *const u64) }) else { return true };
+        let Some(base) = reader.number::<u64>(offset) else { return true };
         control.preempt_count = base.wrapping_add(control.preempt_offset);
         control.preempt_cpu = processor + 1;
     }
-    // SAFETY: the helper checks the address.
-    let Ok(mut count) = (unsafe { bpf_probe_read_kernel(control.preempt_count as *const u32) }) else { return true };
+    let Some(mut count) = reader.number::<u32>(control.preempt_count) else { return true };
     if count & NMI_MASK != 0 {
         count -= NMI;
     }

@@ -12,6 +12,7 @@
 mod call;
 mod dirty;
 mod maps;
+mod memory;
 mod repeat;
 mod rules;
 mod sites;
@@ -20,10 +21,12 @@ use abi::{Control, GFP_NOFAIL};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::pt_regs,
-    helpers::{bpf_probe_read_kernel, generated::bpf_override_return},
+    helpers::generated::bpf_override_return,
     macros::{kprobe, tracepoint},
     programs::{ProbeContext, TracePointContext},
 };
+
+use crate::memory::Reader;
 
 /// A function that may fail is being called.
 #[kprobe]
@@ -50,23 +53,23 @@ fn block_write(context: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn on_call(regs: *mut pt_regs, control: &mut Control) {
-    if call::in_interrupt(control) {
+    let reader = Reader::new();
+    if call::in_interrupt(reader, control) {
         return;
     }
     // SAFETY: the kernel hands the probe its registers.
-    let registers = unsafe { Registers::read(regs) };
+    let registers = unsafe { Registers::read(reader, regs) };
     // The instruction pointer stands behind the probe, which is less than a granule long or was entered as whole.
     let function = call::name_at(registers.instruction.wrapping_sub(1).wrapping_sub(control.text_start));
     if is_guarded(&registers, control, function) {
         control.guarded += 1;
         return;
     }
-    let Some(call) = maps::call() else { return };
-    let path = call::read(&registers, function, call);
-    let site = sites::slot_of(control, function, path, call);
+    let path = call::path(&registers, function);
+    let site = sites::slot_of(control, &registers, function, path);
     control.sequence += 1;
     sites::count(control, site);
-    if let Some(return_value) = rules::apply(control, site, call) {
+    if let Some(return_value) = rules::apply(control, &registers, site) {
         // SAFETY: `regs` are the probe's own; the agent lowers only values that the function's error type allows.
         unsafe { bpf_override_return(regs, return_value.cast_unsigned()) };
     }
@@ -74,6 +77,8 @@ fn on_call(regs: *mut pt_regs, control: &mut Control) {
 
 /// The registers of interest on a function's entry.
 struct Registers {
+    /// How the memory that they point to is read.
+    reader: Reader,
     instruction: u64,
     stack: u64,
     frame: u64,
@@ -86,11 +91,12 @@ impl Registers {
     ///
     /// `regs` is what the kernel handed to the probe.
     #[inline(always)]
-    unsafe fn read(regs: *const pt_regs) -> Self {
+    unsafe fn read(reader: Reader, regs: *const pt_regs) -> Self {
         // SAFETY: see above. Volatile, lest the compiler compute an address among the registers: the verifier allows
         // constant ones only.
         unsafe {
             Self {
+                reader,
                 instruction: (&raw const (*regs).rip).read_volatile(),
                 stack: (&raw const (*regs).rsp).read_volatile(),
                 frame: (&raw const (*regs).rbp).read_volatile(),
@@ -112,17 +118,15 @@ fn is_guarded(registers: &Registers, control: &mut Control, function: u32) -> bo
     // Flags are an `unsigned int`: the upper half of the register is undefined.
     let never_fails = |flags: u64| flags as u32 & GFP_NOFAIL != 0;
     if function == control.slab_function {
-        return never_fails(second) || is_bootstrap_cache(first, control);
+        return never_fails(second) || is_bootstrap_cache(registers.reader, first, control);
     }
     function == control.page_function && never_fails(first) || function == control.folio_function && never_fails(fourth)
 }
 
 #[inline(always)]
-fn is_bootstrap_cache(cache: u64, control: &mut Control) -> bool {
+fn is_bootstrap_cache(reader: Reader, cache: u64, control: &mut Control) -> bool {
     if control.bootstrap_cache == 0 {
-        // SAFETY: the helper checks the address.
-        let bootstrap = unsafe { bpf_probe_read_kernel(control.bootstrap_pointer as *const u64) };
-        control.bootstrap_cache = bootstrap.unwrap_or(0);
+        control.bootstrap_cache = reader.number(control.bootstrap_pointer).unwrap_or(0);
     }
     control.bootstrap_cache == 0 || control.bootstrap_cache == cache
 }

@@ -2,10 +2,10 @@
 
 use core::ffi::c_long;
 
-use abi::{Call, Control, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, Verdict};
+use abi::{Control, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, Verdict};
 
 use crate::{
-    maps,
+    Registers, call, maps,
     repeat::{BREAK, CONTINUE, repeat},
 };
 
@@ -18,17 +18,17 @@ struct Passage {
     return_value: i64,
 }
 
-/// Counts the call, at the site in slot `site`, in every rule that it matches. Returns what it must return when one fires;
+/// Counts the call with these `registers`, at the site in slot `site`, in every rule that it matches. Returns what it must return when one fires;
 /// that is logged.
 #[inline(always)]
-pub(crate) fn apply(control: &Control, site: u32, call: &Call) -> Option<i64> {
+pub(crate) fn apply(control: &Control, registers: &Registers, site: u32) -> Option<i64> {
     if control.rule_count == 0 {
         return None;
     }
     let mut passage = Passage { site, firing: 0, return_value: 0 };
     repeat(control.rule_count.min(MAX_RULES as u32), try_rule, &mut passage);
     let rule = passage.firing.checked_sub(1)?;
-    log(control, rule, site, call);
+    log(control, registers, rule, site);
     Some(passage.return_value)
 }
 
@@ -84,8 +84,9 @@ extern "C" fn step(_: u64, matching: *mut Matching) -> c_long {
 }
 
 #[inline(always)]
-fn log(control: &Control, rule: u32, site: u32, call: &Call) {
-    let (Some(log), Some(site)) = (maps::fired(), maps::site(site)) else { return };
+fn log(control: &Control, registers: &Registers, rule: u32, site: u32) {
+    let (Some(log), Some(site), Some(call)) = (maps::fired(), maps::site(site), maps::call()) else { return };
+    call::read(registers, call);
     let Some(fired) = log.fired.get_mut(log.count as usize) else { return };
     fired.rule = rule;
     fired.sequence = control.sequence;

@@ -2,10 +2,10 @@
 
 use core::ffi::c_long;
 
-use abi::{Call, Control, MAX_FRAMES, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site};
+use abi::{Control, MAX_FRAMES, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site};
 
 use crate::{
-    call, maps,
+    Registers, call, maps,
     repeat::{BREAK, CONTINUE, repeat},
 };
 
@@ -15,7 +15,7 @@ const SPARE: u32 = SITE_SLOTS as u32;
 /// The slot of the site of a call of `function` whose hash of return addresses is `path`; the spare one when the table
 /// is full.
 #[inline(always)]
-pub(crate) fn slot_of(control: &Control, function: u32, path: u64, call: &Call) -> u32 {
+pub(crate) fn slot_of(control: &Control, registers: &Registers, function: u32, path: u64) -> u32 {
     let first = path as u32 % PATH_SLOTS as u32;
     if let Some(known) = maps::path(first)
         && known.key == path
@@ -27,7 +27,7 @@ pub(crate) fn slot_of(control: &Control, function: u32, path: u64, call: &Call) 
     if search.site != SPARE {
         return search.site;
     }
-    let slot = slot_by_names(control, function, call);
+    let slot = slot_by_names(control, registers, function);
     if slot != SPARE
         && let Some(path) = maps::path(search.free)
     {
@@ -65,8 +65,9 @@ extern "C" fn probe_path(index: u64, search: *mut PathSearch) -> c_long {
 
 /// Finds the callers' names, and the site by them, which is put into the table if it is not there.
 #[inline(always)]
-fn slot_by_names(control: &Control, function: u32, call: &Call) -> u32 {
-    let Some(spare) = maps::site(SPARE) else { return SPARE };
+fn slot_by_names(control: &Control, registers: &Registers, function: u32) -> u32 {
+    let (Some(spare), Some(call)) = (maps::site(SPARE), maps::call()) else { return SPARE };
+    call::read(registers, call);
     call::name(call, control, function, spare);
     let mut search = Search { key: spare.key, found: SPARE };
     repeat(SITE_PROBES as u32, probe, &mut search);

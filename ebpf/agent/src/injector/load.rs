@@ -10,11 +10,11 @@ use aya::{
 };
 use fault_plan::InjectableFunction;
 
-use super::mapping::Mapping;
+use super::{cast::Cast, mapping::Mapping};
 use crate::symbols::Symbols;
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
 
 /// Where tracefs may be mounted.
 const TRACE_FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -46,10 +46,17 @@ pub(super) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Op
     let control = control(symbols, functions, disk)?;
     let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
-    let mut bpf = EbpfLoader::new()
+    let mut object = OBJECT.to_vec();
+    let mut loader = EbpfLoader::new();
+    let cast = Cast::find();
+    if let Some(cast) = &cast {
+        cast.link(&mut object);
+        loader.override_global("PT_REGS", &cast.registers, true);
+    }
+    let mut bpf = loader
         .btf(None)
         .map_max_entries("NAMES", entries)
-        .load(OBJECT)
+        .load(&object)
         .context("cannot create the BPF maps: does the kernel have CONFIG_BPF_SYSCALL?")?;
     fill_names(&bpf, &table, blocks)?;
     if disk.is_some() {

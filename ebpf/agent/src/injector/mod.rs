@@ -10,6 +10,7 @@
 //! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to [`Injector::disarm`] there is no system
 //! call: what an armed agent does can never fail by its own plan.
 
+mod cast;
 mod load;
 mod lower;
 mod mapping;
