@@ -14,7 +14,6 @@ use libafl_bolts::Named;
 use super::{
     CampaignKernel,
     book::{Books, KernelBook},
-    catalogue::Reached,
     crashes::Crashes,
     executor::Observers,
     input::PlanInput,
@@ -24,14 +23,15 @@ use crate::execution::Execution;
 /// Interesting is an execution that reached an injection site never seen before. Notes for each corpus entry which
 /// sites it reached, and has LibAFL's scheduler favour it when one was new: it is the plan under which that one is to fail first.
 pub(super) struct NewSiteFeedback {
+    book: Arc<KernelBook>,
     checks: Option<Arc<Books>>,
 }
 
 impl NewSiteFeedback {
-    /// Hands the corpus entries on to `checks`, where somebody checks.
+    /// For the sites of the kernel of `book`. Hands the corpus entries on to `checks`, where somebody checks.
     #[must_use]
-    pub(super) fn new(checks: Option<Arc<Books>>) -> Self {
-        Self { checks }
+    pub(super) fn new(book: Arc<KernelBook>, checks: Option<Arc<Books>>) -> Self {
+        Self { book, checks }
     }
 }
 
@@ -63,7 +63,7 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for NewSiteFeedback {
         testcase: &mut Testcase<PlanInput>,
     ) -> Result<(), Error> {
         let execution = observers.1.0.execution();
-        testcase.add_metadata(Reached::new(execution.map_or(&[][..], |execution| &execution.hits)));
+        testcase.add_metadata(self.book.sites().reached(execution.map_or(&[][..], |execution| &execution.hits)));
         if observers.1.0.has_new_site() {
             testcase.add_metadata(IsFavoredMetadata {});
         }

@@ -4,7 +4,6 @@
 use std::{borrow::Cow, sync::Arc};
 
 use fault_plan::{CallPath, Fault, FaultPlan};
-use guest_protocol::Hit;
 use libafl::{
     Error, HasMetadata,
     corpus::{Corpus, CorpusId},
@@ -21,7 +20,7 @@ use rand::{RngExt, seq::IndexedRandom};
 
 use super::{
     book::KernelBook,
-    catalogue::{Catalogue, Reached},
+    catalogue::{Calls, Catalogue, Reached},
     input::PlanInput,
 };
 use crate::target::Target;
@@ -38,7 +37,7 @@ struct Context<'a> {
     target: &'a Target,
     catalogue: &'a Catalogue,
     /// The calls that the parent made.
-    reached: &'a [Hit],
+    reached: &'a [Calls],
     /// Faults of another corpus entry.
     other: &'a [Fault],
 }
@@ -46,9 +45,9 @@ struct Context<'a> {
 impl Context<'_> {
     /// How many calls of the parent's execution match `pattern` of `function`.
     fn calls(&self, function: &str, pattern: &CallPath) -> u32 {
-        let of = |hit: &Hit| {
-            let site = self.catalogue.get(hit.site)?;
-            (site.function == function && pattern.matches(&site.call_path)).then_some(hit.count)
+        let of = |calls: &Calls| {
+            let site = self.catalogue.get(calls.site)?;
+            (site.function == function && pattern.matches(&site.call_path)).then_some(calls.count)
         };
         self.reached.iter().filter_map(of).sum()
     }
@@ -90,11 +89,11 @@ where
     S: HasCorpus<PlanInput> + HasCurrentTestcase<PlanInput> + HasMetadata + HasRand<Rand = StdRand>,
 {
     fn mutate(&mut self, state: &mut S, input: &mut PlanInput) -> Result<MutationResult, Error> {
-        let reached = state.current_testcase()?.metadata_map().get::<Reached>().cloned().unwrap_or_default();
+        let reached = state.current_testcase()?.metadata_map().get::<Reached>().map(Reached::calls).unwrap_or_default();
         let other = faults_of_another(state)?;
         let mut generator = *state.rand_mut();
         let catalogue = self.book.sites();
-        let context = Context { target: &self.target, catalogue: &catalogue, reached: &reached.0, other: &other };
+        let context = Context { target: &self.target, catalogue: &catalogue, reached: &reached, other: &other };
         let before = input.0.faults.clone();
         let changed = (self.change)(&mut input.0, &context, &mut generator);
         drop(catalogue);
@@ -182,13 +181,13 @@ fn add_fault(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> 
     if plan.faults.len() >= MOST_FAULTS {
         return None;
     }
-    let fresh: Vec<&Hit> = context.reached.iter().filter(|hit| !context.catalogue.attempted(hit.site)).collect();
-    let hit = match fresh.choose(rng) {
-        Some(hit) if rng.random_bool(0.75) => *hit,
+    let fresh: Vec<_> = context.reached.iter().filter(|calls| !context.catalogue.attempted(calls.site)).collect();
+    let calls = match fresh.choose(rng) {
+        Some(calls) if rng.random_bool(0.75) => *calls,
         _ => context.reached.choose(rng)?,
     };
-    let site = context.catalogue.get(hit.site)?;
-    let occurrence = if rng.random_bool(0.5) { 1 } else { rng.random_range(1..=hit.count.max(1)) };
+    let site = context.catalogue.get(calls.site)?;
+    let occurrence = if rng.random_bool(0.5) { 1 } else { rng.random_range(1..=calls.count.max(1)) };
     let error = *context.target.errors(&site.function).choose(rng)?;
     let fault = site.fault(occurrence, error);
     (!plan.faults.contains(&fault)).then(|| plan.faults.push(fault))
@@ -217,11 +216,11 @@ fn change_error(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
 /// Narrows a fault to the callers of one of the calls that it matches.
 fn lengthen_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> Option<()> {
     let fault = pick(plan, rng)?;
-    let matching = |hit: &Hit| {
-        let site = context.catalogue.get(hit.site)?;
+    let matching = |calls: &Calls| {
+        let site = context.catalogue.get(calls.site)?;
         let longer = site.call_path.len() > fault.call_path.0.len();
         (longer && site.function == fault.function && fault.call_path.matches(&site.call_path))
-            .then_some((hit.count, site))
+            .then_some((calls.count, site))
     };
     let candidates: Vec<_> = context.reached.iter().filter_map(matching).collect();
     let (count, site) = candidates.choose(rng)?;

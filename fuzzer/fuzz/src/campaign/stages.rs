@@ -13,7 +13,11 @@ use libafl_bolts::rands::StdRand;
 use rand::seq::SliceRandom;
 
 use super::{
-    book::KernelBook, catalogue::Reached, executor::PlanExecutor, feedback::NewCrashFeedback, input::PlanInput,
+    book::KernelBook,
+    catalogue::{Reached, SiteIndex},
+    executor::PlanExecutor,
+    feedback::NewCrashFeedback,
+    input::PlanInput,
     mutators::MOST_FAULTS,
 };
 use crate::{
@@ -45,28 +49,28 @@ impl FirstFailureStage {
     }
 
     /// Sites to fail next, each with its plan.
-    fn next_plans<S>(&self, state: &mut S) -> Result<Vec<(u64, PlanInput)>, Error>
+    fn next_plans<S>(&self, state: &mut S) -> Result<Vec<(SiteIndex, PlanInput)>, Error>
     where
         S: HasCorpus<PlanInput> + HasCurrentTestcase<PlanInput> + HasMetadata + HasRand<Rand = StdRand>,
     {
-        let reached = state.current_testcase()?.metadata_map().get::<Reached>().cloned().unwrap_or_default();
+        let reached = state.current_testcase()?.metadata_map().get::<Reached>().map(Reached::calls).unwrap_or_default();
         let parent = state.current_input_cloned()?;
         if parent.0.faults.len() >= MOST_FAULTS {
             return Ok(Vec::new());
         }
         let mut generator = *state.rand_mut();
         let catalogue = self.book.sites();
-        let mut sites: Vec<u64> =
-            reached.0.iter().map(|hit| hit.site).filter(|site| !catalogue.attempted(*site)).collect();
+        let mut sites: Vec<_> =
+            reached.iter().map(|calls| calls.site).filter(|site| !catalogue.attempted(*site)).collect();
         sites.shuffle(&mut generator);
         sites.truncate(FIRST_FAILURES);
         let mut plans = Vec::new();
-        for number in sites {
-            let Some(site) = catalogue.get(number) else { continue };
+        for index in sites {
+            let Some(site) = catalogue.get(index) else { continue };
             let Some(error) = self.target.errors(&site.function).first() else { continue };
             let mut plan = parent.0.clone();
             plan.faults.push(site.fault(1, *error));
-            plans.push((number, PlanInput(plan)));
+            plans.push((index, PlanInput(plan)));
         }
         *state.rand_mut() = generator;
         Ok(plans)

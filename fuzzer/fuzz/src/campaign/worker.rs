@@ -162,7 +162,7 @@ fn search<R: Runner>(
     let mut feedback = feedback_or!(
         MaxMapFeedback::new(&coverage),
         FavouredForFeedback::new(Arc::clone(&book)),
-        NewSiteFeedback::new(checks.cloned()),
+        NewSiteFeedback::new(Arc::clone(&book), checks.cloned()),
         TimeFeedback::new(&time_observer)
     );
     let mut objective = NewCrashFeedback::new(Arc::clone(books), Arc::clone(&book));

@@ -1,5 +1,5 @@
 use fault_plan::{Errno, InjectedError};
-use guest_protocol::SiteDescription;
+use guest_protocol::{Hit, SiteDescription};
 use proptest::prelude::*;
 
 use super::*;
@@ -19,7 +19,7 @@ fn target() -> Target {
     Target::load(folder.path()).unwrap()
 }
 
-fn world() -> (Catalogue, Vec<Hit>) {
+fn world() -> (Catalogue, Vec<Calls>) {
     let sites = [(1, vec!["a", "x"], 3), (2, vec!["a", "y"], 1), (3, vec!["b"], 5)];
     let descriptions: Vec<SiteDescription> = sites
         .iter()
@@ -34,7 +34,8 @@ fn world() -> (Catalogue, Vec<Hit>) {
         sites.iter().map(|(site, _, count)| Hit { site: *site, count: *count, first_sequence: 1 }).collect();
     let mut catalogue = Catalogue::default();
     catalogue.learn(&descriptions, &hits);
-    (catalogue, hits)
+    let reached = catalogue.reached(&hits).calls();
+    (catalogue, reached)
 }
 
 fn fault(path: &[&str], occurrence: u32) -> Fault {
@@ -48,9 +49,9 @@ fn fault(path: &[&str], occurrence: u32) -> Fault {
 
 #[test]
 fn calls_are_counted_over_all_paths_that_match() {
-    let (catalogue, hits) = world();
+    let (catalogue, reached) = world();
     let target = target();
-    let context = Context { target: &target, catalogue: &catalogue, reached: &hits, other: &[] };
+    let context = Context { target: &target, catalogue: &catalogue, reached: &reached, other: &[] };
     assert_eq!(context.calls("f", &CallPath(vec!["a".to_owned()])), 4);
     assert_eq!(context.calls("f", &CallPath::default()), 9);
     assert_eq!(context.calls("g", &CallPath::default()), 0);
@@ -58,9 +59,9 @@ fn calls_are_counted_over_all_paths_that_match() {
 
 #[test]
 fn a_fault_free_plan_can_only_grow() {
-    let (catalogue, hits) = world();
+    let (catalogue, reached) = world();
     let target = target();
-    let context = Context { target: &target, catalogue: &catalogue, reached: &hits, other: &[] };
+    let context = Context { target: &target, catalogue: &catalogue, reached: &reached, other: &[] };
     let mut rng = StdRand::with_seed(1);
     for change in [drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice] {
         assert!(change(&mut FaultPlan::fault_free("t"), &context, &mut rng).is_none());
@@ -74,10 +75,10 @@ proptest! {
     /// What a mutation makes is a plan that is accepted, and each of its faults matches a call that was made.
     #[test]
     fn mutated_plans_are_plans_that_fire(seed in any::<u64>(), steps in prop::collection::vec(0usize..7, 1..30)) {
-        let (catalogue, hits) = world();
+        let (catalogue, reached) = world();
         let target = target();
         let other = [fault(&["b"], 2)];
-        let context = Context { target: &target, catalogue: &catalogue, reached: &hits, other: &other };
+        let context = Context { target: &target, catalogue: &catalogue, reached: &reached, other: &other };
         let changes = [add_fault, drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice];
         let mut rng = StdRand::with_seed(seed);
         let mut plan = FaultPlan::fault_free("t");
