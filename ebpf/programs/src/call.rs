@@ -128,7 +128,7 @@ pub(crate) fn in_interrupt(reader: Reader, control: &mut Control) -> bool {
     let processor = unsafe { bpf_get_smp_processor_id() };
     if control.preempt_cpu != processor + 1 {
         let offset = control.per_cpu_offsets + u64::from(processor) * 8;
-        let Some(base) = reader.number::<u64>(offset) else { return true };
+        let Some(base) = reader.number::<u64>(offset).filter(|base| *base != 0) else { return true };
         control.preempt_count = base.wrapping_add(control.preempt_offset);
         control.preempt_cpu = processor + 1;
     }

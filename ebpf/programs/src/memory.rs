@@ -39,16 +39,17 @@ impl Reader {
         }
     }
 
-    /// The frame at `address`, or nothing where there is none.
+    /// The frame at `address`; without any memory there nothing, or one of zeros, after which comes none.
     #[inline(always)]
     pub(crate) fn frame(self, address: u64) -> Option<Frame> {
-        let Some(numbers) = self.cast(address) else {
+        match self.cast(address) {
+            // SAFETY: as in `number()`.
+            Some(numbers) => {
+                Some(unsafe { Frame { next: numbers.read_volatile(), address: numbers.add(1).read_volatile() } })
+            }
             // SAFETY: the helper checks the address.
-            return unsafe { bpf_probe_read_kernel(address as *const Frame) }.ok();
-        };
-        // SAFETY: as in `number()`.
-        let frame = unsafe { Frame { next: numbers.read_volatile(), address: numbers.add(1).read_volatile() } };
-        (frame.address != 0).then_some(frame)
+            None => unsafe { bpf_probe_read_kernel(address as *const Frame) }.ok(),
+        }
     }
 
     /// The 64-bit numbers at `address`, where programs may load them.
