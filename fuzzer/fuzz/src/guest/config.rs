@@ -81,6 +81,11 @@ const MEMORY_MIB: std::ops::RangeInclusive<u32> = 128..=3072;
 /// nanosecond of its time (`icount_get()` in QEMU 7.2's `softmmu/icount.c`).
 const EXACT_KHZ: u64 = 1_000_000;
 
+/// Has a device do what the guest asks for in the thread of the guest's processor. Else QEMU's main thread does it, at a moment that
+/// nobody controls, and asks each queue of a clone once when that has begun to run: to the guest an interrupt for nothing, or two
+/// (`virtio_device_start_ioeventfd_impl()` in QEMU 7.2's `hw/virtio/virtio.c`).
+const NOTIFIED_AT_ONCE: &str = "ioeventfd=off";
+
 /// Name of the doorbell's port, by which the agent finds it.
 const DOOR_PORT: &str = "org.fuzz.door";
 
@@ -201,7 +206,7 @@ impl GuestConfig {
         add("-object", memory_file("window", WINDOW_BYTES as u64, &plumbing.window, "on"));
         add("-device", format!("pc-dimm,memdev=window,addr={WINDOW_GUEST_ADDRESS:#x}"));
         add("-chardev", format!("socket,id=door,fd={}", plumbing.door));
-        add("-device", "virtio-serial-pci,max_ports=2".to_owned());
+        add("-device", format!("virtio-serial-pci,max_ports=2,{NOTIFIED_AT_ONCE}"));
         add("-device", format!("virtserialport,chardev=door,name={DOOR_PORT}"));
         add("-chardev", format!("socket,id=qmp,fd={}", plumbing.qmp));
         add("-mon", "chardev=qmp,mode=control".to_owned());
@@ -251,7 +256,8 @@ fn disk_arguments(disk: &Path) -> [OsString; 4] {
         "driver": "raw", "node-name": "disk", "read-only": true,
         "file": { "driver": "file", "filename": disk.to_string_lossy(), "read-only": true, "locking": "off" },
     });
-    ["-blockdev".into(), node.to_string().into(), "-device".into(), "virtio-blk-pci,drive=disk".into()]
+    let device = format!("virtio-blk-pci,drive=disk,{NOTIFIED_AT_ONCE}");
+    ["-blockdev".into(), node.to_string().into(), "-device".into(), device.into()]
 }
 
 #[cfg(test)]
@@ -306,6 +312,16 @@ mod tests {
         assert_eq!(value(&arguments(Accel::Kvm, Birth::Boot), "-cpu"), ["host"]);
         assert!(config(Accel::Tcg).kernel_command_line(None).contains("acpi=noirq"));
         assert!(!config(Accel::Kvm).kernel_command_line(None).contains("acpi=noirq"));
+    }
+
+    #[test]
+    fn no_device_leaves_what_the_guest_asks_for_to_another_thread() {
+        for birth in [Birth::Boot, Birth::Clone] {
+            let arguments = arguments(Accel::Tcg, birth);
+            let devices: Vec<_> = arguments.iter().filter(|argument| argument.contains("-pci")).collect();
+            assert_eq!(devices.len(), 2);
+            assert!(devices.iter().all(|device| device.ends_with(",ioeventfd=off")), "{devices:?}");
+        }
     }
 
     #[test]
