@@ -118,6 +118,9 @@ impl<'kernel> Target<'kernel> {
         let plan = FaultPlan::fault_free("warm-up");
         rig.injector.prepare(self.symbols, &plan).map_err(|reason| anyhow!(reason))?;
         self.run(true, true)?;
+        // A clone describes only what the warm-up did not reach: the host, which knows that from other clones, asks when it does not.
+        let rig = self.rig.as_mut().context("the rig is gone")?;
+        rig.injector.collect(self.symbols, true);
         let mut leftovers = self.clean_up.run();
         leftovers.extend(self.reset_disk(Reset::Dirty).err());
         let rig = self.rig.as_ref().context("the rig is gone")?;

@@ -43,7 +43,7 @@ pub struct Execute {
     pub inject: bool,
     /// Whether to record coverage; off only to measure what that costs.
     pub coverage: bool,
-    /// Whether to describe every site hit, also those described in an earlier report.
+    /// Whether to describe every site hit, also those described in an earlier report, or reached when the guest was prepared.
     pub describe_all_sites: bool,
 }
 
@@ -125,7 +125,7 @@ pub struct Report {
     pub steps: Vec<StepResult>,
     /// The sites reached.
     pub hits: Vec<Hit>,
-    /// Sites described for the first time.
+    /// Sites that this guest has not described before, nor reached when it was prepared.
     pub new_sites: Vec<SiteDescription>,
     /// The faults that fired, in that order.
     pub fired: Vec<FiredFault>,
