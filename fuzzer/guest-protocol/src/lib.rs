@@ -16,13 +16,15 @@
 //! The guest runs a kernel with corrupted memory: whatever comes from it is bounded by the window's areas, decoded
 //! without trust and checked by [`FromAgent::check`].
 
+mod hit;
 mod message;
 mod step;
 mod window;
 
+pub use hit::Hit;
 pub use message::{
-    Execute, Feature, FiredFault, FromAgent, Hello, Hit, LIMITS, Limits, MemoryRange, MessageError, PROTOCOL_VERSION,
-    Ready, Report, Setup, SiteDescription, Timings, ToAgent, cut,
+    Execute, Feature, FiredFault, FromAgent, Hello, LIMITS, Limits, MemoryRange, MessageError, PROTOCOL_VERSION, Ready,
+    Report, Setup, SiteDescription, Timings, ToAgent, cut,
 };
 pub use step::{Step, StepResult};
 pub use window::{

@@ -4,10 +4,10 @@ use fault_plan::{FaultPlan, InjectableFunction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::{REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult};
+use crate::{Hit, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// From host to agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,6 +124,7 @@ pub struct Report {
     /// One result for each step.
     pub steps: Vec<StepResult>,
     /// The sites reached.
+    #[serde(with = "packed")]
     pub hits: Vec<Hit>,
     /// Sites that this guest has not described before, nor reached when it was prepared.
     pub new_sites: Vec<SiteDescription>,
@@ -143,18 +144,6 @@ pub struct Report {
     pub leftovers: Vec<String>,
     /// Where the time went.
     pub timings: Timings,
-}
-
-/// A site that was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hit {
-    /// The site's number, the same in every guest with the same kernel build.
-    #[serde(with = "postcard::fixint::le")]
-    pub site: u64,
-    /// How often.
-    pub count: u32,
-    /// Position of its first call among all calls of the execution, from 1.
-    pub first_sequence: u32,
 }
 
 /// What stands behind a site's number.
