@@ -10,7 +10,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    KernelError, fragment,
+    KernelError,
+    build::uncovered,
+    fragment,
     tools::{compiler, linker, type_writer},
 };
 use crate::{
@@ -162,6 +164,7 @@ impl Kernel {
         add(RECIPE);
         add(&self.sha256);
         add(&self.config);
+        uncovered().for_each(&mut add);
         add(&self.patches.len().to_string());
         let patches = self.patches.iter().map(|(name, text)| (name, text));
         for (name, text) in patches.chain(&self.selftest) {
