@@ -234,8 +234,7 @@ impl Books {
         let kernels = locked(&self.kernels);
         for book in kernels.values() {
             if book.role == Role::Explorer {
-                let sites = book.sites().to_file();
-                self.folder.write_sites(&sites)?;
+                self.folder.write_sites(book.sites())?;
             }
             let history = book.history();
             let covered = book.kernel.call_sites.iter().zip(&history).filter(|(_, seen)| **seen != 0);

@@ -196,8 +196,8 @@ impl Catalogue {
 
     /// The sites for `sites.json`, sorted by name.
     #[must_use]
-    pub fn to_file(&self) -> Vec<Site> {
-        let mut sites: Vec<Site> = self.all().cloned().collect();
+    pub fn to_file(&self) -> Vec<&Site> {
+        let mut sites: Vec<&Site> = self.all().collect();
         sites.sort_by(|a, b| (&a.function, &a.call_path).cmp(&(&b.function, &b.call_path)));
         sites
     }
@@ -297,7 +297,7 @@ mod tests {
         assert!(!catalogue.is_fatal(&catalogue.get(1).unwrap().fault(1, InjectedError::True)));
         let wider = Fault { call_path: CallPath::default(), ..fault.clone() };
         assert!(!catalogue.is_fatal(&wider), "it can hit other calls");
-        let mut later = Catalogue::remembering(catalogue.to_file());
+        let mut later = Catalogue::remembering(catalogue.all().cloned().collect());
         later.learn(&[description(9, "f")], &[]);
         assert!(later.is_fatal(&fault));
         for _ in 0..KNOWN_AS_FATAL {
@@ -311,7 +311,7 @@ mod tests {
         let mut catalogue = Catalogue::default();
         catalogue.learn(&[description(1, "f"), description(2, "g")], &[]);
         catalogue.attempt(0);
-        let mut later = Catalogue::remembering(catalogue.to_file());
+        let mut later = Catalogue::remembering(catalogue.all().cloned().collect());
         assert_eq!(later.len(), 2);
         assert!(!later.learn(&[description(7, "f")], &[]));
         assert!(later.attempted(0));

@@ -15,13 +15,14 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::MutexGuard,
 };
 
 use fault_plan::PlanError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::catalogue::Site;
+use super::catalogue::{Catalogue, Site};
 use crate::cache::{try_lock, write_file};
 
 /// The version of `campaign.json` and `meta.json`.
@@ -244,13 +245,16 @@ impl CampaignFolder {
         self.write_json(&self.path.join("campaign.json"), file)
     }
 
-    /// Writes `sites.json`.
+    /// Writes `sites.json`. Nobody else has the catalogue until its text is there, and everybody while that is written.
     ///
     /// # Errors
     ///
     /// The file system says no.
-    pub fn write_sites(&self, sites: &[Site]) -> Result<(), FolderError> {
-        self.write_json(&self.path.join("sites.json"), &sites)
+    pub(super) fn write_sites(&self, catalogue: MutexGuard<'_, Catalogue>) -> Result<(), FolderError> {
+        let path = self.path.join("sites.json");
+        let text = json(&path, &catalogue.to_file())?;
+        drop(catalogue);
+        self.write(&path, &text)
     }
 
     /// The sites that earlier starts discovered.
