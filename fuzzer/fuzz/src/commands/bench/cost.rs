@@ -84,11 +84,11 @@ pub(super) struct Cost {
     /// A whole execution on the host, median.
     full_execution_ms: f64,
     full_rate_per_s: f64,
-    /// Full rate over bare rate.
+    /// Full rate over bare rate in one round, median over the rounds: the machine is not as fast in one as in another.
     full_to_bare: f64,
     /// A whole execution in the bare guest on the host, with its reset and its transfer, median.
     bare_execution_ms: f64,
-    /// Full rate over the rate of that.
+    /// Full rate over the rate of that, in the same way.
     full_to_bare_execution: f64,
     phases: Phases,
     parts: Parts,
@@ -156,9 +156,9 @@ pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
         bare_rate_per_s: 1e3 / bare_run_ms,
         full_execution_ms,
         full_rate_per_s: 1e3 / full_execution_ms,
-        full_to_bare: bare_run_ms / full_execution_ms,
+        full_to_bare: over_rounds(&bare_runs, &full_runs, in_steps),
         bare_execution_ms,
-        full_to_bare_execution: bare_execution_ms / full_execution_ms,
+        full_to_bare_execution: over_rounds(&bare_runs, &full_runs, |run| run.took_ms),
         phases,
         parts,
         covered_places,
@@ -372,6 +372,12 @@ impl<R: Runner> Runner for Timed<'_, R> {
 
 fn milliseconds(nanoseconds: u64) -> f64 {
     Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3
+}
+
+/// What the bare guest took `of` over what whole executions of the full one took in the same round, median over the rounds.
+fn over_rounds(bare: &[Run], full: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let rounds = bare.chunks(BLOCK as usize).zip(full.chunks(BLOCK as usize));
+    middle(rounds.map(|(bare, full)| median(bare, &of) / median(full, |run| run.took_ms)).collect()).unwrap_or(f64::NAN)
 }
 
 fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
