@@ -25,11 +25,12 @@ use crate::{cache, guest::Stop, hex::hex, text_file::TextFile};
 const INJECTOR: [&str; 6] = ["bpf_trace", "ftrace", "helpers", "kprobes", "maccess", "trace_kprobe"];
 
 /// Objects of what all of the kernel uses: data structures, checksums, texts, its log, btrfs's numbers on disk, the switch to another
-/// thread, allocators and the lists of pages in use. What runs in them depends on what they hold and not on what fails, and
+/// thread, allocators, the lists of pages in use, the disk that is memory. What runs in them depends on what they hold and not on what fails, and
 /// what does fail in them shows in their callers. (The kernel itself leaves out the allocators of slabs and pages.)
-const COMMON: [&str; 14] = [
+const COMMON: [&str; 15] = [
     "accessors",
     "bitmap",
+    "brd",
     "crc32",
     "idr",
     "percpu",
