@@ -297,7 +297,7 @@ mod tests {
         assert!(!catalogue.is_fatal(&catalogue.get(1).unwrap().fault(1, InjectedError::True)));
         let wider = Fault { call_path: CallPath::default(), ..fault.clone() };
         assert!(!catalogue.is_fatal(&wider), "it can hit other calls");
-        let mut later = Catalogue::remembering(catalogue.all().cloned().collect());
+        let mut later = Catalogue::remembering(catalogue.to_file().into_iter().cloned().collect());
         later.learn(&[description(9, "f")], &[]);
         assert!(later.is_fatal(&fault));
         for _ in 0..KNOWN_AS_FATAL {
@@ -311,7 +311,7 @@ mod tests {
         let mut catalogue = Catalogue::default();
         catalogue.learn(&[description(1, "f"), description(2, "g")], &[]);
         catalogue.attempt(0);
-        let mut later = Catalogue::remembering(catalogue.all().cloned().collect());
+        let mut later = Catalogue::remembering(catalogue.to_file().into_iter().cloned().collect());
         assert_eq!(later.len(), 2);
         assert!(!later.learn(&[description(7, "f")], &[]));
         assert!(later.attempted(0));
