@@ -47,8 +47,8 @@ pub(crate) fn read(registers: &Registers, call: &mut Call) {
 
 /// Hands the frames of the callers to `each`, with their indices, innermost first. Returns whether there are more than are read.
 ///
-/// A plain loop, which the verifier follows turn by turn, and then what comes after it once: no register that is needed
-/// there tells one turn from another.
+/// A plain loop, which the linker unrolls. The verifier follows it turn by turn, and then what comes after it once: no register that is
+/// needed there tells one turn from another.
 #[inline(always)]
 fn walk(registers: &Registers, mut each: impl FnMut(usize, Frame)) -> bool {
     let reader = registers.reader;

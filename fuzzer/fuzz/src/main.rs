@@ -20,8 +20,7 @@ use nix::sys::signal::{SigSet, Signal};
 use tikv_jemallocator::Jemalloc;
 use tracing_subscriber::EnvFilter;
 
-/// Gives back what a campaign no longer uses, however long it runs: with the C library's allocator its process grew by what lies
-/// between what stays.
+/// Gives back what a campaign no longer uses: its process grows less than with the C library's allocator.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -25,8 +25,9 @@ use crate::{cache, guest::Stop, hex::hex, text_file::TextFile};
 const INJECTOR: [&str; 6] = ["bpf_trace", "ftrace", "helpers", "kprobes", "maccess", "trace_kprobe"];
 
 /// Objects of what all of the kernel uses: data structures, checksums, texts, its log, btrfs's numbers on disk, the switch to another
-/// thread, allocators, the lists of pages in use, the disk that is memory. What runs in them depends on what they hold and not on what fails, and
-/// what does fail in them shows in their callers. (The kernel itself leaves out the allocators of slabs and pages.)
+/// thread, the allocator of per-CPU memory, the lists of pages in use, the disk that is memory. What runs in them depends on what they
+/// hold and not on what fails, and what does fail in them shows in their callers. kernfs, whose objects have names of others too, is
+/// left out by a patch, the allocators of slabs and pages by the kernel itself.
 const COMMON: [&str; 15] = [
     "accessors",
     "bitmap",
