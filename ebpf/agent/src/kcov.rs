@@ -1,6 +1,10 @@
 //! Coverage: the kernel writes each basic block that the tracing thread enters into memory shared with us.
 //!
 //! Mirrors `include/uapi/linux/kcov.h` and `kernel/kcov.c` (6.12).
+//!
+//! A thread whose coverage is asked for stays enabled: `KCOV_ENABLE` touches every page of the memory, which costs an emulated
+//! processor more than all that KCOV writes. Between executions the trace is *closed*: its count is beyond what there is room for, so that the
+//! kernel writes nothing. See [`guest_protocol::Ready::trace`].
 
 use std::{
     ffi::{c_int, c_ulong},
@@ -17,9 +21,11 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 use crate::pagemap;
 
-/// Words of the trace, the count included: ten times what mounting and unmounting btrfs writes.
+/// Words of the trace, the count included: thirty times what mounting and unmounting btrfs writes.
 const TRACE_WORDS: usize = 1 << 21;
 const PAGE_BYTES: usize = 4096;
+/// What is added to the count of a trace that is closed: the kernel, which compares the next word's number with [`TRACE_WORDS`], writes no more.
+const CLOSED: u64 = TRACE_WORDS as u64;
 /// `KCOV_TRACE_PC`: record program counters.
 const TRACE_PC: c_int = 0;
 
@@ -31,6 +37,7 @@ nix::ioctl_write_int_bad!(kcov_disable, nix::request_code_none!(b'c', 101));
 pub(crate) struct Kcov {
     file: File,
     area: NonNull<u64>,
+    enabled: bool,
 }
 
 // SAFETY: the memory behind `area` is never unmapped and belongs to no thread; `file` is an ordinary descriptor.
@@ -48,25 +55,38 @@ impl Kcov {
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: the mapping is fresh, so it overlaps nothing of ours.
         let area = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &file, 0) };
-        Ok(Self { file, area: area.context("cannot map the coverage trace")?.cast() })
+        Ok(Self { file, area: area.context("cannot map the coverage trace")?.cast(), enabled: false })
     }
 
-    /// Empties the trace.
+    /// Empties the trace, and closes it.
     pub(crate) fn clear(&mut self) {
-        self.count().store(0, Ordering::SeqCst);
+        self.count().store(CLOSED, Ordering::SeqCst);
     }
 
-    /// Starts an empty trace of the calling thread.
-    pub(crate) fn start(&mut self) -> nix::Result<()> {
+    /// Enables or disables coverage of the calling thread, always the same one.
+    pub(crate) fn enable(&mut self, enabled: bool) -> nix::Result<()> {
+        if enabled == self.enabled {
+            return Ok(());
+        }
         self.clear();
-        // SAFETY: the descriptor is KCOV's, whose ioctl takes the mode by value.
-        unsafe { kcov_enable(self.file.as_raw_fd(), TRACE_PC) }.map(|_| ())
+        let file = self.file.as_raw_fd();
+        // SAFETY: the descriptor is KCOV's, whose ioctls take the mode by value, and nothing.
+        unsafe { if enabled { kcov_enable(file, TRACE_PC) } else { kcov_disable(file, 0) } }?;
+        self.enabled = enabled;
+        Ok(())
     }
 
-    /// Ends the trace of the calling thread.
-    pub(crate) fn stop(&mut self) -> nix::Result<()> {
-        // SAFETY: the descriptor is KCOV's, whose ioctl takes nothing.
-        unsafe { kcov_disable(self.file.as_raw_fd(), 0) }.map(|_| ())
+    /// Starts an empty trace of the enabled thread, which calls this.
+    pub(crate) fn start(&mut self) {
+        if self.enabled {
+            self.count().store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Ends the trace of the thread that calls this, which enters the kernel for nothing in here.
+    pub(crate) fn stop(&mut self) {
+        let count = self.count();
+        count.store(CLOSED + count.load(Ordering::SeqCst) % CLOSED, Ordering::SeqCst);
     }
 
     /// Where the trace is in the machine's memory: the host reads it there.

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{Hit, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// From host to agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,7 +99,8 @@ pub struct Ready {
     /// Guest-physical address of the page with the log of fired faults, for the host to read when the guest died.
     pub fired_log_address: u64,
     /// Where the coverage trace is, for the host to read when an execution has ended, also of a guest that died: 64-bit
-    /// little-endian words, of which the first counts those that follow.
+    /// little-endian words, of which the first counts those that follow. Between executions the number of all words that there is room for is
+    /// added to it.
     pub trace: Vec<MemoryRange>,
     /// First address of the kernel's text.
     pub text_start: u64,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   main thread                        workload thread
-//!     owns the rig ── Order ─────────▶   KCOV on, arm, the steps, disarm, KCOV off
+//!     owns the rig ── Order ─────────▶   open the trace, arm, the steps, disarm, close it
 //!     clean-up, report ◀── Outcome ──    owns nothing again
 //! ```
 //!
@@ -57,9 +57,8 @@ impl Rig {
         self.results.clear();
         self.scene.mounted = false;
         let started = Instant::now();
-        if coverage {
-            self.kcov.start()?;
-        }
+        self.kcov.enable(coverage)?;
+        self.kcov.start();
         if arm {
             self.injector.arm(thread);
         }
@@ -69,9 +68,7 @@ impl Rig {
         if arm {
             self.injector.disarm();
         }
-        if coverage {
-            self.kcov.stop()?;
-        }
+        self.kcov.stop();
         Ok(nanoseconds_since(started))
     }
 }

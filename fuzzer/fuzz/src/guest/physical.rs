@@ -130,6 +130,7 @@ impl Trace {
         // The count stands in the first word and is not counted.
         let most = room.saturating_sub(1);
         let count = usize::try_from(u64::from_le_bytes(count)).unwrap_or(usize::MAX);
+        let count = count.checked_sub(room).unwrap_or(count);
         let words = count.min(most);
         let bytes = (1 + words) * WORD_BYTES;
         if self.bytes.len() < bytes {
@@ -204,8 +205,12 @@ mod tests {
         file.file().write_all_at(&u64::MAX.to_le_bytes(), 40).unwrap();
         trace.read(&memory, &[range(40, 24)]).unwrap();
         assert_eq!((trace.words().collect::<Vec<_>>(), trace.is_full()), (vec![6, 7], true));
-        file.file().write_all_at(&0_u64.to_le_bytes(), 40).unwrap();
-        trace.read(&memory, &[range(40, 24)]).unwrap();
-        assert_eq!((trace.words().count(), trace.is_full()), (0, false));
+        for (count, words, full) in
+            [(0, 0, false), (1, 1, false), (2, 2, true), (3, 0, false), (4, 1, false), (5, 2, true)]
+        {
+            file.file().write_all_at(&u64::to_le_bytes(count), 40).unwrap();
+            trace.read(&memory, &[range(40, 24)]).unwrap();
+            assert_eq!((trace.words().count(), trace.is_full()), (words, full), "{count}");
+        }
     }
 }
