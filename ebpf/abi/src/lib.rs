@@ -21,9 +21,9 @@ pub const MAX_FRAMES: usize = 24;
 pub const MAX_RULES: usize = 16;
 /// The most functions that can be probed.
 pub const MAX_FUNCTIONS: usize = 64;
-/// Slots of the site table, a power of two.
+/// Slots of the site table, and of its index, a power of two.
 pub const SITE_SLOTS: usize = 1 << 14;
-/// How many slots are tried before a site counts as lost.
+/// How many entries of the index are tried before a site counts as lost.
 pub const SITE_PROBES: usize = 32;
 /// Slots of the path table, a power of two: several paths of addresses may be one of names.
 pub const PATH_SLOTS: usize = 1 << 15;
@@ -107,6 +107,10 @@ pub struct Control {
     /// out of memory for no such caller. Its callers say so where a folio must come into the cache, `alloc_extent_buffer()`
     /// among them; see `mm/filemap.c` (6.12).
     pub folio_function: u32,
+    /// Sites in map `SITES`.
+    pub sites: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be computed.
     pub preempt_cpu: u32,
     /// First address of the kernel's text.
@@ -183,12 +187,13 @@ pub struct Path {
     pub reserved: u32,
 }
 
-/// A value of map `SITES`, an open-addressed hash table: slot `key % SITE_SLOTS`, then the next ones. Behind its slots the
-/// map has one more value, for the site at hand while its slot is looked for, and when there is none.
+/// A value of map `SITES`: the sites in the order in which they were found, so that an execution touches few pages. Map `INDEX` is an open-addressed
+/// hash table of their slots plus 1: entry `key % SITE_SLOTS`, then the next ones. Behind its slots `SITES` has one more value, for the
+/// site at hand while its slot is looked for, and when there is none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
-    /// Hash of function and callers' name ids; 0 marks a free slot.
+    /// Hash of function and callers' name ids; never 0 in a slot that is taken.
     pub key: u64,
     /// Execution that `count` and `first_sequence` belong to.
     pub generation: u32,
@@ -240,7 +245,7 @@ pub struct FiredLog {
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 112);
+const _: () = assert!(size_of::<Control>() == 120);
 const _: () = assert!(size_of::<Site>() == 136);
 
 /// The one value of map `DIRTY`: which blocks of the disk were written to. A mark is a byte, so that tasks that set

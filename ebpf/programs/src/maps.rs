@@ -1,4 +1,4 @@
-//! The maps. All are arrays, which the agent maps into its memory, but for the one that is the programs' own.
+//! The maps. All are arrays, which the agent maps into its memory, but for the two that are the programs' own.
 
 use abi::{Call, Control, Dirty, FiredLog, MAX_RULES, NAME_BLOCK, PATH_SLOTS, Path, Rule, SITE_SLOTS, Site, Touched};
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
@@ -14,6 +14,8 @@ static CALL: Array<Call> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES as u32, BPF_F_MMAPABLE);
 #[map]
 static SITES: Array<Site> = Array::with_max_entries(SITE_SLOTS as u32 + 1, BPF_F_MMAPABLE);
+#[map]
+static INDEX: Array<u32> = Array::with_max_entries(SITE_SLOTS as u32, 0);
 #[map]
 static PATHS: Array<Path> = Array::with_max_entries(PATH_SLOTS as u32, 0);
 #[map]
@@ -41,6 +43,7 @@ value_of!(control, CONTROL, Control);
 value_of!(call, CALL, Call);
 value_of!(rule, RULES, Rule, index);
 value_of!(site, SITES, Site, slot);
+value_of!(index, INDEX, u32, entry);
 value_of!(path, PATHS, Path, slot);
 value_of!(touched, TOUCHED, Touched);
 value_of!(fired, FIRED, FiredLog);

@@ -15,7 +15,7 @@ const SPARE: u32 = SITE_SLOTS as u32;
 /// The slot of the site of a call of `function` whose hash of return addresses is `path`; the spare one when the table
 /// is full.
 #[inline(always)]
-pub(crate) fn slot_of(control: &Control, registers: &Registers, function: u32, path: u64) -> u32 {
+pub(crate) fn slot_of(control: &mut Control, registers: &Registers, function: u32, path: u64) -> u32 {
     let first = path as u32 % PATH_SLOTS as u32;
     if let Some(known) = maps::path(first)
         && known.key == path
@@ -65,17 +65,21 @@ extern "C" fn probe_path(index: u64, search: *mut PathSearch) -> c_long {
 
 /// Finds the callers' names, and the site by them, which is put into the table if it is not there.
 #[inline(always)]
-fn slot_by_names(control: &Control, registers: &Registers, function: u32) -> u32 {
+fn slot_by_names(control: &mut Control, registers: &Registers, function: u32) -> u32 {
     let (Some(spare), Some(call)) = (maps::site(SPARE), maps::call()) else { return SPARE };
     call::read(registers, call);
     call::name(call, control, function, spare);
-    let mut search = Search { key: spare.key, found: SPARE };
+    let mut search = Search { key: spare.key, found: SPARE, free: SPARE };
     repeat(SITE_PROBES as u32, probe, &mut search);
-    if search.found != SPARE
-        && let Some(site) = maps::site(search.found)
-        && site.key == 0
+    let slot = control.sites;
+    if search.found == SPARE
+        && slot < SPARE
+        && let (Some(free), Some(site)) = (maps::index(search.free), maps::site(slot))
     {
         describe(site, spare);
+        *free = slot + 1;
+        control.sites += 1;
+        return slot;
     }
     search.found
 }
@@ -83,17 +87,24 @@ fn slot_by_names(control: &Control, registers: &Registers, function: u32) -> u32
 /// The search for a site's slot.
 struct Search {
     key: u64,
-    /// The slot; the spare one while none is found.
+    /// The site's slot; the spare one while none is found.
     found: u32,
+    /// A free entry of the index, if there is one.
+    free: u32,
 }
 
-/// Looks at one slot.
+/// Looks at one entry of the index.
 extern "C" fn probe(index: u64, search: *mut Search) -> c_long {
     // SAFETY: it is what `slot_by_names` hands to the loop.
     let search = unsafe { &mut *search };
-    let slot = (search.key.wrapping_add(index) % SITE_SLOTS as u64) as u32;
+    let entry = (search.key.wrapping_add(index) % SITE_SLOTS as u64) as u32;
+    let Some(slot) = maps::index(entry) else { return BREAK };
+    let Some(slot) = slot.checked_sub(1) else {
+        search.free = entry;
+        return BREAK;
+    };
     let Some(site) = maps::site(slot) else { return BREAK };
-    if site.key != 0 && site.key != search.key {
+    if site.key != search.key {
         return CONTINUE;
     }
     search.found = slot;

@@ -151,6 +151,8 @@ fn control(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32
         slab_function: function(SLAB_FUNCTION),
         page_function: function("should_fail_alloc_page"),
         folio_function: function("__filemap_add_folio"),
+        sites: 0,
+        reserved: 0,
         preempt_cpu: 0,
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
