@@ -1,9 +1,10 @@
 //! `fuzz bench cost`: what an execution costs, and where the time goes.
 //!
-//! Two guests take turns in blocks, so that a drift of the machine's speed hits both: a bare one without probes and
-//! without coverage (only the tracepoint that notes which blocks were written is there), and one as the fuzzer uses it,
-//! which in between does only a part of that. Both run the fault-free plan, and both are new clones in each round: by
-//! where its process has what in memory, one guest is up to a tenth faster than the next, for as long as it lives.
+//! Two guests take turns in short blocks, as a processor that is shared with others changes its speed by half from one second to the next, and
+//! each block is compared with the one beside it: a bare one without probes and without coverage (only the tracepoint that notes which
+//! blocks were written is there), and one as the fuzzer uses it, which after that does only a part of it. Both run the fault-free plan,
+//! and both are new clones in each round: by where its process has what in memory, one guest is up to a tenth faster than the next,
+//! for as long as it lives.
 //! Then a short campaign tells what the search itself costs.
 
 use std::{
@@ -26,8 +27,10 @@ use crate::{
     process,
 };
 
-/// Executions of one guest before the other has its turn.
-const BLOCK: u32 = 20;
+/// Executions of one guest before the other has its turn, but for one not counted, which finds the other's work in the processor's caches.
+const BLOCK: u32 = 5;
+/// Executions of each guest in a round.
+const ROUND: u32 = 40;
 /// Clones that are started to see how long that takes.
 const CLONES: usize = 11;
 /// Executions not counted at the start of each guest: cold translations, cold caches.
@@ -84,7 +87,7 @@ pub(super) struct Cost {
     /// A whole execution on the host, median.
     full_execution_ms: f64,
     full_rate_per_s: f64,
-    /// Full rate over bare rate in one round, median over the rounds: the machine is not as fast in one as in another.
+    /// Full rate over bare rate in two blocks that follow one another, median over all.
     full_to_bare: f64,
     /// A whole execution in the bare guest on the host, with its reset and its transfer, median.
     bare_execution_ms: f64,
@@ -156,9 +159,9 @@ pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
         bare_rate_per_s: 1e3 / bare_run_ms,
         full_execution_ms,
         full_rate_per_s: 1e3 / full_execution_ms,
-        full_to_bare: over_rounds(&bare_runs, &full_runs, in_steps),
+        full_to_bare: over_turns(&bare_runs, &full_runs, in_steps),
         bare_execution_ms,
-        full_to_bare_execution: over_rounds(&bare_runs, &full_runs, |run| run.took_ms),
+        full_to_bare_execution: over_turns(&bare_runs, &full_runs, |run| run.took_ms),
         phases,
         parts,
         covered_places,
@@ -266,15 +269,20 @@ fn take_turns(
         Ok::<(), ExecuteError>(())
     };
     let (mut bare_runs, mut full_runs, mut part_runs) = (Vec::new(), Vec::new(), PARTS.map(|_| Vec::new()));
-    for _ in 0..executions.div_ceil(BLOCK) {
+    for _ in 0..executions.div_ceil(ROUND) {
         bare.discard();
         full.discard();
         block(bare, PARTS[0], &mut Vec::new(), WARM_UP)?;
         block(full, FULL, &mut Vec::new(), WARM_UP)?;
-        block(bare, PARTS[0], &mut bare_runs, BLOCK)?;
-        block(full, FULL, &mut full_runs, BLOCK)?;
+        for _ in 0..ROUND / BLOCK {
+            block(bare, PARTS[0], &mut Vec::new(), 1)?;
+            block(bare, PARTS[0], &mut bare_runs, BLOCK)?;
+            block(full, FULL, &mut Vec::new(), 1)?;
+            block(full, FULL, &mut full_runs, BLOCK)?;
+        }
         for (mode, runs) in PARTS.into_iter().zip(&mut part_runs) {
-            block(full, mode, runs, BLOCK)?;
+            block(full, mode, &mut Vec::new(), 1)?;
+            block(full, mode, runs, ROUND / 2)?;
         }
     }
     (full.inject, full.coverage) = FULL;
@@ -374,10 +382,10 @@ fn milliseconds(nanoseconds: u64) -> f64 {
     Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3
 }
 
-/// What the bare guest took `of` over what whole executions of the full one took in the same round, median over the rounds.
-fn over_rounds(bare: &[Run], full: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
-    let rounds = bare.chunks(BLOCK as usize).zip(full.chunks(BLOCK as usize));
-    middle(rounds.map(|(bare, full)| median(bare, &of) / median(full, |run| run.took_ms)).collect()).unwrap_or(f64::NAN)
+/// What the bare guest took `of` in a block over what whole executions of the full one took in the next, median over all blocks.
+fn over_turns(bare: &[Run], full: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let turns = bare.chunks(BLOCK as usize).zip(full.chunks(BLOCK as usize));
+    middle(turns.map(|(bare, full)| median(bare, &of) / median(full, |run| run.took_ms)).collect()).unwrap_or(f64::NAN)
 }
 
 fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
