@@ -13,7 +13,7 @@ use super::input::PlanInput;
 use crate::{execution::Execution, report::KernelReport};
 
 /// The most plans that wait for one reason; beyond that the oldest go.
-const MOST_WAITING: usize = 2_000;
+const MOST_WAITING: usize = 500;
 
 /// How many plans that end in the same reports are checked before all others. A crash that is easy to make would else leave the
 /// checkers no time for anything, as each takes a guest.
