@@ -6,6 +6,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Seek, SeekFrom},
+    ops::Range,
     os::{
         fd::AsRawFd,
         unix::fs::{FileExt, OpenOptionsExt},
@@ -40,6 +41,18 @@ const _: () = assert!(size_of::<Block>() as u64 == BLOCK_BYTES);
 
 static ZERO: Block = Block([0; 4096]);
 
+/// The most blocks between two which are put back together with them: a block more costs less than a system call more.
+const GAP: usize = 8;
+
+/// Blocks that are put back at once.
+#[derive(Debug, PartialEq, Eq)]
+enum Extent {
+    /// Consecutive blocks of the image, by their indices there.
+    Image(Range<usize>),
+    /// Consecutive blocks that are not in the image.
+    Zeros(Range<u64>),
+}
+
 /// Which blocks of the disk may differ from the image.
 pub(crate) enum Dirty {
     /// These, in ascending order.
@@ -52,7 +65,7 @@ pub(crate) enum Dirty {
 pub(crate) struct Disk {
     /// Blocks of the disk.
     blocks: u64,
-    /// Numbers of the image's blocks that are not all zero, ascending.
+    /// Numbers of the image's blocks that are not all zero, and of those between them where they are few; ascending.
     numbers: Vec<u64>,
     /// Their contents, in the same order.
     contents: Vec<Block>,
@@ -96,42 +109,54 @@ impl Disk {
         // Closing it again drops the page cache, and lets kernels mount that refuse disks open for writing.
         let disk = open_exclusively()?;
         match dirty() {
-            Dirty::Blocks(numbers) => {
-                for run in numbers.chunk_by(|before, after| before + 1 == *after) {
-                    self.restore_run(&disk, run).map_err(ResetError::Other)?;
-                }
-            }
+            Dirty::Blocks(numbers) => self.put_back(&disk, &self.extents(&numbers)),
             Dirty::Everything => {
                 self.clear(&disk, 0, self.blocks).map_err(ResetError::Other)?;
-                self.write_image(&disk, 0, self.numbers.len()).map_err(ResetError::Other)?;
+                self.put_back(&disk, &self.extents(&self.numbers))
             }
         }
-        Ok(())
+        .map_err(ResetError::Other)
     }
 
-    /// Restores consecutive blocks: those in the image are written, those between them cleared.
-    fn restore_run(&mut self, disk: &File, run: &[u64]) -> Result<()> {
-        let (Some(&first), Some(&last)) = (run.first(), run.last()) else { return Ok(()) };
-        let last = last.min(self.blocks - 1);
-        let from = self.numbers.partition_point(|number| *number < first);
-        let to = self.numbers.partition_point(|number| *number <= last);
-        let mut next = first;
-        for index in from..to {
-            let number = self.numbers[index];
-            self.clear(disk, next, number)?;
-            next = number + 1;
+    /// What is put back at once when the blocks `dirty`, in ascending order, are: with a few between them that need not be.
+    fn extents(&self, dirty: &[u64]) -> Vec<Extent> {
+        let mut extents = Vec::new();
+        for &number in dirty.iter().take_while(|number| **number < self.blocks) {
+            let index = self.numbers.partition_point(|block| *block < number);
+            let in_image = self.numbers.get(index) == Some(&number);
+            match extents.last_mut() {
+                Some(Extent::Image(range))
+                    if in_image
+                        && index - range.end <= GAP
+                        && number - self.numbers[range.start] == (index - range.start) as u64 =>
+                {
+                    range.end = index + 1;
+                }
+                Some(Extent::Zeros(range))
+                    if !in_image
+                        && number - range.end <= GAP as u64
+                        && self.numbers[..index].last().is_none_or(|block| *block < range.start) =>
+                {
+                    range.end = number + 1;
+                }
+                _ if in_image => extents.push(Extent::Image(index..index + 1)),
+                _ => extents.push(Extent::Zeros(number..number + 1)),
+            }
         }
-        self.clear(disk, next, last + 1)?;
-        self.write_image(disk, from, to)
+        extents
     }
 
-    /// Writes the image's blocks `from..to` (indices), consecutive ones at once.
-    fn write_image(&self, disk: &File, mut from: usize, to: usize) -> Result<()> {
-        for run in self.numbers[from..to].chunk_by(|before, after| before + 1 == *after) {
-            let contents = bytes(&self.contents[from..from + run.len()]);
-            disk.write_all_at(contents, run[0] * BLOCK_BYTES)
-                .with_context(|| format!("cannot write {} blocks from block {} on to {DISK}", run.len(), run[0]))?;
-            from += run.len();
+    fn put_back(&mut self, disk: &File, extents: &[Extent]) -> Result<()> {
+        for extent in extents {
+            match extent {
+                Extent::Image(range) => {
+                    let first = self.numbers[range.start];
+                    disk.write_all_at(bytes(&self.contents[range.clone()]), first * BLOCK_BYTES).with_context(
+                        || format!("cannot write {} blocks from block {first} on to {DISK}", range.len()),
+                    )?;
+                }
+                Extent::Zeros(range) => self.clear(disk, range.start, range.end)?,
+            }
         }
         Ok(())
     }
@@ -183,7 +208,7 @@ fn blocks_of(device: &mut File, path: &str) -> Result<u64> {
     Ok(bytes / BLOCK_BYTES)
 }
 
-/// The blocks of the image that are not all zero.
+/// The blocks of the image that are not all zero, and those between them where they are few: in btrfs's nodes the middle mostly is.
 fn blocks_that_matter(image: &File, image_blocks: u64) -> Result<(Vec<u64>, Vec<Block>)> {
     let (mut numbers, mut contents) = (Vec::new(), Vec::new());
     let mut batch = vec![ZERO.clone(); BATCH];
@@ -195,6 +220,11 @@ fn blocks_that_matter(image: &File, image_blocks: u64) -> Result<(Vec<u64>, Vec<
             .with_context(|| format!("cannot read the image {IMAGE} at block {first}"))?;
         for (number, block) in (first..).zip(&batch[..count]) {
             if block.0 != ZERO.0 {
+                let after_last = numbers.last().map_or(number, |last| last + 1);
+                if number - after_last <= GAP as u64 {
+                    contents.extend((after_last..number).map(|_| ZERO.clone()));
+                    numbers.extend(after_last..number);
+                }
                 numbers.push(number);
                 contents.push(block.clone());
             }
@@ -253,8 +283,7 @@ mod tests {
     fn only_dirty_blocks_are_put_back() {
         let mut disk = disk(&[0, 1, 5, 6, 7, 63]);
         let file = file_of("dirty", 0xee);
-        disk.restore_run(&file, &[4, 5, 6]).unwrap();
-        disk.restore_run(&file, &[62, 63, 64, 65]).unwrap();
+        disk.put_back(&file, &disk.extents(&[4, 5, 6, 62, 63, 64, 65])).unwrap();
         let mut expected = vec![0xee; 64];
         expected[4..7].copy_from_slice(&[0, 5, 6]);
         expected[62..64].copy_from_slice(&[0, 63]);
@@ -262,16 +291,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_near_is_put_back_at_once() {
+        use Extent::{Image, Zeros};
+        let disk = disk(&[0, 1, 2, 3, 5, 6, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30]);
+        for (dirty, expected) in [
+            (vec![0, 3], vec![Image(0..4)]),
+            // Block 4 is not in the image.
+            (vec![3, 5], vec![Image(3..4), Image(4..5)]),
+            (vec![3, 4, 5], vec![Image(3..4), Zeros(4..5), Image(4..5)]),
+            (vec![7, 10, 19], vec![Zeros(7..20)]),
+            // The image's blocks 5 and 6 are between.
+            (vec![4, 7], vec![Zeros(4..5), Zeros(7..8)]),
+            // Ten blocks are between.
+            (vec![8, 19], vec![Zeros(8..9), Zeros(19..20)]),
+            (vec![20, 30], vec![Image(6..7), Image(16..17)]),
+            (vec![20, 29], vec![Image(6..16)]),
+            (vec![63, 64], vec![Zeros(63..64)]),
+        ] {
+            assert_eq!(disk.extents(&dirty), expected, "{dirty:?}");
+        }
+    }
+
+    #[test]
     fn the_matter_of_an_image_is_found_and_written() {
         let image = file_of("image", 0);
-        for number in [3_u8, 9, 10] {
+        for number in [3_u8, 20, 22] {
             image.write_all_at(&[number; 4096], u64::from(number) * BLOCK_BYTES).unwrap();
         }
         let (numbers, contents) = blocks_that_matter(&image, BLOCKS).unwrap();
-        assert_eq!(numbers, [3, 9, 10]);
-        let disk = Disk { numbers, contents, ..disk(&[]) };
+        assert_eq!(numbers, [3, 20, 21, 22]);
+        let mut disk = Disk { numbers, contents, ..disk(&[]) };
         let copy = file_of("copy", 0);
-        disk.write_image(&copy, 0, 3).unwrap();
+        disk.put_back(&copy, &disk.extents(&[3, 20, 21, 22])).unwrap();
         assert_eq!(first_bytes(&copy), first_bytes(&image));
     }
 }
