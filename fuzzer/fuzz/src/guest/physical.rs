@@ -95,7 +95,7 @@ fn mapped_at(maps: &str, device: u64, inode: u64, bytes: u64) -> Option<u64> {
 /// What a guest recorded of the code that ran, in order: the program counters that KCOV stores, once for each basic block.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    /// What was read, the count of the words first; it only grows.
+    /// What was read, the count of the words first; what is behind them is left from others.
     bytes: Vec<u8>,
     /// Words behind the count.
     words: usize,
@@ -133,7 +133,12 @@ impl Trace {
         let count = count.checked_sub(room).unwrap_or(count);
         let words = count.min(most);
         let bytes = (1 + words) * WORD_BYTES;
+        if self.bytes.len() > KEPT_BYTES && bytes <= KEPT_BYTES {
+            self.bytes.truncate(KEPT_BYTES);
+            self.bytes.shrink_to_fit();
+        }
         if self.bytes.len() < bytes {
+            self.bytes.reserve_exact(bytes - self.bytes.len());
             self.bytes.resize(bytes, 0);
         }
         memory.read(ranges, &mut self.bytes[..bytes])?;
@@ -143,6 +148,8 @@ impl Trace {
 }
 
 const WORD_BYTES: usize = 8;
+/// Memory for a trace that is kept for the next one, several times what most need. One that loops until its guest is given up has 16 MiB.
+const KEPT_BYTES: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -192,6 +199,17 @@ mod tests {
         }
         let other = MemoryFile::new("other memory", BYTES).unwrap();
         assert!(Physical::of(process::id(), &other, BYTES).is_err(), "it is not mapped");
+    }
+
+    #[test]
+    fn an_uncommonly_long_trace_keeps_no_memory() {
+        let (file, memory) = memory();
+        file.file().write_all_at(&u64::MAX.to_le_bytes(), 0).unwrap();
+        let mut trace = Trace::default();
+        trace.read(&memory, &[range(0, BYTES); 6]).unwrap();
+        assert!(trace.is_full() && trace.bytes.capacity() > KEPT_BYTES);
+        trace.read(&memory, &[range(800, 16)]).unwrap();
+        assert_eq!((trace.words().collect::<Vec<_>>(), trace.bytes.capacity()), (vec![101], KEPT_BYTES));
     }
 
     #[test]
