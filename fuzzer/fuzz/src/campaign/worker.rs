@@ -194,7 +194,7 @@ fn search<R: Runner>(
         StdMutationalStage::with_max_iterations(stacked, STACKED_MUTATIONS)
     );
     let mut idle = tuple_list!(triage.clone(), mutations(IDLE_MUTATIONS));
-    let mut desk = Desk { client, before, reported: None, books, book: &book };
+    let mut desk = Desk { client, before, reported: None, told: Vec::new(), books, book: &book };
 
     let mut run = || -> Result<(), Error> {
         let fault_free = PlanInput(target.fault_free());
@@ -302,6 +302,8 @@ struct Desk<'a> {
     /// Executions that the client's state begins with.
     before: u64,
     reported: Option<Instant>,
+    /// What the monitor knows.
+    told: Vec<(&'static str, u64)>,
     books: &'a Books,
     book: &'a KernelBook,
 }
@@ -334,11 +336,13 @@ impl Desk<'_> {
         if self.books.is_due() || when != When::Due {
             self.books.write_findings().map_err(disk)?;
         }
-        for (name, value) in self.statistics(&client, when == When::End) {
+        let statistics = self.statistics(&client, when == When::End);
+        for &(name, value) in statistics.iter().filter(|statistic| !self.told.contains(statistic)) {
             let value = UserStats::new(UserStatsValue::Number(value), AggregatorOps::Sum);
             let event = Event::UpdateUserStats { name: Cow::Borrowed(name), value, phantom: PhantomData };
             manager.fire(state, EventWithStats::with_current_time(event, *state.executions()))?;
         }
+        self.told = statistics;
         manager.report_progress(state)
     }
 
