@@ -1,7 +1,7 @@
 //! The disk under test: `/dev/ram0`, put back to the content of the image `/dev/vda` after each execution.
 //!
-//! The image stays in the agent's memory, only the blocks that are not all zero. Putting it back writes the blocks
-//! that the last execution wrote to and nothing else.
+//! The image stays in the agent's memory, only the blocks that are not all zero and few between them. Putting it back writes the
+//! blocks that the last execution wrote to and, where they are near one another, those between.
 
 use std::{
     fs::{File, OpenOptions},
