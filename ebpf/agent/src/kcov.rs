@@ -2,9 +2,9 @@
 //!
 //! Mirrors `include/uapi/linux/kcov.h` and `kernel/kcov.c` (6.12).
 //!
-//! A thread whose coverage is asked for stays enabled: `KCOV_ENABLE` touches every page of the memory, which costs an emulated
-//! processor more than all that KCOV writes. Between executions the trace is *closed*: its count is beyond what there is room for, so that the
-//! kernel writes nothing. See [`guest_protocol::Ready::trace`].
+//! A thread whose coverage is asked for stays enabled: `KCOV_ENABLE` touches every page of the memory, most of which no execution
+//! needs. Between executions the trace is *closed*: its count is beyond what there is room for, so that the kernel writes nothing. See
+//! [`guest_protocol::Ready::trace`].
 
 use std::{
     ffi::{c_int, c_ulong},
@@ -24,7 +24,8 @@ use crate::pagemap;
 /// Words of the trace, the count included: thirty times what mounting and unmounting btrfs writes.
 const TRACE_WORDS: usize = 1 << 21;
 const PAGE_BYTES: usize = 4096;
-/// What is added to the count of a trace that is closed: the kernel, which compares the next word's number with [`TRACE_WORDS`], writes no more.
+/// What is added to the count of a trace that is closed: the kernel, which compares the next word's number with [`TRACE_WORDS`],
+/// writes no more.
 const CLOSED: u64 = TRACE_WORDS as u64;
 /// `KCOV_TRACE_PC`: record program counters.
 const TRACE_PC: c_int = 0;

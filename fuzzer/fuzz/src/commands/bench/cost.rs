@@ -261,8 +261,11 @@ fn take_turns(
     plan: &FaultPlan,
     executions: u32,
 ) -> Result<Turns, ExecuteError> {
-    let block = |pool: &mut GuestPool, (inject, coverage): Mode, runs: &mut Vec<Run>, count: u32| {
+    let block = |pool: &mut GuestPool, (inject, coverage): Mode, runs: &mut Vec<Run>, uncounted: u32, count: u32| {
         (pool.inject, pool.coverage) = (inject, coverage);
+        for _ in 0..uncounted {
+            timed(pool, plan)?;
+        }
         for _ in 0..count {
             runs.push(timed(pool, plan)?);
         }
@@ -272,17 +275,14 @@ fn take_turns(
     for _ in 0..executions.div_ceil(ROUND) {
         bare.discard();
         full.discard();
-        block(bare, PARTS[0], &mut Vec::new(), WARM_UP)?;
-        block(full, FULL, &mut Vec::new(), WARM_UP)?;
+        block(bare, PARTS[0], &mut bare_runs, WARM_UP, 0)?;
+        block(full, FULL, &mut full_runs, WARM_UP, 0)?;
         for _ in 0..ROUND / BLOCK {
-            block(bare, PARTS[0], &mut Vec::new(), 1)?;
-            block(bare, PARTS[0], &mut bare_runs, BLOCK)?;
-            block(full, FULL, &mut Vec::new(), 1)?;
-            block(full, FULL, &mut full_runs, BLOCK)?;
+            block(bare, PARTS[0], &mut bare_runs, 1, BLOCK)?;
+            block(full, FULL, &mut full_runs, 1, BLOCK)?;
         }
         for (mode, runs) in PARTS.into_iter().zip(&mut part_runs) {
-            block(full, mode, &mut Vec::new(), 1)?;
-            block(full, mode, runs, ROUND / 2)?;
+            block(full, mode, runs, 1, ROUND / 2)?;
         }
     }
     (full.inject, full.coverage) = FULL;
