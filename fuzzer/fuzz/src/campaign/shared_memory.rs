@@ -38,8 +38,10 @@ impl SharedMemory {
             return Err(Error::illegal_argument("shared memory of another size"));
         }
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // LLMP fills all of it sooner or later: it counts from the start, and what grows later is something else.
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let base = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &file, 0) };
+        let base = unsafe { mmap(None, length, access, flags, &file, 0) };
         Ok(Self { file, base: base.map_err(std::io::Error::from)?, length })
     }
 }
