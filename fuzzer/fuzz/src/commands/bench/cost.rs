@@ -94,6 +94,8 @@ pub(super) struct Cost {
     /// Full rate over the rate of that, in the same way.
     full_to_bare_execution: f64,
     phases: Phases,
+    /// The same of the bare guest.
+    bare_phases: Phases,
     parts: Parts,
     covered_places: usize,
     injection_sites: usize,
@@ -134,7 +136,7 @@ pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
     let guest_resident_kib = full.pool.guest_pid().ok().and_then(process::resident_kib);
     let (covered_places, injection_sites) = (last.coverage.len(), last.hits.len());
     let injectable_calls = last.hits.iter().map(|hit| u64::from(hit.count)).sum();
-    let phases = phases(&full_runs);
+    let (phases, bare_phases) = (phases(&full_runs), phases(&bare_runs));
     drop(bare);
 
     say(&format!("a campaign of {} s", time.as_secs()));
@@ -163,6 +165,7 @@ pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
         bare_execution_ms,
         full_to_bare_execution: over_turns(&bare_runs, &full_runs, |run| run.took_ms),
         phases,
+        bare_phases,
         parts,
         covered_places,
         injection_sites,
