@@ -27,8 +27,13 @@ pub const SITE_SLOTS: usize = 1 << 14;
 pub const SITE_PROBES: usize = 32;
 /// Slots of the path table, a power of two: several paths of addresses may be one of names.
 pub const PATH_SLOTS: usize = 1 << 15;
+/// Those that are tried first, a power of two. Paths that come first fill them, so that an execution's are on few pages.
+pub const PATH_FRONT: usize = 1 << 12;
 /// How many slots are tried for a path.
 pub const PATH_PROBES: usize = 4;
+/// A probe's saved instruction pointer stands at most this far behind the function's entry: behind a breakpoint, or behind the call of
+/// the function tracer as if it were one, and both may come after an `endbr64`.
+pub const PROBE_BYTES: u64 = 5;
 /// Bytes of kernel text that share one entry of the name table.
 pub const GRANULE_BYTES: u64 = 8;
 /// Entries of the name table in one value of its map.
@@ -97,22 +102,20 @@ pub struct Control {
     pub dirty_overflow: u32,
     /// Device number (kernel encoding, `major << 20 | minor`) of the disk whose writes are recorded; 0 for none.
     pub disk: u32,
-    /// Name id of `should_failslab(cache, gfp)`, guarded by the bootstrap cache and `__GFP_NOFAIL`.
-    /// Mirrors `should_failslab()` in `mm/failslab.c` (6.12).
-    pub slab_function: u32,
-    /// Name id of `should_fail_alloc_page(gfp, order)`, guarded by `__GFP_NOFAIL`.
-    /// Mirrors `should_fail_alloc_page()` in `mm/fail_page_alloc.c` (6.12).
-    pub page_function: u32,
-    /// Name id of `__filemap_add_folio(mapping, folio, index, gfp, shadow)`, guarded by `__GFP_NOFAIL`: it runs
-    /// out of memory for no such caller. Its callers say so where a folio must come into the cache, `alloc_extent_buffer()`
-    /// among them; see `mm/filemap.c` (6.12).
-    pub folio_function: u32,
     /// Sites in map `SITES`.
     pub sites: u32,
-    /// Always 0.
-    pub reserved: u32,
     /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be computed.
     pub preempt_cpu: u32,
+    /// Address of `should_failslab(cache, gfp)`, guarded by the bootstrap cache and `__GFP_NOFAIL`; 0 when there is none.
+    /// Mirrors `should_failslab()` in `mm/failslab.c` (6.12).
+    pub slab_entry: u64,
+    /// Address of `should_fail_alloc_page(gfp, order)`, guarded by `__GFP_NOFAIL`; 0 when there is none.
+    /// Mirrors `should_fail_alloc_page()` in `mm/fail_page_alloc.c` (6.12).
+    pub page_entry: u64,
+    /// Address of `__filemap_add_folio(mapping, folio, index, gfp, shadow)`, guarded by `__GFP_NOFAIL`; 0 when there is none. It
+    /// runs out of memory for no such caller. Its callers say so where a folio must come into the cache,
+    /// `alloc_extent_buffer()` among them; see `mm/filemap.c` (6.12).
+    pub folio_entry: u64,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// First address after it.
@@ -149,29 +152,19 @@ pub struct Rule {
     pub path: [u32; MAX_FRAMES],
 }
 
-/// A frame as it is on the stack: what the frame pointer points to.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Frame {
-    /// The caller's frame pointer.
-    pub next: u64,
-    /// The return address into the caller.
-    pub address: u64,
-}
-
 /// The call being looked at: the one value of map `CALL`, the BPF program's scratch memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// Frames in use.
+    /// Return addresses in use.
     pub depth: u32,
-    /// 1 when there were more frames than fit.
+    /// 1 when there were more than fit.
     pub truncated: u32,
     /// The match in progress. It is here and not among the program's variables because the verifier follows known
     /// values through every turn of a loop, but knows nothing of what stands in a map.
     pub state: Match,
-    /// The frames, innermost first.
-    pub frames: [Frame; MAX_FRAMES],
+    /// The return addresses, innermost first.
+    pub stack: [u64; MAX_FRAMES],
 }
 
 /// A value of map `PATHS`, an open-addressed hash table: which site a path of return addresses is. It spares all calls on a
@@ -179,7 +172,7 @@ pub struct Call {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
-    /// Hash of function and return addresses; 0 marks a free slot.
+    /// Hash of the probe's address and the return addresses; 0 marks a free slot.
     pub key: u64,
     /// Slot of map `SITES`.
     pub site: u32,
@@ -245,7 +238,7 @@ pub struct FiredLog {
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 120);
+const _: () = assert!(size_of::<Control>() == 128);
 const _: () = assert!(size_of::<Site>() == 136);
 
 /// The one value of map `DIRTY`: which blocks of the disk were written to. A mark is a byte, so that tasks that set

@@ -3,13 +3,19 @@
 //! The probe stands before the function's first instruction. So its return address is on top of the stack, and the
 //! frame pointer is still the caller's, whose frame begins `{ the next frame pointer, its return address }`.
 
-use abi::{Call, Control, Frame, GRANULE_BYTES, MAX_FRAMES, NAME_BLOCK, NO_NAME, Site, SiteKey};
+use abi::{Call, Control, GRANULE_BYTES, MAX_FRAMES, NAME_BLOCK, NO_NAME, Site, SiteKey};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 
-use crate::{Registers, maps, memory::Reader};
+use crate::{
+    Registers, maps,
+    memory::{Frame, Reader},
+};
 
-/// 2^64 divided by the golden ratio, odd.
-const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+/// 2^31 divided by the golden ratio, odd: an instruction holds no larger number.
+const MULTIPLIER: u64 = 0x4f1b_bcdd;
+
+/// `THREAD_SIZE` of `arch/x86/include/asm/page_64_types.h` (6.12) at most, which is with KASAN.
+const STACK_BYTES: u64 = 32 << 10;
 
 /// One non-maskable interrupt in the preemption count, as `__nmi_enter()` adds it: an `int3` probe counts as one.
 /// Mirrors `include/linux/preempt.h` (6.12).
@@ -18,26 +24,26 @@ const NMI_MASK: u32 = 0xf << 20;
 /// Hard interrupts, and soft interrupts being served (not merely disabled).
 const INTERRUPT_MASK: u32 = (0xf << 20) | (0xf << 16) | (1 << 8);
 
-/// A hash of `function`, which is being entered, and the return addresses of its callers, never 0.
+/// A hash of where the function stands that is being entered, and the return addresses of its callers, never 0.
 ///
-/// This is most of what a call costs. So nothing is stored: the frames are read again by [`read`] where they are asked for,
+/// This is most of what a call costs. So nothing is stored: they are read again by [`read`] where they are asked for,
 /// which is at new paths and at failures.
 #[inline(always)]
-pub(crate) fn path(registers: &Registers, function: u32) -> u64 {
-    let mut hash = u64::from(function);
-    walk(registers, |_, frame| hash = (hash ^ frame.address).wrapping_mul(MULTIPLIER));
+pub(crate) fn path(registers: &Registers) -> u64 {
+    let mut hash = registers.instruction;
+    walk(registers, |_, address| hash = (hash ^ address).wrapping_mul(MULTIPLIER));
     // A product's upper half depends on all of both factors.
     hash ^= hash >> 32;
     if hash == 0 { 1 } else { hash }
 }
 
-/// Reads the frames of the callers of the function that is being entered into `call`.
+/// Reads the return addresses of the callers of the function that is being entered into `call`.
 #[inline(always)]
 pub(crate) fn read(registers: &Registers, call: &mut Call) {
     let depth = &raw mut call.depth;
-    let more = walk(registers, |index, frame| {
-        if let Some(slot) = call.frames.get_mut(index) {
-            *slot = frame;
+    let more = walk(registers, |index, address| {
+        if let Some(slot) = call.stack.get_mut(index) {
+            *slot = address;
         }
         // SAFETY: it is the call's own. Volatile, lest it be in a register, by which the verifier would tell one turn from another.
         unsafe { depth.write_volatile(index as u32 + 1) };
@@ -45,51 +51,53 @@ pub(crate) fn read(registers: &Registers, call: &mut Call) {
     call.truncated = u32::from(more);
 }
 
-/// Hands the frames of the callers to `each`, with their indices, innermost first. Returns whether there are more than are read.
+/// Hands the return addresses of the callers to `each`, with their indices, innermost first. Returns whether there are more than are
+/// read.
 ///
 /// A plain loop, which the linker unrolls. The verifier follows it turn by turn, and then what comes after it once: no register that is
 /// needed there tells one turn from another.
 #[inline(always)]
-fn walk(registers: &Registers, mut each: impl FnMut(usize, Frame)) -> bool {
+fn walk(registers: &Registers, mut each: impl FnMut(usize, u64)) -> bool {
     let reader = registers.reader;
-    let mut frame = registers.frame;
-    each(0, Frame { next: frame, address: reader.number(registers.stack).unwrap_or(0) });
-    // A stack grows down.
-    if !is_frame(frame, registers.stack) {
+    each(0, reader.number(registers.stack).unwrap_or(0));
+    if !is_above(registers.frame, registers.stack) {
         return false;
     }
+    let mut frame = reader.frame_at(registers.frame);
     for index in 1..MAX_FRAMES {
-        let Some(found) = reader.frame(frame) else { return false };
-        each(index, found);
-        if !is_frame(found.next, frame) {
+        let Some(Frame { next, address }) = reader.frame(frame) else { return false };
+        each(index, address);
+        if !is_above(next as u64, frame as u64) {
             return false;
         }
-        frame = found.next;
+        frame = next;
     }
     true
 }
 
-/// Whether there can be a frame at `frame`, above the one at `below`: 0 ends the chain, and an odd address is that of the
-/// registers saved by an interrupt or a system call.
+/// Whether there can be a frame at `frame`, on the same stack as what is at `below`, which grows down: 0 ends the chain, and an odd
+/// address is that of the registers saved by an interrupt or a system call.
 #[inline(always)]
-fn is_frame(frame: u64, below: u64) -> bool {
-    frame > below && frame % 8 == 0
+fn is_above(frame: u64, below: u64) -> bool {
+    frame.wrapping_sub(below) & !(STACK_BYTES - 8) == 0
 }
 
-/// Turns the return addresses of `call` into names, for a site of `function`.
+/// Turns the return addresses of `call` into names, and describes by them the `site` of the function that is being entered.
 #[inline(always)]
-pub(crate) fn name(call: &Call, control: &Control, function: u32, site: &mut Site) {
+pub(crate) fn name(registers: &Registers, call: &Call, control: &Control, site: &mut Site) {
+    // The instruction pointer stands behind the probe, which is less than a granule long or was entered as whole.
+    let function = name_at(registers.instruction.wrapping_sub(1).wrapping_sub(control.text_start));
     let text_bytes = control.text_end.wrapping_sub(control.text_start);
     let mut key = SiteKey::new(function);
     let mut name_set = 0;
     let mut depth = 0;
     let mut truncated = call.truncated;
-    for (frame, name) in call.frames.iter().zip(&mut site.stack) {
+    for (address, name) in call.stack.iter().zip(&mut site.stack) {
         if depth >= call.depth {
             break;
         }
         // The return address may already belong to the next symbol when the call never returns.
-        let offset = frame.address.wrapping_sub(1).wrapping_sub(control.text_start);
+        let offset = address.wrapping_sub(1).wrapping_sub(control.text_start);
         // Beyond the text lie trampolines and nothing.
         if offset >= text_bytes {
             truncated = 0;
@@ -109,7 +117,7 @@ pub(crate) fn name(call: &Call, control: &Control, function: u32, site: &mut Sit
 
 /// Name id of the symbol that covers the byte at `offset` of the kernel's text.
 #[inline(always)]
-pub(crate) fn name_at(offset: u64) -> u32 {
+fn name_at(offset: u64) -> u32 {
     let granule = offset / GRANULE_BYTES;
     let block = granule / NAME_BLOCK as u64;
     if block > u64::from(u32::MAX) {

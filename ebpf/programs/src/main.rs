@@ -17,7 +17,7 @@ mod repeat;
 mod rules;
 mod sites;
 
-use abi::{Control, GFP_NOFAIL};
+use abi::{Control, GFP_NOFAIL, PROBE_BYTES};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::pt_regs,
@@ -59,14 +59,11 @@ fn on_call(regs: *mut pt_regs, control: &mut Control) {
     }
     // SAFETY: the kernel hands the probe its registers.
     let registers = unsafe { Registers::read(reader, regs) };
-    // The instruction pointer stands behind the probe, which is less than a granule long or was entered as whole.
-    let function = call::name_at(registers.instruction.wrapping_sub(1).wrapping_sub(control.text_start));
-    if is_guarded(&registers, control, function) {
+    if is_guarded(&registers, control) {
         control.guarded += 1;
         return;
     }
-    let path = call::path(&registers, function);
-    let site = sites::slot_of(control, &registers, function, path);
+    let site = sites::slot_of(control, &registers);
     control.sequence += 1;
     sites::count(control, site);
     if let Some(return_value) = rules::apply(control, &registers, site) {
@@ -113,14 +110,15 @@ impl Registers {
 
 /// Whether the kernel itself would never fail this call, or that cannot be told.
 #[inline(always)]
-fn is_guarded(registers: &Registers, control: &mut Control, function: u32) -> bool {
+fn is_guarded(registers: &Registers, control: &mut Control) -> bool {
     let [first, second, _, fourth] = registers.arguments;
     // Flags are an `unsigned int`: the upper half of the register is undefined.
     let never_fails = |flags: u64| flags as u32 & GFP_NOFAIL != 0;
-    if function == control.slab_function {
+    let entered = |entry: u64| registers.instruction.wrapping_sub(entry) <= PROBE_BYTES;
+    if entered(control.slab_entry) {
         return never_fails(second) || is_bootstrap_cache(registers.reader, first, control);
     }
-    function == control.page_function && never_fails(first) || function == control.folio_function && never_fails(fourth)
+    entered(control.page_entry) && never_fails(first) || entered(control.folio_entry) && never_fails(fourth)
 }
 
 #[inline(always)]

@@ -94,7 +94,7 @@ fn log(control: &Control, registers: &Registers, rule: u32, site: u32) {
     fired.reserved = 0;
     fired.site = site.key;
     for index in 0..MAX_FRAMES {
-        fired.stack[index] = call.frames[index].address;
+        fired.stack[index] = call.stack[index];
     }
     log.generation = control.generation;
     log.count += 1;

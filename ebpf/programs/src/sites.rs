@@ -2,7 +2,7 @@
 
 use core::ffi::c_long;
 
-use abi::{Control, MAX_FRAMES, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site};
+use abi::{Control, MAX_FRAMES, PATH_FRONT, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site};
 
 use crate::{
     Registers, call, maps,
@@ -12,12 +12,11 @@ use crate::{
 /// The value behind the table's slots.
 const SPARE: u32 = SITE_SLOTS as u32;
 
-/// The slot of the site of a call of `function` whose hash of return addresses is `path`; the spare one when the table
-/// is full.
+/// The slot of the site of the call with these `registers`; the spare one when the table is full.
 #[inline(always)]
-pub(crate) fn slot_of(control: &mut Control, registers: &Registers, function: u32, path: u64) -> u32 {
-    let first = path as u32 % PATH_SLOTS as u32;
-    if let Some(known) = maps::path(first)
+pub(crate) fn slot_of(control: &mut Control, registers: &Registers) -> u32 {
+    let path = call::path(registers);
+    if let Some(known) = maps::path(path_slot(path, 0))
         && known.key == path
     {
         return known.site;
@@ -27,7 +26,7 @@ pub(crate) fn slot_of(control: &mut Control, registers: &Registers, function: u3
     if search.site != SPARE {
         return search.site;
     }
-    let slot = slot_by_names(control, registers, function);
+    let slot = slot_by_names(control, registers);
     if slot != SPARE
         && let Some(path) = maps::path(search.free)
     {
@@ -35,6 +34,13 @@ pub(crate) fn slot_of(control: &mut Control, registers: &Registers, function: u3
         path.key = search.key;
     }
     slot
+}
+
+/// Which slot of the path table is tried as number `probe`, from 0, for the path `key`.
+#[inline(always)]
+fn path_slot(key: u64, probe: u64) -> u32 {
+    let slots = if probe == 0 { PATH_FRONT } else { PATH_SLOTS };
+    key.wrapping_add(probe) as u32 % slots as u32
 }
 
 /// The search for a path.
@@ -50,7 +56,7 @@ struct PathSearch {
 extern "C" fn probe_path(index: u64, search: *mut PathSearch) -> c_long {
     // SAFETY: it is what `slot_of` hands to the loop.
     let search = unsafe { &mut *search };
-    let slot = (search.key.wrapping_add(index) % PATH_SLOTS as u64) as u32;
+    let slot = path_slot(search.key, index);
     let Some(path) = maps::path(slot) else { return BREAK };
     if path.key == search.key {
         search.site = path.site;
@@ -65,10 +71,10 @@ extern "C" fn probe_path(index: u64, search: *mut PathSearch) -> c_long {
 
 /// Finds the callers' names, and the site by them, which is put into the table if it is not there.
 #[inline(always)]
-fn slot_by_names(control: &mut Control, registers: &Registers, function: u32) -> u32 {
+fn slot_by_names(control: &mut Control, registers: &Registers) -> u32 {
     let (Some(spare), Some(call)) = (maps::site(SPARE), maps::call()) else { return SPARE };
     call::read(registers, call);
-    call::name(call, control, function, spare);
+    call::name(registers, call, control, spare);
     let mut search = Search { key: spare.key, found: SPARE, free: SPARE };
     repeat(SITE_PROBES as u32, probe, &mut search);
     let slot = control.sites;

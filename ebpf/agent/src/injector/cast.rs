@@ -15,8 +15,9 @@ const KERNEL_FUNCTION: u8 = 2 << 4;
 pub(super) struct Cast {
     /// Of the function `bpf_rdonly_cast()`.
     function: u32,
-    /// Of `struct pt_regs`.
-    pub(super) registers: u32,
+    /// Of `struct stack_frame { struct stack_frame *next_frame; unsigned long return_address; }` of
+    /// `arch/x86/include/asm/stacktrace.h` (6.12).
+    pub(super) frame: u32,
 }
 
 impl Cast {
@@ -24,7 +25,7 @@ impl Cast {
     pub(super) fn find() -> Option<Self> {
         let types = Btf::from_sys_fs().ok()?;
         let id = |name, kind| types.id_by_type_name_kind(name, kind).ok();
-        Some(Self { function: id("bpf_rdonly_cast", BtfKind::Func)?, registers: id("pt_regs", BtfKind::Struct)? })
+        Some(Self { function: id("bpf_rdonly_cast", BtfKind::Func)?, frame: id("stack_frame", BtfKind::Struct)? })
     }
 
     /// Has the programs of `object` call the function. Returns how many calls there are.
@@ -47,7 +48,7 @@ mod tests {
     #[test]
     fn calls_of_the_placeholder_become_calls_of_the_kernels_function() {
         let mut object = [call(0, 6), call(0, CAST), call(0, CAST + 1), call(0, CAST)].concat();
-        assert_eq!(Cast { function: 0x1_2345, registers: 7 }.link(&mut object), 2);
+        assert_eq!(Cast { function: 0x1_2345, frame: 7 }.link(&mut object), 2);
         let linked = [0x85, 0x20, 0, 0, 0x45, 0x23, 1, 0];
         assert_eq!(object, [call(0, 6), linked, call(0, CAST + 1), linked].concat());
     }
@@ -55,7 +56,7 @@ mod tests {
     #[test]
     fn the_programs_have_calls_to_replace() {
         let mut object = super::super::load::OBJECT.to_vec();
-        let cast = Cast { function: 1, registers: 1 };
+        let cast = Cast { function: 1, frame: 1 };
         assert!(cast.link(&mut object) > 0);
         assert_eq!(cast.link(&mut object), 0, "all are replaced");
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use abi::{Control, GRANULE_BYTES, NAME_BLOCK, NO_NAME, block_event};
+use abi::{Control, GRANULE_BYTES, NAME_BLOCK, NO_NAME, PROBE_BYTES, block_event};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
@@ -22,9 +22,6 @@ const BLOCK_EVENT: &str = "events/block/block_bio_queue/format";
 
 /// Offset of `preempt_count` in `struct pcpu_hot` of `arch/x86/include/asm/current.h` (6.2 to 6.14).
 const PCPU_HOT_PREEMPT_COUNT: u64 = 8;
-
-/// A probe's saved instruction pointer stands at most this far behind the function's entry.
-const PROBE_BYTES: u64 = 5;
 
 /// Probes on it are guarded by the bootstrap cache.
 const SLAB_FUNCTION: &str = "should_failslab";
@@ -51,7 +48,7 @@ pub(super) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Op
     let cast = Cast::find();
     if let Some(cast) = &cast {
         cast.link(&mut object);
-        loader.override_global("PT_REGS", &cast.registers, true);
+        loader.override_global("STACK_FRAME", &cast.frame, true);
     }
     let mut bpf = loader
         .btf(None)
@@ -134,8 +131,7 @@ impl Guards {
 
 fn control(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32>) -> Result<Control> {
     let Guards { bootstrap_pointer, per_cpu_offsets, preempt_offset } = Guards::find(symbols, functions)?;
-    // No function is numbered so; 0 would stand for all those without a name.
-    let function = |name: &str| symbols.name_id(name).unwrap_or(u32::MAX);
+    let entry = |name: &str| symbols.address(name).unwrap_or(0);
     Ok(Control {
         armed: 0,
         thread: 0,
@@ -148,12 +144,11 @@ fn control(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32
         // What was written before now was not seen.
         dirty_overflow: 1,
         disk: disk.unwrap_or(0),
-        slab_function: function(SLAB_FUNCTION),
-        page_function: function("should_fail_alloc_page"),
-        folio_function: function("__filemap_add_folio"),
         sites: 0,
-        reserved: 0,
         preempt_cpu: 0,
+        slab_entry: entry(SLAB_FUNCTION),
+        page_entry: entry("should_fail_alloc_page"),
+        folio_entry: entry("__filemap_add_folio"),
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
         bootstrap_pointer,

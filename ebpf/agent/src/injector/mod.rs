@@ -168,11 +168,14 @@ impl Injector {
                     first_sequence: (&raw const (*site).first_sequence).read_volatile(),
                 }
             });
-            if *described { known.push(slot) } else { unknown.push(slot) }
+            if !*described {
+                unknown.push(slot);
+            } else if describe_all {
+                known.push(slot);
+            }
         }
         // First those never described: asked for all again and again, it describes all in the end.
-        let wanted = unknown.into_iter().chain(known.into_iter().filter(|_| describe_all));
-        let new_sites = self.describe(wanted, symbols);
+        let new_sites = self.describe(unknown.into_iter().chain(known), symbols);
         let log = self.fired.read(0);
         let count = (log.count as usize).min(MAX_RULES);
         let fired = log.fired[..count].iter().map(|fired| fired_fault(fired, symbols)).collect();
