@@ -30,7 +30,7 @@ use crate::{
 /// Executions of one guest before the other has its turn, but for one not counted, which finds the other's work in the processor's caches.
 const BLOCK: u32 = 5;
 /// Executions of each guest in a round.
-const ROUND: u32 = 40;
+const ROUND: u32 = 20;
 /// Clones that are started to see how long that takes.
 const CLONES: usize = 11;
 /// Executions not counted at the start of each guest: cold translations, cold caches.
