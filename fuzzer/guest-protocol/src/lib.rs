@@ -17,14 +17,16 @@
 //! without trust and checked by [`FromAgent::check`].
 
 mod hit;
+mod limits;
 mod message;
 mod step;
 mod window;
 
 pub use hit::Hit;
+pub use limits::{LIMITS, Limits, cut};
 pub use message::{
-    Execute, Feature, FiredFault, FromAgent, Hello, LIMITS, Limits, MemoryRange, MessageError, PROTOCOL_VERSION, Ready,
-    Report, Setup, SiteDescription, Timings, ToAgent, cut,
+    Execute, Feature, FiredFault, FromAgent, Hello, MemoryRange, MessageError, PROTOCOL_VERSION, Ready, Report, Setup,
+    SiteDescription, Timings, ToAgent,
 };
 pub use step::{Step, StepResult};
 pub use window::{

@@ -1,4 +1,4 @@
-//! The messages, their encoding (postcard) and the check that makes a guest's message usable.
+//! The messages and their encoding (postcard).
 
 use fault_plan::{FaultPlan, InjectableFunction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -186,58 +186,6 @@ pub struct Timings {
     pub collect_ns: u64,
 }
 
-/// Bounds on what a guest may say.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes of a symbol, feature or file name.
-    pub name_bytes: usize,
-    /// Callers of a path.
-    pub call_path: usize,
-    /// Functions in a list.
-    pub functions: usize,
-    /// Bytes of the kernel's text.
-    pub text_span_bytes: u64,
-    /// Pieces of memory that the trace is in, and its bytes in all.
-    pub trace_ranges: usize,
-    /// See [`Limits::trace_ranges`].
-    pub trace_bytes: u64,
-    /// Sites in a report.
-    pub sites: usize,
-    /// Steps in a report.
-    pub steps: usize,
-    /// Leftovers and features in a message.
-    pub notes: usize,
-    /// Bytes of a reason, a leftover, or what is said of a feature.
-    pub text_bytes: usize,
-    /// Bytes of a kernel log.
-    pub log_bytes: usize,
-}
-
-/// The bounds in force.
-pub const LIMITS: Limits = Limits {
-    name_bytes: 512,
-    call_path: fault_plan::MAX_CALL_PATH,
-    functions: 1 << 16,
-    text_span_bytes: 256 << 20,
-    trace_ranges: 1 << 14,
-    trace_bytes: 64 << 20,
-    sites: 1 << 16,
-    steps: 1 << 12,
-    notes: 1 << 8,
-    text_bytes: 16 << 10,
-    log_bytes: 1 << 20,
-};
-
-/// The largest error number that a system call returns: `MAX_ERRNO` of `include/linux/err.h` (6.12).
-const MAX_ERRNO: i32 = 4095;
-
-/// `text`, cut between two characters when it is longer than `max_bytes`.
-#[must_use]
-pub fn cut(mut text: String, max_bytes: usize) -> String {
-    text.truncate(text.floor_char_boundary(max_bytes));
-    text
-}
-
 /// Why a message is refused.
 #[derive(Debug, Error)]
 pub enum MessageError {
@@ -327,84 +275,6 @@ impl FromAgent {
             Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
         }
     }
-
-    /// Checks every length and count against [`LIMITS`], that names are printable ASCII without a slash, and that error
-    /// numbers and indices of faults can be such.
-    ///
-    /// # Errors
-    ///
-    /// Names the part that is out of bounds.
-    pub fn check(&self) -> Result<(), MessageError> {
-        match self {
-            Self::Hello(hello) => hello.check(),
-            Self::Ready(ready) => ready.check(),
-            Self::Report(report) => report.check(),
-            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => text(reason),
-        }
-    }
-}
-
-impl Hello {
-    fn check(&self) -> Result<(), MessageError> {
-        name(&self.kernel_release)?;
-        name(&self.kernel_build_id)?;
-        within(self.features.len() <= LIMITS.notes, "the list of features")?;
-        for feature in &self.features {
-            name(&feature.name)?;
-            text(&feature.missing)?;
-        }
-        within(self.injectable.len() <= LIMITS.functions, "the list of injectable functions")?;
-        self.injectable.iter().try_for_each(|function| name(&function.name))
-    }
-}
-
-impl Ready {
-    fn check(&self) -> Result<(), MessageError> {
-        within(self.functions.len() <= LIMITS.functions, "the list of functions")?;
-        within(self.trace.len() <= LIMITS.trace_ranges, "the list of the trace's pieces")?;
-        let bytes = self.trace.iter().try_fold(0_u64, |sum, range| sum.checked_add(range.bytes));
-        within(bytes.is_some_and(|bytes| bytes <= LIMITS.trace_bytes), "the size of the trace")?;
-        within(self.text_bytes <= LIMITS.text_span_bytes, "the size of the kernel's text")?;
-        self.functions.iter().try_for_each(|function| name(&function.name))
-    }
-}
-
-impl Report {
-    fn check(&self) -> Result<(), MessageError> {
-        within(self.steps.len() <= LIMITS.steps, "the list of steps")?;
-        within(self.hits.len() <= LIMITS.sites, "the list of hits")?;
-        within(self.new_sites.len() <= LIMITS.sites, "the list of new sites")?;
-        within(self.fired.len() <= fault_plan::MAX_FAULTS, "the list of fired faults")?;
-        within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
-        within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;
-        within(self.log.len() <= LIMITS.log_bytes, "the kernel log")?;
-        self.leftovers.iter().try_for_each(|leftover| text(leftover))?;
-        let possible =
-            |step: &StepResult| !matches!(step, StepResult::Failed(error) if !(0..=MAX_ERRNO).contains(error));
-        within(self.steps.iter().all(possible), "a step's error number")?;
-        for site in &self.new_sites {
-            name(&site.function)?;
-            call_path(&site.call_path)?;
-        }
-        for fired in &self.fired {
-            within((fired.fault as usize) < fault_plan::MAX_FAULTS, "the index of a fault")?;
-            call_path(&fired.call_path)?;
-        }
-        Ok(())
-    }
-}
-
-fn within(holds: bool, what: &'static str) -> Result<(), MessageError> {
-    if holds { Ok(()) } else { Err(MessageError::OutOfBounds { what }) }
-}
-
-fn name(name: &str) -> Result<(), MessageError> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
-    within(plain && name.len() <= LIMITS.name_bytes, "a name")
-}
-
-fn text(text: &str) -> Result<(), MessageError> {
-    within(text.len() <= LIMITS.text_bytes, "a text")
 }
 
 fn make_printable(text: &mut String) {
@@ -414,16 +284,12 @@ fn make_printable(text: &mut String) {
     }
 }
 
-fn call_path(path: &[String]) -> Result<(), MessageError> {
-    within(path.len() <= LIMITS.call_path, "a call path")?;
-    path.iter().try_for_each(|caller| name(caller))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::LIMITS;
 
     fn report() -> FromAgent {
         FromAgent::Report(Box::new(Report {
@@ -510,12 +376,6 @@ mod tests {
         };
         assert!(decoded(&feature("x".repeat(LIMITS.text_bytes + 1))).is_err());
         assert_eq!(decoded(&feature("\x1b".to_owned())).unwrap(), feature("\u{fffd}".to_owned()));
-    }
-
-    #[test]
-    fn text_is_cut_between_characters() {
-        assert_eq!(cut("aé".to_owned(), 2), "a");
-        assert_eq!(cut("aé".to_owned(), 3), "aé");
     }
 
     #[test]
