@@ -17,6 +17,7 @@ use crossbeam::channel::{Sender, bounded};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
+    sched::{CpuSet, sched_setaffinity},
     sys::{
         prctl::set_pdeathsig,
         resource::{Resource, getrlimit, setrlimit},
@@ -133,6 +134,17 @@ pub(crate) fn end(child: &mut Child) -> String {
     // Killing a process that has ended but was not waited for does nothing.
     let ended = child.kill().and_then(|()| child.wait());
     ended.map_or_else(|error| error.to_string(), |status| status.to_string())
+}
+
+/// Has the threads of the process `pid` run on `processor` alone.
+pub(crate) fn bind(pid: u32, processor: usize) -> io::Result<()> {
+    let mut processors = CpuSet::new();
+    processors.set(processor)?;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let id = thread?.file_name().to_string_lossy().parse().map_err(io::Error::other)?;
+        sched_setaffinity(Pid::from_raw(id), &processors)?;
+    }
+    Ok(())
 }
 
 /// How long the threads of the process `pid`, all together, have been ready to run without being run; 0 when the host's

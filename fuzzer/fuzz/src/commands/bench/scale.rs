@@ -1,6 +1,8 @@
 //! `fuzz bench scale`: how the rate of executions and the memory grow with the number of guests.
 //!
-//! Guests run the fault-free plan, each in a thread of its own as in a campaign, so that only they and the host are measured.
+//! Guests run the fault-free plan, each in a thread of its own as in a campaign, so that only they and the host are measured. Processors
+//! that are shared with others are not equally fast: guests are bound to them in turn, and where there are fewer guests than processors,
+//! each processor has its turn.
 
 use std::{
     num::NonZeroUsize,
@@ -69,7 +71,8 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
     first.pool.run(&plan)?;
     let start_to_first_execution_s = start.elapsed().as_secs_f64();
     let measured = Measured::of(wanted.target, &first);
-    let most = thread::available_parallelism().map_or(1, NonZeroUsize::get) * PER_PROCESSOR;
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let most = processors * PER_PROCESSOR;
     let mut pools = vec![first.pool];
     while pools.len() < most {
         pools.push(prepare(&wanted, stop, *say)?.pool);
@@ -78,7 +81,14 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
     for round in 1..=ROUNDS {
         say(&format!("1 to {most} guests, {} s each, round {round} of {ROUNDS}", time.as_secs()));
         for index in 0..most {
-            let rate = rate(&mut pools[..=index], &plan, time)?;
+            let turns = if index + 1 < processors { processors } else { 1 };
+            let mut sum = 0.0;
+            for first in 0..turns {
+                bind(&mut pools[..=index], first, processors)?;
+                sum += rate(&mut pools[..=index], &plan, time)?;
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a number of processors")]
+            let rate = sum / turns as f64;
             rates[index].push(rate);
             ratios[index].push(rate / rates[0][round - 1]);
         }
@@ -97,6 +107,15 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
         proportional_mib_per_guest,
         private_mib_per_guest,
     })
+}
+
+/// Has each guest run on one processor, the first one on that numbered `first`.
+fn bind(pools: &mut [GuestPool], first: usize, processors: usize) -> Result<(), CommandError> {
+    for (guest, pool) in pools.iter_mut().enumerate() {
+        let pid = pool.guest_pid().map_err(|source| ExecuteError::Guest { attempts: 1, source })?;
+        process::bind(pid, (first + guest) % processors)?;
+    }
+    Ok(())
 }
 
 /// Executions of all `pools` together in a second, while all of them run.
