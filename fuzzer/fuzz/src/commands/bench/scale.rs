@@ -14,7 +14,7 @@ use std::{
 use fault_plan::FaultPlan;
 use serde::Serialize;
 
-use super::{Measured, Session, TARGET, middle};
+use super::{Measured, Session, TARGET};
 use crate::{
     commands::CommandError,
     execution::{ExecuteError, Runner},
@@ -24,20 +24,20 @@ use crate::{
 };
 
 /// Executions of each guest before it counts.
-const WARM_UP: u32 = 10;
+const WARM_UP: u32 = 5;
 /// The most guests for each processor.
 const PER_PROCESSOR: usize = 2;
 /// How often each number of guests has its turn: a processor that is shared with others changes its speed by half within seconds.
-const ROUNDS: usize = 15;
+const ROUNDS: u32 = 30;
 /// How long a turn takes.
-const TIME: Duration = Duration::from_secs(2);
+const TIME: Duration = Duration::from_secs(1);
 
-/// One number of guests; medians of the rounds.
+/// One number of guests. As a processor has one of two speeds in a turn, which a median would choose between, these are means.
 #[derive(Debug, Serialize)]
 struct Step {
     guests: usize,
     rate_per_s: f64,
-    /// Over the rate of one guest in the same round.
+    /// Over the rate of one guest.
     to_one: f64,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Scale {
     measured: Measured,
     /// From a target's name to the end of the first execution, with everything in the cache.
     start_to_first_execution_s: f64,
-    rounds: usize,
+    rounds: u32,
     seconds_each: u64,
     steps: Vec<Step>,
     /// Memory of a guest's process that is its own, and its part of what it shares; mean of all guests.
@@ -77,32 +77,28 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
     while pools.len() < most {
         pools.push(prepare(&wanted, stop, *say)?.pool);
     }
-    let (mut rates, mut ratios) = (vec![Vec::new(); most], vec![Vec::new(); most]);
+    let mut rates = vec![0.0; most];
     for round in 1..=ROUNDS {
         say(&format!("1 to {most} guests, {} s each, round {round} of {ROUNDS}", time.as_secs()));
         for index in 0..most {
             let turns = if index + 1 < processors { processors } else { 1 };
-            let mut sum = 0.0;
             for first in 0..turns {
                 bind(&mut pools[..=index], first, processors)?;
-                sum += rate(&mut pools[..=index], &plan, time)?;
+                #[expect(clippy::cast_precision_loss, reason = "a number of processors")]
+                let share = f64::from(ROUNDS) * turns as f64;
+                rates[index] += rate(&mut pools[..=index], &plan, time)? / share;
             }
-            #[expect(clippy::cast_precision_loss, reason = "a number of processors")]
-            let rate = sum / turns as f64;
-            rates[index].push(rate);
-            ratios[index].push(rate / rates[0][round - 1]);
         }
     }
-    let median = |values: Vec<f64>| middle(values).unwrap_or(f64::NAN);
     let (proportional_mib_per_guest, private_mib_per_guest) = memory(&mut pools)?;
-    let steps = rates.into_iter().zip(ratios).zip(1..);
     Ok(Scale {
         measured,
         start_to_first_execution_s,
         rounds: ROUNDS,
         seconds_each: time.as_secs(),
-        steps: steps
-            .map(|((rates, ratios), guests)| Step { guests, rate_per_s: median(rates), to_one: median(ratios) })
+        steps: (1..)
+            .zip(&rates)
+            .map(|(guests, rate)| Step { guests, rate_per_s: *rate, to_one: rate / rates[0] })
             .collect(),
         proportional_mib_per_guest,
         private_mib_per_guest,
