@@ -79,7 +79,7 @@ fn walk(registers: &Registers, mut each: impl FnMut(usize, u64)) -> bool {
 /// address is that of the registers saved by an interrupt or a system call.
 #[inline(always)]
 fn is_above(frame: u64, below: u64) -> bool {
-    frame.wrapping_sub(below) & !(STACK_BYTES - 8) == 0
+    frame.wrapping_sub(below).wrapping_sub(8) & !(STACK_BYTES - 8) == 0
 }
 
 /// Turns the return addresses of `call` into names, and describes by them the `site` of the function that is being entered.
