@@ -17,7 +17,7 @@ use crossbeam::channel::{Sender, bounded};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::{
         prctl::set_pdeathsig,
         resource::{Resource, getrlimit, setrlimit},
@@ -134,6 +134,12 @@ pub(crate) fn end(child: &mut Child) -> String {
     // Killing a process that has ended but was not waited for does nothing.
     let ended = child.kill().and_then(|()| child.wait());
     ended.map_or_else(|error| error.to_string(), |status| status.to_string())
+}
+
+/// The processors that this process may run on, by number.
+pub(crate) fn processors() -> io::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|processor| allowed.is_set(*processor) == Ok(true)).collect())
 }
 
 /// Has the threads of the process `pid` run on `processor` alone.

@@ -5,7 +5,6 @@
 //! each processor has its turn.
 
 use std::{
-    num::NonZeroUsize,
     sync::Barrier,
     thread,
     time::{Duration, Instant},
@@ -71,8 +70,8 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
     first.pool.run(&plan)?;
     let start_to_first_execution_s = start.elapsed().as_secs_f64();
     let measured = Measured::of(wanted.target, &first);
-    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let most = processors * PER_PROCESSOR;
+    let processors = process::processors()?;
+    let most = processors.len() * PER_PROCESSOR;
     let mut pools = vec![first.pool];
     while pools.len() < most {
         pools.push(prepare(&wanted, stop, *say)?.pool);
@@ -81,9 +80,9 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
     for round in 1..=ROUNDS {
         say(&format!("1 to {most} guests, {} s each, round {round} of {ROUNDS}", time.as_secs()));
         for index in 0..most {
-            let turns = if index + 1 < processors { processors } else { 1 };
+            let turns = if index + 1 < processors.len() { processors.len() } else { 1 };
             for first in 0..turns {
-                bind(&mut pools[..=index], first, processors)?;
+                bind(&mut pools[..=index], first, &processors)?;
                 #[expect(clippy::cast_precision_loss, reason = "a number of processors")]
                 let share = f64::from(ROUNDS) * turns as f64;
                 rates[index] += rate(&mut pools[..=index], &plan, time)? / share;
@@ -105,11 +104,11 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
     })
 }
 
-/// Has each guest run on one processor, the first one on that numbered `first`.
-fn bind(pools: &mut [GuestPool], first: usize, processors: usize) -> Result<(), CommandError> {
-    for (guest, pool) in pools.iter_mut().enumerate() {
+/// Has each guest run on one of the `processors`, the first guest on the one at `first`.
+fn bind(pools: &mut [GuestPool], first: usize, processors: &[usize]) -> Result<(), CommandError> {
+    for (pool, processor) in pools.iter_mut().zip(processors.iter().cycle().skip(first)) {
         let pid = pool.guest_pid().map_err(|source| ExecuteError::Guest { attempts: 1, source })?;
-        process::bind(pid, (first + guest) % processors)?;
+        process::bind(pid, *processor)?;
     }
     Ok(())
 }
