@@ -135,8 +135,8 @@ enum Subcommands {
         /// The only target to run; each measurement has its own without it.
         #[arg(long)]
         target: Option<String>,
-        /// Counted executions of the bare guest and of the full one.
-        #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+        /// Counted executions of the bare guest and of the full one. Of several the last counts.
+        #[arg(long, value_name = "N", overrides_with = "executions", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         executions: u32,
         /// How long each campaign runs, or each number of guests; each measurement has its own time without it.
         #[arg(long, value_parser = duration)]
