@@ -2,9 +2,9 @@
 //!
 //! Two guests take turns in short blocks, as a processor that is shared with others changes its speed by half from one second to the next, and
 //! each block is compared with the one beside it: a bare one without probes and without coverage (only the tracepoint that notes which
-//! blocks were written is there), and one as the fuzzer uses it, which after that does only a part of it. Both run the fault-free plan,
-//! and both are new clones in each round: by where its process has what in memory, one guest is up to a tenth faster than the next,
-//! for as long as it lives.
+//! blocks were written is there), and one as the fuzzer uses it, which after that does only a part of it. Both run the fault-free plan
+//! on the same processor, as of two that are shared one can be slower than the other for long. Both are new clones in each round: by
+//! where its process has what in memory, one guest is up to a tenth faster than the next, for as long as it lives.
 //! Then a short campaign tells what the search itself costs.
 
 use std::{
@@ -263,7 +263,7 @@ fn take_turns(
     full: &mut GuestPool,
     plan: &FaultPlan,
     executions: u32,
-) -> Result<Turns, ExecuteError> {
+) -> Result<Turns, CommandError> {
     let block = |pool: &mut GuestPool, (inject, coverage): Mode, runs: &mut Vec<Run>, uncounted: u32, count: u32| {
         (pool.inject, pool.coverage) = (inject, coverage);
         for _ in 0..uncounted {
@@ -272,12 +272,15 @@ fn take_turns(
         for _ in 0..count {
             runs.push(timed(pool, plan)?);
         }
-        Ok::<(), ExecuteError>(())
+        Ok::<(), CommandError>(())
     };
     let (mut bare_runs, mut full_runs, mut part_runs) = (Vec::new(), Vec::new(), PARTS.map(|_| Vec::new()));
-    for _ in 0..executions.div_ceil(ROUND) {
-        bare.discard();
-        full.discard();
+    let processors = process::processors()?;
+    for (_, processor) in (0..executions.div_ceil(ROUND)).zip(processors.iter().cycle()) {
+        for pool in [&mut *bare, &mut *full] {
+            pool.discard();
+            super::bind(pool, *processor)?;
+        }
         block(bare, PARTS[0], &mut bare_runs, WARM_UP, 0)?;
         block(full, FULL, &mut full_runs, WARM_UP, 0)?;
         for _ in 0..ROUND / BLOCK {

@@ -24,7 +24,9 @@ use crate::{
     campaign::Summary,
     execution::ExecuteError,
     guest::{AccelChoice, Stop},
+    pool::GuestPool,
     prepare::{Prepared, Wanted},
+    process,
 };
 
 /// What runs where nothing else is asked for.
@@ -153,6 +155,12 @@ fn campaign(options: &FuzzOptions, stop: &Stop) -> Result<(Summary, PathBuf), Co
         result
     })?;
     if stop.is_requested() { Err(ExecuteError::Stopped.into()) } else { Ok(result) }
+}
+
+/// Has the guest of `pool` run on `processor` alone, for as long as it lives.
+fn bind(pool: &mut GuestPool, processor: usize) -> Result<(), CommandError> {
+    let pid = pool.guest_pid().map_err(|source| ExecuteError::Guest { attempts: 1, source })?;
+    Ok(process::bind(pid, processor)?)
 }
 
 /// A folder for a campaign that nobody is to go on with, gone when dropped.

@@ -107,8 +107,7 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
 /// Has each guest run on one of the `processors`, the first guest on the one at `first`.
 fn bind(pools: &mut [GuestPool], first: usize, processors: &[usize]) -> Result<(), CommandError> {
     for (pool, processor) in pools.iter_mut().zip(processors.iter().cycle().skip(first)) {
-        let pid = pool.guest_pid().map_err(|source| ExecuteError::Guest { attempts: 1, source })?;
-        process::bind(pid, *processor)?;
+        super::bind(pool, *processor)?;
     }
     Ok(())
 }
