@@ -6,7 +6,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=$(realpath -m "${FUZZ_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fuzz}")
 target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
 export FUZZ_CACHE=$cache
-[[ -z ${CARGO_TARGET_DIR:-} ]] || export CARGO_TARGET_DIR=$target
+# Said to cargo as well, whose own settings may name another folder or another machine.
+export CARGO_TARGET_DIR=$target
+unset CARGO_BUILD_TARGET
 # Where fuzz looks for the checkout and for what scripts/build made.
 export FUZZ_ROOT=$root FUZZ_AGENT=$target/x86_64-unknown-linux-gnu/release/agent
 export root cache target
