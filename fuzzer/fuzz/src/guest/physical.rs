@@ -30,9 +30,9 @@ pub(super) struct Physical {
 impl Physical {
     /// The `bytes` of memory that the process `qemu` has mapped from `file`, if this process may read it.
     pub(super) fn of(qemu: u32, file: &MemoryFile, bytes: u64) -> io::Result<Self> {
-        let about = file.file().metadata()?;
+        let inode = file.file().metadata()?.ino();
         let maps = fs::read_to_string(format!("/proc/{qemu}/maps"))?;
-        let base = mapped_at(&maps, about.dev(), about.ino(), bytes);
+        let base = mapped_at(&maps, inode, bytes);
         let base = base.ok_or_else(|| io::Error::other("QEMU has not mapped the guest's memory in one piece"))?;
         let memory = Self { qemu: Pid::from_raw(qemu.cast_signed()), base, bytes };
         memory.read(&[MemoryRange { address: 0, bytes }], &mut [0; WORD_BYTES])?;
@@ -78,16 +78,18 @@ impl Physical {
     }
 }
 
-/// Where the first `bytes` of the file with this device and number are mapped, in the text of `/proc/PID/maps`: lines of
+/// Where the first `bytes` of the file with this number are mapped, in the text of `/proc/PID/maps`: lines of
 /// `START-END PERMISSIONS OFFSET MAJOR:MINOR INODE PATH`. Mirrors `show_map_vma()` of `fs/proc/task_mmu.c` (6.12).
-fn mapped_at(maps: &str, device: u64, inode: u64, bytes: u64) -> Option<u64> {
-    let device = format!("{:02x}:{:02x}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+///
+/// The device says nothing: that of btrfs and overlayfs is another one there than for `stat(2)`. A guest's memory is larger than
+/// whatever else QEMU maps.
+fn mapped_at(maps: &str, inode: u64, bytes: u64) -> Option<u64> {
     maps.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
         let (start, end) = words.next()?.split_once('-')?;
         let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
         let offset = u64::from_str_radix(words.nth(1)?, 16).ok()?;
-        let ours = words.next()? == device && words.next()?.parse() == Ok(inode);
+        let ours = words.nth(1)?.parse() == Ok(inode);
         (ours && offset == 0 && end - start >= bytes).then_some(start)
     })
 }
@@ -188,6 +190,19 @@ mod tests {
         let mut out = vec![0; 3000 * 8];
         memory.read(&many, &mut out).unwrap();
         assert!((0..3000).all(|index| word(&out, index) == index as u64 * 2));
+    }
+
+    #[test]
+    fn a_mapping_is_found_by_its_file_and_size_whatever_the_device() {
+        let maps = "55d0c0000000-55d0c0010000 r--p 00000000 00:1f 77 /usr/bin/qemu\n\
+            7f0000000000-7f0000001000 rw-p 00000000 00:2c 900 /cache/memory\n\
+            7f0000100000-7f0000200000 rw-p 00100000 00:2c 900 /cache/memory\n\
+            7f0001000000-7f0001100000 rw-p 00000000 00:2c 900 /cache/memory\n";
+        assert_eq!(mapped_at(maps, 900, BYTES), Some(0x7f00_0100_0000));
+        assert_eq!(
+            (mapped_at(maps, 900, 2 * BYTES), mapped_at(maps, 77, BYTES), mapped_at(maps, 9, 1)),
+            (None, None, None)
+        );
     }
 
     #[test]
