@@ -7,14 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use guest_protocol::{LIMITS, cut};
+use guest_protocol::{LIMITS, LOG_LOST, cut};
 use nix::libc::{EPIPE, O_NONBLOCK};
 
 /// Larger than any record: `PRINTK_MESSAGE_MAX` of `kernel/printk/internal.h` (6.12) is 2048, with a header and
 /// every byte written as four.
 const RECORD_MAX_BYTES: usize = 16 << 10;
-/// Said where the kernel had to drop records before they were read.
-const LOST: &str = "agent: the kernel dropped log records here\n";
 
 /// An open `/dev/kmsg`.
 pub(crate) struct KernelLog {
@@ -44,7 +42,7 @@ impl KernelLog {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // The next read goes on with the oldest record that is left.
-                Err(error) if error.raw_os_error() == Some(EPIPE) => log.push_str(LOST),
+                Err(error) if error.raw_os_error() == Some(EPIPE) => log.push_str(LOG_LOST),
                 Err(error) => return Err(error).context("cannot read /dev/kmsg"),
             }
         }

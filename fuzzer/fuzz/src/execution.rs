@@ -119,7 +119,7 @@ pub enum ExecuteError {
     #[error("{attempts} guests in a row failed")]
     Guest {
         /// How many.
-        attempts: u32,
+        attempts: usize,
         /// The last one's trouble.
         #[source]
         source: GuestError,

@@ -6,8 +6,8 @@
 //!   ◀────────────────────────── Hello   who it is, what the kernel can do
 //!   Setup ────────────────────────────▶ loads the disk, attaches the probes
 //!   ◀────────────────────────── Ready   what it attached; here a template is saved
-//!   Execute(plan) ────────────────────▶ resets the disk, runs the workload
-//!   ◀───────────────────────── Report   steps, hits, faults fired, coverage
+//!   Execute(plan) ────────────────────▶ arms the faults, runs the workload
+//!   ◀───────────────────────── Report   steps, hits, faults fired; then it puts the disk back
 //! ```
 //!
 //! A message is written into the [`Window`], then the other side's doorbell (one byte over virtio-serial) rings. The
@@ -25,8 +25,8 @@ mod window;
 pub use hit::Hit;
 pub use limits::{LIMITS, Limits, cut};
 pub use message::{
-    Execute, Feature, FiredFault, FromAgent, Hello, MemoryRange, MessageError, PROTOCOL_VERSION, Ready, Report, Setup,
-    SiteDescription, Timings, ToAgent,
+    Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, MemoryRange, MessageError, PROTOCOL_VERSION, Ready,
+    Report, Setup, SiteDescription, Timings, ToAgent,
 };
 pub use step::{Step, StepResult};
 pub use window::{

@@ -9,6 +9,9 @@ use crate::{Hit, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, Step, StepResult, hit::pack
 /// Both sides must have the same; it changes with every change of a message or of the window.
 pub const PROTOCOL_VERSION: u32 = 7;
 
+/// What [`Report::log`] has where the kernel dropped records before they were read.
+pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
+
 /// From host to agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToAgent {

@@ -13,6 +13,10 @@ use crate::{
 /// How the kernel reports that process 1, our agent, ended: trouble, no finding.
 const AGENT_DEATH: &str = "Attempted to kill init";
 
+/// A hang is no finding when the guest waited for a processor of the host for more than one part in this many of the
+/// time: its clock goes on meanwhile, and detectors and deadlines see a kernel that stands still.
+pub(super) const STARVED: u32 = 2;
+
 /// The kernel reports in `text` that count: up to the first that is more than a warning, and none of our agent's death.
 pub(super) fn reports(text: &str) -> Vec<KernelReport> {
     let mut all = report::reports(text);
@@ -20,6 +24,13 @@ pub(super) fn reports(text: &str) -> Vec<KernelReport> {
     let last = all.iter().position(|report| report.kind != ReportKind::Warning);
     all.truncate(last.map_or(all.len(), |last| last + 1));
     all
+}
+
+/// Whether nothing but hangs was `found` in an execution of the time `wall`, and may be the doing of the host, for which the
+/// guest waited as long as `starved` says.
+pub(super) fn is_starved(found: &[KernelReport], wall: Duration, starved: Duration) -> bool {
+    let hangs = !found.is_empty() && found.iter().all(|report| report.kind == ReportKind::Hang);
+    hangs && starved * STARVED > wall
 }
 
 /// The outcome by the first of the reports, and the others.
@@ -58,5 +69,31 @@ pub(super) fn silent_hang(target: &str, deadline: Duration, stack: &str) -> Kern
         ),
         kind: ReportKind::Hang,
         text: format!("no reply within {} s, target {target}; the processor was at:\n{stack}", deadline.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOFT_LOCKUP: &str = "watchdog: BUG: soft lockup - CPU#0 stuck for 11s! [agent:1]\n\
+        RIP: 0010:selftest_request_wait+0x1/0x2\nKernel panic - not syncing: softlockup: hung tasks\n";
+    const WARNING: &str = "WARNING: CPU: 0 PID: 7 at fs/x.c:1 late_work+0x1/0x2\n";
+
+    #[test]
+    fn a_hang_in_a_guest_that_was_not_let_run_is_the_hosts_however_it_was_noticed() {
+        let wall = Duration::from_secs(20);
+        let (half, more) = (wall / 2, wall / 2 + Duration::from_millis(1));
+        let by_kernel = reports(SOFT_LOCKUP);
+        assert_eq!(by_kernel.iter().map(|report| report.kind).collect::<Vec<_>>(), [ReportKind::Hang]);
+        for hang in [by_kernel, vec![silent_hang("test", wall, "")]] {
+            assert!(is_starved(&hang, wall, more), "{hang:?}");
+            assert!(!is_starved(&hang, wall, half), "{hang:?}");
+        }
+        assert!(!is_starved(&[], wall, more), "nothing was reported");
+        assert!(
+            !is_starved(&reports(&format!("{WARNING}{SOFT_LOCKUP}")), wall, more),
+            "a warning is no matter of time"
+        );
     }
 }

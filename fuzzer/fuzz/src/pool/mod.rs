@@ -7,14 +7,14 @@ mod findings;
 use std::{collections::HashSet, slice, sync::Arc, time::Duration};
 
 use fault_plan::FaultPlan;
-use guest_protocol::{Execute, Report};
+use guest_protocol::{Execute, LOG_LOST, Report};
 use kcov_parser::{Deduplicator, Symbols};
 
 pub use self::exact::MakeExact;
 use self::{
     control::{Control, Life},
     exact::Exact,
-    findings::{fired_of, outcome_of, reports, silent_hang},
+    findings::{STARVED, fired_of, is_starved, outcome_of, reports, silent_hang},
 };
 use crate::{
     execution::{ExecuteError, Execution, Fired, Outcome, Runner, RunnerCounters},
@@ -23,15 +23,13 @@ use crate::{
     target::Target,
 };
 
-/// How often an execution is tried again when guests fail, before that is an error.
-const ATTEMPTS: u32 = 5;
+/// How long an execution waits before it is tried again when guests fail; when it was tried once more than that, it is an error.
+/// What the host lacks for a moment (processes, memory, files) it has again after some seconds.
+const PAUSES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(10)];
 
 /// How often a hang of which the host may be the cause is tried again.
 const STARVED_ATTEMPTS: u32 = 2;
-
-/// A hang is no finding when the guest waited for a processor of the host for more than one part in this many of the
-/// time: its clock goes on meanwhile, and detectors and deadlines see a kernel that stands still.
-const STARVED: u32 = 2;
 
 /// A guest that has been asked for something for so long is watched: see [`GuestRun::starved`].
 const WATCHED: Duration = Duration::from_secs(1);
@@ -171,7 +169,8 @@ impl GuestPool {
     fn completed(&mut self, plan: &FaultPlan, report: Report, run: RunInfo) -> Execution {
         self.described.extend(report.new_sites.iter().map(|site| site.site));
         self.describe_all = report.hits.iter().any(|hit| !self.described.contains(&hit.site));
-        let in_log = reports(&report.log);
+        // The console has less of each report, and loses none.
+        let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
         let (found, console) =
             if in_log.is_empty() { (reports(&run.console), run.console) } else { (in_log, report.log) };
         let fired: Vec<Fired> = report
@@ -288,13 +287,19 @@ impl GuestPool {
             return Ok(Verdict::Spoilt);
         }
         let info = RunInfo { console: run.console, wall: run.wall };
+        let starved = || Verdict::Trouble(GuestError::Starved { wall: run.wall, waited: run.starved });
+        let is_starved = |found: &[KernelReport]| is_starved(found, run.wall, run.starved);
         Ok(match run.end {
+            RunEnd::Completed(_) if run.starved > Duration::ZERO && is_starved(&reports(&info.console)) => starved(),
             RunEnd::Completed(report) => Verdict::Done(Box::new(self.completed(plan, *report, info))),
             RunEnd::Refused(reason) => return Err(ExecuteError::Refused(reason)),
             RunEnd::Died { fired } => {
                 let found = reports(&info.console);
                 if found.is_empty() {
                     return Ok(Verdict::Trouble(GuestError::Lost));
+                }
+                if is_starved(&found) {
+                    return Ok(starved());
                 }
                 Verdict::Done(Box::new(self.lost_running(found, fired.as_ref(), info)))
             }
@@ -303,8 +308,8 @@ impl GuestPool {
                 if found.is_empty() {
                     found.push(silent_hang(&self.target.name, self.deadline, &stack));
                 }
-                if found.iter().all(|report| report.kind == ReportKind::Hang) && run.starved * STARVED > info.wall {
-                    return Ok(Verdict::Trouble(GuestError::Starved { wall: info.wall, waited: run.starved }));
+                if is_starved(&found) {
+                    return Ok(starved());
                 }
                 Verdict::Done(Box::new(self.lost_running(found, fired.as_ref(), info)))
             }
@@ -353,6 +358,7 @@ impl GuestPool {
             if self.stop.is_requested() {
                 return Err(ExecuteError::Stopped);
             }
+            let pause = PAUSES.get(attempts);
             attempts += 1;
             let verdict = match self.attempt(plan) {
                 Ok(run) => self.verdict(plan, run)?,
@@ -373,9 +379,11 @@ impl GuestPool {
             if starved == STARVED_ATTEMPTS {
                 return Err(ExecuteError::Starved);
             }
-            if attempts == ATTEMPTS {
+            let Some(pause) = pause else {
                 return Err(ExecuteError::Guest { attempts, source: trouble });
-            }
+            };
+            // Disconnected when the user wants to stop, which is looked at next.
+            let _ = self.stop.receiver().recv_timeout(*pause);
         }
     }
 }
@@ -394,6 +402,8 @@ impl Runner for GuestPool {
         let execution = self.attempts(plan);
         self.fresh = false;
         let mut execution = execution?;
+        // Whoever asks for the next execution may not have heard of them.
+        execution.new_sites.iter().for_each(|site| _ = self.described.remove(&site.site));
         let late = self.guest.as_mut().map(Guest::late_console).unwrap_or_default();
         if matches!(execution.outcome, Outcome::Completed) {
             (execution.outcome, execution.more_reports) = outcome_of(reports(&late));
