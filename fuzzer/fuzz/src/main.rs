@@ -210,6 +210,8 @@ fn main() -> ExitCode {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
+        // A line that cannot be written is not worth a panic, which telling of it on standard error would be.
+        .log_internal_errors(false)
         .init();
     // A campaign may end at any time; what another command was asked for is not done when it was stopped.
     let campaign = options.command.is_none();

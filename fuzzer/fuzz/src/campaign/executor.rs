@@ -112,9 +112,14 @@ impl<'a, R: Runner> PlanExecutor<'a, R> {
                 counters.given_up += 1;
             }
             ExecuteError::Guest { .. } => {
-                let works = !plan.faults.is_empty() && self.runner.run_fresh(&self.common.target.fault_free()).is_ok();
-                if !works {
-                    return Err(Error::unknown(crate::chain(error)));
+                let ended = || Error::unknown(crate::chain(error));
+                if plan.faults.is_empty() {
+                    return Err(ended());
+                }
+                match self.runner.run_fresh(&self.common.target.fault_free()) {
+                    Ok(_) | Err(ExecuteError::Starved) => {}
+                    Err(ExecuteError::Stopped) => return Err(Error::shutting_down()),
+                    Err(ExecuteError::Guest { .. } | ExecuteError::Refused(_)) => return Err(ended()),
                 }
                 tracing::warn!("no guest gets through a plan, leaving it out: {}", crate::chain(error));
                 counters.given_up += 1;

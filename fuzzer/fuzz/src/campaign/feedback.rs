@@ -1,12 +1,13 @@
 //! What makes an execution worth keeping, and what makes it a finding.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
 
 use libafl::{
     Error, HasMetadata,
     corpus::Testcase,
     executors::ExitKind,
     feedbacks::{Feedback, MapIndexesMetadata, StateInitializer},
+    inputs::Input,
     schedulers::minimizer::IsFavoredMetadata,
 };
 use libafl_bolts::Named;
@@ -130,6 +131,51 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for FavouredForFeedback {
     }
 }
 
+/// Never interesting. Writes each corpus entry to disk before LibAFL's corpus does: that one only logs that it cannot, and has forgotten
+/// the plan by then.
+pub(super) struct WrittenFeedback {
+    corpus: PathBuf,
+}
+
+impl WrittenFeedback {
+    /// For the corpus in the folder `corpus`.
+    #[must_use]
+    pub(super) fn new(corpus: PathBuf) -> Self {
+        Self { corpus }
+    }
+}
+
+impl Named for WrittenFeedback {
+    fn name(&self) -> &Cow<'static, str> {
+        const { &Cow::Borrowed("written") }
+    }
+}
+
+impl<S> StateInitializer<S> for WrittenFeedback {}
+
+impl<EM, S> Feedback<EM, PlanInput, Observers, S> for WrittenFeedback {
+    fn is_interesting(
+        &mut self,
+        _: &mut S,
+        _: &mut EM,
+        _: &PlanInput,
+        _: &Observers,
+        _: &ExitKind,
+    ) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn append_metadata(
+        &mut self,
+        _: &mut S,
+        _: &mut EM,
+        _: &Observers,
+        testcase: &mut Testcase<PlanInput>,
+    ) -> Result<(), Error> {
+        testcase.input().as_ref().map_or(Ok(()), |plan| plan.to_file(self.corpus.join(plan.generate_name(None))))
+    }
+}
+
 /// A finding is a kernel report or hang with a title that the campaign does not have, or has without a plan that makes it
 /// again. It is on disk before it counts.
 #[derive(Clone)]
@@ -200,6 +246,26 @@ mod tests {
 
     use super::*;
     use crate::campaign::{CampaignFolder, Role, observers::ExecutionObserver};
+
+    #[test]
+    fn an_entry_is_on_disk_or_there_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let observers = tuple_list!(
+            OwnedMapObserver::new("map", vec![0; 8]).track_indices(),
+            ExecutionObserver::default(),
+            TimeObserver::new("time")
+        );
+        let plan = PlanInput(FaultPlan::fault_free("fake"));
+        let add = |corpus: PathBuf| {
+            let mut entry = Testcase::from(plan.clone());
+            let mut feedback = WrittenFeedback::new(corpus);
+            Feedback::<(), _, _, ()>::append_metadata(&mut feedback, &mut (), &mut (), &observers, &mut entry)
+        };
+        add(folder.path().to_owned()).unwrap();
+        assert_eq!(PlanInput::from_file(folder.path().join(plan.generate_name(None))).unwrap(), plan);
+        let error = add(folder.path().join("gone")).unwrap_err().to_string();
+        assert!(error.contains("cannot write") && error.contains("gone"), "{error}");
+    }
 
     #[test]
     fn an_entry_is_favoured_for_what_the_workload_does_not_cover_by_itself() {

@@ -37,7 +37,10 @@ use std::{
     error, fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -214,7 +217,8 @@ pub fn run<R: Runner>(options: CampaignOptions, workers: Vec<Worker<'_, R>>) -> 
         target,
         books: Arc::clone(&books),
         stop,
-        deadline: time.map(|time| Instant::now() + time),
+        // A time that no clock shows never comes.
+        deadline: time.and_then(|time| Instant::now().checked_add(time)),
         seed,
         plans,
         checking: count(Role::Checker) > 0,
@@ -224,7 +228,6 @@ pub fn run<R: Runner>(options: CampaignOptions, workers: Vec<Worker<'_, R>>) -> 
         failed: AtomicBool::new(false),
         hub,
     };
-    let clients = workers.len();
     let results = thread::scope(|scope| {
         let hub = common.hub.as_ref();
         let close = || hub.map_or(Ok(()), |hub| hub.close()).map_err(CampaignError::Search);
@@ -232,15 +235,23 @@ pub fn run<R: Runner>(options: CampaignOptions, workers: Vec<Worker<'_, R>>) -> 
         if let Some(Err(error)) = started {
             return vec![Err(CampaignError::Search(error)), close()];
         }
-        let mut threads = Vec::new();
+        let (mut threads, mut all) = (Vec::new(), Ok(()));
         for (number, worker) in workers.into_iter().enumerate() {
             let common = &common;
-            threads.push(scope.spawn(move || work(number, worker, common)));
+            match thread::Builder::new().spawn_scoped(scope, move || work(number, worker, common)) {
+                Ok(thread) => threads.push(thread),
+                Err(source) => {
+                    // Those that are there have to be ended.
+                    common.failed.store(true, Ordering::Relaxed);
+                    all = Err(CampaignError::Thread(source));
+                    break;
+                }
+            }
         }
-        let brokered = broker.run(clients, &common).map_err(CampaignError::Search);
+        let brokered = broker.run(threads.len(), &common).map_err(CampaignError::Search);
         let closed = close();
         let ends = threads.into_iter().map(|thread| thread.join().unwrap_or(Err(CampaignError::Panic)));
-        ends.chain([brokered, closed]).collect::<Vec<_>>()
+        [all].into_iter().chain(ends).chain([brokered, closed]).collect::<Vec<_>>()
     });
     results.into_iter().collect::<Result<(), _>>()?;
     Ok(books.summary()?)

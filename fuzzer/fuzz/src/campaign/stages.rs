@@ -114,7 +114,7 @@ impl TriageStage {
         Self { crashes }
     }
 
-    /// Tries every reproducer that was not tried yet and whose crash has been known for the time `age`, but of those of other
+    /// Tries every reproducer that was not tried yet (one with which guests fail before they do is left for the next start) and whose crash has been known for the time `age`, but of those of other
     /// hosts one: the search must go on however many they have.
     ///
     /// # Errors
@@ -124,10 +124,11 @@ impl TriageStage {
         let crashes = self.crashes.crashes();
         while let Some(untried) = crashes.take_untried(self.crashes.kernel(), age) {
             let title = &untried.title;
-            let mut reproduced = 0;
+            let (mut tries, mut reproduced) = (0, 0);
             for _ in 0..TRIES {
                 match tried(title, runner.run_fresh(&untried.plan.0).map(Some)) {
                     Ok(Some(execution)) => {
+                        tries += 1;
                         reproduced += u32::from(execution.has_title(title));
                         self.crashes.note(&untried.plan, &execution)?;
                     }
@@ -138,9 +139,9 @@ impl TriageStage {
                     }
                 }
             }
-            tracing::info!(title, "reproduced {reproduced} of {TRIES} times in fresh guests");
+            tracing::info!(title, "reproduced {reproduced} of {tries} times in fresh guests");
             let foreign = untried.foreign;
-            crashes.tried(untried, TRIES, reproduced)?;
+            crashes.tried(untried, tries, reproduced)?;
             if foreign {
                 break;
             }

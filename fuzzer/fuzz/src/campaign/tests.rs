@@ -375,6 +375,41 @@ fn guests_that_fail_without_a_fault_end_the_campaign() {
     assert!(crate::chain(&error).contains("5 guests in a row failed"), "{error}");
 }
 
+/// A runner that has no fresh guest for a plan with faults.
+struct NoneFresh(FakeRunner);
+
+impl Runner for NoneFresh {
+    fn run(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        self.0.run(plan)
+    }
+
+    fn run_fresh(&mut self, plan: &FaultPlan) -> Result<Execution, ExecuteError> {
+        if plan.faults.is_empty() { self.run(plan) } else { Err(ExecuteError::Starved) }
+    }
+
+    fn counters(&self) -> RunnerCounters {
+        self.0.counters
+    }
+}
+
+#[test]
+fn a_reproducer_for_which_there_was_no_guest_was_not_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |executions_left| {
+        let stop = Stop::new();
+        FakeRunner { stop, executions_left, counters: RunnerCounters::default() }
+    };
+    let fake = start(300);
+    let stop = fake.stop.clone();
+    let summary = run(options(folder.path(), &stop, None), explorer(NoneFresh(fake))).unwrap();
+    let tries: Vec<_> = summary.crashes.iter().map(|(_, reproduced, tried)| (*reproduced, *tried)).collect();
+    assert!(!tries.is_empty() && tries.iter().all(|tries| *tries == (0, 0)), "{summary:?}");
+    let fake = start(300);
+    let stop = fake.stop.clone();
+    let summary = run(options(folder.path(), &stop, None), explorer(fake)).unwrap();
+    assert!(summary.crashes.iter().all(|(_, reproduced, tried)| (*reproduced, *tried) == (3, 3)), "{summary:?}");
+}
+
 /// A runner whose every execution comes with reports of its own.
 struct Reporting<F>(FakeRunner, F);
 

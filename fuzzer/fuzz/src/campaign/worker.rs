@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,7 @@ use super::{
     book::{Books, ClientBook, KernelBook},
     broker::{Ends, Imports, Manager, connect},
     executor::{Observers, PlanExecutor},
-    feedback::{FavouredForFeedback, NewCrashFeedback, NewSiteFeedback},
+    feedback::{FavouredForFeedback, NewCrashFeedback, NewSiteFeedback, WrittenFeedback},
     input::PlanInput,
     monitor::INTERVAL,
     mutators::{Sparing, plan_mutations},
@@ -121,6 +122,7 @@ impl Common {
 /// See [`CampaignError`].
 pub(super) fn work<R: Runner>(client: usize, worker: Worker<'_, R>, common: &Common) -> Result<(), CampaignError> {
     let end = common.ends.client();
+    let _panic = OnPanic(&common.failed);
     let equipment = (worker.equip)();
     common.ends.ready();
     let result = equipment.map_err(CampaignError::Equip).and_then(|equipment| {
@@ -148,6 +150,17 @@ pub(super) fn work<R: Runner>(client: usize, worker: Worker<'_, R>, common: &Com
     }
 }
 
+/// Sets what it holds when its thread panics: the others would go on without it.
+struct OnPanic<'a>(&'a AtomicBool);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 fn search<R: Runner>(
     client: usize,
     role: Role,
@@ -164,7 +177,8 @@ fn search<R: Runner>(
         MaxMapFeedback::new(&coverage),
         FavouredForFeedback::new(Arc::clone(&book)),
         NewSiteFeedback::new(Arc::clone(&book), checks.cloned()),
-        TimeFeedback::new(&time_observer)
+        TimeFeedback::new(&time_observer),
+        WrittenFeedback::new(books.folder.corpus())
     );
     let mut objective = NewCrashFeedback::new(Arc::clone(books), Arc::clone(&book));
     let before = if client == 0 { books.executions_before() } else { 0 };
@@ -231,8 +245,7 @@ fn search<R: Runner>(
         other => other,
     };
     let late = executor.note_late();
-    let counters = executor.runner().counters();
-    desk.keep(&mut state, manager, counters, When::End).map_err(CampaignError::Search)?;
+    desk.keep(&mut state, manager, executor.runner().counters(), When::End).map_err(CampaignError::Search)?;
     match ended.and(late) {
         Ok(()) | Err(Error::ShuttingDown) => Ok(()),
         Err(error) => Err(CampaignError::Search(error)),
