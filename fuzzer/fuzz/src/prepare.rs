@@ -130,7 +130,11 @@ fn prepare_with(
     let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
     let config = GuestConfig { disk, disk_mib, ..bare_guest(&project, &kernel.vmlinux)? };
-    let Chosen { accel, reason } = wanted.accel.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
+    let choice = match wanted.accel {
+        AccelChoice::Auto if wanted.exact => AccelChoice::Tcg,
+        choice => choice,
+    };
+    let Chosen { accel, reason } = choice.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
     let config = GuestConfig { accel, kernel_options: kernel.options.clone(), exact: wanted.exact, ..config };
     let booting = || {
         say(&format!(

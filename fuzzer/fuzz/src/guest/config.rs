@@ -123,7 +123,8 @@ impl GuestConfig {
             return Err(GuestError::Config { reason });
         }
         if self.exact && self.accel == Accel::Kvm {
-            let reason = "executions repeat exactly only under TCG, which counts instructions; KVM does not".to_owned();
+            let reason =
+                "executions repeat exactly only under TCG, which counts instructions: leave out --accel kvm".to_owned();
             return Err(GuestError::Config { reason });
         }
         if self.disk_mib > self.memory_mib / 2 {
