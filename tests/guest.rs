@@ -9,6 +9,7 @@ use fuzz::{
     prepare::{Prepared, Wanted, bare_guest, prepare},
     project::Project,
     report::ReportKind,
+    target::Target,
 };
 use guest_protocol::{Execute, Setup, Step, StepResult};
 use kcov_parser::Symbols;
@@ -215,7 +216,9 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     let execution = guest.pool.run(&hang).unwrap();
     killer.join().unwrap();
     let counters = guest.pool.counters();
-    assert_eq!((counters.harness_errors, counters.guests), (1, 2), "the killed guest was trouble, tried again");
+    // On a busy host one that hangs can be trouble as well, as it is not known whether it was let run.
+    assert!(counters.harness_errors >= 1, "the killed guest was trouble: {counters:?}");
+    assert_eq!(counters.guests, counters.harness_errors + 1, "trouble is tried again in a fresh guest");
     let Outcome::Hung(report) = &execution.outcome else { panic!("{:?}", execution.outcome) };
     // Where the processor was when it was asked: in the loop, or in what the loop calls.
     assert!(report.title.starts_with("hang in "), "{}", report.title);
@@ -291,11 +294,12 @@ fn the_btrfs_workloads_work_fail_and_work_again() {
 
 #[test]
 fn what_is_known_to_crash_still_does() {
-    for (target, crashes) in [("selftest", 3), ("btrfs-mount", 1), ("btrfs-rw", 1)] {
+    let mut crashes = 0;
+    for target in &Target::names(&Project::find().unwrap().corpus()) {
         let wanted = Wanted { target, kernel: None, accel: AccelChoice::Auto, exact: false };
         let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
         let known = guest.target.known().unwrap();
-        assert_eq!(known.len(), crashes, "{known:?}");
+        crashes += known.len();
         for known in known {
             let execution = guest.pool.run_fresh(&known.plan).unwrap();
             assert!(execution.has_title(&known.title), "{target}: {}: {:?}", known.title, execution.outcome);
@@ -303,6 +307,7 @@ fn what_is_known_to_crash_still_does() {
             assert!(!execution.coverage.is_empty(), "what ran is known of a guest that dies as well");
         }
     }
+    assert!(crashes >= 5, "there are {crashes}");
 }
 
 #[test]
