@@ -16,17 +16,19 @@
 //! The guest runs a kernel with corrupted memory: whatever comes from it is bounded by the window's areas, decoded
 //! without trust and checked by [`FromAgent::check`].
 
+mod encoding;
 mod hit;
 mod limits;
 mod message;
 mod step;
 mod window;
 
+pub use encoding::MessageError;
 pub use hit::Hit;
 pub use limits::{LIMITS, Limits, cut};
 pub use message::{
-    Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, MemoryRange, MessageError, PROTOCOL_VERSION, Ready,
-    Report, Setup, SiteDescription, Timings, ToAgent,
+    Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, MemoryRange, PROTOCOL_VERSION, Ready, Report, Setup,
+    SiteDescription, Timings, ToAgent,
 };
 pub use step::{Step, StepResult};
 pub use window::{

@@ -10,10 +10,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    KernelError,
-    build::uncovered,
-    fragment,
+    KernelError, fragment,
     tools::{compiler, linker, type_writer},
+    tree::uncovered,
 };
 use crate::{
     hex::hex,

@@ -14,6 +14,7 @@ mod fragment;
 mod make;
 mod meter;
 mod tools;
+mod tree;
 
 use std::{
     fmt, fs, io,
