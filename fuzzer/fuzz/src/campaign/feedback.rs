@@ -176,7 +176,7 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for WrittenFeedback {
     }
 }
 
-/// A finding is a kernel report or hang with a title that the campaign does not have, or has without a plan that makes it
+/// A solution is a kernel report or hang with a title that the campaign does not have, or has without a plan that makes it
 /// again. It is on disk before it counts.
 #[derive(Clone)]
 pub(super) struct NewCrashFeedback {
@@ -233,7 +233,10 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for NewCrashFeedback {
         observers: &Observers,
         _: &ExitKind,
     ) -> Result<bool, Error> {
-        observers.1.0.execution().map_or(Ok(false), |execution| self.note(input, execution))
+        let Some(execution) = observers.1.0.execution() else { return Ok(false) };
+        // What LibAFL takes for a solution does not get into its corpus: a plan that left the guest alive may have reached what none
+        // did before.
+        Ok(self.note(input, execution)? && !execution.guest_lives())
     }
 }
 

@@ -459,6 +459,17 @@ fn a_warning_hides_neither_what_comes_after_it_nor_what_ran() {
 }
 
 #[test]
+fn a_plan_that_shows_a_new_warning_is_mutated_as_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    reporting(folder.path(), |plan| if fails_at(plan, 10) { vec![warning("WARNING in step_10")] } else { Vec::new() })
+        .unwrap();
+    let entries = fs::read_dir(folder.path().join("corpus")).unwrap().map(|entry| entry.unwrap().path());
+    let plans: Vec<_> = entries.map(|path| PlanInput::from_file(path).unwrap().0).collect();
+    assert!(plans.iter().any(|plan| plan.faults.len() == 1 && fails_at(plan, 10)), "{plans:?}");
+    assert!(plans.iter().any(|plan| fails_at(plan, 10) && fails_at(plan, 1010)), "what is behind it failed");
+}
+
+#[test]
 fn another_plan_is_tried_for_a_crash_that_did_not_come_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = true;

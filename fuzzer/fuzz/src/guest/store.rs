@@ -17,7 +17,7 @@ use std::{
     time::SystemTime,
 };
 
-use guest_protocol::Setup;
+use guest_protocol::{PROTOCOL_VERSION, Setup};
 use nix::{
     errno::Errno,
     unistd::{Whence, lseek},
@@ -178,6 +178,7 @@ fn key(config: &GuestConfig, setup: &Setup) -> Result<String, GuestError> {
         hash.update(part);
     };
     add(&FORMAT.to_le_bytes());
+    add(&PROTOCOL_VERSION.to_le_bytes());
     add(identity(&config.qemu, &config.vmlinux)?.as_bytes());
     for argument in config.qemu_arguments(&plumbing, Birth::Clone) {
         add(argument.as_encoded_bytes());
