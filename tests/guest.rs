@@ -207,6 +207,8 @@ fn a_warning_is_a_finding_although_the_guest_goes_on() {
 fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     let folder = steps_target(&["hang"], SLAB);
     let mut guest = prepared(folder.path());
+    // The kernel's detectors, of which none sees this one, would be quicker.
+    guest.pool.deadline = Duration::from_secs(25);
     let hang = plan(&[fault(&["...", "selftest_request_start"], 1)]);
     let pid = Pid::from_raw(i32::try_from(guest.pool.guest_pid().unwrap()).unwrap());
     let killer = thread::spawn(move || {

@@ -33,7 +33,6 @@ pub struct GuestPool {
     target: Arc<Target>,
     symbols: Arc<Symbols>,
     stop: Stop,
-    deadline: Duration,
     guest: Option<Guest>,
     described: HashSet<u64>,
     describe_all: bool,
@@ -53,6 +52,8 @@ pub struct GuestPool {
     trace: Trace,
     deduplicator: Deduplicator,
     offsets: Vec<u32>,
+    /// An execution that takes longer has hung.
+    pub deadline: Duration,
     /// Whether guests inject and record coverage; off only to measure what that costs.
     pub inject: bool,
     /// Whether guests record coverage.
@@ -60,7 +61,7 @@ pub struct GuestPool {
 }
 
 impl GuestPool {
-    /// A pool of guests for `target`. An execution that takes longer than `deadline` has hung.
+    /// A pool of guests for `target`.
     #[must_use]
     pub fn new(template: Template, target: Arc<Target>, symbols: Arc<Symbols>, stop: Stop, deadline: Duration) -> Self {
         let deduplicator = Deduplicator::new(template.about.ready.text_start, template.about.ready.text_bytes);
@@ -69,7 +70,6 @@ impl GuestPool {
             target,
             symbols,
             stop,
-            deadline,
             guest: None,
             described: HashSet::new(),
             describe_all: true,
@@ -85,6 +85,7 @@ impl GuestPool {
             trace: Trace::default(),
             deduplicator,
             offsets: Vec::new(),
+            deadline,
             inject: true,
             coverage: true,
         }
