@@ -114,8 +114,8 @@ impl TriageStage {
         Self { crashes }
     }
 
-    /// Tries every reproducer that was not tried yet (one with which guests fail before they do is left for the next start) and whose crash has been known for the time `age`, but of those of other
-    /// hosts one: the search must go on however many they have.
+    /// Tries every reproducer that was not tried yet and whose crash has been known for the time `age`, but of those of other
+    /// hosts one: the search must go on however many they have. One with which all guests fail is left for the next start.
     ///
     /// # Errors
     ///
