@@ -101,17 +101,6 @@ impl Named for FavouredForFeedback {
 impl<S> StateInitializer<S> for FavouredForFeedback {}
 
 impl<EM, S> Feedback<EM, PlanInput, Observers, S> for FavouredForFeedback {
-    fn is_interesting(
-        &mut self,
-        _: &mut S,
-        _: &mut EM,
-        _: &PlanInput,
-        _: &Observers,
-        _: &ExitKind,
-    ) -> Result<bool, Error> {
-        Ok(false)
-    }
-
     fn append_metadata(
         &mut self,
         _: &mut S,
@@ -154,17 +143,6 @@ impl Named for WrittenFeedback {
 impl<S> StateInitializer<S> for WrittenFeedback {}
 
 impl<EM, S> Feedback<EM, PlanInput, Observers, S> for WrittenFeedback {
-    fn is_interesting(
-        &mut self,
-        _: &mut S,
-        _: &mut EM,
-        _: &PlanInput,
-        _: &Observers,
-        _: &ExitKind,
-    ) -> Result<bool, Error> {
-        Ok(false)
-    }
-
     fn append_metadata(
         &mut self,
         _: &mut S,
