@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fuzz::project::Project;
+use guests::project::Project;
 
 use crate::common::{self, program};
 

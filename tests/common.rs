@@ -3,14 +3,17 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use execution::{Execution, How, Ran, Runner, Stop, Usage};
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError};
-use fuzz::{
-    guest::{AccelChoice, Stop},
+use guests::{
     kernel::Built,
     prepare::{Prepared, Wanted, built_kernel, prepare},
     project::Project,
+    qemu::AccelChoice,
+    runner::GuestRunner,
 };
 use tempfile::TempDir;
 
@@ -41,20 +44,52 @@ pub(crate) fn steps_target(triggers: &[&str], functions: Functions) -> TempDir {
     folder
 }
 
+/// A prepared target and a runner of its guests.
+pub(crate) struct Guests {
+    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) runner: GuestRunner,
+}
+
+#[allow(dead_code, reason = "each test program uses some of it")]
+impl Guests {
+    /// Runs the plan in the guest at hand.
+    pub(crate) fn run(&mut self, plan: &FaultPlan) -> Execution {
+        self.ran(plan, How::Warm).execution.unwrap()
+    }
+
+    /// Runs the plan in a fresh guest.
+    pub(crate) fn run_fresh(&mut self, plan: &FaultPlan) -> Execution {
+        self.ran(plan, How::Fresh).execution.unwrap()
+    }
+
+    pub(crate) fn ran(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        self.runner.run(plan, how)
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.runner.usage()
+    }
+}
+
+/// Guests of the target called so, or in the folder of that path.
+pub(crate) fn guests_of(target: &str) -> Guests {
+    guests_as(Wanted::new(target))
+}
+
 /// Guests for the target in `folder`.
-pub(crate) fn prepared(folder: &Path) -> Prepared {
-    prepared_as(folder, AccelChoice::Auto, false)
+pub(crate) fn guests(folder: &Path) -> Guests {
+    guests_of(folder.to_str().unwrap())
 }
 
 /// Guests for the target in `folder` whose first executions repeat exactly.
 #[allow(dead_code, reason = "one of the test programs uses it")]
-pub(crate) fn exactly_prepared(folder: &Path) -> Prepared {
-    prepared_as(folder, AccelChoice::Tcg, true)
+pub(crate) fn exact_guests(folder: &Path) -> Guests {
+    guests_as(Wanted { accel: AccelChoice::Tcg, exact: true, ..Wanted::new(folder.to_str().unwrap()) })
 }
 
-fn prepared_as(folder: &Path, accel: AccelChoice, exact: bool) -> Prepared {
-    let target = folder.to_str().unwrap();
-    prepare(&Wanted { target, kernel: None, accel, exact }, &Stop::new(), &mut |_| ()).unwrap()
+fn guests_as(wanted: Wanted) -> Guests {
+    let prepared = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
+    Guests { runner: prepared.runner(), prepared }
 }
 
 /// A fault of `should_failslab`.
@@ -80,7 +115,7 @@ pub(crate) fn plan(faults: &[Fault]) -> FaultPlan {
 
 /// The kernel, built if need be.
 pub(crate) fn kernel() -> Built {
-    let cache = fuzz::cache::directory().unwrap();
+    let cache = files::cache::directory().unwrap();
     built_kernel(&Project::find().unwrap(), KERNEL, &cache, &Stop::new(), &mut |_| ()).unwrap()
 }
 

@@ -6,19 +6,15 @@
 #[allow(dead_code, reason = "the other test program uses the rest")]
 mod common;
 
-use fuzz::execution::{Outcome, Runner};
+use execution::How;
 
-use common::{SLAB, exactly_prepared, fault, plan, prepared, steps_target};
+use common::{SLAB, exact_guests, fault, guests, plan, steps_target};
 
 #[test]
 fn exact_executions_are_the_same_even_when_they_end_the_guest() {
     let folder = steps_target(&["occurrence", "null_deref"], SLAB);
-    let mut guest = exactly_prepared(folder.path());
-    let mut campaigns = prepared(folder.path());
-    campaigns.pool.exact_by(Box::new({
-        let folder = folder.path().to_owned();
-        move || Ok(exactly_prepared(&folder).pool)
-    }));
+    let mut guest = exact_guests(folder.path());
+    let mut campaigns = guests(folder.path());
     let plans = [
         plan(&[]),
         plan(&[fault(&["...", "selftest_occurrence_alloc"], 3)]),
@@ -26,15 +22,15 @@ fn exact_executions_are_the_same_even_when_they_end_the_guest() {
         plan(&[fault(&["...", "selftest_index_grow"], 1)]),
     ];
     for (number, plan) in plans.iter().enumerate() {
-        let first = guest.pool.run_fresh(plan).unwrap();
-        assert_eq!(matches!(first.outcome, Outcome::Crashed(_)), number == 2, "{number}: {:?}", first.outcome);
+        let first = guest.run_fresh(plan);
+        assert_eq!(first.is_crash(), number == 2, "{number}: {:?}", first.findings);
         for _ in 0..4 {
-            let again = guest.pool.run_fresh(plan).unwrap();
+            let again = guest.run_fresh(plan);
             assert_eq!(again.hits, first.hits, "{number}");
             assert_eq!(again.coverage, first.coverage, "{number}");
             assert_eq!(again.fingerprint(), first.fingerprint(), "{number}");
         }
-        let by_the_way = campaigns.pool.run_exact(plan).unwrap().expect("there are such guests");
+        let by_the_way = campaigns.ran(plan, How::Exact).execution.unwrap();
         assert_eq!(by_the_way.fingerprint(), first.fingerprint(), "{number}");
     }
 }

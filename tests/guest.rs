@@ -2,54 +2,59 @@
 
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
+use execution::{Finding, How, RunError, Stop, Target};
 use fault_plan::FaultPlan;
-use fuzz::{
-    execution::{ExecuteError, Outcome, Runner},
-    guest::{Accel, AccelChoice, GuestConfig, RunEnd, Stop, Template, Trace},
-    prepare::{Prepared, Wanted, bare_guest, prepare},
-    project::Project,
-    report::ReportKind,
-    target::Target,
-};
 use guest_protocol::{Execute, Setup, Step, StepResult};
+use guests::{
+    prepare::{Wanted, bare_guest, prepare},
+    project::Project,
+    qemu::{Accel, AccelChoice, End, GuestConfig, Template, Trace},
+};
 use kcov_parser::Symbols;
+use kernel_report::{KernelReport, ReportKind};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::common::{self, MEMORY, SLAB, fault, fault_of, plan, prepared, steps_target};
+use crate::common::{self, Guests, MEMORY, SLAB, fault, fault_of, guests, guests_of, plan, steps_target};
 
 const EREMOTE: i32 = 66;
 const EXDEV: i32 = 18;
 const ENOMEM: i32 = 12;
 const WRITTEN: StepResult = StepResult::Done(1);
 
+/// The report of an execution whose only finding it is.
+fn report_of(findings: &[Finding]) -> &KernelReport {
+    let [finding] = findings else { panic!("{findings:?}") };
+    finding.report().unwrap_or_else(|| panic!("{finding:?}"))
+}
+
 #[test]
 fn the_nth_call_on_a_call_path_fails_and_the_step_sees_the_error() {
     let folder = steps_target(&["occurrence", "reachable"], SLAB);
-    let mut guest = prepared(folder.path());
+    let mut guest = guests(folder.path());
     for n in 1..=5 {
-        let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], n)])).unwrap();
+        let execution = guest.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], n)]));
         assert_eq!(execution.steps, [StepResult::Failed(100 + i32::try_from(n).unwrap()), WRITTEN]);
         assert_eq!(execution.fired.len(), 1);
         assert!(execution.fired[0].call_path.contains(&"selftest_occurrence".to_owned()), "{:?}", execution.fired);
     }
     for (path, error) in [("selftest_path_a", EREMOTE), ("selftest_path_b", EXDEV)] {
-        let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_inner_alloc", path], 1)])).unwrap();
+        let execution = guest.run(&plan(&[fault(&["...", "selftest_inner_alloc", path], 1)]));
         assert_eq!(execution.steps, [WRITTEN, StepResult::Failed(error)], "{path}");
     }
-    let sixth = guest.pool.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], 6)])).unwrap();
+    let sixth = guest.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], 6)]));
     assert_eq!((sixth.steps, sixth.fired), (vec![WRITTEN, WRITTEN], Vec::new()), "there is no sixth call");
-    assert_eq!(guest.pool.counters().guests, 1, "nothing here costs a guest");
+    assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
 }
 
 #[test]
 fn callers_are_complete_and_in_order() {
     let folder = steps_target(&["reachable"], SLAB);
-    let mut guest = prepared(folder.path());
-    let execution = guest.pool.run(&plan(&[])).unwrap();
-    let paths: Vec<&Vec<String>> = execution.new_sites.iter().map(|site| &site.call_path).collect();
+    let mut guest = guests(folder.path());
+    let execution = guest.run(&plan(&[]));
+    let paths: Vec<&Vec<String>> = execution.sites.iter().map(|site| &site.call_path).collect();
     let chain = ["selftest_inner_alloc", "selftest_path_b", "selftest_reachable", "selftest_write"].map(str::to_owned);
     let found = paths.iter().any(|path| path.windows(chain.len()).any(|part| part == chain));
     assert!(found, "no call path has {chain:?} in a row: {paths:?}");
@@ -58,15 +63,15 @@ fn callers_are_complete_and_in_order() {
 #[test]
 fn a_call_that_must_not_fail_never_does() {
     let folder = steps_target(&["nofail", "clean"], SLAB);
-    let mut guest = prepared(folder.path());
-    let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_nofail_alloc"], 1)])).unwrap();
+    let mut guest = guests(folder.path());
+    let execution = guest.run(&plan(&[fault(&["...", "selftest_nofail_alloc"], 1)]));
     assert_eq!((execution.steps, execution.fired), (vec![WRITTEN, WRITTEN], Vec::new()));
     assert!(execution.guarded >= 1, "the call was not even seen");
-    let described: Vec<_> = execution.new_sites.iter().flat_map(|site| &site.call_path).collect();
+    let described: Vec<_> = execution.sites.iter().flat_map(|site| &site.call_path).collect();
     assert!(!described.iter().any(|caller| *caller == "selftest_nofail_alloc"), "it is no injection site either");
     for n in 1..=20 {
-        let execution = guest.pool.run(&plan(&[fault(&["...", "selftest_write"], n)])).unwrap();
-        assert!(matches!(execution.outcome, Outcome::Completed), "{n}: {:?}", execution.outcome);
+        let execution = guest.run(&plan(&[fault(&["...", "selftest_write"], n)]));
+        assert!(execution.findings.is_empty(), "{n}: {:?}", execution.findings);
         assert_eq!(execution.steps[0], WRITTEN, "call {n}: the allocation that must not fail failed");
     }
 }
@@ -75,8 +80,8 @@ fn a_call_that_must_not_fail_never_does() {
 #[test]
 fn pages_folios_and_caches_that_must_not_fail_never_do() {
     let folder = steps_target(&["nofail_page", "nofail_folio", "bootstrap", "clean"], MEMORY);
-    let mut guest = prepared(folder.path());
-    let whole = guest.pool.run(&plan(&[])).unwrap();
+    let mut guest = guests(folder.path());
+    let whole = guest.run(&plan(&[]));
     assert_eq!((whole.steps, &whole.fired), (vec![WRITTEN; 4], &Vec::new()));
     assert_eq!(whole.guarded, 3, "a page, a folio and a cache");
     // The bootstrap cache's objects come from kmem_cache_alloc(), called by what creates caches.
@@ -85,9 +90,9 @@ fn pages_folios_and_caches_that_must_not_fail_never_do() {
         path.iter().any(|caller| caller == "selftest_nofail_page_alloc" || caller == "selftest_folio_must_add")
             || path.windows(3).any(|part| part == cache)
     };
-    let sites: Vec<_> = whole.new_sites.iter().filter(|site| guarded(&site.call_path)).collect();
+    let sites: Vec<_> = whole.sites.iter().filter(|site| guarded(&site.call_path)).collect();
     assert!(sites.is_empty(), "these are no injection sites: {sites:?}");
-    let below_create = whole.new_sites.iter().filter(|site| site.call_path.contains(&cache[2].to_owned())).count();
+    let below_create = whole.sites.iter().filter(|site| site.call_path.contains(&cache[2].to_owned())).count();
     assert!(below_create > 0, "other allocations of the same call are");
 
     let spared = [
@@ -96,7 +101,7 @@ fn pages_folios_and_caches_that_must_not_fail_never_do() {
         fault(&["...", cache[0], cache[1], cache[2]], 1),
     ];
     for spared in &spared {
-        let execution = guest.pool.run(&plan(std::slice::from_ref(spared))).unwrap();
+        let execution = guest.run(&plan(std::slice::from_ref(spared)));
         assert_eq!((execution.steps, execution.fired), (vec![WRITTEN; 4], Vec::new()), "{spared:?}");
     }
     let failing = [
@@ -105,44 +110,43 @@ fn pages_folios_and_caches_that_must_not_fail_never_do() {
         (fault(&["...", cache[2]], 1), 2),
     ];
     for (failing, step) in &failing {
-        let execution = guest.pool.run(&plan(std::slice::from_ref(failing))).unwrap();
-        assert!(matches!(execution.outcome, Outcome::Completed), "{failing:?}: {:?}", execution.outcome);
+        let execution = guest.run(&plan(std::slice::from_ref(failing)));
+        assert!(execution.findings.is_empty(), "{failing:?}: {:?}", execution.findings);
         let mut expected = [WRITTEN; 4];
         expected[*step] = StepResult::Failed(ENOMEM);
         assert_eq!((execution.steps.as_slice(), execution.fired.len()), (expected.as_slice(), 1), "{failing:?}");
     }
-    assert_eq!(guest.pool.counters().guests, 1, "nothing here costs a guest");
+    assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
 }
 
 /// btrfs keeps its devices open when `super_setup_bdi()` fails (`btrfs_fill_super()` in `fs/btrfs/super.c`, 6.12). That shows only
 /// when the disk is put back, after the report.
 #[test]
 fn a_guest_that_cannot_put_its_disk_back_runs_no_other_plan() {
-    let wanted = Wanted { target: "btrfs-mount", kernel: None, accel: AccelChoice::Auto, exact: false };
-    let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
-    let fault_free = guest.target.fault_free();
+    let mut guest = guests_of("btrfs-mount");
+    let fault_free = guest.prepared.target.fault_free();
     let holding = FaultPlan { faults: vec![fault(&["...", "super_setup_bdi_name"], 1)], ..fault_free.clone() };
-    let execution = guest.pool.run(&holding).unwrap();
+    let execution = guest.run(&holding);
     assert_eq!((execution.fired.len(), execution.steps[0]), (1, StepResult::Failed(ENOMEM)));
-    assert!(matches!(execution.outcome, Outcome::Completed), "{:?}", execution.outcome);
-    let next = guest.pool.run(&fault_free).unwrap();
+    assert!(execution.findings.is_empty(), "{:?}", execution.findings);
+    let next = guest.run(&fault_free);
     assert!(next.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{:?}", next.steps);
-    let counters = guest.pool.counters();
+    let counters = guest.usage();
     assert_eq!((counters.guests, counters.leftovers, counters.harness_errors), (2, 1, 0));
 }
 
 #[test]
 fn coverage_tells_two_plans_apart() {
     let folder = steps_target(&["clean", "two_faults"], SLAB);
-    let mut guest = prepared(folder.path());
-    let symbols = Symbols::from_elf(&fs::read(&guest.kernel.vmlinux).unwrap()).unwrap();
+    let mut guest = guests(folder.path());
+    let symbols = Symbols::from_elf(&fs::read(&guest.prepared.kernel.vmlinux).unwrap()).unwrap();
     // What runs beside the triggers differs from execution to execution.
     let of_trigger =
         |pc: &u64| symbols.resolve(pc - 1).is_some_and(|location| location.function.starts_with("selftest_"));
-    let covered = |guest: &mut Prepared, plan: &FaultPlan| {
-        let execution = guest.pool.run(plan).unwrap();
+    let covered = |guest: &mut Guests, plan: &FaultPlan| {
+        let execution = guest.run(plan);
         assert_eq!(execution.fired.len(), plan.faults.len());
-        let sites = guest.call_sites.as_ref();
+        let sites = guest.prepared.call_sites.as_ref();
         let known = execution.coverage.iter().filter(|pc| sites.index_of(**pc).is_some()).count();
         assert_eq!(known, execution.coverage.len(), "every covered address is a known place");
         execution.coverage.into_iter().filter(of_trigger).collect::<BTreeSet<u64>>()
@@ -160,12 +164,12 @@ fn coverage_tells_two_plans_apart() {
 #[test]
 fn a_fault_behind_a_fault_fires_in_a_fresh_guest_and_is_known_when_the_guest_dies() {
     let folder = steps_target(&["two_faults"], SLAB);
-    let mut guest = prepared(folder.path());
+    let mut guest = guests(folder.path());
     let faults = [fault(&["...", "selftest_queue_large"], 1), fault(&["...", "selftest_queue_small"], 1)];
-    let one = guest.pool.run_fresh(&plan(&faults[..1])).unwrap();
-    assert!(matches!(one.outcome, Outcome::Completed), "{:?}", one.outcome);
-    let both = guest.pool.run_fresh(&plan(&faults)).unwrap();
-    let Outcome::Crashed(report) = &both.outcome else { panic!("{:?}", both.outcome) };
+    let one = guest.run_fresh(&plan(&faults[..1]));
+    assert!(one.findings.is_empty(), "{:?}", one.findings);
+    let both = guest.run_fresh(&plan(&faults));
+    let report = report_of(&both.findings);
     assert!(report.title.starts_with("KASAN: ") && report.title.contains("selftest_"), "{}", report.title);
     assert_eq!(both.fired.iter().map(|fired| fired.fault).collect::<Vec<_>>(), [0, 1]);
     assert!(both.fired[1].call_path.contains(&"selftest_queue_fallback".to_owned()), "{:?}", both.fired);
@@ -174,54 +178,54 @@ fn a_fault_behind_a_fault_fires_in_a_fresh_guest_and_is_known_when_the_guest_die
 #[test]
 fn a_null_dereference_ends_the_guest_and_a_fresh_one_goes_on() {
     let folder = steps_target(&["null_deref"], SLAB);
-    let mut guest = prepared(folder.path());
+    let mut guest = guests(folder.path());
     let bug = plan(&[fault(&["...", "selftest_index_grow"], 1)]);
-    let crash = guest.pool.run(&bug).unwrap();
-    let Outcome::Crashed(report) = &crash.outcome else { panic!("{:?}", crash.outcome) };
+    let crash = guest.run(&bug);
+    let report = report_of(&crash.findings);
     assert!(report.title.contains("selftest_index_grow"), "{}", report.title);
     assert_eq!(crash.fired.len(), 1, "the log of a dead guest is read");
     assert!(crash.fired[0].call_path.contains(&"selftest_index_grow".to_owned()), "{:?}", crash.fired);
-    let after = guest.pool.run(&plan(&[])).unwrap();
+    let after = guest.run(&plan(&[]));
     assert_eq!(after.steps, [WRITTEN]);
-    assert_eq!(guest.pool.counters().guests, 2);
-    assert_eq!(guest.pool.counters().harness_errors, 0);
+    assert_eq!(guest.usage().guests, 2);
+    assert_eq!(guest.usage().harness_errors, 0);
 }
 
 #[test]
 fn a_warning_is_a_finding_although_the_guest_goes_on() {
     let folder = steps_target(&["warn"], SLAB);
-    let mut guest = prepared(folder.path());
-    let crash = guest.pool.run(&plan(&[fault(&["...", "selftest_group_join"], 1)])).unwrap();
-    let Outcome::Crashed(report) = &crash.outcome else { panic!("{:?}", crash.outcome) };
+    let mut guest = guests(folder.path());
+    let crash = guest.run(&plan(&[fault(&["...", "selftest_group_join"], 1)]));
+    let report = report_of(&crash.findings);
     assert_eq!((report.kind, report.title.as_str()), (ReportKind::Warning, "WARNING in selftest_group_free"));
     assert_eq!(crash.steps, [StepResult::Failed(ENOMEM)], "the workload ran to its end");
     assert_eq!(crash.fired.len(), 1);
-    let after = guest.pool.run(&plan(&[])).unwrap();
-    assert!(matches!(after.outcome, Outcome::Completed), "{:?}", after.outcome);
+    let after = guest.run(&plan(&[]));
+    assert!(after.findings.is_empty(), "{:?}", after.findings);
     assert_eq!(after.steps, [WRITTEN]);
-    assert_eq!(guest.pool.counters().guests, 2, "a kernel that warned runs no other plan");
-    assert_eq!(guest.pool.counters().harness_errors, 0);
+    assert_eq!(guest.usage().guests, 2, "a kernel that warned runs no other plan");
+    assert_eq!(guest.usage().harness_errors, 0);
 }
 
 #[test]
 fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     let folder = steps_target(&["hang"], SLAB);
-    let mut guest = prepared(folder.path());
+    let mut guest = guests(folder.path());
     // The kernel's detectors, of which none sees this one, would be quicker.
-    guest.pool.deadline = Duration::from_secs(25);
+    guest.runner.deadline = Duration::from_secs(25);
     let hang = plan(&[fault(&["...", "selftest_request_start"], 1)]);
-    let pid = Pid::from_raw(i32::try_from(guest.pool.guest_pid().unwrap()).unwrap());
+    let pid = Pid::from_raw(i32::try_from(guest.runner.guest_pid().unwrap()).unwrap());
     let killer = thread::spawn(move || {
         thread::sleep(Duration::from_millis(700));
         kill(pid, Signal::SIGKILL).unwrap();
     });
-    let execution = guest.pool.run(&hang).unwrap();
+    let execution = guest.run(&hang);
     killer.join().unwrap();
-    let counters = guest.pool.counters();
+    let counters = guest.usage();
     // On a busy host one that hangs can be trouble as well, as it is not known whether it was let run.
     assert!(counters.harness_errors >= 1, "the killed guest was trouble: {counters:?}");
     assert_eq!(counters.guests, counters.harness_errors + 1, "trouble is tried again in a fresh guest");
-    let Outcome::Hung(report) = &execution.outcome else { panic!("{:?}", execution.outcome) };
+    let report = report_of(&execution.findings);
     // Where the processor was when it was asked: in the loop, or in what the loop calls.
     assert!(report.title.starts_with("hang in "), "{}", report.title);
     assert!(report.text.contains("selftest_request_wait"), "{}", report.text);
@@ -231,35 +235,34 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
 #[test]
 fn a_guest_that_has_drifted_is_replaced() {
     let folder = steps_target(&["drift", "clean"], SLAB);
-    let mut guest = prepared(folder.path());
+    let mut guest = guests(folder.path());
     for _ in 0..8 {
-        guest.pool.run(&plan(&[])).unwrap();
+        guest.run(&plan(&[]));
     }
     let harmless = plan(&[fault(&["...", "selftest_volume_table"], 1)]);
     for _ in 0..500 {
-        guest.pool.run(&harmless).unwrap();
+        guest.run(&harmless);
     }
-    let counters = guest.pool.counters();
+    let counters = guest.usage();
     assert!(counters.controls >= 10 && counters.longest_life >= 508, "{counters:?}");
     assert_eq!((counters.drifted, counters.guests), (0, 1), "{counters:?}");
     let remembered = plan(&[fault(&["...", "selftest_drift_alloc"], 1)]);
-    assert_eq!(guest.pool.run(&remembered).unwrap().steps[0], StepResult::Failed(ENOMEM));
+    assert_eq!(guest.run(&remembered).steps[0], StepResult::Failed(ENOMEM));
     for _ in 0..220 {
-        guest.pool.run(&harmless).unwrap();
+        guest.run(&harmless);
     }
-    let counters = guest.pool.counters();
+    let counters = guest.usage();
     assert_eq!((counters.drifted, counters.guests), (1, 2), "{counters:?}");
 }
 
 #[test]
 fn a_plan_that_this_kernel_cannot_run_is_refused() {
     let folder = steps_target(&["clean"], SLAB);
-    let mut guest = prepared(folder.path());
-    let Err(ExecuteError::Refused(reason)) = guest.pool.run(&plan(&[fault(&["no_such_function"], 1)])) else {
-        panic!("not refused")
-    };
+    let mut guest = guests(folder.path());
+    let ran = guest.ran(&plan(&[fault(&["no_such_function"], 1)]), How::Warm);
+    let Err(RunError::Refused(reason)) = ran.execution else { panic!("not refused") };
     assert!(reason.contains("no_such_function"), "{reason}");
-    assert_eq!(guest.pool.run(&plan(&[])).unwrap().steps, [WRITTEN], "the guest is as good as before");
+    assert_eq!(guest.run(&plan(&[])).steps, [WRITTEN], "the guest is as good as before");
 }
 
 #[test]
@@ -269,28 +272,26 @@ fn a_workload_that_fails_by_itself_is_refused_with_the_step() {
     let text = fs::read_to_string(&file).unwrap().replace("trigger = { name = \"clean\" }", "umount = {}");
     fs::write(&file, text).unwrap();
     let target = folder.path().to_str().unwrap();
-    let wanted = Wanted { target, kernel: None, accel: AccelChoice::Auto, exact: false };
-    let Err(error) = prepare(&wanted, &Stop::new(), &mut |_| ()) else { panic!("not refused") };
-    assert!(fuzz::chain(&error).contains("step 1 (umount)"), "{}", fuzz::chain(&error));
+    let Err(error) = prepare(&Wanted::new(target), &Stop::new(), &mut |_| ()) else { panic!("not refused") };
+    assert!(execution::chain(&error).contains("step 1 (umount)"), "{}", execution::chain(&error));
 }
 
 #[test]
 fn the_btrfs_workloads_work_fail_and_work_again() {
     for name in ["btrfs-mount", "btrfs-rw"] {
-        let wanted = Wanted { target: name, kernel: None, accel: AccelChoice::Auto, exact: false };
-        let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
-        let fault_free = guest.target.fault_free();
-        let first = guest.pool.run(&fault_free).unwrap();
+        let mut guest = guests_of(name);
+        let fault_free = guest.prepared.target.fault_free();
+        let first = guest.run(&fault_free);
         assert!(first.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{name}: {:?}", first.steps);
         assert!(first.hits.len() > 200, "{name}: {} sites", first.hits.len());
         let mut failing = fault_free.clone();
         failing.faults.push(fault(&["...", "open_ctree"], 1));
-        let failed = guest.pool.run(&failing).unwrap();
+        let failed = guest.run(&failing);
         assert_eq!(failed.steps[0], StepResult::Failed(ENOMEM), "{name}");
         assert!(failed.steps[1..].iter().all(|step| *step == StepResult::Skipped), "{name}: {:?}", failed.steps);
-        let again = guest.pool.run(&fault_free).unwrap();
+        let again = guest.run(&fault_free);
         assert_eq!(again.steps, first.steps, "{name}: the disk is as it was");
-        assert_eq!(guest.pool.counters().guests, 1);
+        assert_eq!(guest.usage().guests, 1);
     }
 }
 
@@ -298,13 +299,12 @@ fn the_btrfs_workloads_work_fail_and_work_again() {
 fn what_is_known_to_crash_still_does() {
     let mut crashes = 0;
     for target in &Target::names(&Project::find().unwrap().corpus()) {
-        let wanted = Wanted { target, kernel: None, accel: AccelChoice::Auto, exact: false };
-        let mut guest = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
-        let known = guest.target.known().unwrap();
+        let mut guest = guests_of(target);
+        let known = guest.prepared.target.known().unwrap();
         crashes += known.len();
         for known in known {
-            let execution = guest.pool.run_fresh(&known.plan).unwrap();
-            assert!(execution.has_title(&known.title), "{target}: {}: {:?}", known.title, execution.outcome);
+            let execution = guest.run_fresh(&known.plan);
+            assert!(execution.has_title(&known.title), "{target}: {}: {:?}", known.title, execution.findings);
             assert_eq!(execution.fired.len(), known.plan.faults.len(), "{target}: {}", known.title);
             assert!(!execution.coverage.is_empty(), "what ran is known of a guest that dies as well");
         }
@@ -327,7 +327,7 @@ fn kvm_is_used_only_when_it_works() {
         Ok(_) => assert!(matches!(auto.accel, Accel::Kvm), "auto did not see that KVM works"),
         Err(error) => {
             assert!(matches!(auto.accel, Accel::Tcg), "auto chose a KVM that does not work");
-            assert!(fuzz::chain(&error).contains("KVM"), "{error}");
+            assert!(execution::chain(&error).contains("KVM"), "{error}");
         }
     }
     let steps = vec![Step::Trigger { name: "clean".to_owned() }];
@@ -335,7 +335,7 @@ fn kvm_is_used_only_when_it_works() {
     let config = GuestConfig { accel: auto.accel, ..config };
     let template = Template::prepare(config, &setup, &Stop::new()).unwrap();
     let request = Execute { id: 1, plan: plan(&[]), inject: true, coverage: false, describe_all_sites: false };
-    let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Trace::default()).unwrap();
-    let RunEnd::Completed(report) = run.end else { panic!("{:?}", run.end) };
+    let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Trace::default());
+    let End::Reported(report) = run.end else { panic!("{:?}", run.end) };
     assert_eq!(report.steps, [WRITTEN], "what was chosen runs guests");
 }

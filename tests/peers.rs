@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use campaign::PlanInput;
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer};
-use fuzz::campaign::PlanInput;
 use libafl::inputs::Input;
 use tempfile::TempDir;
 

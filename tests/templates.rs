@@ -7,19 +7,20 @@ use std::{
     time::Instant,
 };
 
-use fuzz::{
-    guest::{Accel, GuestConfig, Stop, Template},
+use execution::Stop;
+use guest_protocol::Setup;
+use guests::{
     prepare::bare_guest,
     project::Project,
+    qemu::{Accel, GuestConfig, Template},
 };
-use guest_protocol::Setup;
 
 use crate::common;
 
 fn template(config: &GuestConfig, cache: &Path) -> (Template, bool) {
     let setup = Setup { functions: Vec::new(), steps: Vec::new(), disk: false, awake: false };
     let mut booted = false;
-    let template = Template::cached(config.clone(), &setup, cache, &Stop::new(), || booted = true).unwrap();
+    let template = Template::cached(config.clone(), &setup, cache, &Stop::new(), &mut || booted = true).unwrap();
     (template, booted)
 }
 

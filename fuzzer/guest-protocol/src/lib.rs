@@ -25,7 +25,7 @@ mod window;
 
 pub use encoding::MessageError;
 pub use hit::Hit;
-pub use limits::{LIMITS, Limits, cut};
+pub use limits::{LIMITS, Limits, MAX_FUNCTIONS, cut};
 pub use message::{
     Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, MemoryRange, PROTOCOL_VERSION, Ready, Report, Setup,
     SiteDescription, Timings, ToAgent,

@@ -44,6 +44,9 @@ pub const LIMITS: Limits = Limits {
     log_bytes: 1 << 20,
 };
 
+/// The most functions that a target may fail, as many as `abi::MAX_FUNCTIONS`.
+pub const MAX_FUNCTIONS: usize = 64;
+
 /// The largest error number that a system call returns: `MAX_ERRNO` of `include/linux/err.h` (6.12).
 const MAX_ERRNO: i32 = 4095;
 

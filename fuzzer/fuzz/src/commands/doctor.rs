@@ -4,15 +4,16 @@ use std::{io::Write, path::Path, process::Command};
 
 use guest_protocol::Feature;
 
-use super::{Answer, CommandError};
-use crate::{
-    cache, chain,
-    guest::{AccelChoice, GuestConfig, Stop, Template},
+use execution::{Stop, Target, chain};
+use files::cache;
+use guests::{
     kernel,
     prepare::bare_guest,
     project::Project,
-    target::Target,
+    qemu::{AccelChoice, GuestConfig, Template},
 };
+
+use crate::exit::{Answer, CommandError};
 
 /// Features of a kernel without which no target can run.
 const NEEDED: [&str; 3] = ["kcov", "error-injection", "bpf-override"];

@@ -4,53 +4,30 @@ use std::{
     io::{self, Write},
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
-    panic,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{Answer, CommandError};
-use crate::{
-    cache,
-    campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Summary, Worker},
-    guest::{Accel, AccelChoice, Stop},
+use campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Summary, Worker};
+use execution::{Stop, Target};
+use files::cache;
+use guests::{
     kernel,
-    pool::GuestPool,
-    prepare::{Prepared, Wanted, prepare},
-    process,
+    prepare::{PrepareError, Prepared, Wanted, prepare},
+    process::allow_many_files,
     project::Project,
-    target::Target,
+    runner::GuestRunner,
+};
+
+use crate::{
+    exit::{Answer, CommandError},
+    options::FuzzOptions,
 };
 
 /// Of so many guests one checks, the others explore.
 const GUESTS_FOR_A_CHECKER: usize = 2;
-
-/// What the user asked for.
-#[derive(Debug)]
-pub struct FuzzOptions {
-    /// Name or folder of the target.
-    pub target: String,
-    /// How long to fuzz; until stopped without it.
-    pub time: Option<Duration>,
-    /// The campaign's folder; `campaigns/TARGET` without it.
-    pub out: Option<PathBuf>,
-    /// The only kernel to run, in the place of the target's and of the one that explores for it.
-    pub kernel: Option<String>,
-    /// Guests; one for each core without it.
-    pub vms: Option<NonZeroUsize>,
-    /// How guests run.
-    pub accel: AccelChoice,
-    /// Seed of the random generator; the clock without it.
-    pub seed: Option<u64>,
-    /// Whether the summary is JSON.
-    pub json: bool,
-    /// Where campaigns on other hosts may connect.
-    pub listen: Option<SocketAddr>,
-    /// Campaigns on other hosts to connect to, each HOST:PORT.
-    pub join: Vec<String>,
-}
 
 /// Runs a campaign, or goes on with the one in the folder. `say` is told each step that takes a while.
 ///
@@ -68,37 +45,44 @@ pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&st
     Ok(Answer::Yes)
 }
 
-/// Runs the campaign. Returns how it ended, and its folder. Requests `stop` when it fails.
-pub(super) fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Result<(Summary, PathBuf), CommandError> {
-    process::allow_many_files();
+/// Runs the campaign. Gives its summary and its folder. Requests `stop` when it fails.
+///
+/// # Errors
+///
+/// As [`fuzz`].
+pub fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Result<(Summary, PathBuf), CommandError> {
+    allow_many_files();
     let target = Target::find(&Project::find()?.corpus(), &options.target)?;
-    let crew = Crew::of(options, &target)?;
-    let (campaign, path) = begin(options, target, &crew.kernel, stop, say)?;
-    let explorer = Wanted { target: &options.target, kernel: Some(&crew.explorer), accel: options.accel, exact: false };
-    let checker = Wanted { kernel: Some(&crew.kernel), ..explorer };
+    let guests = Guests::of(options, &target)?;
+    let (campaign, path) = begin(options, target, &guests.kernel, stop, say)?;
+    let wanted = |kernel: &str| Wanted {
+        kernel: Some(kernel.to_owned()),
+        accel: options.guest.accel,
+        ..Wanted::new(options.target.as_str())
+    };
+    let (explorer, checker) = (wanted(&guests.explorer), wanted(&guests.kernel));
+    // Whoever comes first prepares the checkers' kernel; the others wait for it.
+    let checking = OnceLock::new();
+    let checking = || {
+        let prepared: &Result<_, Arc<PrepareError>> =
+            checking.get_or_init(|| prepare(&checker, stop, &mut { say }).map_err(Arc::new));
+        prepared.clone()
+    };
     thread::scope(|scope| {
         // Both kernels get ready at once, unless one is to be built: exploring does not wait for the one that checks.
-        let early = crew.checkers > 0 && crew.is_built()?;
-        let mut early = early.then(|| scope.spawn(|| prepare(&checker, stop, &mut { say })));
+        if guests.checkers > 0 && guests.is_built()? {
+            scope.spawn(checking);
+        }
         // Then nobody waits for the other one any more.
         let end = || stop.request();
-        let first = prepare(&explorer, stop, &mut { say }).inspect_err(|_| end())?;
-        let equip = move |wanted: Wanted<'_>, prepared| Ok(equipment(prepared, &wanted, stop, say));
-        let mut workers = vec![Worker { role: Role::Explorer, equip: Box::new(move || equip(explorer, first)) }];
-        for _ in 1..crew.explorers {
-            let equip = move || equip(explorer, prepare(&explorer, stop, &mut { say })?);
-            workers.push(Worker { role: Role::Explorer, equip: Box::new(equip) });
+        let exploring = prepare(&explorer, stop, &mut { say }).inspect_err(|_| end())?;
+        let mut workers = Vec::new();
+        for _ in 0..guests.explorers {
+            let exploring = Arc::clone(&exploring);
+            workers.push(Worker { role: Role::Explorer, equip: Box::new(move || Ok(equipment(&exploring))) });
         }
-        for _ in 0..crew.checkers {
-            let early = early.take();
-            let equip = move || {
-                let prepared = match early {
-                    Some(thread) => thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
-                    None => prepare(&checker, stop, &mut { say }),
-                };
-                equip(checker, prepared?)
-            };
-            workers.push(Worker { role: Role::Checker, equip: Box::new(equip) });
+        for _ in 0..guests.checkers {
+            workers.push(Worker { role: Role::Checker, equip: Box::new(move || Ok(equipment(&checking()?))) });
         }
         Ok((campaign::run(campaign, workers).inspect_err(|_| end())?, path))
     })
@@ -153,22 +137,16 @@ fn listen(address: SocketAddr) -> Result<TcpListener, CommandError> {
     Ok(listener)
 }
 
-fn equipment(prepared: Prepared, wanted: &Wanted<'_>, stop: &Stop, say: fn(&str)) -> Equipment<GuestPool> {
-    let Prepared { kernel, call_sites, mut pool, .. } = prepared;
-    if pool.template().config().accel == Accel::Tcg {
-        let (target, kernel, stop) = (wanted.target.to_owned(), kernel.meta.name.clone(), stop.clone());
-        pool.exact_by(Box::new(move || {
-            let exact = Wanted { target: &target, kernel: Some(&kernel), accel: AccelChoice::Tcg, exact: true };
-            Ok(prepare(&exact, &stop, &mut { say })?.pool)
-        }));
-    }
-    let kernel = CampaignKernel { name: kernel.meta.name, build_id: kernel.meta.build_id, call_sites };
-    Equipment { kernel, runner: pool }
+fn equipment(prepared: &Arc<Prepared>) -> Equipment<GuestRunner> {
+    let meta = &prepared.kernel.meta;
+    let (name, build_id) = (meta.name.clone(), meta.build_id.clone());
+    let kernel = CampaignKernel { name, build_id, call_sites: Arc::clone(&prepared.call_sites) };
+    Equipment { kernel, runner: prepared.runner() }
 }
 
 /// Which guests a campaign has.
 #[derive(Debug, PartialEq, Eq)]
-struct Crew {
+struct Guests {
     /// The kernel that judges.
     kernel: String,
     /// The kernel that explores; the same one where there are no checkers.
@@ -177,12 +155,12 @@ struct Crew {
     checkers: usize,
 }
 
-impl Crew {
+impl Guests {
     /// Which guests run `target`.
     fn of(options: &FuzzOptions, target: &Target) -> Result<Self, CommandError> {
         let catalogue = kernel::Catalogue::load(Project::find()?.root())?;
-        let kernel = options.kernel.clone().unwrap_or_else(|| target.kernel.clone());
-        let explorer = catalogue.get(&kernel)?.explorer.clone().filter(|_| options.kernel.is_none());
+        let kernel = options.guest.kernel.clone().unwrap_or_else(|| target.kernel.clone());
+        let explorer = catalogue.get(&kernel)?.explorer.clone().filter(|_| options.guest.kernel.is_none());
         let guests = options.vms.map_or_else(cores, NonZeroUsize::get);
         Ok(Self::new(kernel, explorer, guests))
     }
@@ -270,13 +248,13 @@ mod tests {
 
     #[test]
     fn two_guests_are_an_explorer_and_a_checker() {
-        let crew = |explorer: Option<&str>, guests| {
-            let crew = Crew::new("check".to_owned(), explorer.map(str::to_owned), guests);
-            (crew.explorer, crew.explorers, crew.checkers)
+        let guests = |explorer: Option<&str>, guests| {
+            let guests = Guests::new("check".to_owned(), explorer.map(str::to_owned), guests);
+            (guests.explorer, guests.explorers, guests.checkers)
         };
-        assert_eq!(crew(Some("lean"), 2), ("lean".to_owned(), 1, 1));
-        assert_eq!(crew(Some("lean"), 7), ("lean".to_owned(), 4, 3));
-        assert_eq!(crew(Some("lean"), 1), ("check".to_owned(), 1, 0));
-        assert_eq!(crew(None, 4), ("check".to_owned(), 4, 0));
+        assert_eq!(guests(Some("lean"), 2), ("lean".to_owned(), 1, 1));
+        assert_eq!(guests(Some("lean"), 7), ("lean".to_owned(), 4, 3));
+        assert_eq!(guests(Some("lean"), 1), ("check".to_owned(), 1, 0));
+        assert_eq!(guests(None, 4), ("check".to_owned(), 4, 0));
     }
 }

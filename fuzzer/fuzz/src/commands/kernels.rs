@@ -2,8 +2,10 @@
 
 use std::io::Write;
 
-use super::{Answer, CommandError};
-use crate::{cache, guest::Stop, kernel, prepare::built_kernel, project::Project};
+use crate::exit::{Answer, CommandError};
+use execution::Stop;
+use files::cache;
+use guests::{kernel, prepare::built_kernel, project::Project};
 
 /// Builds the kernel called `name`, or all of them, unless the cache has them, and says where they are.
 ///

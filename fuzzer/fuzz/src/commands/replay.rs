@@ -4,38 +4,18 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Write},
-    path::PathBuf,
 };
 
 use fault_plan::{FaultPlan, Reproducer};
 use guest_protocol::{Step, StepResult};
 
-use super::{Answer, CommandError};
-use crate::{
-    chain,
-    execution::{Execution, Runner},
-    guest::{AccelChoice, Stop},
-    prepare::{Wanted, prepare},
-};
+use execution::{Execution, How, Runner, Stop, chain};
+use guests::prepare::{Wanted, prepare};
 
-/// What the user asked for.
-#[derive(Debug)]
-pub struct ReplayOptions {
-    /// A plan or a reproducer.
-    pub file: PathBuf,
-    /// In how many fresh guests.
-    pub runs: u32,
-    /// Name or folder of a target other than the one that the plan names.
-    pub target: Option<String>,
-    /// A kernel other than the reproducer's, or the target's.
-    pub kernel: Option<String>,
-    /// How guests run.
-    pub accel: AccelChoice,
-    /// Whether all runs are to be the same, instruction for instruction.
-    pub exact: bool,
-    /// Whether the result is JSON, one line a run.
-    pub json: bool,
-}
+use crate::{
+    exit::{Answer, CommandError},
+    options::ReplayOptions,
+};
 
 struct Asked {
     plan: FaultPlan,
@@ -70,20 +50,21 @@ pub fn replay(
 ) -> Result<Answer, CommandError> {
     let asked = read(options)?;
     let wanted = Wanted {
-        target: options.target.as_deref().unwrap_or(&asked.plan.target),
-        kernel: options.kernel.as_deref().or(asked.kernel.as_deref()),
-        accel: options.accel,
+        kernel: options.guest.kernel.clone().or_else(|| asked.kernel.clone()),
+        accel: options.guest.accel,
         exact: options.exact,
+        ..Wanted::new(options.target.as_ref().unwrap_or(&asked.plan.target))
     };
-    let mut prepared = prepare(&wanted, stop, say)?;
+    let prepared = prepare(&wanted, stop, say)?;
+    let mut runner = prepared.runner();
     asked
         .plan
-        .check_against(&prepared.pool.template().about.ready.functions)
+        .check_against(&prepared.template().about.ready.functions)
         .map_err(|error| CommandError::Input(format!("{}: {}", options.file.display(), chain(&error))))?;
     let mut again = 0;
     let mut fingerprints = BTreeSet::new();
     for run in 1..=options.runs {
-        let execution = prepared.pool.run_fresh(&asked.plan)?;
+        let execution = runner.run(&asked.plan, How::Fresh).execution?;
         let same = asked.title.as_deref().is_some_and(|wanted| execution.has_title(wanted));
         again += u32::from(same);
         fingerprints.insert(execution.fingerprint());
@@ -148,7 +129,7 @@ fn write_run(
     for report in execution.reports() {
         writeln!(out, "  {}: {}", report.kind, report.title)?;
     }
-    if execution.outcome.report().is_none() {
+    if !execution.is_crash() {
         writeln!(out, "  completed, the kernel had nothing to report")?;
     }
     Ok(())
@@ -170,7 +151,7 @@ fn write_json(run: u32, execution: &Execution, steps: &[Step], out: &mut dyn Wri
         })
         .collect();
     let line = serde_json::json!({
-        "run": run, "title": execution.outcome.report().map(|report| &report.title), "steps": steps, "fired": fired,
+        "run": run, "title": execution.reports().next().map(|report| &report.title), "steps": steps, "fired": fired,
         "fingerprint": execution.fingerprint(), "milliseconds": execution.wall.as_millis(), "covered": execution.coverage.len(), "hits": execution.hits.len(),
     });
     writeln!(out, "{line}")

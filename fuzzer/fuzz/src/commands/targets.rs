@@ -2,8 +2,9 @@
 
 use std::io::Write;
 
-use super::{Answer, CommandError};
-use crate::{project::Project, target::Target};
+use crate::exit::{Answer, CommandError};
+use execution::Target;
+use guests::project::Project;
 
 /// Lists the targets.
 ///

@@ -1,0 +1,218 @@
+//! `fuzz bench`: what things cost. Each measurement is one JSON object with its units in the names, and says what it was made
+//! on.
+
+mod cost;
+mod exact;
+mod kernels;
+mod scale;
+mod steady;
+
+use std::{
+    convert::Infallible,
+    io::{self, Write},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use campaign::Summary;
+use clap::{Parser, ValueEnum};
+use crossbeam::{channel::bounded, select};
+use execution::{RunError, Stop};
+use fuzz::{
+    commands,
+    exit::{Answer, CommandError},
+    options::{FuzzOptions, GuestOptions, duration},
+};
+use guests::{
+    prepare::{Prepared, Wanted},
+    process,
+    runner::GuestRunner,
+};
+use serde::Serialize;
+
+/// What runs where nothing else is asked for.
+const TARGET: &str = "btrfs-mount";
+
+/// Options of the measurements.
+#[derive(Debug, Parser)]
+#[command(version, about = "Measures executions, guests and campaigns; prints JSON")]
+pub struct Options {
+    /// The measurement.
+    #[arg(value_enum, default_value = "cost")]
+    pub what: Measurement,
+    /// The only target to run; each measurement has its own without it.
+    #[arg(long)]
+    pub target: Option<String>,
+    /// Counted executions of the bare guest and of the full one. Of several the last counts.
+    #[arg(long, value_name = "N", overrides_with = "executions", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub executions: u32,
+    /// How long each campaign runs, or each number of guests; each measurement has its own time
+    /// without it.
+    #[arg(long, value_parser = duration)]
+    pub time: Option<Duration>,
+    /// The guests.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+}
+
+/// A measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Measurement {
+    /// One guest: cost of an execution, by phase. 4 minutes.
+    Cost,
+    /// Several guests: rates and memory. 7 minutes.
+    Scale,
+    /// Whether executions that are to repeat exactly do. 5 minutes.
+    Exact,
+    /// Crashes of campaigns on two kernels and when they were found, and of campaigns on the checking
+    /// kernel alone. 25 minutes.
+    Kernels,
+    /// A long campaign: whether guests drift and memory grows. An hour.
+    Steady,
+}
+
+impl Options {
+    /// A guest for `target`, if no other one is asked for.
+    fn wanted(&self, target: &str) -> Wanted {
+        let target = self.target.as_deref().unwrap_or(target);
+        Wanted { kernel: self.guest.kernel.clone(), accel: self.guest.accel, ..Wanted::new(target) }
+    }
+
+    /// The targets to run, if no other one is asked for.
+    fn targets<'a>(&'a self, targets: &[&'a str]) -> Vec<&'a str> {
+        self.target.as_deref().map_or_else(|| targets.to_vec(), |target| vec![target])
+    }
+}
+
+/// What a measurement is told.
+struct Session<'a> {
+    options: &'a Options,
+    stop: &'a Stop,
+    /// Is told each step that takes a while.
+    say: &'a mut dyn FnMut(&str),
+}
+
+/// Measures and writes one JSON object.
+///
+/// # Errors
+///
+/// The environment or the target; see [`CommandError`].
+pub fn bench(
+    options: &Options,
+    stop: &Stop,
+    out: &mut dyn Write,
+    say: &mut dyn FnMut(&str),
+) -> Result<Answer, CommandError> {
+    let mut session = Session { options, stop, say };
+    match options.what {
+        Measurement::Cost => write_json(&cost::cost(&mut session)?, out),
+        Measurement::Scale => write_json(&scale::scale(&mut session)?, out),
+        Measurement::Exact => write_json(&exact::exact(&mut session)?, out),
+        Measurement::Kernels => write_json(&kernels::kernels(&mut session)?, out),
+        Measurement::Steady => write_json(&steady::steady(&mut session)?, out),
+    }
+}
+
+/// What a measurement was made on.
+#[derive(Debug, Serialize)]
+struct Measured {
+    target: String,
+    kernel: String,
+    kernel_build_id: String,
+    commit: String,
+    host: String,
+    qemu: String,
+    acceleration: String,
+}
+
+impl Measured {
+    fn of(target: &str, prepared: &Prepared) -> Self {
+        let kernel = prepared.kernel.meta.clone();
+        Self {
+            target: target.to_owned(),
+            kernel: kernel.name,
+            kernel_build_id: kernel.build_id,
+            commit: first_line("git", &["describe", "--always", "--dirty"]),
+            host: host(),
+            qemu: first_line("qemu-system-x86_64", &["--version"]),
+            acceleration: prepared.template().config().accel.to_string(),
+        }
+    }
+}
+
+fn write_json(result: &impl Serialize, out: &mut dyn Write) -> Result<Answer, CommandError> {
+    let text = serde_json::to_string_pretty(result).map_err(io::Error::other)?;
+    writeln!(out, "{text}")?;
+    Ok(Answer::Yes)
+}
+
+/// Runs a campaign. One whose time is up requests to stop where a worker is still getting ready: that is not for the next one.
+fn campaign(options: &FuzzOptions, stop: &Stop) -> Result<(Summary, PathBuf), CommandError> {
+    let own = Stop::new();
+    let (running, ended) = bounded::<Infallible>(0);
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            select! {
+                recv(stop.receiver()) -> _ => own.request(),
+                recv(ended) -> _ => {}
+            }
+        });
+        let result = commands::campaign(options, &own, |_| {});
+        drop(running);
+        result
+    })?;
+    if stop.is_requested() { Err(RunError::Stopped.into()) } else { Ok(result) }
+}
+
+/// Has the guest of `runner` run on `processor` alone, for as long as it lives.
+fn bind(runner: &mut GuestRunner, processor: usize) -> Result<(), CommandError> {
+    let pid = pid(runner)?;
+    Ok(process::bind(pid, processor)?)
+}
+
+/// Gives the process id of the guest of `runner`.
+fn pid(runner: &mut GuestRunner) -> Result<u32, RunError> {
+    runner.guest_pid().map_err(|source| RunError::Guests { attempts: 1, source: Box::new(source) })
+}
+
+/// A folder for a campaign that nobody is to go on with, gone when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("fuzz-bench-{name}-{}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, "the folder {} stays", self.0.display());
+        }
+    }
+}
+
+/// The value in the middle, if there is any.
+fn middle(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+fn first_line(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").to_owned()
+}
+
+fn host() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_start_matches([' ', '\t', ':']);
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    format!("{cpus} x {model}")
+}

@@ -1,0 +1,326 @@
+//! What the campaign knows about injection sites: the supply of faults to try.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH};
+use guest_protocol::{Hit, SiteDescription};
+use libafl_bolts::impl_serdeany;
+use serde::{Deserialize, Serialize};
+
+/// A site and what was tried on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// The injectable function.
+    pub function: String,
+    /// The callers, innermost first.
+    pub call_path: Vec<String>,
+    /// Whether there were more callers than are read.
+    pub truncated: bool,
+    /// Most calls in one execution.
+    pub most_calls: u32,
+    /// Executions that reached it.
+    pub executions: u64,
+    /// Faults that fired here.
+    pub failed: u64,
+    /// Those of them that were the last of their execution, and cost its guest.
+    #[serde(default)]
+    pub fatal: u64,
+    /// Whether the first-failure stage has had its turn on it.
+    pub attempted: bool,
+}
+
+/// A site has so many fatal faults before it is known for that.
+const KNOWN_AS_FATAL: u64 = 3;
+
+impl Site {
+    /// The fault that fails the `occurrence`-th call at this very site.
+    #[must_use]
+    pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {
+        let mut call_path = self.call_path.clone();
+        call_path.truncate(MAX_CALL_PATH);
+        Fault { function: self.function.clone(), call_path: CallPath(call_path), occurrence, error }
+    }
+
+    /// Whether most faults here are known to cost the guest.
+    fn is_fatal(&self) -> bool {
+        self.fatal >= KNOWN_AS_FATAL && self.fatal * 2 > self.failed
+    }
+
+    /// Whether `fault` is one at this very site.
+    fn has(&self, fault: &Fault) -> bool {
+        let length = self.call_path.len().min(MAX_CALL_PATH);
+        self.function == fault.function && self.call_path[..length] == fault.call_path.0
+    }
+}
+
+/// Position of a site in a [`Catalogue`].
+pub(super) type SiteIndex = u32;
+
+/// The injection sites discovered so far.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogue {
+    /// In the order in which they were discovered.
+    sites: Vec<Site>,
+    /// Their indices, by the numbers that the agent gives them.
+    indices: HashMap<u64, SiteIndex>,
+    /// Those of them where most faults cost the guest.
+    fatal: BTreeSet<SiteIndex>,
+    /// Sites of earlier starts that no guest has numbered yet, by [`key`].
+    remembered: BTreeMap<String, Site>,
+}
+
+fn key(function: &str, call_path: &[String]) -> String {
+    format!("{function} {}", call_path.join(" "))
+}
+
+impl Catalogue {
+    /// A catalogue that knows `sites` from earlier starts.
+    #[must_use]
+    pub fn remembering(sites: Vec<Site>) -> Self {
+        let remembered = sites.into_iter().map(|site| (key(&site.function, &site.call_path), site)).collect();
+        Self { remembered, ..Self::default() }
+    }
+
+    /// Takes in an execution's descriptions and hits. Returns whether a site is new.
+    pub fn learn(&mut self, descriptions: &[Arc<SiteDescription>], hits: &[Hit]) -> bool {
+        let before = self.len();
+        for description in descriptions {
+            let SiteDescription { site, function, call_path, truncated } = &**description;
+            if !self.indices.contains_key(site) {
+                let (function, call_path, truncated) = (function.clone(), call_path.clone(), *truncated);
+                let known = self.remembered.remove(&key(&function, &call_path));
+                let new = || Site {
+                    function,
+                    call_path,
+                    truncated,
+                    most_calls: 0,
+                    executions: 0,
+                    failed: 0,
+                    fatal: 0,
+                    attempted: false,
+                };
+                let index = SiteIndex::try_from(self.sites.len()).unwrap_or(SiteIndex::MAX);
+                self.sites.push(known.unwrap_or_else(new));
+                self.indices.insert(*site, index);
+                self.judge(index);
+            }
+        }
+        for hit in hits {
+            if let Some((_, site)) = self.numbered(hit.site) {
+                site.most_calls = site.most_calls.max(hit.count);
+                site.executions += 1;
+            }
+        }
+        self.len() > before
+    }
+
+    /// Takes in that a fault fired at the site with this number.
+    pub fn fired(&mut self, site: u64) {
+        if let Some((index, known)) = self.numbered(site) {
+            known.failed += 1;
+            self.judge(index);
+        }
+    }
+
+    /// Takes in that a fault at the site with this number, the last one of its execution, cost the guest.
+    pub fn was_fatal(&mut self, site: u64) {
+        if let Some((index, known)) = self.numbered(site) {
+            known.fatal += 1;
+            self.judge(index);
+        }
+    }
+
+    /// The site with this number of the agent's.
+    fn numbered(&mut self, site: u64) -> Option<(SiteIndex, &mut Site)> {
+        let index = *self.indices.get(&site)?;
+        Some((index, self.sites.get_mut(index as usize)?))
+    }
+
+    fn judge(&mut self, site: SiteIndex) {
+        if self.get(site).is_some_and(Site::is_fatal) {
+            self.fatal.insert(site);
+        } else {
+            self.fatal.remove(&site);
+        }
+    }
+
+    /// Whether `fault` is one at a site where most are known to cost the guest.
+    #[must_use]
+    pub fn is_fatal(&self, fault: &Fault) -> bool {
+        self.fatal.iter().filter_map(|site| self.get(*site)).any(|site| site.has(fault))
+    }
+
+    /// The calls of an execution that was learnt, for its corpus entry.
+    pub(super) fn reached(&self, hits: &[Hit]) -> Reached {
+        let calls = |hit: &Hit| Some(Calls { site: *self.indices.get(&hit.site)?, count: hit.count });
+        Reached::pack(hits.iter().filter_map(calls).collect())
+    }
+
+    /// The site at this index.
+    pub(super) fn get(&self, site: SiteIndex) -> Option<&Site> {
+        self.sites.get(site as usize)
+    }
+
+    /// How many sites are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sites.len() + self.remembered.len()
+    }
+
+    /// Whether no site is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many sites were failed at least once.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.all().filter(|site| site.failed > 0).count()
+    }
+
+    /// Marks a site as attempted by the first-failure stage.
+    pub(super) fn attempt(&mut self, site: SiteIndex) {
+        if let Some(site) = self.sites.get_mut(site as usize) {
+            site.attempted = true;
+        }
+    }
+
+    /// Whether the first-failure stage has had its turn on the site, or a fault fired there anyway.
+    pub(super) fn attempted(&self, site: SiteIndex) -> bool {
+        self.get(site).is_some_and(|site| site.attempted || site.failed > 0)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Site> {
+        self.sites.iter().chain(self.remembered.values())
+    }
+
+    /// The sites for `sites.json`, sorted by name.
+    #[must_use]
+    pub fn to_file(&self) -> Vec<&Site> {
+        let mut sites: Vec<&Site> = self.all().collect();
+        sites.sort_by(|a, b| (&a.function, &a.call_path).cmp(&(&b.function, &b.call_path)));
+        sites
+    }
+}
+
+/// The calls at one site in one execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Calls {
+    pub(super) site: SiteIndex,
+    pub(super) count: u32,
+}
+
+/// The calls that the execution of one corpus entry made, by site. Packed, as this is most of what an entry takes in memory, and there
+/// may be thousands of both.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Reached {
+    /// [`Calls`] as `postcard` writes them, small numbers in one byte, each `site` less the one before: three bytes instead
+    /// of eight.
+    packed: Box<[u8]>,
+}
+
+impl_serdeany!(Reached);
+
+impl Reached {
+    fn pack(mut calls: Vec<Calls>) -> Self {
+        calls.sort_unstable_by_key(|calls| calls.site);
+        let mut before = 0;
+        for calls in &mut calls {
+            calls.site -= std::mem::replace(&mut before, calls.site);
+        }
+        // Numbers in memory can always be written.
+        Self { packed: postcard::to_stdvec(&calls).unwrap_or_default().into() }
+    }
+
+    /// The calls, in the order in which the catalogue has their sites.
+    pub(super) fn calls(&self) -> Vec<Calls> {
+        let mut all: Vec<Calls> = postcard::from_bytes(&self.packed).unwrap_or_default();
+        let mut before = 0;
+        for calls in &mut all {
+            before += calls.site;
+            calls.site = before;
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(site: u64, function: &str) -> Arc<SiteDescription> {
+        let (function, call_path) = (function.to_owned(), vec!["caller".to_owned()]);
+        Arc::new(SiteDescription { site, function, call_path, truncated: false })
+    }
+
+    #[test]
+    fn a_site_is_new_once() {
+        let mut catalogue = Catalogue::default();
+        let hits = [Hit { site: 1, count: 3, first_sequence: 1 }, Hit { site: 9, count: 1, first_sequence: 2 }];
+        assert!(catalogue.learn(&[description(1, "f")], &hits));
+        assert!(!catalogue.learn(&[description(1, "f")], &hits));
+        let site = catalogue.get(0).unwrap();
+        assert_eq!((site.most_calls, site.executions, site.failed), (3, 2, 0));
+        catalogue.fired(1);
+        catalogue.fired(2);
+        assert_eq!((catalogue.failed(), catalogue.len()), (1, 1));
+        assert!(catalogue.attempted(0));
+    }
+
+    #[test]
+    fn calls_are_packed_small_and_come_out_as_they_were() {
+        let mut catalogue = Catalogue::default();
+        let numbers: Vec<u64> = (0..300).map(|index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let descriptions: Vec<_> = numbers.iter().map(|number| description(*number, &number.to_string())).collect();
+        catalogue.learn(&descriptions, &[]);
+        assert!(catalogue.reached(&[]).calls().is_empty());
+        let hit = |(site, count)| Hit { site, count, first_sequence: 1 };
+        let hits: Vec<Hit> = numbers.iter().rev().copied().zip(1..).map(hit).collect();
+        let stranger = [Hit { site: 7, count: 1, first_sequence: 1 }];
+        let reached = catalogue.reached(&[&hits[..], &stranger].concat());
+        let calls: Vec<_> = (0..300).map(|site| Calls { site, count: 300 - site }).collect();
+        assert_eq!(reached.calls(), calls);
+        assert!(reached.packed.len() <= 3 * 300 + 2, "{}", reached.packed.len());
+        assert!(catalogue.reached(&hits[299..]).calls() == [Calls { site: 0, count: 300 }]);
+    }
+
+    #[test]
+    fn a_site_where_most_faults_cost_the_guest_is_known_for_it() {
+        let mut catalogue = Catalogue::default();
+        catalogue.learn(&[description(1, "f"), description(2, "g")], &[]);
+        let fault = catalogue.get(0).unwrap().fault(7, InjectedError::True);
+        for _ in 0..KNOWN_AS_FATAL {
+            assert!(!catalogue.is_fatal(&fault));
+            catalogue.fired(1);
+            catalogue.was_fatal(1);
+        }
+        assert!(catalogue.is_fatal(&fault));
+        assert!(!catalogue.is_fatal(&catalogue.get(1).unwrap().fault(1, InjectedError::True)));
+        let wider = Fault { call_path: CallPath::default(), ..fault.clone() };
+        assert!(!catalogue.is_fatal(&wider), "it can hit other calls");
+        let mut later = Catalogue::remembering(catalogue.to_file().into_iter().cloned().collect());
+        later.learn(&[description(9, "f")], &[]);
+        assert!(later.is_fatal(&fault));
+        for _ in 0..KNOWN_AS_FATAL {
+            catalogue.fired(1);
+        }
+        assert!(!catalogue.is_fatal(&fault), "half of them are not most");
+    }
+
+    #[test]
+    fn a_site_of_an_earlier_start_is_not_new() {
+        let mut catalogue = Catalogue::default();
+        catalogue.learn(&[description(1, "f"), description(2, "g")], &[]);
+        catalogue.attempt(0);
+        let mut later = Catalogue::remembering(catalogue.to_file().into_iter().cloned().collect());
+        assert_eq!(later.len(), 2);
+        assert!(!later.learn(&[description(7, "f")], &[]));
+        assert!(later.attempted(0));
+        assert_eq!(later.to_file(), catalogue.to_file());
+        assert!(later.learn(&[description(8, "h")], &[]));
+    }
+}

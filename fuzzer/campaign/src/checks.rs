@@ -1,0 +1,195 @@
+//! What the explorers' kernel has run and the checkers' kernel is still to run.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use guest_protocol::StepResult;
+
+use super::input::PlanInput;
+use execution::{Execution, Fate};
+use kernel_report::KernelReport;
+
+/// The most plans that wait for one reason; beyond that the oldest go.
+const MOST_WAITING: usize = 500;
+
+/// How many plans that end in the same reports are checked before all others. A crash that is easy to make would else leave the
+/// checkers no time for anything, as each takes a guest.
+const CRASHES_FIRST: u32 = 2;
+
+/// Why a plan is to be checked, best reason first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// It reached new code or a new site: it is in the corpus. First, as it may have found what only the checkers' kernel sees,
+    /// while a report is on disk already.
+    Signal,
+    /// The kernel reported something that it did not report often before.
+    Crash,
+    /// The steps' results were new, all together.
+    Outcome,
+    /// The calls at injection sites were new, all together.
+    Hits,
+}
+
+const REASONS: usize = 4;
+
+/// A plan to be checked, and what it did where it was explored.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) plan: PlanInput,
+    steps: Vec<StepResult>,
+    reports: Vec<Reported>,
+    since: Instant,
+}
+
+/// What is kept of a kernel report.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Reported {
+    title: String,
+    location: Option<String>,
+}
+
+impl Reported {
+    fn of(report: &KernelReport) -> Self {
+        Self { title: report.title.clone(), location: report.location().map(str::to_owned) }
+    }
+
+    /// The function that the title names.
+    fn function(&self) -> Option<&str> {
+        self.title.rsplit_once(" in ").map(|(_, function)| function)
+    }
+
+    /// Whether it is the same check of the kernel, or at least in the same function, as in `other`.
+    fn is_same(&self, other: &Self) -> bool {
+        let same = |ours: Option<&str>, theirs| ours.is_some() && ours == theirs;
+        same(self.location.as_deref(), other.location.as_deref()) || same(self.function(), other.function())
+    }
+}
+
+impl Check {
+    /// A crash that both kernels saw, by two titles of the same check or function: that of the explorers' kernel, and that of
+    /// the one on which `execution` was made.
+    pub(super) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
+        self.reports.iter().filter(|explored| !execution.has_title(&explored.title)).find_map(|explored| {
+            let same = execution.reports().find(|report| explored.is_same(&Reported::of(report)))?;
+            Some((explored.title.as_str(), same.title.as_str()))
+        })
+    }
+}
+
+/// Counts of checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CheckCounts {
+    /// Plans run on both kernels.
+    pub(super) checked: u64,
+    /// Of those, plans whose steps had other results, or of which only one kernel reported anything.
+    pub(super) different: u64,
+    /// Plans that wait.
+    pub(super) waiting: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: [VecDeque<Check>; REASONS],
+    taken: HashSet<u64>,
+    outcomes: HashSet<u64>,
+    hits: HashSet<u64>,
+    /// How often each set of reports came.
+    crashes: HashMap<u64, u32>,
+    checked: u64,
+    different: u64,
+}
+
+/// The plans that wait to be checked.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    inner: Mutex<Inner>,
+}
+
+fn digest(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Checks {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in an execution of `plan`; it waits to be checked if there is a reason to. `signal` says that it goes
+    /// into the corpus.
+    pub(super) fn offer(&self, plan: &PlanInput, execution: &Execution, signal: bool) {
+        let mut inner = self.inner();
+        let outcome = digest(execution.steps.iter().map(|step| format!("{step:?}")).collect::<Vec<_>>());
+        let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
+        hits.sort_unstable();
+        let (new_outcome, new_hits) = (inner.outcomes.insert(outcome), inner.hits.insert(digest(hits)));
+        let reports: Vec<_> = execution.reports().map(Reported::of).collect();
+        let rare = !reports.is_empty() && {
+            let titles: Vec<_> = reports.iter().map(|report| &report.title).collect();
+            let times = inner.crashes.entry(digest(titles)).or_default();
+            *times += 1;
+            *times <= CRASHES_FIRST
+        };
+        let reason = if signal {
+            Reason::Signal
+        } else if rare {
+            Reason::Crash
+        } else if new_outcome {
+            Reason::Outcome
+        } else if new_hits {
+            Reason::Hits
+        } else {
+            return;
+        };
+        if inner.taken.contains(&digest(plan)) {
+            return;
+        }
+        let queue = &mut inner.waiting[reason as usize];
+        if queue.len() == MOST_WAITING {
+            queue.pop_front();
+        }
+        let (plan, steps) = (plan.clone(), execution.steps.clone());
+        queue.push_back(Check { plan, steps, reports, since: Instant::now() });
+    }
+
+    /// The plan to check next. Those of crashes are not taken before they have waited for the time `crash_age`: they are on disk, and
+    /// each costs a guest while there is most to be found.
+    pub(super) fn take(&self, crash_age: Duration) -> Option<Check> {
+        let mut inner = self.inner();
+        loop {
+            let due = |(reason, queue): (usize, &mut VecDeque<Check>)| {
+                let crash = reason == Reason::Crash as usize;
+                queue.pop_front_if(|check| !crash || check.since.elapsed() >= crash_age)
+            };
+            let check = inner.waiting.iter_mut().enumerate().find_map(due)?;
+            // One plan may wait for several reasons.
+            if inner.taken.insert(digest(&check.plan)) {
+                return Some(check);
+            }
+        }
+    }
+
+    /// Takes in what the checkers' kernel made of a plan.
+    pub(super) fn compare(&self, check: &Check, execution: &Execution) {
+        let mut inner = self.inner();
+        inner.checked += 1;
+        // A guest that died tells no results.
+        let steps = check.steps.is_empty() || execution.guest == Fate::Dead || check.steps == execution.steps;
+        if !steps || check.reports.is_empty() != !execution.is_crash() {
+            inner.different += 1;
+            tracing::debug!(explored = ?check, checked = ?execution.findings, "a plan differs on the two kernels");
+        }
+    }
+
+    /// How many were checked, and how many wait.
+    pub(super) fn counts(&self) -> CheckCounts {
+        let inner = self.inner();
+        let waiting = inner.waiting.iter().map(VecDeque::len).sum::<usize>() as u64;
+        CheckCounts { checked: inner.checked, different: inner.different, waiting }
+    }
+}

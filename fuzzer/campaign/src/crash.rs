@@ -1,0 +1,222 @@
+//! Crashes on disk: each a folder named by its title.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CampaignKernel,
+    crashes::Cause,
+    folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed},
+    peers::CrashNews,
+};
+use files::{cache::publish_directory, cache::replace_directory};
+use kernel_report::{KernelReport, title_slug};
+
+/// What is written of a crash.
+#[derive(Debug)]
+pub(super) struct Crash<'a> {
+    /// What the kernel said.
+    pub report: &'a KernelReport,
+    /// The kernel.
+    pub kernel: &'a CampaignKernel,
+    /// The execution that caused it.
+    pub(super) cause: &'a Cause<'a>,
+    /// Milliseconds of fuzzing, earlier starts included, until it was found.
+    pub found_ms: u64,
+}
+
+/// `meta.json` of a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrashMeta {
+    /// Format version.
+    pub version: u32,
+    /// The crash's title.
+    pub title: String,
+    /// The kind of report.
+    pub kind: String,
+    /// The faults that fired, in that order.
+    pub fired: Vec<CrashFault>,
+    /// The functions on the report's call trace, innermost first.
+    pub stack: Vec<String>,
+    /// Milliseconds of the campaign's fuzzing, all starts together, until this plan was found. Not there when another host found
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_ms: Option<u64>,
+    /// Fresh guests in which the reproducer was tried.
+    pub tried: u32,
+    /// Those in which the same title came again.
+    pub reproduced: u32,
+    /// Whether the title came again in a guest that counts instructions: then it does every time (`fuzz replay --exact`). Not
+    /// there when that was not tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<bool>,
+    /// The title that this crash has on the kernel that judges, if the same plan crashed in the same function there. Not there
+    /// when none is known or this is that title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
+    /// The other host that found it, from which there is no report. Not there when this one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+}
+
+/// A fault that fired before a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrashFault {
+    /// Position in the plan, from 1.
+    pub fault: usize,
+    /// The injectable function.
+    pub function: String,
+    /// Position of the call among all calls of the execution, from 1.
+    pub sequence: u32,
+    /// The callers, innermost first.
+    pub call_path: Vec<String>,
+}
+
+impl CampaignFolder {
+    fn crash_path(&self, title: &str) -> PathBuf {
+        self.path.join("crashes").join(title_slug(title))
+    }
+
+    /// Writes a crash's folder, whole; in the place of one of the same title, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub(super) fn write_crash(&self, crash: &Crash<'_>) -> Result<(), FolderError> {
+        let KernelReport { title, kind, text } = crash.report;
+        let reproducer = Reproducer {
+            reproducer_version: REPRODUCER_VERSION,
+            title: title.clone(),
+            kernel: crash.kernel.name.clone(),
+            kernel_build_id: crash.kernel.build_id.clone(),
+            plan: crash.cause.plan.clone(),
+        };
+        let meta = CrashMeta {
+            version: FOLDER_VERSION,
+            title: title.clone(),
+            kind: kind.to_string(),
+            fired: crash.cause.fired.iter().map(|fired| crash_fault(crash.cause.plan, fired)).collect(),
+            stack: crash.report.stack(),
+            found_ms: Some(crash.found_ms),
+            tried: 0,
+            reproduced: 0,
+            exact: None,
+            same_as: None,
+            origin: None,
+        };
+        let texts = [("report.txt", text.as_str()), ("console.log", crash.cause.console)];
+        self.publish_crash(&meta, &reproducer, &texts)
+    }
+
+    /// Writes the folder of a crash that another host found, as [`CampaignFolder::write_crash`] does. There is no more of
+    /// it than that host says.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub(super) fn write_foreign_crash(&self, crash: &CrashNews) -> Result<(), FolderError> {
+        let meta = CrashMeta {
+            version: FOLDER_VERSION,
+            title: crash.reproducer.title.clone(),
+            kind: crash.kind.to_string(),
+            fired: Vec::new(),
+            stack: Vec::new(),
+            found_ms: None,
+            tried: 0,
+            reproduced: 0,
+            exact: None,
+            same_as: None,
+            origin: Some(crash.host.clone()),
+        };
+        self.publish_crash(&meta, &crash.reproducer, &[])
+    }
+
+    fn publish_crash(
+        &self,
+        meta: &CrashMeta,
+        reproducer: &Reproducer,
+        texts: &[(&str, &str)],
+    ) -> Result<(), FolderError> {
+        let path = self.crash_path(&meta.title);
+        let prepared = self.path.join("crashes").join(format!(".{}", title_slug(&meta.title)));
+        fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
+        self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
+        for (name, text) in texts {
+            self.write(&prepared.join(name), text)?;
+        }
+        self.write_json(&prepared.join("meta.json"), meta)?;
+        let publish = if path.exists() { replace_directory } else { publish_directory };
+        publish(&prepared, &path).map_err(failed("write", &path))
+    }
+
+    /// Whether the folder that a crash of this title would have is that of another title. Folders have short hashes in their
+    /// names, so that another host can make such a title on purpose.
+    ///
+    /// # Errors
+    ///
+    /// The folder is damaged.
+    pub(super) fn is_anothers(&self, title: &str) -> Result<bool, FolderError> {
+        let path = self.crash_path(title).join("meta.json");
+        Ok(path.exists() && read_meta(&path)?.title != title)
+    }
+
+    /// Changes a crash's `meta.json`, which says what became of its reproducer, unless its folder is that of another title.
+    ///
+    /// # Errors
+    ///
+    /// The file is gone or damaged, or the file system says no.
+    pub fn change_meta(&self, title: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), FolderError> {
+        let path = self.crash_path(title).join("meta.json");
+        let mut meta = read_meta(&path)?;
+        if meta.title != title {
+            return Ok(());
+        }
+        change(&mut meta);
+        self.write_json(&path, &meta)
+    }
+
+    /// The crashes that are there, each with its reproducer.
+    ///
+    /// # Errors
+    ///
+    /// One of them is damaged.
+    pub fn crashes(&self) -> Result<Vec<(CrashMeta, Reproducer)>, FolderError> {
+        let path = self.path.join("crashes");
+        let mut crashes = Vec::new();
+        for entry in fs::read_dir(&path).map_err(failed("read", &path))? {
+            let folder = entry.map_err(failed("read", &path))?.path();
+            let unfinished = entry_name(&folder).starts_with('.');
+            if unfinished || !folder.join("meta.json").is_file() {
+                continue;
+            }
+            let meta = read_meta(&folder.join("meta.json"))?;
+            let file = folder.join("reproducer.json");
+            let text = fs::read_to_string(&file).map_err(failed("read", &file))?;
+            let reproducer = Reproducer::from_json(&text).map_err(|source| FolderError::Plan { path: file, source })?;
+            crashes.push((meta, reproducer));
+        }
+        crashes.sort_by(|a, b| a.0.title.cmp(&b.0.title));
+        Ok(crashes)
+    }
+}
+
+fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
+    CrashFault {
+        fault: fired.fault + 1,
+        function: plan.faults.get(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
+        sequence: fired.sequence,
+        call_path: fired.call_path.clone(),
+    }
+}
+
+fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
+    let text = fs::read_to_string(path).map_err(failed("read", path))?;
+    serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })
+}

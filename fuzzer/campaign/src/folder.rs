@@ -1,0 +1,332 @@
+//! A campaign on disk. Every file is written whole or not at all, so that a campaign killed at any instant resumes
+//! with everything it had reported.
+//!
+//! ```text
+//! DIR/campaign.json      target, kernel, seed, totals
+//! DIR/corpus/ID.json     fault plans (written by LibAFL's corpus)
+//! DIR/sites.json         injection sites discovered so far
+//! DIR/coverage/ID.txt    addresses that ran, by the kernel's build id
+//! DIR/stats.jsonl        one line every few seconds
+//! DIR/crashes/SLUG/      reproducer.json, report.txt, console.log, meta.json
+//! ```
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::MutexGuard,
+};
+
+use fault_plan::PlanError;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::catalogue::{Catalogue, Site};
+use files::{cache::try_lock, cache::write_file};
+
+/// The version of `campaign.json` and `meta.json`.
+pub(super) const FOLDER_VERSION: u32 = 1;
+
+/// The file that a process holds locked while it works on the campaign.
+const LOCK: &str = ".lock";
+
+/// Why a campaign's folder cannot be used.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// The file system says no.
+    #[error("cannot {verb} {path}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file of it makes no sense.
+    #[error("{path} is damaged")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Line and reason.
+        source: serde_json::Error,
+    },
+    /// A plan or reproducer of it is refused.
+    #[error("{path}")]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: PlanError,
+    },
+    /// A plan is for another target.
+    #[error("{path} is a plan for the target \"{found}\", not \"{wanted}\"")]
+    OtherTarget {
+        /// The file.
+        path: PathBuf,
+        /// Its target.
+        found: String,
+        /// The campaign's.
+        wanted: String,
+    },
+    /// It is somebody else's.
+    #[error("{path} is not empty and holds no campaign (there is {found}): give another --out")]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// The name of something in it.
+        found: String,
+    },
+    /// It belongs to something else.
+    #[error("{path} holds a campaign on {what} \"{found}\", not \"{wanted}\": give another --out")]
+    Other {
+        /// The folder.
+        path: PathBuf,
+        /// Target or kernel.
+        what: &'static str,
+        /// Its.
+        found: String,
+        /// The one asked for.
+        wanted: String,
+    },
+    /// Another version of this program wrote it.
+    #[error("{path} has format version {found}, this build reads version {FOLDER_VERSION}: give another --out")]
+    Version {
+        /// The folder.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// Another process works on it.
+    #[error("{path} is in use by another fuzz: give another --out, or stop that one")]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+impl FolderError {
+    /// Says whether the user asked for the wrong folder or gave a wrong plan.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        !matches!(self, Self::Io { .. } | Self::Damaged { .. })
+    }
+}
+
+/// `campaign.json`: what the campaign is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CampaignFile {
+    /// Format version.
+    pub version: u32,
+    /// The target.
+    pub target: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Build id of the kernel that ran last.
+    pub kernel_build_id: String,
+    /// Version of this program.
+    pub fuzz_version: String,
+    /// Seed of the first start.
+    pub seed: u64,
+    /// Executions of all starts so far.
+    pub executions: u64,
+    /// Seconds of fuzzing of all starts so far.
+    pub seconds: u64,
+}
+
+/// A campaign's folder, locked for this process.
+#[derive(Debug)]
+pub struct CampaignFolder {
+    pub(super) path: PathBuf,
+    kernel: String,
+    _lock: File,
+}
+
+pub(super) fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FolderError + 'a {
+    move |source| FolderError::Io { verb, path: path.to_owned(), source }
+}
+
+impl CampaignFolder {
+    /// Opens the folder, making it if need be, and locks it. Returns it with what an earlier start left.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written, is in use, or belongs to another target or kernel.
+    pub fn open(path: &Path, target: &str, kernel: &str) -> Result<(Self, Option<CampaignFile>), FolderError> {
+        if let Some(found) = not_ours(path) {
+            return Err(FolderError::NotOurs { path: path.to_owned(), found });
+        }
+        for folder in [path.to_owned(), path.join("corpus"), path.join("crashes"), path.join("coverage")] {
+            fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+        }
+        let lock_path = path.join(LOCK);
+        let lock = try_lock(&lock_path).map_err(failed("lock", &lock_path))?;
+        let lock = lock.ok_or_else(|| FolderError::Busy { path: path.to_owned() })?;
+        let folder = Self { path: path.to_owned(), kernel: kernel.to_owned(), _lock: lock };
+        folder.remove_unfinished()?;
+        let earlier: Option<CampaignFile> = folder.read("campaign.json")?;
+        if let Some(file) = &earlier {
+            if file.version != FOLDER_VERSION {
+                return Err(FolderError::Version { path: path.to_owned(), found: file.version });
+            }
+            for (what, found, wanted) in [("target", &file.target, target), ("kernel", &file.kernel, kernel)] {
+                if found != wanted {
+                    let (found, wanted) = (found.clone(), wanted.to_owned());
+                    return Err(FolderError::Other { path: path.to_owned(), what, found, wanted });
+                }
+            }
+        }
+        Ok((folder, earlier))
+    }
+
+    /// Removes what a killed start had begun to write. Nothing else has a hidden name in a campaign's folder.
+    fn remove_unfinished(&self) -> Result<(), FolderError> {
+        for folder in [self.path.clone(), self.corpus(), self.path.join("crashes"), self.path.join("coverage")] {
+            for entry in fs::read_dir(&folder).map_err(failed("read", &folder))? {
+                let path = entry.map_err(failed("read", &folder))?.path();
+                let removed = match entry_name(&path) {
+                    name if !name.starts_with('.') || name == LOCK => continue,
+                    _ if path.is_dir() => fs::remove_dir_all(&path),
+                    _ => fs::remove_file(&path),
+                };
+                removed.map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of the fault plans.
+    #[must_use]
+    pub fn corpus(&self) -> PathBuf {
+        self.path.join("corpus")
+    }
+
+    fn read<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<Option<T>, FolderError> {
+        let path = self.path.join(name);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        serde_json::from_str(&text).map(Some).map_err(|source| FolderError::Damaged { path, source })
+    }
+
+    pub(super) fn write(&self, path: &Path, text: &str) -> Result<(), FolderError> {
+        write_file(path, text.as_bytes()).map_err(failed("write", path))
+    }
+
+    pub(super) fn write_json<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), FolderError> {
+        self.write(path, &json(path, value)?)
+    }
+
+    /// Name of the campaign's kernel: the one that judges.
+    #[must_use]
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// How many plans the corpus has.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub fn plans(&self) -> Result<usize, FolderError> {
+        let folder = self.corpus();
+        let entries = fs::read_dir(&folder).map_err(failed("read", &folder))?.flatten();
+        Ok(entries.filter(|entry| !entry_name(&entry.path()).starts_with('.')).count())
+    }
+
+    /// Writes `campaign.json`.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub fn write_campaign(&self, file: &CampaignFile) -> Result<(), FolderError> {
+        self.write_json(&self.path.join("campaign.json"), file)
+    }
+
+    /// Writes `sites.json`. Nobody else has the catalogue until its text is there, and everybody while that is written.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub(super) fn write_sites(&self, catalogue: MutexGuard<'_, Catalogue>) -> Result<(), FolderError> {
+        let path = self.path.join("sites.json");
+        let text = json(&path, &catalogue.to_file())?;
+        drop(catalogue);
+        self.write(&path, &text)
+    }
+
+    /// The sites that earlier starts discovered.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or is damaged.
+    pub fn read_sites(&self) -> Result<Vec<Site>, FolderError> {
+        Ok(self.read("sites.json")?.unwrap_or_default())
+    }
+
+    /// Writes the addresses covered so far on the kernel with this build id, one in hexadecimal on each line.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub fn write_coverage(&self, build_id: &str, covered: impl Iterator<Item = u64>) -> Result<(), FolderError> {
+        let mut text = String::new();
+        for pc in covered {
+            let _ = writeln!(text, "{pc:x}");
+        }
+        self.write(&self.coverage_path(build_id), &text)
+    }
+
+    /// The addresses that earlier starts covered on this very kernel.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read; lines that are no address are left out.
+    pub fn read_coverage(&self, build_id: &str) -> Result<Vec<u64>, FolderError> {
+        let path = self.coverage_path(build_id);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().filter_map(|line| u64::from_str_radix(line, 16).ok()).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    fn coverage_path(&self, build_id: &str) -> PathBuf {
+        let plain: String = build_id.chars().filter(char::is_ascii_alphanumeric).collect();
+        self.path.join("coverage").join(format!("{plain}.txt"))
+    }
+}
+
+/// The name of something in the folder `path` that no campaign has put there; nothing in a folder with a campaign.
+fn not_ours(path: &Path) -> Option<String> {
+    if path.join("campaign.json").exists() {
+        return None;
+    }
+    let ours = |name: &str| {
+        let unfinished = name.starts_with('.') && name.ends_with(".tmp");
+        unfinished || [LOCK, "corpus", "crashes", "coverage", "sites.json", "stats.jsonl"].contains(&name)
+    };
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| entry_name(&entry.path())).find(|name| !ours(name))
+}
+
+pub(super) fn entry_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+pub(super) fn json<T: Serialize>(path: &Path, value: &T) -> Result<String, FolderError> {
+    let mut text =
+        serde_json::to_string_pretty(value).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })?;
+    text.push('\n');
+    Ok(text)
+}

@@ -1,0 +1,73 @@
+//! The fault plan as LibAFL's input.
+
+use std::{fs, path::Path};
+
+use fault_plan::FaultPlan;
+use libafl::{Error, corpus::CorpusId, inputs::Input};
+use libafl_bolts::HasLen;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use files::cache::write_file;
+
+/// A fault plan. On disk it is the plan's JSON, named by its content.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlanInput(pub FaultPlan);
+
+impl Input for PlanInput {
+    /// A file that is there is this plan, as its name says: each client of a campaign keeps what the others find.
+    fn to_file<P: AsRef<Path>>(&self, path: P) -> Result<(), Error> {
+        let path = path.as_ref();
+        if path.exists() {
+            return Ok(());
+        }
+        write_file(path, self.0.to_json().as_bytes())
+            .map_err(|error| Error::unknown(format!("cannot write {}: {error}", path.display())))
+    }
+
+    fn from_file<P: AsRef<Path>>(path: P) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let refuse = |reason: String| Error::serialize(format!("{}: {reason}", path.display()));
+        let text = fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+        FaultPlan::from_json(&text).map(Self).map_err(|error| refuse(execution::chain(&error)))
+    }
+
+    fn generate_name(&self, _id: Option<CorpusId>) -> String {
+        format!("{}.json", hex::encode(&Sha256::digest(self.0.to_json())[..8]))
+    }
+}
+
+impl HasLen for PlanInput {
+    /// Faults, and one for the workload: the fault-free plan has length 1.
+    fn len(&self) -> usize {
+        self.0.faults.len() + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fault_plan::{CallPath, Errno, Fault, InjectedError};
+
+    use super::*;
+
+    /// LibAFL tries a buffer of some size and then makes one that is large enough, if that was all that was wrong.
+    #[test]
+    fn a_buffer_too_small_for_a_plan_is_just_that() {
+        let fault = |error| Fault {
+            function: "should_failslab".to_owned(),
+            call_path: CallPath(vec!["...".to_owned(), "open_ctree".to_owned()]),
+            occurrence: 300,
+            error,
+        };
+        let errors = [InjectedError::Errno(Errno::ENOMEM), InjectedError::Null, InjectedError::True];
+        let plan = PlanInput(FaultPlan { faults: errors.map(fault).into(), ..FaultPlan::fault_free("test") });
+        let whole = postcard::to_stdvec(&plan).unwrap();
+        assert_eq!(postcard::from_bytes::<PlanInput>(&whole).unwrap(), plan);
+        let mut buffer = vec![0; whole.len()];
+        assert_eq!(postcard::to_slice(&plan, &mut buffer).unwrap(), whole);
+        for bytes in 0..whole.len() {
+            let refused = postcard::to_slice(&plan, &mut buffer[..bytes]).unwrap_err();
+            assert_eq!(refused, postcard::Error::SerializeBufferFull, "{bytes} bytes");
+        }
+    }
+}

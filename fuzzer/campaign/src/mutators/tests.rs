@@ -1,0 +1,109 @@
+use fault_plan::{Errno, InjectedError};
+use guest_protocol::{Hit, SiteDescription};
+use proptest::prelude::*;
+
+use super::*;
+
+const TARGET: &str = r#"
+description = "a fake"
+kernel = "fake"
+steps = [{ sync = {} }]
+[[functions]]
+name = "f"
+errors = ["ENOMEM", "EIO"]
+"#;
+
+fn target() -> Target {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("target.toml"), TARGET).unwrap();
+    Target::load(folder.path()).unwrap()
+}
+
+fn world() -> (Catalogue, Vec<Calls>) {
+    let sites = [(1, vec!["a", "x"], 3), (2, vec!["a", "y"], 1), (3, vec!["b"], 5)];
+    let descriptions: Vec<SiteDescription> = sites
+        .iter()
+        .map(|(site, path, _)| SiteDescription {
+            site: *site,
+            function: "f".to_owned(),
+            call_path: path.iter().map(ToString::to_string).collect(),
+            truncated: false,
+        })
+        .collect();
+    let hits: Vec<Hit> =
+        sites.iter().map(|(site, _, count)| Hit { site: *site, count: *count, first_sequence: 1 }).collect();
+    let mut catalogue = Catalogue::default();
+    let descriptions: Vec<_> = descriptions.into_iter().map(Arc::new).collect();
+    catalogue.learn(&descriptions, &hits);
+    let reached = catalogue.reached(&hits).calls();
+    (catalogue, reached)
+}
+
+fn fault(path: &[&str], occurrence: u32) -> Fault {
+    Fault {
+        function: "f".to_owned(),
+        call_path: CallPath(path.iter().map(ToString::to_string).collect()),
+        occurrence,
+        error: InjectedError::Errno(Errno::ENOMEM),
+    }
+}
+
+#[test]
+fn calls_are_counted_over_all_paths_that_match() {
+    let (catalogue, reached) = world();
+    let target = target();
+    let context = Context { target: &target, catalogue: &catalogue, reached: &reached, other: &[] };
+    assert_eq!(context.calls("f", &CallPath(vec!["a".to_owned()])), 4);
+    assert_eq!(context.calls("f", &CallPath::default()), 9);
+    assert_eq!(context.calls("g", &CallPath::default()), 0);
+}
+
+#[test]
+fn a_fault_free_plan_can_only_grow() {
+    let (catalogue, reached) = world();
+    let target = target();
+    let context = Context { target: &target, catalogue: &catalogue, reached: &reached, other: &[] };
+    let mut rng = StdRand::with_seed(1);
+    for change in [drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice] {
+        assert!(change(&mut FaultPlan::fault_free("t"), &context, &mut rng).is_none());
+    }
+    let mut plan = FaultPlan::fault_free("t");
+    add_fault(&mut plan, &context, &mut rng).unwrap();
+    assert_eq!(plan.faults.len(), 1);
+}
+
+proptest! {
+    /// What a mutation makes is a plan that is accepted, and each of its faults matches a call that was made.
+    #[test]
+    fn mutated_plans_are_plans_that_fire(seed in any::<u64>(), steps in prop::collection::vec(0usize..7, 1..30)) {
+        let (catalogue, reached) = world();
+        let target = target();
+        let other = [fault(&["b"], 2)];
+        let context = Context { target: &target, catalogue: &catalogue, reached: &reached, other: &other };
+        let changes = [add_fault, drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice];
+        let mut rng = StdRand::with_seed(seed);
+        let mut plan = FaultPlan::fault_free("t");
+        plan.faults.push(fault(&["a", "x"], 1));
+        for step in steps {
+            changes[step](&mut plan, &context, &mut rng);
+            plan.check().unwrap();
+            prop_assert!(!plan.faults.is_empty() && plan.faults.len() <= MOST_FAULTS);
+            for fault in &plan.faults {
+                prop_assert!(context.calls("f", &fault.call_path) >= fault.occurrence, "{fault:?}");
+                prop_assert!(target.errors("f").contains(&fault.error));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plan_with_a_fault_that_is_known_to_cost_the_guest_is_known_for_it() {
+    let (mut catalogue, _) = world();
+    for _ in 0..9 {
+        catalogue.fired(3);
+        catalogue.was_fatal(3);
+    }
+    let plan = |faults: &[Fault]| FaultPlan { faults: faults.to_vec(), ..FaultPlan::fault_free("t") };
+    assert!(is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["b"], 2)]), &catalogue));
+    assert!(!is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["a"], 2)]), &catalogue));
+}

@@ -1,0 +1,156 @@
+//! How two hubs get to know each other before anything else is said.
+//!
+//! ```text
+//! greeting  MAGIC, protocol version (u32, big-endian), a frame with the postcard of a Hello
+//! ```
+
+use std::{
+    io::{self, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::wire::{MOST_WORD, WireError, framed, is_word, read_exact, read_frame};
+use execution::Target;
+
+/// What a hub says first.
+const MAGIC: [u8; 8] = *b"fuzzpeer";
+/// Version of all that hubs say.
+const PROTOCOL: u32 = 1;
+/// The library that events are encoded by; its version decides what they look like.
+pub(super) const LIBRARY: &str = "libafl 0.16.1";
+/// The longest hello.
+const MOST_BYTES: usize = 4 << 10;
+/// How long a greeting may take.
+pub(super) const TIME: Duration = Duration::from_secs(3);
+
+/// Why two hubs do not talk to each other.
+#[derive(Debug, Error)]
+pub(super) enum GreetingError {
+    /// There is no connection.
+    #[error("it cannot be reached")]
+    Unreachable(#[source] io::Error),
+    /// The connection.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// Something else listens there.
+    #[error("what answers there is no fuzz")]
+    Stranger,
+    /// Another version of this program.
+    #[error("the other side speaks version {found} of the protocol, this build version {PROTOCOL}")]
+    Version {
+        /// Its.
+        found: u32,
+    },
+    /// Another version of LibAFL.
+    #[error("the other side has another library than this build's {LIBRARY}")]
+    Library,
+    /// Another target.
+    #[error("the other side fuzzes another target than \"{ours}\", or one with other functions or steps")]
+    Target {
+        /// This side's.
+        ours: String,
+    },
+    /// It is this campaign itself.
+    #[error("that is this campaign itself")]
+    Ourselves,
+}
+
+impl GreetingError {
+    /// Whether it will be the same the next time.
+    pub(super) fn is_final(&self) -> bool {
+        !matches!(self, Self::Unreachable(_) | Self::Wire(_))
+    }
+}
+
+/// How a hub introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    library: String,
+    /// Name of the target.
+    target: String,
+    /// What tells targets of one name apart.
+    digest: String,
+    /// A number by chance, of this start of the campaign.
+    pub(super) node: u64,
+    /// Name of the host.
+    pub(super) host: String,
+}
+
+impl Hello {
+    /// What the hub of a campaign on `target` says of itself.
+    ///
+    /// # Errors
+    ///
+    /// The target cannot be encoded.
+    pub(super) fn new(target: &Target, node: u64, host: String) -> Result<Self, WireError> {
+        let (library, target, digest) = (LIBRARY.to_owned(), target.name.clone(), digest(target)?);
+        Ok(Self { library, target, digest, node, host })
+    }
+
+    /// Says it to the other side, and hears what that says.
+    ///
+    /// # Errors
+    ///
+    /// The other side is too slow, no hub, or one that does something else.
+    pub(super) fn exchange(&self, stream: &mut TcpStream) -> Result<Self, GreetingError> {
+        let deadline = Instant::now() + TIME;
+        let hello = framed(&postcard::to_allocvec(self).map_err(WireError::from)?)?;
+        stream.set_write_timeout(Some(TIME)).map_err(WireError::from)?;
+        stream.write_all(&[&MAGIC[..], &PROTOCOL.to_be_bytes(), &hello].concat()).map_err(WireError::from)?;
+        let mut magic = [0; MAGIC.len()];
+        read_exact(stream, &mut magic, Some(deadline))?;
+        if magic != MAGIC {
+            return Err(GreetingError::Stranger);
+        }
+        let mut version = [0; 4];
+        read_exact(stream, &mut version, Some(deadline))?;
+        match u32::from_be_bytes(version) {
+            PROTOCOL => {}
+            found => return Err(GreetingError::Version { found }),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let theirs: Self =
+            postcard::from_bytes(&read_frame(stream, MOST_BYTES, Some(left))?).map_err(WireError::from)?;
+        self.accept(theirs)
+    }
+
+    fn accept(&self, theirs: Self) -> Result<Self, GreetingError> {
+        if theirs.library != self.library {
+            return Err(GreetingError::Library);
+        }
+        if (&theirs.target, &theirs.digest) != (&self.target, &self.digest) {
+            return Err(GreetingError::Target { ours: self.target.clone() });
+        }
+        if theirs.node == self.node {
+            return Err(GreetingError::Ourselves);
+        }
+        if !is_word(&theirs.host) {
+            return Err(WireError::Refused("a host with a name that cannot be one").into());
+        }
+        Ok(theirs)
+    }
+}
+
+/// A hash of what a plan for `target` means.
+fn digest(target: &Target) -> Result<String, WireError> {
+    let functions: Vec<_> = target
+        .functions
+        .iter()
+        .map(|function| (&function.name, function.errors.iter().map(ToString::to_string).collect::<Vec<_>>()))
+        .collect();
+    Ok(hex::encode(Sha256::digest(postcard::to_allocvec(&(functions, &target.steps))?)))
+}
+
+/// This host's name, as far as it can be a name in a file.
+pub(super) fn host_name() -> String {
+    let name = nix::sys::utsname::uname()
+        .map_or_else(|_| String::new(), |uname| uname.nodename().to_string_lossy().into_owned());
+    let plain = |character: &char| character.is_ascii_alphanumeric() || "._-".contains(*character);
+    let name: String = name.chars().filter(plain).take(MOST_WORD).collect();
+    if name.is_empty() { "host".to_owned() } else { name }
+}

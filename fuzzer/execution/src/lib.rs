@@ -1,0 +1,35 @@
+//! The seam between the search and whatever runs plans.
+//!
+//! ```text
+//! target, plan ──▶ Runner::run ──▶ Ran { execution, late }
+//!                                         └─ findings
+//! ```
+//!
+//! The search knows this crate and no guest; the guests know this crate and no search.
+
+mod execution;
+mod finding;
+mod runner;
+mod stop;
+mod target;
+
+pub use self::{
+    execution::{Execution, Fate, Fired},
+    finding::Finding,
+    runner::{Attributed, How, Ran, RunError, Runner, Usage},
+    stop::Stop,
+    target::{ImageRecipe, MEMORY_MIB, Target, TargetError, TargetFunction},
+};
+
+/// Gives the error and its sources on one line, each after a colon.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

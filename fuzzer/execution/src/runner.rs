@@ -1,0 +1,105 @@
+//! Whatever runs plans, seen from the search.
+
+use std::error::Error;
+
+use fault_plan::FaultPlan;
+use thiserror::Error;
+
+use crate::{Execution, Finding, Fired};
+
+/// Runs plans: guests, or a fake in unit tests.
+pub trait Runner {
+    /// Runs `plan` in the kind of guest that `how` says.
+    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran;
+
+    /// Gives counts of guests so far, and the memory that the present one has.
+    fn usage(&self) -> Usage;
+}
+
+/// The kind of guest that a plan is run in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Whatever guest is at hand.
+    Warm,
+    /// A fresh guest, which runs nothing before; the runner also waits for what its kernel has to
+    /// say after the execution.
+    Fresh,
+    /// A fresh guest whose executions repeat exactly, where there are such guests.
+    Exact,
+}
+
+/// The outcome of a run.
+#[derive(Debug)]
+pub struct Ran {
+    /// The execution of the plan, or why there is none.
+    pub execution: Result<Execution, RunError>,
+    /// Effects of earlier plans that came to light meanwhile. They are here also when the run failed.
+    pub late: Vec<Attributed>,
+}
+
+impl From<Result<Execution, RunError>> for Ran {
+    fn from(execution: Result<Execution, RunError>) -> Self {
+        Self { execution, late: Vec::new() }
+    }
+}
+
+/// Findings that came to light after the end of the execution that caused them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributed {
+    /// The plan that ran then: the last one in that guest, or the fault-free one where none had run.
+    pub plan: FaultPlan,
+    /// The kind of run that it was.
+    pub how: How,
+    /// The faults that fired then.
+    pub fired: Vec<Fired>,
+    /// The findings, never none.
+    pub findings: Vec<Finding>,
+    /// The text that they were found in.
+    pub console: String,
+}
+
+/// Why there is no execution. Never a finding.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The plan cannot be run on this kernel.
+    #[error("the plan is refused: {0}")]
+    Refused(String),
+    /// It looks hung again and again, but the host did not let the guests run.
+    #[error("the host is too busy to tell whether the plan hangs")]
+    Starved,
+    /// Guests failed again and again.
+    #[error("{attempts} guests in a row failed")]
+    Guests {
+        /// How many.
+        attempts: usize,
+        /// The last one's trouble.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// There are no guests of the kind asked for.
+    #[error("there are no guests that repeat exactly: {0}")]
+    NoExactGuests(String),
+    /// The user wants to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Counts of guests, and the memory of the present one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Guests started.
+    pub guests: u64,
+    /// Executions lost to trouble of guest or host, and tried again.
+    pub harness_errors: u64,
+    /// Guests replaced because something was left in use, or their disk could not be put back.
+    pub leftovers: u64,
+    /// Fault-free executions that were compared with the first ones.
+    pub controls: u64,
+    /// Calls by which the last of them was off, in a million of them.
+    pub control_off_ppm: u64,
+    /// Guests replaced because such an execution was another one than at first.
+    pub drifted: u64,
+    /// The most executions of one guest.
+    pub longest_life: u64,
+    /// Memory that the present guest's process has of its own, in KiB.
+    pub guest_kib: u64,
+}

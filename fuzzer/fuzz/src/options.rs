@@ -1,0 +1,167 @@
+//! The options of the command line. The commands take them as they are.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use campaign::{join_address, listen_address};
+use clap::{Args, Parser, Subcommand};
+use guests::qemu::AccelChoice;
+
+/// Finds bugs in the Linux kernel's error paths.
+///
+/// Without a subcommand it runs a campaign on --target until Ctrl-C. Exit status: 0 done, 1 the answer
+/// is no, 2 wrong usage or input, 3 the environment lacks something, 130 stopped before it was done.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Options {
+    /// The command; a campaign without one.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// A campaign's options.
+    #[command(flatten)]
+    pub campaign: Option<FuzzOptions>,
+}
+
+/// A command other than a campaign.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a plan or reproducer in fresh guests and say what happened.
+    Replay(ReplayOptions),
+    /// List what can be fuzzed.
+    Targets {
+        /// One line of JSON for each target.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build or list kernels.
+    #[command(subcommand)]
+    Kernel(KernelCommand),
+    /// Check this machine and the kernels.
+    Doctor,
+}
+
+/// A campaign's options.
+#[derive(Args, Clone, Debug)]
+pub struct FuzzOptions {
+    /// Target to fuzz: a name that `fuzz targets` lists, or a folder with a target.toml.
+    #[arg(long)]
+    pub target: String,
+    /// How long to fuzz, such as 30s, 10m or 8h; until Ctrl-C without it.
+    #[arg(long, value_parser = duration)]
+    pub time: Option<Duration>,
+    /// The campaign's folder, campaigns/TARGET without it. One that exists is resumed.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seed of the random generator; the clock without it.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Write the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Guests that run at the same time, one for each core without it. Of two or more, half explore on
+    /// a lean kernel and the others check on the target's what they come across; with --kernel all of
+    /// them explore on that one.
+    #[arg(long, value_name = "N")]
+    pub vms: Option<NonZeroUsize>,
+    /// Let campaigns on other hosts join: they and this one tell each other their plans and crashes. A
+    /// port alone is one of 127.0.0.1. There is no password and no encryption: whoever reaches another
+    /// address can join.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
+    pub listen: Option<SocketAddr>,
+    /// Join the campaign that listens there, and again when the connection breaks. May be given several
+    /// times.
+    #[arg(long, value_name = "HOST:PORT", value_parser = join_address)]
+    pub join: Vec<String>,
+    /// The guests.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+}
+
+/// Options of all commands that start guests.
+#[derive(Args, Clone, Debug)]
+pub struct GuestOptions {
+    /// A kernel other than the target's: a name that `fuzz kernel list` shows.
+    #[arg(long, value_name = "NAME")]
+    pub kernel: Option<String>,
+    /// How guests run: auto, kvm or tcg; auto proves that KVM works before it is used.
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub accel: AccelChoice,
+}
+
+/// Options of a replay.
+#[derive(Args, Debug)]
+pub struct ReplayOptions {
+    /// A plan, or the reproducer.json of a crash.
+    pub file: PathBuf,
+    /// The target's name or folder, if it is not the one that the plan names.
+    #[arg(long)]
+    pub target: Option<String>,
+    /// In how many fresh guests.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
+    /// Count instructions, so that all runs are the same, instruction for instruction: slower, and only
+    /// under TCG.
+    #[arg(long)]
+    pub exact: bool,
+    /// One line of JSON for each run.
+    #[arg(long)]
+    pub json: bool,
+    /// The guests.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+}
+
+/// A command about kernels.
+#[derive(Debug, Subcommand)]
+pub enum KernelCommand {
+    /// Build kernels unless the cache has them, and print where they are.
+    Build {
+        /// Its name in kernels/kernels.toml; all without it.
+        name: Option<String>,
+    },
+    /// List the kernels.
+    List {
+        /// One line of JSON for each kernel.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Reads a duration such as `10m`.
+///
+/// # Errors
+///
+/// It is none; the reason.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let usage = || format!("\"{text}\" is no duration: use a whole number and s, m or h, such as 10m");
+    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let number: u64 = number.parse().map_err(|_| usage())?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(usage()),
+    };
+    let seconds = number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(usage)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn options_are_read_or_refused() {
+        Options::command().debug_assert();
+        let read = |words: &str| Options::try_parse_from(words.split(' '));
+        let campaign = read("fuzz --target t --time 10m --vms 3 --accel tcg").unwrap().campaign.unwrap();
+        assert_eq!((campaign.target.as_str(), campaign.time), ("t", Some(Duration::from_secs(600))));
+        assert_eq!(campaign.guest.accel, AccelChoice::Tcg);
+        assert!(matches!(read("fuzz targets").unwrap().command, Some(Command::Targets { json: false })));
+        for wrong in ["fuzz --vms 2", "fuzz --target t --vms 0", "fuzz --target t --time 3", "fuzz --target t targets"]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

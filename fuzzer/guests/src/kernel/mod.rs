@@ -1,0 +1,284 @@
+//! Kernels as a product: described in `kernels/kernels.toml`, built once, kept in the cache under the content of
+//! everything that went into them.
+//!
+//! ```text
+//! CACHE/kernels/NAME-KEY.lock        held while NAME-KEY is being built
+//! CACHE/kernels/NAME-KEY.log         output of its last build
+//! CACHE/kernels/.build-NAME-KEY-PID  a build under way, or what a killed one left
+//! CACHE/kernels/NAME-KEY/            a finished kernel: vmlinux, config, meta.json; appears by one rename
+//! ```
+
+mod build;
+mod catalogue;
+mod fragment;
+mod make;
+mod meter;
+mod tools;
+mod tree;
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use build::build;
+pub use catalogue::{Catalogue, Kernel};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use files::TextFileError;
+
+/// Why a kernel cannot be described, found or built.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// No such kernel.
+    #[error("no kernel is called {name}; there are: {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is, separated by commas.
+        known: String,
+    },
+    /// A file of the catalogue, or a configuration, cannot be read or understood.
+    #[error(transparent)]
+    File(#[from] TextFileError),
+    /// An entry of the catalogue makes no sense.
+    #[error("kernel {name}: {reason}")]
+    Entry {
+        /// The kernel.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The machine lacks what a build needs.
+    #[error("building a kernel needs {missing}; install with: apt-get install --no-install-recommends {packages}")]
+    Commands {
+        /// What is missing, separated by commas.
+        missing: String,
+        /// Debian packages that have it, separated by spaces.
+        packages: String,
+    },
+    /// The source is not installed.
+    #[error(
+        "{path}, the source of {name}, is missing; install with: \
+         apt-get install --no-install-recommends {package}={version}"
+    )]
+    NoSource {
+        /// The kernel.
+        name: String,
+        /// The archive.
+        path: PathBuf,
+        /// Debian package that has it.
+        package: String,
+        /// Version of the package.
+        version: String,
+    },
+    /// The source is another one.
+    #[error(
+        "{path} has SHA-256 {found}, but the kernel is built from {expected} ({package}): install that version of \
+         the package, or write the new version and checksum into kernels/kernels.toml"
+    )]
+    WrongSource {
+        /// The archive.
+        path: PathBuf,
+        /// Its checksum.
+        found: String,
+        /// Checksum in the catalogue.
+        expected: String,
+        /// Debian package that has the archive, and its version.
+        package: String,
+    },
+    /// The configuration is not what was asked for.
+    #[error("the kernel's configuration is not what {name} asks for:\n  {}", options.join("\n  "))]
+    Unmet {
+        /// The kernel.
+        name: String,
+        /// One line for each option.
+        options: Vec<String>,
+    },
+    /// A command of the build failed.
+    #[error("{step} failed ({status}); the whole log is {log}, its end:\n{tail}")]
+    Failed {
+        /// What was being done.
+        step: &'static str,
+        /// How the command ended.
+        status: String,
+        /// The log.
+        log: PathBuf,
+        /// The log's last lines.
+        tail: String,
+    },
+    /// The build's result is no kernel.
+    #[error("{path} is no kernel that can be used: {reason}")]
+    Vmlinux {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A kernel in the cache is damaged.
+    #[error("{path} in the cache is damaged ({reason}); delete that folder and build again")]
+    Damaged {
+        /// The kernel's folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The user asked to stop.
+    #[error("stopped on request")]
+    Stopped,
+    /// The cache cannot be used.
+    #[error("cannot {action} {path}")]
+    Cache {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl KernelError {
+    /// Says whether the user's input is wrong, and not the environment.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::Unknown { .. } | Self::File(_) | Self::Entry { .. })
+    }
+}
+
+/// A finished kernel in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The kernel with its symbols; QEMU boots it as it is.
+    pub vmlinux: PathBuf,
+    /// Its configuration.
+    pub config: PathBuf,
+    /// What is known about it.
+    pub meta: Meta,
+    /// What its command line says besides what every guest's does.
+    pub options: String,
+}
+
+/// What is known about a finished kernel: `meta.json` in its folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meta {
+    /// Name in the catalogue.
+    pub name: String,
+    /// What `uname -r` says in it.
+    pub release: String,
+    /// GNU build id in hexadecimal: what tells it from every other build.
+    pub build_id: String,
+    /// Digest of all that went into it, in hexadecimal.
+    pub key: String,
+    /// First line of `gcc --version`.
+    pub compiler: String,
+    /// Debian package of the source and its version.
+    pub source: String,
+    /// Objects that were compiled or taken from the compiler's cache.
+    pub objects: u32,
+    /// How long the build took, in seconds.
+    pub seconds: u64,
+}
+
+/// A kernel of the catalogue, and whether the cache has it.
+#[derive(Clone, Debug)]
+pub struct Listed<'a> {
+    /// The kernel.
+    pub kernel: &'a Kernel,
+    /// Where it is, or will be.
+    pub dir: PathBuf,
+    /// The finished kernel.
+    pub built: Option<Built>,
+}
+
+/// What a build is doing. `Display` is a line for the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Somebody else builds the same kernel; this build waits for that one.
+    Waiting,
+    /// A step begins.
+    Step(&'static str),
+    /// Compiling goes on.
+    Compiling {
+        /// Objects so far.
+        done: u32,
+        /// Objects in the end, an estimate; never less than `done`.
+        total: u32,
+        /// Time since compiling began.
+        elapsed: Duration,
+        /// Time that it will still take, estimated from the time it took so far; none at the very beginning.
+        left: Option<Duration>,
+    },
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting => write!(f, "another process builds this kernel: waiting for it"),
+            Self::Step(step) => write!(f, "{step}"),
+            Self::Compiling { done, total, elapsed, left } => {
+                write!(f, "compiled {done} of about {total} objects in {} s", elapsed.as_secs())?;
+                match left {
+                    Some(left) => write!(f, ", about {} s left", left.as_secs()),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// The finished `kernel` in the cache folder `cache`, if it is there.
+///
+/// # Errors
+///
+/// The compiler, which is part of the kernel's identity, cannot be run, or the folder in the cache is damaged.
+pub fn find(kernel: &Kernel, cache: &Path) -> Result<Option<Built>, KernelError> {
+    open(kernel, &place(kernel, &kernel.cache_key()?, cache))
+}
+
+/// All kernels of the catalogue, sorted by name, and whether they are in the cache folder `cache`.
+///
+/// # Errors
+///
+/// As for [`find`].
+pub fn list<'a>(catalogue: &'a Catalogue, cache: &Path) -> Result<Vec<Listed<'a>>, KernelError> {
+    let listed = |kernel: &'a Kernel| {
+        let dir = place(kernel, &kernel.cache_key()?, cache);
+        Ok(Listed { kernel, built: open(kernel, &dir)?, dir })
+    };
+    catalogue.kernels().iter().map(listed).collect()
+}
+
+/// Characters of the key in a folder's name.
+const SHORT_KEY: usize = 16;
+
+fn place(kernel: &Kernel, key: &str, cache: &Path) -> PathBuf {
+    cache.join("kernels").join(format!("{}-{}", kernel.name, key.get(..SHORT_KEY).unwrap_or(key)))
+}
+
+fn open(kernel: &Kernel, dir: &Path) -> Result<Option<Built>, KernelError> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let damaged = |reason: String| KernelError::Damaged { path: dir.to_owned(), reason };
+    let text = fs::read_to_string(dir.join("meta.json")).map_err(|error| damaged(format!("meta.json: {error}")))?;
+    let meta = serde_json::from_str(&text).map_err(|error| damaged(format!("meta.json: {error}")))?;
+    let built = Built {
+        dir: dir.to_owned(),
+        vmlinux: dir.join("vmlinux"),
+        config: dir.join("config"),
+        meta,
+        options: kernel.options.clone(),
+    };
+    for file in [&built.vmlinux, &built.config] {
+        if !file.is_file() {
+            return Err(damaged(format!("{} is missing", file.display())));
+        }
+    }
+    Ok(Some(built))
+}

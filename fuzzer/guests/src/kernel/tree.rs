@@ -1,0 +1,294 @@
+//! A kernel's source, from archive to published folder.
+
+use std::{
+    env,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Instant,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    Kernel, KernelError, Meta, Progress, fragment,
+    make::{Log, failed},
+    meter::Meter,
+    tools::{compiler, installed},
+};
+use execution::Stop;
+use files::{TextFile, cache};
+
+/// Objects of what runs at each call of a probed function, of the probes and of the helpers that the BPF programs call.
+const INJECTOR: [&str; 6] = ["bpf_trace", "ftrace", "helpers", "kprobes", "maccess", "trace_kprobe"];
+
+/// Objects of what all of the kernel uses: data structures, checksums, texts, its log, btrfs's numbers on disk, the switch to another
+/// thread, the allocator of per-CPU memory, the lists of pages in use, the disk that is memory. What runs in them depends on what they
+/// hold and not on what fails, and what does fail in them shows in their callers. kernfs, whose objects have names of others too, is
+/// left out by a patch, the allocators of slabs and pages by the kernel itself.
+const COMMON: [&str; 15] = [
+    "accessors",
+    "bitmap",
+    "brd",
+    "crc32",
+    "idr",
+    "percpu",
+    "percpu_counter",
+    "printk",
+    "printk_ringbuffer",
+    "process_64",
+    "radix-tree",
+    "swap",
+    "vsprintf",
+    "workingset",
+    "xarray",
+];
+
+/// The objects that report no coverage.
+pub(super) fn uncovered() -> impl Iterator<Item = &'static str> {
+    INJECTOR.into_iter().chain(COMMON)
+}
+
+/// Variables of the user's that a kernel's Makefile would obey.
+const FOREIGN_VARIABLES: [&str; 12] = [
+    "ARCH",
+    "CROSS_COMPILE",
+    "KAFLAGS",
+    "KBUILD_OUTPUT",
+    "KCFLAGS",
+    "KCONFIG_CONFIG",
+    "KCPPFLAGS",
+    "LLVM",
+    "LOCALVERSION",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
+];
+
+/// A kernel tree that is being built.
+pub(super) struct Tree<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) source: PathBuf,
+    pub(super) cache: &'a Path,
+    pub(super) stop: &'a Stop,
+    pub(super) log: Log,
+}
+
+impl Tree<'_> {
+    /// The folder of the build's output. In the source folder itself, because Kbuild then uses relative paths only
+    /// and the compiler's cache serves the next tree too, wherever it is.
+    fn out(&self) -> PathBuf {
+        self.source.join("out")
+    }
+
+    /// All of it, until the kernel is at `destination`.
+    pub(super) fn build(
+        &mut self,
+        key: &str,
+        destination: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), KernelError> {
+        let begin = Instant::now();
+        self.unpack(progress)?;
+        self.configure(progress)?;
+        let objects = self.compile(progress)?;
+        let meta = Meta {
+            name: self.kernel.name.clone(),
+            release: self.release()?,
+            build_id: build_id(&self.out().join("vmlinux"))?,
+            key: key.to_owned(),
+            compiler: compiler()?,
+            source: format!("{} {}", self.kernel.package, self.kernel.version),
+            objects,
+            seconds: begin.elapsed().as_secs(),
+        };
+        self.publish(&meta, destination)
+    }
+
+    fn unpack(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
+        progress(Progress::Step("checking the source's checksum"));
+        self.verify()?;
+        progress(Progress::Step("unpacking the source"));
+        fs::create_dir(&self.source).map_err(|source| failed("create", &self.source, source))?;
+        let mut tar = Command::new("tar");
+        tar.args(["--extract", "--strip-components=1", "--use-compress-program=xz -T0 -d"])
+            .arg(format!("--directory={}", self.source.display()))
+            .arg(format!("--file={}", self.kernel.source.display()));
+        self.log.run("unpacking the source", tar, self.stop, |_| {})?;
+
+        progress(Progress::Step("applying patches"));
+        let selftest = self.source.join("drivers/fuzz_selftest");
+        fs::create_dir(&selftest).map_err(|source| failed("create", &selftest, source))?;
+        for (name, text) in &self.kernel.selftest {
+            write(&selftest.join(name), text)?;
+        }
+        for (name, text) in &self.kernel.patches {
+            let file = self.source.join("../current.patch");
+            write(&file, text)?;
+            let mut patch = Command::new("patch");
+            patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "--input"]).arg(&file).current_dir(&self.source);
+            self.log.run("applying patches", patch, self.stop, |_| {}).map_err(|error| name_patch(error, name))?;
+        }
+        Ok(())
+    }
+
+    fn verify(&self) -> Result<(), KernelError> {
+        let Kernel { name, source: path, package, version, sha256, .. } = self.kernel;
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (package, version) = (package.clone(), version.clone());
+                return Err(KernelError::NoSource { name: name.clone(), path: path.clone(), package, version });
+            }
+            other => other.map_err(|source| failed("read", path, source))?,
+        };
+        let mut hash = Sha256::new();
+        io::copy(&mut file, &mut hash).map_err(|source| failed("read", path, source))?;
+        let found = hex::encode(hash.finalize());
+        if found == *sha256 {
+            return Ok(());
+        }
+        let (expected, package) = (sha256.clone(), format!("{package} {version}"));
+        Err(KernelError::WrongSource { path: path.clone(), found, expected, package })
+    }
+
+    fn configure(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
+        progress(Progress::Step("configuring"));
+        let fragment = self.source.join("../fragment.config");
+        write(&fragment, &self.kernel.config)?;
+        let mut make = self.make("allnoconfig");
+        make.env("KCONFIG_ALLCONFIG", &fragment);
+        self.log.run("configuring", make, self.stop, |_| {})?;
+        let config = TextFile::read(&self.out().join(".config"))?;
+        let options = fragment::unmet(&self.kernel.config, &config.text)
+            .map_err(|bad| config.invalid_line(bad.line, bad.reason))?;
+        if options.is_empty() { Ok(()) } else { Err(KernelError::Unmet { name: self.kernel.name.clone(), options }) }
+    }
+
+    /// Returns how many objects it compiled.
+    fn compile(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<u32, KernelError> {
+        let make = self.make("vmlinux");
+        let mut meter = Meter::new(self.kernel.objects);
+        progress(meter.progress());
+        self.log.run("compiling", make, self.stop, |line| {
+            if meter.line(line) {
+                progress(meter.progress());
+            }
+        })?;
+        self.strip()?;
+        Ok(meter.done)
+    }
+
+    /// Removes the debug information, which is several times the kernel: pahole has made the kernel's types (BTF) of it.
+    fn strip(&mut self) -> Result<(), KernelError> {
+        let mut strip = Command::new("strip");
+        strip.arg("--strip-debug").arg(self.out().join("vmlinux"));
+        self.log.run("removing debug information", strip, self.stop, |_| {})
+    }
+
+    fn make(&self, goal: &str) -> Command {
+        let mut make = Command::new("make");
+        let jobs = thread::available_parallelism().map_or(1, usize::from);
+        make.current_dir(&self.source).args([format!("-j{jobs}"), "O=out".to_owned(), goal.to_owned()]);
+        // Nothing of the place, the time, the user or tools that it does not use may get into the kernel.
+        make.args(["KBUILD_BUILD_TIMESTAMP=1970-01-01", "KBUILD_BUILD_USER=fuzz", "KBUILD_BUILD_HOST=fuzz"]);
+        make.args(["KBUILD_BUILD_VERSION=1", "RUSTC=false"]);
+        // What probes and BPF programs run at each call is none of the workload: left in, it doubles the KCOV trace. What is
+        // common is two fifths of the rest.
+        make.args(uncovered().map(|object| format!("KCOV_INSTRUMENT_{object}.o=n")));
+        for variable in FOREIGN_VARIABLES {
+            make.env_remove(variable);
+        }
+        make.env("LC_ALL", "C");
+        if installed("ccache") {
+            make.args(["CC=ccache gcc", "HOSTCC=ccache gcc"]);
+            // Depend mode spares a miss, the case of every first build, a second run of the preprocessor.
+            make.envs([("CCACHE_NOHASHDIR", "1"), ("CCACHE_DEPEND", "1")]).env("CCACHE_BASEDIR", &self.source);
+            if env::var_os("CCACHE_DIR").is_none() {
+                make.env("CCACHE_DIR", self.cache.join("ccache"));
+            }
+        }
+        make
+    }
+
+    fn release(&self) -> Result<String, KernelError> {
+        let path = self.out().join("include/config/kernel.release");
+        let release = fs::read_to_string(&path).map_err(|source| failed("read", &path, source))?;
+        Ok(release.trim().to_owned())
+    }
+
+    fn publish(&self, meta: &Meta, destination: &Path) -> Result<(), KernelError> {
+        let prepared = self.source.join("../finished");
+        fs::create_dir(&prepared).map_err(|source| failed("create", &prepared, source))?;
+        for (from, to) in [("vmlinux", "vmlinux"), (".config", "config")] {
+            let path = self.out().join(from);
+            fs::rename(&path, prepared.join(to)).map_err(|source| failed("take", &path, source))?;
+        }
+        let text = serde_json::to_string_pretty(meta)
+            .map_err(|error| failed("write meta.json to", &prepared, io::Error::other(error)))?;
+        write(&prepared.join("meta.json"), &(text + "\n"))?;
+        cache::publish_directory(&prepared, destination).map_err(|source| failed("publish", destination, source))
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), KernelError> {
+    fs::write(path, text).map_err(|source| failed("write", path, source))
+}
+
+fn name_patch(error: KernelError, name: &str) -> KernelError {
+    match error {
+        KernelError::Failed { step, status, log, tail } => {
+            KernelError::Failed { step, status: format!("{name}, {status}"), log, tail }
+        }
+        other => other,
+    }
+}
+
+/// The GNU build id of the kernel `vmlinux`, in hexadecimal.
+fn build_id(vmlinux: &Path) -> Result<String, KernelError> {
+    let bytes = fs::read(vmlinux).map_err(|source| failed("read", vmlinux, source))?;
+    let id = kcov_parser::build_id(&bytes).filter(|id| !id.is_empty());
+    id.ok_or_else(|| KernelError::Vmlinux { path: vmlinux.to_owned(), reason: "it has no GNU build id".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_is_missing_or_another_one_is_refused_with_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("linux.tar.xz");
+        let kernel = Kernel {
+            name: "small".into(),
+            package: "linux-source-6.12".into(),
+            version: "6.12.1-1".into(),
+            source: archive.clone(),
+            sha256: "0".repeat(64),
+            config: String::new(),
+            patches: Vec::new(),
+            selftest: std::collections::BTreeMap::new(),
+            options: String::new(),
+            explorer: None,
+            objects: 1,
+        };
+        let log = Log::create(folder.path().join("log")).unwrap();
+        let (source, stop) = (folder.path().join("source"), Stop::new());
+        let tree = Tree { kernel: &kernel, source, cache: folder.path(), stop: &stop, log };
+        let missing = tree.verify().unwrap_err().to_string();
+        assert!(missing.ends_with("apt-get install --no-install-recommends linux-source-6.12=6.12.1-1"), "{missing}");
+        fs::write(&archive, "abc").unwrap();
+        let other = tree.verify().unwrap_err().to_string();
+        assert!(other.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{other}");
+        assert!(other.contains("linux-source-6.12 6.12.1-1"), "{other}");
+    }
+
+    #[test]
+    fn the_build_id_of_a_file_that_is_no_kernel_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmlinux");
+        fs::write(&path, "text").unwrap();
+        assert!(matches!(build_id(&path), Err(KernelError::Vmlinux { .. })));
+    }
+}

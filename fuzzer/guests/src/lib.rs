@@ -1,0 +1,10 @@
+//! QEMU guests that run plans, and all that they are made of.
+
+pub mod image;
+pub mod initramfs;
+pub mod kernel;
+pub mod prepare;
+pub mod process;
+pub mod project;
+pub mod qemu;
+pub mod runner;

@@ -1,0 +1,264 @@
+//! From names to a guest that is ready: kernel, image, agent, template, symbols.
+//!
+//! A kernel is prepared once. Any number of runners, one for each client of a campaign, then share
+//! what was read of it and the guest that theirs are clones of.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use execution::{MEMORY_MIB, Stop, Target, TargetError};
+use files::cache::{self, CacheError};
+use guest_protocol::Setup;
+use kcov_parser::{CallSites, ElfError, Symbols};
+use thiserror::Error;
+
+use crate::{
+    image::{ImageError, image},
+    initramfs::initramfs,
+    kernel::{self, Built, KernelError, Progress},
+    project::{Project, ProjectError},
+    qemu::{About, Accel, AccelChoice, Chosen, GuestConfig, GuestError, Template},
+    runner::{GuestRunner, Sites},
+};
+
+/// Why no guest can be prepared.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    /// The project's files.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The disk image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The guest.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The kernel image's contents.
+    #[error("{path}: not a kernel that can be fuzzed")]
+    Elf {
+        /// The kernel image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ElfError,
+    },
+    /// The guest runs something else.
+    #[error("the guest does not run the kernel {path}: its build id or addresses are others")]
+    OtherKernel {
+        /// The kernel image.
+        path: PathBuf,
+    },
+    /// A file.
+    #[error("cannot use {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl PrepareError {
+    /// Says whether this is only that the user wanted to stop.
+    #[must_use]
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Self::Guest(GuestError::Stopped) | Self::Kernel(KernelError::Stopped))
+    }
+
+    /// Says whether the user's input is wrong, and not the environment.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Target(_) => true,
+            Self::Kernel(error) => error.is_input(),
+            _ => false,
+        }
+    }
+}
+
+/// What to prepare.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Name or folder of the target.
+    pub target: String,
+    /// A kernel other than the target's.
+    pub kernel: Option<String>,
+    /// How guests run.
+    pub accel: AccelChoice,
+    /// Whether the first executions of two guests repeat exactly: see [`GuestConfig::exact`].
+    pub exact: bool,
+    /// Whether functions are probed; off only to measure what the workload costs by itself.
+    pub probes: bool,
+}
+
+impl Wanted {
+    /// Asks for guests of the target on its own kernel, with whatever acceleration works.
+    #[must_use]
+    pub fn new(target: impl Into<String>) -> Self {
+        Self { target: target.into(), kernel: None, accel: AccelChoice::Auto, exact: false, probes: true }
+    }
+}
+
+/// A target with all that is needed to run it.
+pub struct Prepared {
+    /// The target.
+    pub target: Arc<Target>,
+    /// The kernel.
+    pub kernel: Built,
+    /// Where the kernel can report coverage.
+    pub call_sites: Arc<CallSites>,
+    pub(crate) symbols: Arc<Symbols>,
+    pub(crate) sites: Sites,
+    pub(crate) stop: Stop,
+    template: Template,
+    wanted: Wanted,
+    /// The same target and kernel with guests that repeat exactly, once they are needed; else why
+    /// there are none.
+    exact: Mutex<Option<Result<Arc<Prepared>, String>>>,
+}
+
+impl Prepared {
+    /// The guest that all others are clones of.
+    #[must_use]
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// Hands out a runner of guests.
+    #[must_use]
+    pub fn runner(self: &Arc<Self>) -> GuestRunner {
+        GuestRunner::new(Arc::clone(self))
+    }
+
+    /// Gives guests that repeat exactly, prepared at the first call: that takes a boot.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there are none.
+    pub(crate) fn exact(&self) -> Result<Arc<Self>, String> {
+        let mut exact = self.exact.lock().unwrap_or_else(PoisonError::into_inner);
+        exact
+            .get_or_insert_with(|| {
+                if self.template.config().accel != Accel::Tcg {
+                    return Err("instructions are counted under TCG only".to_owned());
+                }
+                let wanted = Wanted {
+                    kernel: Some(self.kernel.meta.name.clone()),
+                    accel: AccelChoice::Tcg,
+                    exact: true,
+                    ..self.wanted.clone()
+                };
+                let say = &mut |text: &str| tracing::debug!("{text}");
+                prepare(&wanted, &self.stop, say).map_err(|error| execution::chain(&error))
+            })
+            .clone()
+    }
+}
+
+/// Prepares what is `wanted`: builds the kernel and the image unless the cache has them, and boots a
+/// guest. Calls `say` with each step that takes a while.
+///
+/// # Errors
+///
+/// See [`PrepareError`].
+pub fn prepare(wanted: &Wanted, stop: &Stop, say: &mut dyn FnMut(&str)) -> Result<Arc<Prepared>, PrepareError> {
+    let project = Project::find()?;
+    let cache = cache::directory()?;
+    let target = Target::find(&project.corpus(), &wanted.target)?;
+    project.agent()?;
+    let kernel = built_kernel(&project, wanted.kernel.as_ref().unwrap_or(&target.kernel), &cache, stop, say)?;
+    let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
+    let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
+    let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
+    let config = GuestConfig { disk, disk_mib, ..bare_guest(&project, &kernel.vmlinux)? };
+    let choice = match wanted.accel {
+        AccelChoice::Auto if wanted.exact => AccelChoice::Tcg,
+        choice => choice,
+    };
+    let Chosen { accel, reason } = choice.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
+    let config = GuestConfig { accel, kernel_options: kernel.options.clone(), exact: wanted.exact, ..config };
+    let booting = &mut || {
+        let name = &kernel.meta.name;
+        say(&format!("booting a guest with {name}, {reason}: 10 to 20 s under TCG, kept for later starts"));
+    };
+    let functions = |setup: Setup| if wanted.probes { setup } else { Setup { functions: Vec::new(), ..setup } };
+    let template = Template::cached(config, &functions(target.setup()), &cache, stop, booting)?;
+    let About { hello, ready, .. } = &template.about;
+    if hello.kernel_build_id != kernel.meta.build_id || ready.text_start != call_sites.text_start() {
+        return Err(PrepareError::OtherKernel { path: kernel.vmlinux });
+    }
+    target.check_against(&hello.injectable)?;
+    Ok(Arc::new(Prepared {
+        target: Arc::new(target),
+        kernel,
+        call_sites,
+        symbols,
+        sites: Sites::default(),
+        stop: stop.clone(),
+        template,
+        wanted: wanted.clone(),
+        exact: Mutex::default(),
+    }))
+}
+
+/// Reads where a kernel image can report coverage, and its functions.
+fn read_image(vmlinux: &Path) -> Result<(Arc<CallSites>, Arc<Symbols>), PrepareError> {
+    let elf = fs::read(vmlinux).map_err(|source| PrepareError::Io { path: vmlinux.to_owned(), source })?;
+    let bad_elf = |source| PrepareError::Elf { path: vmlinux.to_owned(), source };
+    let call_sites = Arc::new(CallSites::from_elf(&elf).map_err(bad_elf)?);
+    let symbols = Arc::new(Symbols::from_elf(&elf).map_err(bad_elf)?);
+    Ok((call_sites, symbols))
+}
+
+/// Describes a guest without disk that boots `vmlinux` under TCG.
+///
+/// # Errors
+///
+/// The agent is not built or cannot be read.
+pub fn bare_guest(project: &Project, vmlinux: &Path) -> Result<GuestConfig, PrepareError> {
+    let agent = project.agent()?;
+    let content = fs::read(&agent).map_err(|source| PrepareError::Io { path: agent, source })?;
+    Ok(GuestConfig {
+        qemu: PathBuf::from("qemu-system-x86_64"),
+        accel: Accel::Tcg,
+        vmlinux: vmlinux.to_owned(),
+        initramfs: initramfs(&content),
+        disk: None,
+        disk_mib: 0,
+        memory_mib: MEMORY_MIB,
+        kernel_options: String::new(),
+        exact: false,
+    })
+}
+
+/// Gives the kernel called `name`, built now unless the cache has it.
+///
+/// # Errors
+///
+/// It is unknown or cannot be built, or the user asks to stop.
+pub fn built_kernel(
+    project: &Project,
+    name: &str,
+    cache: &Path,
+    stop: &Stop,
+    say: &mut dyn FnMut(&str),
+) -> Result<Built, KernelError> {
+    let catalogue = kernel::Catalogue::load(project.root())?;
+    let wanted = catalogue.get(name)?;
+    if let Some(built) = kernel::find(wanted, cache)? {
+        return Ok(built);
+    }
+    say(&format!("building {name} once, for good: about 10 minutes on 2 idle cores"));
+    kernel::build(wanted, cache, stop, &mut |progress: Progress| say(&format!("{name}: {progress}")))
+}

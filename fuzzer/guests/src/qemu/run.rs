@@ -1,0 +1,297 @@
+//! A guest and its executions.
+
+use std::{
+    fmt, mem, thread,
+    time::{Duration, Instant},
+};
+
+use execution::Stop;
+use guest_protocol::{Execute, FromAgent, MemoryRange, Report, ToAgent};
+use serde_json::json;
+
+use super::{
+    FiredLog, GuestError, Trace,
+    console::Mark,
+    machine::{Machine, Wake},
+    template::unexpected,
+};
+
+/// How long after an execution the host listens to a kernel when that is all there is to do.
+const LATE: Duration = Duration::from_millis(200);
+
+/// The host asks for the waiting time of a guest's threads at most once in this time, and not after
+/// shorter executions: asking takes a tenth of a millisecond.
+const WAITED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A running guest. Its process ends when it is dropped.
+pub struct Guest {
+    machine: Machine,
+    addresses: Addresses,
+    /// Whether the agent notices the first request without being rung.
+    awake: bool,
+    stop: Stop,
+    state: State,
+    /// Whether it has reported an execution.
+    reported: bool,
+    /// End of the last execution's console text.
+    told: Mark,
+    /// The waiting time of the guest's threads, and when it was asked for.
+    waited: Option<(Instant, Duration)>,
+}
+
+/// Places in the guest's memory that the host reads.
+#[derive(Clone, Debug)]
+pub(super) struct Addresses {
+    /// Guest-physical address of the log of fired faults.
+    pub(super) fired_log: u64,
+    /// Pieces of memory that hold the coverage trace.
+    pub(super) trace: Vec<MemoryRange>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Saved,
+    Idle,
+    Dead,
+}
+
+/// The facts that the host sees of one request. Which execution they belong to is for
+/// `runner::attribution` to say.
+#[derive(Debug)]
+pub struct Observed {
+    /// The end of it.
+    pub end: End,
+    /// Console text between the end of the execution before (or the guest's birth) and the request.
+    pub before: String,
+    /// Console text from the request to the end; at most the last 4 MiB.
+    pub console: String,
+    /// Generation of the log of fired faults before the request; unknown when it cannot be read.
+    pub generation_before: Option<u32>,
+    /// The log of fired faults of a guest that has died or hung; nothing when it cannot be read.
+    pub log: Option<FiredLog>,
+    /// From the request to the guest's answer or end.
+    pub wall: Duration,
+    /// How long the guest's threads, all together, were ready to run while the host ran something
+    /// else, since at most a second before the request; 0 for an execution of less than a second.
+    pub starved: Duration,
+}
+
+/// The end of a request.
+#[derive(Debug)]
+pub enum End {
+    /// The agent reports. The guest can execute more, unless the report says that it is not clean.
+    Reported(Box<Report>),
+    /// The agent cannot do what was asked; the reason. The guest can execute more.
+    Refused(String),
+    /// The agent did not run the plan, as an earlier execution left something behind: its
+    /// description. The guest is dead.
+    Unclean(String),
+    /// The kernel had died before it was asked. The guest is dead.
+    DeadBefore,
+    /// The kernel died. The guest is dead.
+    Died,
+    /// The deadline passed. The guest is dead.
+    Hung {
+        /// Text that the kernel printed when the host interrupted it after the deadline: a panic
+        /// ("NMI: Not continuing") that is none of its own, with the stack of its processor. Empty
+        /// when it did not answer.
+        stack: String,
+    },
+    /// Guest or host failed. The guest is dead.
+    Lost(GuestError),
+}
+
+impl End {
+    /// Says whether the plan may have run, so that there may be coverage.
+    fn may_have_run(&self) -> bool {
+        matches!(self, Self::Reported(_) | Self::Died | Self::Hung { .. })
+    }
+}
+
+impl Guest {
+    pub(super) fn new(machine: Machine, addresses: Addresses, awake: bool, stop: Stop) -> Self {
+        let (state, told) = (State::Saved, Mark::default());
+        Self { machine, addresses, awake, stop, state, reported: false, told, waited: None }
+    }
+
+    /// Executes `request` and waits for its end, at most until `deadline` has passed. `trace` gets
+    /// the code that ran, if the request asks for it, also of a guest that died or hung; else it is
+    /// empty.
+    ///
+    /// The kernel reports a soft lockup or a hung task by itself after 10 to 20 s: a longer deadline
+    /// gives better reports of hangs.
+    pub fn execute(&mut self, request: &Execute, deadline: Duration, trace: &mut Trace) -> Observed {
+        trace.clear();
+        let observed = self.observe(request, deadline);
+        if request.coverage
+            && observed.end.may_have_run()
+            && let Err(error) = self.machine.read_trace(&self.addresses.trace, trace)
+        {
+            // The end of the execution is known nevertheless.
+            tracing::warn!("no coverage of an execution: {}", execution::chain(&error));
+            trace.clear();
+        }
+        if !matches!(observed.end, End::Reported(_) | End::Refused(_)) {
+            self.kill();
+        }
+        observed
+    }
+
+    fn observe(&mut self, request: &Execute, deadline: Duration) -> Observed {
+        let ended = self.machine.has_ended();
+        if ended {
+            self.machine.settle();
+        }
+        let start = self.machine.console().mark();
+        let before = self.machine.console().between(mem::replace(&mut self.told, start), start);
+        // The log is still that of an earlier execution.
+        let generation_before = if ended { None } else { self.generation() };
+        let waited = self.waited_before();
+        let started = Instant::now();
+        let mut until = None;
+        let end = if ended {
+            self.machine.settle();
+            End::DeadBefore
+        } else {
+            let end = self.answer(request, started + deadline, generation_before, &mut until);
+            end.unwrap_or_else(End::Lost)
+        };
+        let wall = started.elapsed();
+        let starved =
+            if wall < WAITED_INTERVAL { Duration::ZERO } else { self.machine.waited().saturating_sub(waited) };
+        let gone = matches!(end, End::DeadBefore | End::Died | End::Hung { .. });
+        let log = if gone { self.fired_log() } else { None };
+        self.told = until.unwrap_or_else(|| self.machine.console().mark());
+        let console = self.machine.console().between(start, self.told);
+        Observed { end, before, console, generation_before, log, wall, starved }
+    }
+
+    /// Sends the request and waits for the end. `until` gets the end of its console text where that
+    /// is not the present one.
+    fn answer(
+        &mut self,
+        request: &Execute,
+        deadline: Instant,
+        generation_before: Option<u32>,
+        until: &mut Option<Mark>,
+    ) -> Result<End, GuestError> {
+        if self.state == State::Dead {
+            return Err(GuestError::Dead);
+        }
+        self.send(&ToAgent::Execute(request.clone()))?;
+        match self.machine.receive(&self.stop, deadline)? {
+            Wake::Message(FromAgent::Report(report)) => {
+                if report.id != request.id {
+                    let found = format!("the report of execution {}", report.id);
+                    return Err(GuestError::Unexpected { found, expected: "the report of this execution" });
+                }
+                self.reported = true;
+                Ok(End::Reported(report))
+            }
+            Wake::Message(FromAgent::Refused(reason)) => Ok(End::Refused(reason)),
+            // Only an execution before this one can have left something, and this one has not begun.
+            Wake::Message(FromAgent::Unclean(leftover)) if self.reported && self.generation() == generation_before => {
+                self.machine.settle();
+                Ok(End::Unclean(leftover))
+            }
+            Wake::Message(other) => Err(unexpected(&other, "a report")),
+            Wake::Ended => {
+                self.machine.settle();
+                Ok(End::Died)
+            }
+            Wake::Deadline => {
+                let mark = self.machine.console().mark();
+                *until = Some(mark);
+                Ok(End::Hung { stack: self.interrupted_stack(mark)? })
+            }
+        }
+    }
+
+    /// Gives the waiting time of the guest's threads a short while ago.
+    fn waited_before(&mut self) -> Duration {
+        match self.waited {
+            Some((asked, waited)) if asked.elapsed() < WAITED_INTERVAL => waited,
+            _ => {
+                let waited = self.machine.waited();
+                self.waited = Some((Instant::now(), waited));
+                waited
+            }
+        }
+    }
+
+    /// Gives the agent its request. A guest that was saved goes on only when the request is there.
+    fn send(&mut self, message: &ToAgent) -> Result<(), GuestError> {
+        let saved = self.state == State::Saved;
+        if saved && self.awake {
+            self.machine.put(message)?;
+        } else {
+            self.machine.send(message)?;
+        }
+        if saved {
+            self.machine.command("cont", &json!({}))?;
+            self.state = State::Idle;
+        }
+        Ok(())
+    }
+
+    /// Asks the kernel where it is, and gives its answer; stops the guest if it gives none.
+    fn interrupted_stack(&mut self, mark: Mark) -> Result<String, GuestError> {
+        if !self.machine.interrupt(&self.stop)? {
+            self.machine.command("stop", &json!({}))?;
+        }
+        self.machine.settle();
+        Ok(self.machine.console().since(mark))
+    }
+
+    /// Gives the generation that the log of fired faults has now.
+    fn generation(&self) -> Option<u32> {
+        self.fired_log().map(|log| log.generation)
+    }
+
+    fn fired_log(&self) -> Option<FiredLog> {
+        self.machine.fired_log(self.addresses.fired_log)
+    }
+
+    /// Gives the text that the guest prints soon after the last execution: the host waits for the
+    /// time `LATE`, and then for as long as the guest prints.
+    pub fn late_console(&mut self) -> String {
+        thread::sleep(LATE);
+        self.machine.settle();
+        self.unread_console()
+    }
+
+    /// Gives the text that the guest has printed since the last execution.
+    pub fn unread_console(&mut self) -> String {
+        let mark = self.machine.console().mark();
+        self.machine.console().between(mem::replace(&mut self.told, mark), mark)
+    }
+
+    /// Ends the guest. Its console can still be read.
+    pub fn kill(&mut self) {
+        self.state = State::Dead;
+        self.machine.kill();
+    }
+
+    /// Gives the process id of its QEMU.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.machine.pid()
+    }
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("pid", &self.pid()).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_trouble_is_the_guests() {
+        let trouble = unexpected(&FromAgent::Trouble("no disk".to_owned()), "a report");
+        assert!(matches!(trouble, GuestError::Agent(reason) if reason == "no disk"));
+    }
+}

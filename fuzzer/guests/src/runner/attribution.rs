@@ -1,0 +1,317 @@
+//! Whose text is it: says which execution a guest's text, answer or death belongs to.
+//!
+//! ```text
+//!            request               plan in place               end of the request
+//!  waiting ───────────▶ requested ───────────────▶ running ─────────────────────▶ waiting
+//!     │                     │                         │
+//!     └── the execution ────┘                         └── this execution
+//!         before
+//! ```
+//!
+//! - *request*: the host puts the plan into the window. The agent may still put the disk back for it,
+//!   and its kernel may still do what the execution before has caused.
+//! - *plan in place*: the agent has lowered the plan. Two facts tell of it: the log of fired faults has
+//!   a new generation, and the report quotes the kernel's log up to then.
+//! - *end of the request*: a report, a refusal, a death, the deadline, or trouble of guest or host. A
+//!   refusal and word of a leftover say that no plan was put in place.
+//!
+//! Whatever belongs to the execution before is *late*: it goes to the last plan that ran in that
+//! guest, or to the fault-free one where none has. A guest in which something came to light late is
+//! no place to judge another plan by.
+//!
+//! All of it is a function of facts: no guest is needed to test it.
+
+use std::time::Duration;
+
+use execution::{Attributed, Fate, Finding, Fired, How};
+use fault_plan::FaultPlan;
+use guest_protocol::{LOG_LOST, Report};
+use kernel_report::{KernelReport, ReportKind};
+
+use super::text::{bytes_of, reports, silent_hang};
+use crate::qemu::{End, FiredLog, GuestError, Observed};
+
+/// A guest that was asked for something for so long is watched: see [`Observed::starved`].
+const WATCHED: Duration = Duration::from_secs(1);
+
+/// A hang is no finding when the guest waited for a processor of the host for more than one part in
+/// this many of the time: its clock goes on meanwhile, and detectors and deadlines see a kernel that
+/// stands still.
+const STARVED: u32 = 2;
+
+/// A request, as the host made it.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) plan: &'a FaultPlan,
+    pub(super) how: How,
+    /// Whether the plan is put in place; off only in measurements.
+    pub(super) inject: bool,
+    pub(super) deadline: Duration,
+    /// Gives names to a log of fired faults.
+    pub(super) resolve: &'a dyn Fn(&FiredLog) -> Vec<Fired>,
+}
+
+/// What a request amounts to.
+#[derive(Debug)]
+pub(super) struct Judgement {
+    pub(super) verdict: Verdict,
+    pub(super) late: Option<Attributed>,
+}
+
+/// What a request amounts to for its own plan.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The plan ran.
+    Ran(Box<Own>),
+    /// This kernel cannot run the plan; the reason.
+    Refused(String),
+    /// An effect of an earlier execution came to light: the guest is none to judge this plan by.
+    Spoilt,
+    /// Guest or host failed.
+    Trouble(GuestError),
+}
+
+/// The part of an execution that belongs to its own plan.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) findings: Vec<Finding>,
+    pub(super) guest: Fate,
+    pub(super) fired: Vec<Fired>,
+    /// The agent's report; nothing when the guest is dead.
+    pub(super) report: Option<Box<Report>>,
+    pub(super) console: String,
+    pub(super) wall: Duration,
+}
+
+/// The last execution of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Previous {
+    pub(super) plan: FaultPlan,
+    pub(super) how: How,
+    pub(super) fired: Vec<Fired>,
+}
+
+/// The policy for one guest after the other.
+#[derive(Debug)]
+pub(super) struct Attribution {
+    target: String,
+    /// The last execution of the guest at hand, after which it went on.
+    previous: Option<Previous>,
+}
+
+/// The facts of a request, divided between the execution before and this one.
+struct Divided {
+    before: String,
+    own: String,
+    /// What ended the execution before, if that came to light now.
+    late_end: Option<LateEnd>,
+}
+
+enum LateEnd {
+    Died { fired: Option<FiredLog>, stack: Option<String> },
+    Left(String),
+}
+
+impl Attribution {
+    pub(super) fn new(target: &str) -> Self {
+        Self { target: target.to_owned(), previous: None }
+    }
+
+    /// Takes in that there is a fresh guest.
+    pub(super) fn fresh_guest(&mut self) {
+        self.previous = None;
+    }
+
+    pub(super) fn previous(&self) -> Option<&Previous> {
+        self.previous.as_ref()
+    }
+
+    /// Has the guest's text from now on belong to `previous` again, after a control run that shows
+    /// nothing.
+    pub(super) fn restore(&mut self, previous: Option<Previous>) {
+        self.previous = previous.or_else(|| self.previous.take());
+    }
+
+    /// Judges a request by the facts that the host saw.
+    pub(super) fn judge(&mut self, request: &Request<'_>, mut observed: Observed) -> Judgement {
+        let Divided { before, own, late_end } = divide(&mut observed, request.inject);
+        if let Some(judgement) = self.late(request, &observed, before, late_end) {
+            return judgement;
+        }
+        let verdict = self.own(request, observed, own);
+        if let Verdict::Ran(own) = &verdict {
+            self.previous = (own.guest == Fate::Alive).then(|| Previous {
+                plan: request.plan.clone(),
+                how: request.how,
+                fired: own.fired.clone(),
+            });
+        }
+        Judgement { verdict, late: None }
+    }
+
+    /// Judges text that a guest has printed since its last execution, when it is about to go.
+    pub(super) fn last_words(&mut self, text: String) -> Option<Attributed> {
+        self.previous.as_ref()?;
+        let mut found = reports(&text);
+        found.retain(|report| report.kind != ReportKind::Hang);
+        (!found.is_empty()).then(|| self.attribute(found.into_iter().map(Finding::from).collect(), None, text))
+    }
+
+    /// Judges what belongs to the execution before; nothing when nothing does.
+    ///
+    /// A hang in a guest that had nothing to do tells nothing: nobody watched whether the host let
+    /// it run. A guest that was asked for something is watched, and may still put its disk back.
+    fn late(
+        &mut self,
+        request: &Request<'_>,
+        observed: &Observed,
+        before: String,
+        end: Option<LateEnd>,
+    ) -> Option<Judgement> {
+        let mut found = reports(&before);
+        let (mut fired, mut leftover, mut watched) = (None, None, false);
+        match end {
+            Some(LateEnd::Died { fired: log, stack }) => {
+                if let Some(stack) = stack.filter(|_| found.is_empty()) {
+                    found.push(silent_hang(&self.target, request.deadline, &stack));
+                }
+                fired = log.map(|log| (request.resolve)(&log));
+                watched = observed.wall > WATCHED.max(observed.starved * STARVED);
+                if found.is_empty() {
+                    return Some(Judgement { verdict: Verdict::Trouble(GuestError::Lost), late: None });
+                }
+            }
+            Some(LateEnd::Left(what)) => leftover = Some(Finding::Leftover(what)),
+            None if found.is_empty() => return None,
+            None => {}
+        }
+        found.retain(|report| report.kind != ReportKind::Hang || watched);
+        let mut findings: Vec<_> = found.into_iter().map(Finding::from).collect();
+        if findings.is_empty() {
+            findings.extend(leftover);
+        }
+        let late = (!findings.is_empty()).then(|| self.attribute(findings, fired, before));
+        self.previous = None;
+        Some(Judgement { verdict: Verdict::Spoilt, late })
+    }
+
+    /// Gives findings to the execution before. `fired` is what its log says now, if that can be read.
+    fn attribute(&mut self, findings: Vec<Finding>, fired: Option<Vec<Fired>>, console: String) -> Attributed {
+        let previous = self.previous.take().unwrap_or_else(|| Previous {
+            plan: FaultPlan::fault_free(&self.target),
+            how: How::Warm,
+            fired: Vec::new(),
+        });
+        Attributed { plan: previous.plan, how: previous.how, fired: fired.unwrap_or(previous.fired), findings, console }
+    }
+
+    /// Judges what belongs to the plan of the request.
+    fn own(&self, request: &Request<'_>, observed: Observed, text: String) -> Verdict {
+        let Observed { end, log, wall, starved, .. } = observed;
+        let too_busy = |found: &[KernelReport]| is_starved(found, wall, starved);
+        let trouble = || Verdict::Trouble(GuestError::Starved { wall, waited: starved });
+        let dead = |found: Vec<KernelReport>, log: Option<FiredLog>| {
+            if too_busy(&found) {
+                return trouble();
+            }
+            let fired = log.filter(|_| request.inject).map_or_else(Vec::new, |log| (request.resolve)(&log));
+            let findings = found.into_iter().map(Finding::from).collect();
+            Verdict::Ran(Box::new(Own {
+                findings,
+                guest: Fate::Dead,
+                fired,
+                report: None,
+                console: text.clone(),
+                wall,
+            }))
+        };
+        match end {
+            End::Reported(report) => {
+                let own = reported(report, text.clone(), wall);
+                let hangs = own.findings.iter().filter_map(Finding::report).cloned().collect::<Vec<_>>();
+                if too_busy(&hangs) { trouble() } else { Verdict::Ran(Box::new(own)) }
+            }
+            End::Refused(reason) => Verdict::Refused(reason),
+            End::Died | End::DeadBefore => match reports(&text) {
+                found if found.is_empty() => Verdict::Trouble(GuestError::Lost),
+                found => dead(found, log),
+            },
+            End::Hung { stack } => match reports(&text) {
+                found if found.is_empty() => dead(vec![silent_hang(&self.target, request.deadline, &stack)], log),
+                found => dead(found, log),
+            },
+            End::Lost(error @ GuestError::Stopped) => Verdict::Trouble(error),
+            End::Lost(error) => match reports(&text) {
+                found if found.is_empty() => Verdict::Trouble(error),
+                found => dead(found, log),
+            },
+            End::Unclean(_) => Verdict::Spoilt,
+        }
+    }
+}
+
+/// Divides the text and the end of a request.
+fn divide(observed: &mut Observed, inject: bool) -> Divided {
+    let (mut before, mut own) = (std::mem::take(&mut observed.before), std::mem::take(&mut observed.console));
+    let all_before = |before: &mut String, own: &mut String| before.push_str(&std::mem::take(own));
+    // Without a plan in place the log's generation stays, and the text is the execution's own.
+    let not_in_place = inject
+        && observed.generation_before.is_some()
+        && observed.log.as_ref().map(|log| log.generation) == observed.generation_before;
+    let late_end = match &observed.end {
+        End::Reported(report) => {
+            own.drain(..bytes_of(&report.log_before, &own));
+            before.push_str(&report.log_before);
+            None
+        }
+        End::Refused(_) => {
+            all_before(&mut before, &mut own);
+            None
+        }
+        End::Unclean(leftover) => {
+            all_before(&mut before, &mut own);
+            Some(LateEnd::Left(leftover.clone()))
+        }
+        End::DeadBefore => {
+            all_before(&mut before, &mut own);
+            Some(LateEnd::Died { fired: observed.log.take(), stack: None })
+        }
+        End::Died if not_in_place => {
+            all_before(&mut before, &mut own);
+            Some(LateEnd::Died { fired: observed.log.take(), stack: None })
+        }
+        End::Hung { stack } if not_in_place => {
+            all_before(&mut before, &mut own);
+            Some(LateEnd::Died { fired: observed.log.take(), stack: Some(stack.clone()) })
+        }
+        End::Died | End::Hung { .. } | End::Lost(_) => None,
+    };
+    Divided { before, own, late_end }
+}
+
+/// Gives the execution that the agent reports. `text` is the console's.
+fn reported(report: Box<Report>, text: String, wall: Duration) -> Own {
+    // The console has less of each report, and loses none.
+    let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
+    let (found, console) = if in_log.is_empty() { (reports(&text), text) } else { (in_log, report.log.clone()) };
+    let mut findings: Vec<_> = found.into_iter().map(Finding::from).collect();
+    // A kernel that has reported something is not clean, and says so once more.
+    if findings.is_empty() {
+        findings.extend(report.leftovers.iter().cloned().map(Finding::Leftover));
+    }
+    let guest = if findings.is_empty() { Fate::Alive } else { Fate::Retired };
+    let fired = report.fired.iter().map(|fired| Fired {
+        fault: fired.fault as usize,
+        sequence: fired.sequence,
+        site: fired.site,
+        call_path: fired.call_path.clone(),
+    });
+    Own { findings, guest, fired: fired.collect(), report: Some(report), console, wall }
+}
+
+/// Says whether nothing but hangs was `found`, in an execution of the time `wall`, and the host may
+/// be their cause: the guest waited for a processor for the time `starved`.
+fn is_starved(found: &[KernelReport], wall: Duration, starved: Duration) -> bool {
+    let hangs = !found.is_empty() && found.iter().all(|report| report.kind == ReportKind::Hang);
+    hangs && starved * STARVED > wall
+}

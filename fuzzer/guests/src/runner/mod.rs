@@ -1,0 +1,325 @@
+//! A [`Runner`] of guests: runs plans in them and replaces those that must not run another one.
+//!
+//! ```text
+//! plan ─▶ retry ─▶ Guest::execute ─▶ Observed ─▶ attribution ─┬▶ the plan's own execution
+//!           ▲                                                 ├▶ late effects of earlier plans
+//!           └──────────────── trouble ◀───────────────────────┘
+//! ```
+
+mod attribution;
+mod coverage;
+mod drift;
+mod retry;
+mod sites;
+mod text;
+
+use std::{sync::Arc, time::Duration};
+
+use execution::{Attributed, Execution, Fate, Finding, Fired, How, Ran, RunError, Runner, Usage};
+use fault_plan::FaultPlan;
+use guest_protocol::Execute;
+use kcov_parser::Symbols;
+
+use self::{
+    attribution::{Attribution, Judgement, Own, Request, Verdict},
+    coverage::Coverage,
+    drift::Drift,
+    retry::Retry,
+};
+pub(crate) use self::{retry::PAUSES, sites::Sites};
+use crate::{
+    prepare::Prepared,
+    process,
+    qemu::{self, FiredLog, Guest, GuestError},
+};
+
+/// An execution that takes longer has hung. The kernel's own detectors speak after 10 to 20 s and
+/// should have the first word.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs plans in clones of one prepared guest, one guest at a time.
+pub struct GuestRunner {
+    prepared: Arc<Prepared>,
+    guest: Option<Guest>,
+    /// Whether the next execution is to describe every site that it reaches.
+    describe_all: bool,
+    next_id: u64,
+    attribution: Attribution,
+    drift: Drift,
+    coverage_of: Coverage,
+    /// A runner of guests that repeat exactly, once it is needed.
+    exact: Option<Box<GuestRunner>>,
+    late: Vec<Attributed>,
+    usage: Usage,
+    /// An execution that takes longer has hung.
+    pub deadline: Duration,
+    /// Whether guests inject; off only in measurements.
+    pub inject: bool,
+    /// Whether guests record coverage; off only in measurements.
+    pub coverage: bool,
+}
+
+impl GuestRunner {
+    /// Makes a runner of clones of the prepared guest. It starts none yet.
+    #[must_use]
+    pub fn new(prepared: Arc<Prepared>) -> Self {
+        let ready = &prepared.template().about.ready;
+        let coverage_of = Coverage::new(ready.text_start, ready.text_bytes);
+        Self {
+            attribution: Attribution::new(&prepared.target.name),
+            prepared,
+            guest: None,
+            describe_all: true,
+            next_id: 0,
+            drift: Drift::default(),
+            coverage_of,
+            exact: None,
+            late: Vec::new(),
+            usage: Usage::default(),
+            deadline: DEADLINE,
+            inject: true,
+            coverage: true,
+        }
+    }
+
+    /// Ends the guest at hand, if any: the next execution has a fresh one.
+    pub fn discard(&mut self) {
+        if let Some(mut guest) = self.guest.take()
+            && self.attribution.previous().is_some()
+        {
+            self.late.extend(self.attribution.last_words(guest.unread_console()));
+        }
+        self.attribution.fresh_guest();
+        self.drift.fresh_guest();
+    }
+
+    /// Gives the process id of the guest at hand, and starts one if there is none.
+    ///
+    /// # Errors
+    ///
+    /// No guest can be started.
+    pub fn guest_pid(&mut self) -> Result<u32, GuestError> {
+        Ok(self.guest()?.pid())
+    }
+
+    fn guest(&mut self) -> Result<&mut Guest, GuestError> {
+        if self.guest.is_none() {
+            self.guest = Some(self.prepared.template().spawn()?);
+            self.usage.guests += 1;
+        }
+        self.guest.as_mut().ok_or(GuestError::Dead)
+    }
+
+    /// Has the guest at hand execute `plan`, and judges what the host sees of it.
+    fn attempt(&mut self, plan: &FaultPlan, how: How) -> Result<Judgement, GuestError> {
+        self.next_id += 1;
+        let request = Execute {
+            id: self.next_id,
+            plan: plan.clone(),
+            inject: self.inject,
+            coverage: self.coverage,
+            describe_all_sites: self.describe_all,
+        };
+        let deadline = self.deadline;
+        let mut trace = std::mem::take(&mut self.coverage_of.trace);
+        let observed = self.guest().map(|guest| guest.execute(&request, deadline, &mut trace));
+        self.coverage_of.trace = trace;
+        let observed = observed?;
+        self.drift.executed();
+        self.usage.longest_life = self.usage.longest_life.max(self.drift.executions);
+        tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
+        let symbols = &self.prepared.symbols;
+        let resolve = |log: &FiredLog| fired_of(log, symbols);
+        let request = Request { plan, how, inject: self.inject, deadline, resolve: &resolve };
+        Ok(self.attribution.judge(&request, observed))
+    }
+
+    /// Runs `plan`, in one guest after the other when they fail.
+    fn attempts(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
+        let mut retry = Retry::default();
+        let stop = self.prepared.stop.clone();
+        loop {
+            if stop.is_requested() {
+                return Err(RunError::Stopped);
+            }
+            let verdict = match self.attempt(plan, how) {
+                Ok(Judgement { verdict, late }) => {
+                    late.into_iter().for_each(|late| self.note_late(late));
+                    verdict
+                }
+                Err(error) => Verdict::Trouble(error),
+            };
+            let trouble = match verdict {
+                Verdict::Ran(own) => return Ok(self.execution(*own)),
+                Verdict::Refused(reason) => return Err(RunError::Refused(reason)),
+                Verdict::Spoilt => GuestError::Lost,
+                Verdict::Trouble(_) if stop.is_requested() => return Err(RunError::Stopped),
+                Verdict::Trouble(trouble) => {
+                    self.usage.harness_errors += 1;
+                    tracing::warn!("guest trouble, trying again in a fresh guest: {}", execution::chain(&trouble));
+                    trouble
+                }
+            };
+            self.discard();
+            let pause = retry.after(trouble)?;
+            // The channel is disconnected when the user wants to stop, which is looked at next.
+            let _ = stop.receiver().recv_timeout(pause);
+        }
+    }
+
+    fn note_late(&mut self, late: Attributed) {
+        self.count_leftovers(&late.findings);
+        for report in late.findings.iter().filter_map(Finding::report) {
+            tracing::info!(title = report.title, "a late report, by the execution before");
+        }
+        self.late.push(late);
+    }
+
+    fn count_leftovers(&mut self, findings: &[Finding]) {
+        if findings.iter().any(|finding| matches!(finding, Finding::Leftover(_))) {
+            tracing::debug!(?findings, "the guest is not clean after the workload, replacing it");
+            self.usage.leftovers += 1;
+        }
+    }
+
+    /// Completes an execution, and ends a guest that is not to run another one.
+    fn execution(&mut self, own: Own) -> Execution {
+        let Own { findings, guest, fired, report, console, wall } = own;
+        let report = report.map_or_else(Default::default, |report| *report);
+        let (sites, missing) = self.prepared.sites.of(report.new_sites, &report.hits);
+        self.describe_all = missing;
+        self.count_leftovers(&findings);
+        let incomplete = report.lost_hits > 0 || (guest != Fate::Dead && self.coverage_of.trace.is_full());
+        if guest != Fate::Alive {
+            self.discard();
+        }
+        Execution {
+            findings,
+            guest,
+            steps: report.steps,
+            hits: report.hits,
+            sites,
+            fired,
+            coverage: self.coverage_of.distinct(),
+            guarded: report.guarded,
+            incomplete,
+            console,
+            wall,
+            timings: report.timings,
+        }
+    }
+
+    /// Compares a fault-free execution with the first ones. Ends a guest that has drifted.
+    fn control(&mut self, plan: &FaultPlan, execution: &Execution) {
+        if plan.faults.is_empty() && self.inject && execution.guest == Fate::Alive {
+            let controlled = self.drift.control(&execution.hits);
+            self.usage.controls += 1;
+            self.usage.control_off_ppm = controlled.off_ppm;
+            if controlled.drifted {
+                tracing::debug!(executions = self.drift.executions, "the guest has drifted, replacing it");
+                self.usage.drifted += 1;
+                self.discard();
+            }
+        }
+    }
+
+    /// Runs the fault-free plan as long as that is due. Findings in this guest are the doing of the
+    /// plan before, and so is what comes to light later.
+    fn control_when_due(&mut self) -> Result<(), RunError> {
+        let (previous, guests) = (self.attribution.previous().cloned(), self.usage.guests);
+        while self.inject && self.guest.is_some() && self.drift.is_due() {
+            let plan = self.prepared.target.fault_free();
+            let execution = match self.attempts(&plan, How::Warm) {
+                Ok(execution) => execution,
+                Err(RunError::Stopped) => return Err(RunError::Stopped),
+                Err(error) => {
+                    tracing::warn!("the control plan cannot be run: {}", execution::chain(&error));
+                    break;
+                }
+            };
+            self.control(&plan, &execution);
+            let same_guest = previous.clone().filter(|_| self.usage.guests == guests);
+            if !execution.findings.is_empty() {
+                let Execution { findings, fired, console, .. } = execution;
+                let (plan, how, fired) = same_guest
+                    .map_or((plan, How::Warm, fired), |previous| (previous.plan, previous.how, previous.fired));
+                self.late.push(Attributed { plan, how, fired, findings, console });
+            } else if self.guest.is_some() {
+                self.attribution.restore(same_guest);
+            }
+        }
+        Ok(())
+    }
+
+    fn run_warm(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
+        if !plan.faults.is_empty() {
+            self.control_when_due()?;
+        }
+        let execution = self.attempts(plan, How::Warm)?;
+        self.control(plan, &execution);
+        Ok(execution)
+    }
+
+    fn run_fresh(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
+        self.discard();
+        let mut execution = self.attempts(plan, how)?;
+        self.control(plan, &execution);
+        if let Some(guest) = &mut self.guest {
+            let text = guest.late_console();
+            if let Some(late) = self.attribution.last_words(text) {
+                execution.findings = late.findings;
+                execution.console += &late.console;
+                execution.guest = Fate::Retired;
+                self.discard();
+            }
+        }
+        Ok(execution)
+    }
+
+    /// Runs `plan` in a guest that repeats exactly. That guest goes at once: the next such run is for
+    /// another crash, and has time.
+    fn run_exact(&mut self, plan: &FaultPlan) -> Ran {
+        if self.exact.is_none() {
+            match self.prepared.exact() {
+                Ok(prepared) => self.exact = Some(Box::new(Self::new(prepared))),
+                Err(reason) => return Err(RunError::NoExactGuests(reason)).into(),
+            }
+        }
+        let Some(exact) = &mut self.exact else { return Err(RunError::Stopped).into() };
+        let execution = exact.run_fresh(plan, How::Exact);
+        exact.discard();
+        Ran { execution, late: std::mem::take(&mut exact.late) }
+    }
+}
+
+impl Runner for GuestRunner {
+    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        let execution = match how {
+            How::Warm => self.run_warm(plan),
+            How::Fresh => self.run_fresh(plan, how),
+            How::Exact => return self.run_exact(plan),
+        };
+        Ran { execution, late: std::mem::take(&mut self.late) }
+    }
+
+    fn usage(&self) -> Usage {
+        // The process may just have ended.
+        let memory = self.guest.as_ref().and_then(|guest| process::memory(guest.pid()).ok());
+        Usage { guest_kib: memory.map_or(0, |memory| memory.private_kib), ..self.usage }
+    }
+}
+
+fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
+    // A return address may be the first one after its function: the call lies one byte before.
+    let name = |address: &u64| {
+        let location = symbols.resolve(address.wrapping_sub(1));
+        location.map_or_else(|| "?".to_owned(), |location| location.function.to_owned())
+    };
+    let fired = |fired: &qemu::Fired| Fired {
+        fault: fired.fault as usize,
+        sequence: fired.sequence,
+        site: fired.site,
+        call_path: fired.stack.iter().map(name).collect(),
+    };
+    log.fired.iter().map(fired).collect()
+}
