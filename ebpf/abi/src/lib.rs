@@ -233,6 +233,8 @@ pub struct FiredLog {
     pub generation: u32,
     /// Entries in use.
     pub count: u32,
+    /// Time of the last message in the kernel's log before the plan was in place, in microseconds.
+    pub seen_us: u64,
     /// The faults, in the order in which they fired.
     pub fired: [Fired; MAX_RULES],
 }

@@ -67,7 +67,7 @@ pub struct Observed {
     pub console: String,
     /// Generation of the log of fired faults before the request; unknown when it cannot be read.
     pub generation_before: Option<u32>,
-    /// The log of fired faults of a guest that has died or hung; nothing when it cannot be read.
+    /// The log of fired faults after the request; nothing when it cannot be read.
     pub log: Option<FiredLog>,
     /// From the request to the guest's answer or end.
     pub wall: Duration,
@@ -159,8 +159,7 @@ impl Guest {
         let wall = started.elapsed();
         let starved =
             if wall < WAITED_INTERVAL { Duration::ZERO } else { self.machine.waited().saturating_sub(waited) };
-        let gone = matches!(end, End::DeadBefore | End::Died | End::Hung { .. });
-        let log = if gone { self.fired_log() } else { None };
+        let log = if matches!(end, End::Lost(_)) { None } else { self.fired_log() };
         self.told = until.unwrap_or_else(|| self.machine.console().mark());
         let console = self.machine.console().between(start, self.told);
         Observed { end, before, console, generation_before, log, wall, starved }
