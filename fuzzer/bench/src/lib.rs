@@ -25,11 +25,7 @@ use fuzz::{
     exit::{Answer, CommandError},
     options::{FuzzOptions, GuestOptions, duration},
 };
-use guests::{
-    prepare::{Prepared, Wanted},
-    process,
-    runner::GuestRunner,
-};
+use guests::{prepare::Wanted, prepared::Prepared, process, runner::GuestRunner};
 use serde::Serialize;
 
 /// What runs where nothing else is asked for.

@@ -3,8 +3,11 @@
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
+mod pauses;
 pub mod prepare;
+pub mod prepared;
 pub mod process;
 pub mod project;
 pub mod qemu;
 pub mod runner;
+mod sites;

@@ -1,12 +1,9 @@
 //! From names to a guest that is ready: kernel, image, agent, template, symbols.
-//!
-//! A kernel is prepared once. Any number of runners, one for each client of a campaign, then share
-//! what was read of it and the guest that theirs are clones of.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use execution::{MEMORY_MIB, Stop, Target, TargetError};
@@ -19,9 +16,10 @@ use crate::{
     image::{ImageError, image},
     initramfs::initramfs,
     kernel::{self, Built, KernelError, Progress},
+    prepared::{ExactGuests, Prepared},
     project::{Project, ProjectError},
     qemu::{About, Accel, AccelChoice, Chosen, GuestConfig, GuestError, Template},
-    runner::{GuestRunner, Sites},
+    sites::Sites,
 };
 
 /// Why no guest can be prepared.
@@ -110,62 +108,6 @@ impl Wanted {
     }
 }
 
-/// A target with all that is needed to run it.
-pub struct Prepared {
-    /// The target.
-    pub target: Arc<Target>,
-    /// The kernel.
-    pub kernel: Built,
-    /// Where the kernel can report coverage.
-    pub call_sites: Arc<CallSites>,
-    pub(crate) symbols: Arc<Symbols>,
-    pub(crate) sites: Sites,
-    pub(crate) stop: Stop,
-    template: Template,
-    wanted: Wanted,
-    /// The same target and kernel with guests that repeat exactly, once they are needed; else why
-    /// there are none.
-    exact: Mutex<Option<Result<Arc<Prepared>, String>>>,
-}
-
-impl Prepared {
-    /// The guest that all others are clones of.
-    #[must_use]
-    pub fn template(&self) -> &Template {
-        &self.template
-    }
-
-    /// Hands out a runner of guests.
-    #[must_use]
-    pub fn runner(self: &Arc<Self>) -> GuestRunner {
-        GuestRunner::new(Arc::clone(self))
-    }
-
-    /// Gives guests that repeat exactly, prepared at the first call: that takes a boot.
-    ///
-    /// # Errors
-    ///
-    /// The reason why there are none.
-    pub(crate) fn exact(&self) -> Result<Arc<Self>, String> {
-        let mut exact = self.exact.lock().unwrap_or_else(PoisonError::into_inner);
-        exact
-            .get_or_insert_with(|| {
-                if self.template.config().accel != Accel::Tcg {
-                    return Err("instructions are counted under TCG only".to_owned());
-                }
-                let wanted = Wanted {
-                    kernel: Some(self.kernel.meta.name.clone()),
-                    accel: AccelChoice::Tcg,
-                    exact: true,
-                    ..self.wanted.clone()
-                };
-                let say = &mut |text: &str| tracing::debug!("{text}");
-                prepare(&wanted, &self.stop, say).map_err(|error| execution::chain(&error))
-            })
-            .clone()
-    }
-}
-
 /// Prepares what is `wanted`: builds the kernel and the image unless the cache has them, and boots a
 /// guest. Calls `say` with each step that takes a while.
 ///
@@ -199,6 +141,7 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, say: &mut dyn FnMut(&str)) -> Resul
         return Err(PrepareError::OtherKernel { path: kernel.vmlinux });
     }
     target.check_against(&hello.injectable)?;
+    let exact = exact_guests(wanted, &kernel.meta.name, accel, stop);
     Ok(Arc::new(Prepared {
         target: Arc::new(target),
         kernel,
@@ -207,9 +150,22 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, say: &mut dyn FnMut(&str)) -> Resul
         sites: Sites::default(),
         stop: stop.clone(),
         template,
-        wanted: wanted.clone(),
-        exact: Mutex::default(),
+        exact,
     }))
+}
+
+/// Gives the same target and kernel with guests that repeat exactly, prepared when they are needed.
+fn exact_guests(wanted: &Wanted, kernel: &str, accel: Accel, stop: &Stop) -> ExactGuests {
+    if accel != Accel::Tcg {
+        return ExactGuests::none("instructions are counted under TCG only");
+    }
+    let kernel = Some(kernel.to_owned());
+    let wanted = Wanted { kernel, accel: AccelChoice::Tcg, exact: true, ..wanted.clone() };
+    let stop = stop.clone();
+    ExactGuests::made_by(move || {
+        let say = &mut |text: &str| tracing::debug!("{text}");
+        prepare(&wanted, &stop, say).map_err(|error| execution::chain(&error))
+    })
 }
 
 /// Reads where a kernel image can report coverage, and its functions.

@@ -10,7 +10,10 @@ use fault_plan::{FaultPlan, Reproducer};
 use guest_protocol::{Step, StepResult};
 
 use execution::{Execution, How, Runner, Stop, chain};
-use guests::prepare::{Wanted, prepare};
+use guests::{
+    prepare::{Wanted, prepare},
+    runner::GuestRunner,
+};
 
 use crate::{
     exit::{Answer, CommandError},
@@ -56,7 +59,7 @@ pub fn replay(
         ..Wanted::new(options.target.as_ref().unwrap_or(&asked.plan.target))
     };
     let prepared = prepare(&wanted, stop, say)?;
-    let mut runner = prepared.runner();
+    let mut runner = GuestRunner::new(&prepared);
     asked
         .plan
         .check_against(&prepared.template().about.ready.functions)

@@ -13,7 +13,6 @@ use super::{
     FiredLog, GuestError, Trace,
     console::Mark,
     machine::{Machine, Wake},
-    template::unexpected,
 };
 
 /// How long after an execution the host listens to a kernel when that is all there is to do.
@@ -193,7 +192,7 @@ impl Guest {
                 self.machine.settle();
                 Ok(End::Unclean(leftover))
             }
-            Wake::Message(other) => Err(unexpected(&other, "a report")),
+            Wake::Message(other) => Err(GuestError::unexpected(&other, "a report")),
             Wake::Ended => {
                 self.machine.settle();
                 Ok(End::Died)
@@ -290,7 +289,7 @@ mod tests {
 
     #[test]
     fn an_agents_trouble_is_the_guests() {
-        let trouble = unexpected(&FromAgent::Trouble("no disk".to_owned()), "a report");
+        let trouble = GuestError::unexpected(&FromAgent::Trouble("no disk".to_owned()), "a report");
         assert!(matches!(trouble, GuestError::Agent(reason) if reason == "no disk"));
     }
 }
