@@ -7,7 +7,7 @@ use std::{
 };
 
 use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
-use guest_protocol::{Setup, Step};
+use guest_protocol::{MAX_FUNCTIONS, Setup, Step};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
@@ -74,7 +74,7 @@ struct TargetFile {
     kernel: String,
     image: Option<Spanned<ImageRecipe>>,
     functions: Vec<Spanned<TargetFunction>>,
-    steps: Vec<Spanned<Step>>,
+    steps: Vec<Spanned<toml::Table>>,
 }
 
 /// What is fuzzed.
@@ -152,13 +152,14 @@ impl Target {
     fn parse(name: &str, folder: &Path, text: &TextFile) -> Result<Self, TextFileError> {
         let file: TargetFile = text.toml()?;
         check(text, &file)?;
+        let steps = file.steps.into_iter().map(|step| read_step(text, step)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             name: name.to_owned(),
             description: file.description,
             kernel: file.kernel,
             image: file.image.map(Spanned::into_inner),
             functions: file.functions.into_iter().map(Spanned::into_inner).collect(),
-            steps: file.steps.into_iter().map(Spanned::into_inner).collect(),
+            steps,
             folder: folder.to_owned(),
         })
     }
@@ -250,8 +251,8 @@ fn check(text: &TextFile, file: &TargetFile) -> Result<(), TextFileError> {
             return refuse(offset, "mkfs names no command".to_owned());
         }
     }
-    if file.functions.is_empty() || file.functions.len() > abi::MAX_FUNCTIONS {
-        return refuse(0, format!("{} functions, possible are 1 to {}", file.functions.len(), abi::MAX_FUNCTIONS));
+    if file.functions.is_empty() || file.functions.len() > MAX_FUNCTIONS {
+        return refuse(0, format!("{} functions, possible are 1 to {}", file.functions.len(), MAX_FUNCTIONS));
     }
     for (index, function) in file.functions.iter().enumerate() {
         let (offset, name) = (function.span().start, &function.get_ref().name);
@@ -265,15 +266,19 @@ fn check(text: &TextFile, file: &TargetFile) -> Result<(), TextFileError> {
     if file.steps.is_empty() || file.steps.len() > MAX_STEPS {
         return refuse(0, format!("{} steps, possible are 1 to {MAX_STEPS}", file.steps.len()));
     }
-    for step in &file.steps {
-        if let Some(defect) = step.get_ref().defect() {
-            return refuse(step.span().start, format!("step \"{}\": {defect}", step.get_ref().kind()));
-        }
-        if matches!(step.get_ref(), Step::Mount { .. }) && file.image.is_none() {
-            return refuse(step.span().start, "a mount needs an [image] to mount".to_owned());
-        }
+    let mount = file.steps.iter().find(|step| step.get_ref().contains_key("mount"));
+    match mount {
+        Some(step) if file.image.is_none() => refuse(step.span().start, "a mount needs an [image] to mount".to_owned()),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// The step that `table` is. An error names it, which one of the whole file's would not.
+fn read_step(text: &TextFile, table: Spanned<toml::Table>) -> Result<Step, TextFileError> {
+    let offset = table.span().start;
+    let kind = table.get_ref().keys().next().cloned().unwrap_or_default();
+    let refuse = |error: toml::de::Error| text.invalid(offset, format!("step \"{kind}\": {}", error.message()));
+    table.into_inner().try_into().map_err(refuse)
 }
 
 /// A target called `fake`, without a disk, for tests without a guest.
@@ -330,9 +335,11 @@ errors = ["ENOMEM"]
         let misleading = GOOD.replace("\"one\"", "\"[image]\"").replace("128", "0");
         assert!(parse(&misleading).unwrap_err().starts_with("t/target.toml:7: "));
         assert!(
-            refused("{ umount = {} }", "{ mkdir = { path = \"../x\" } }").contains("target.toml:5: step \"mkdir\"")
+            refused("{ umount = {} }", "{ mkdir = { path = \"../x\" } }")
+                .contains("target.toml:5: step \"mkdir\": \"../x\" is not a plain path")
         );
-        assert!(refused("fstype", "fstipe").starts_with("t/target.toml:4: "));
+        assert!(refused("umount = {}", "unmount = {}").contains("target.toml:5: step \"unmount\": unknown variant"));
+        assert!(refused("fstype", "fstipe").starts_with("t/target.toml:4: step \"mount\": unknown field"));
         assert!(refused("errors = [\"ENOMEM\"]", "errors = []").contains("no errors"));
     }
 

@@ -20,17 +20,20 @@ mod encoding;
 mod hit;
 mod limits;
 mod message;
+mod relative_path;
 mod step;
 mod window;
 
 pub use encoding::MessageError;
 pub use hit::Hit;
-pub use limits::{LIMITS, Limits, cut};
+pub use limits::{LIMITS, Limits, MAX_FUNCTIONS, cut};
 pub use message::{
     Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, MemoryRange, PROTOCOL_VERSION, Ready, Report, Setup,
     SiteDescription, Timings, ToAgent,
 };
+pub use relative_path::{RelativePath, RelativePathError};
 pub use step::{Step, StepResult};
 pub use window::{
-    DOORBELL, Direction, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window, WindowError,
+    DOORBELL, Direction, PORT_NAME, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window,
+    WindowError,
 };

@@ -2,6 +2,9 @@
 
 use crate::{FromAgent, Hello, MessageError, Ready, Report, StepResult};
 
+/// The most functions that can be probed in one guest.
+pub const MAX_FUNCTIONS: usize = 64;
+
 /// Bounds on what a guest may say.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

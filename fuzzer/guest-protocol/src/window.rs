@@ -22,6 +22,9 @@ pub const REPLY_MAX_BYTES: usize = WINDOW_BYTES - REPLY_OFFSET;
 /// The byte that rings the other side: a message is in the window.
 pub const DOORBELL: u8 = b'!';
 
+/// The name of the virtio-serial port that the bell rings through.
+pub const PORT_NAME: &str = "org.fuzz.channel";
+
 const REQUEST_OFFSET: usize = 4 << 10;
 const REPLY_OFFSET: usize = 1 << 20;
 

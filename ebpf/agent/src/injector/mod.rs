@@ -10,8 +10,7 @@
 //! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to [`Injector::disarm`] there is no system
 //! call: what an armed agent does can never fail by its own plan.
 
-mod cast;
-mod load;
+mod attach;
 mod lower;
 mod mapping;
 
@@ -26,7 +25,7 @@ use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription};
 
 use self::mapping::Mapping;
-use crate::{disk::Dirty, pagemap, symbols::Symbols};
+use crate::{coverage::pagemap, disk::Dirty, symbols::Symbols};
 
 /// About how many bytes of a report the descriptions of sites may take: with the logs and the rest they fit into it.
 const DESCRIPTIONS_BYTES: usize = 3 << 20;
@@ -82,7 +81,7 @@ impl Injector {
     ///
     /// The kernel lacks something that the programs need, or a function cannot be probed.
     pub(crate) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32>) -> Result<Self> {
-        let loaded = load::load(symbols, functions, disk)?;
+        let loaded = attach::load(symbols, functions, disk)?;
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
         control.write(0, loaded.control);

@@ -6,6 +6,8 @@
 //! needs. Between executions the trace is *closed*: its count is beyond what there is room for, so that the kernel writes nothing. See
 //! [`guest_protocol::Ready::trace`].
 
+pub(crate) mod pagemap;
+
 use std::{
     ffi::{c_int, c_ulong},
     fs::{File, OpenOptions},
@@ -18,8 +20,6 @@ use std::{
 use anyhow::{Context, Result};
 use guest_protocol::MemoryRange;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
-
-use crate::pagemap;
 
 /// Words of the trace, the count included: thirty times what mounting and unmounting btrfs writes.
 const TRACE_WORDS: usize = 1 << 21;

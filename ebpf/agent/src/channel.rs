@@ -1,4 +1,4 @@
-//! The way to the host: messages in the shared window, a byte over virtio-serial that says that one is there.
+//! The channel to the host: messages in the shared window, a byte over virtio-serial that says that one is there.
 
 use std::{
     ffi::c_void,
@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use guest_protocol::{
-    DOORBELL, Direction, FromAgent, ToAgent, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window, WindowError,
+    DOORBELL, Direction, FromAgent, PORT_NAME, ToAgent, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window, WindowError,
 };
 use nix::{
     sys::{
@@ -23,8 +23,6 @@ use nix::{
     time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep},
 };
 
-/// The name that the host gives the port.
-const PORT_NAME: &str = "org.fuzz.door";
 const PORTS: &str = "/sys/class/virtio-ports";
 /// The driver learns of its ports from the host some time after boot.
 const PORT_DEADLINE: Duration = Duration::from_secs(30);
@@ -39,7 +37,7 @@ const SETTLE_AFTER: Duration = Duration::from_millis(1);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The window and its doorbell.
-pub(crate) struct Door {
+pub(crate) struct Channel {
     window: Window,
     port: File,
     /// Messages taken from the host.
@@ -48,7 +46,7 @@ pub(crate) struct Door {
     sent: u32,
 }
 
-impl Door {
+impl Channel {
     /// Maps the window and opens the port.
     pub(crate) fn open() -> Result<Self> {
         let window = map_window()?;
@@ -195,7 +193,7 @@ mod tests {
         // SAFETY: `memory` outlives both windows and is not used otherwise meanwhile.
         let (window, mut hosts) = unsafe { (Window::new(base), Window::new(base)) };
         let (port, mut host) = UnixStream::pair().unwrap();
-        let mut door = Door { window, port: File::from(OwnedFd::from(port)), received: 0, sent: 0 };
+        let mut channel = Channel { window, port: File::from(OwnedFd::from(port)), received: 0, sent: 0 };
         let message = |name: &str| {
             let functions = vec![name.to_owned()];
             ToAgent::Setup(Setup { functions, steps: Vec::new(), disk: false, awake: false })
@@ -203,13 +201,13 @@ mod tests {
         // One ring too many, and one before its message.
         host.write_all(&[DOORBELL; 3]).unwrap();
         hosts.put(Direction::Request, 1, &message("a").encode().unwrap()).unwrap();
-        assert_eq!(door.receive().unwrap(), message("a"));
+        assert_eq!(channel.receive().unwrap(), message("a"));
         let late = thread::spawn(move || {
             thread::sleep(Duration::from_millis(50));
             hosts.put(Direction::Request, 2, &message("b").encode().unwrap()).unwrap();
             host.write_all(&[DOORBELL]).unwrap();
         });
-        assert_eq!(door.receive().unwrap(), message("b"));
+        assert_eq!(channel.receive().unwrap(), message("b"));
         late.join().unwrap();
     }
 }

@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_programs_have_calls_to_replace() {
-        let mut object = super::super::load::OBJECT.to_vec();
+        let mut object = super::super::OBJECT.to_vec();
         let cast = Cast { function: 1, frame: 1 };
         assert!(cast.link(&mut object) > 0);
         assert_eq!(cast.link(&mut object), 0, "all are replaced");

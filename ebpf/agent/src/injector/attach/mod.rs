@@ -1,5 +1,7 @@
 //! Loads the BPF object and attaches its programs.
 
+mod cast;
+
 use std::{fs, path::Path};
 
 use abi::{Control, GRANULE_BYTES, NAME_BLOCK, NO_NAME, PROBE_BYTES, block_event};
@@ -10,11 +12,12 @@ use aya::{
 };
 use fault_plan::InjectableFunction;
 
-use super::{cast::Cast, mapping::Mapping};
+use self::cast::Cast;
+use super::mapping::Mapping;
 use crate::symbols::Symbols;
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
 
 /// Where tracefs may be mounted.
 const TRACE_FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];

@@ -1,4 +1,4 @@
-//! Who the agent is and what its kernel can do.
+//! The kernel: which one it is and what it can do.
 
 use std::{
     fs::{self, OpenOptions},
@@ -44,8 +44,8 @@ const FEATURES: &[(&str, Sign, &str)] = &[
     ("lockdep", Sign::Symbol("lockdep_hardirqs_on_prepare"), "CONFIG_PROVE_LOCKING"),
 ];
 
-/// Asks the kernel.
-pub(crate) fn hello(symbols: &Symbols) -> Result<Hello> {
+/// Asks the kernel what it is and has.
+pub(crate) fn describe(symbols: &Symbols) -> Result<Hello> {
     let mut features: Vec<Feature> = FEATURES
         .iter()
         .map(|(name, sign, option)| {
