@@ -9,9 +9,11 @@
 
 #![no_std]
 
+mod function;
 mod matcher;
 mod site_key;
 
+pub use function::{ARGUMENTS, Condition, Function, Functions, NO_FUNCTION};
 pub use matcher::{MAX_MATCH_STEPS, Match, Verdict};
 pub use site_key::SiteKey;
 
@@ -21,6 +23,10 @@ pub const MAX_FRAMES: usize = 24;
 pub const MAX_RULES: usize = 16;
 /// The most functions that can be probed.
 pub const MAX_FUNCTIONS: usize = 64;
+/// The most conditions under which a function never fails.
+pub const MAX_CONDITIONS: usize = 4;
+/// Bits of the number of a slot of the index of functions, which makes 512 slots.
+pub const FUNCTION_SLOT_BITS: u32 = 9;
 /// Slots of the site table, and of its index, a power of two.
 pub const SITE_SLOTS: usize = 1 << 14;
 /// How many entries of the index are tried before a site counts as lost.
@@ -48,9 +54,6 @@ pub const DIRTY_BLOCK_BYTES: u64 = 4096;
 pub const DIRTY_BLOCKS: usize = (1 << 30) / 4096;
 /// Blocks behind one mark of the dirty map's overview: 2 MiB.
 pub const DIRTY_REGION_BLOCKS: usize = 512;
-
-/// `__GFP_NOFAIL`: bit 15 in `include/linux/gfp_types.h` of 6.12 and `include/linux/gfp.h` of 6.1.
-pub const GFP_NOFAIL: u32 = 1 << 15;
 
 /// The set of name ids with just `name` in it. A set is the union of its members' bits; names may share one.
 #[inline(always)]
@@ -106,30 +109,18 @@ pub struct Control {
     pub sites: u32,
     /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be computed.
     pub preempt_cpu: u32,
-    /// Address of `should_failslab(cache, gfp)`, guarded by the bootstrap cache and `__GFP_NOFAIL`; 0 when there is none.
-    /// Mirrors `should_failslab()` in `mm/failslab.c` (6.12).
-    pub slab_entry: u64,
-    /// Address of `should_fail_alloc_page(gfp, order)`, guarded by `__GFP_NOFAIL`; 0 when there is none.
-    /// Mirrors `should_fail_alloc_page()` in `mm/fail_page_alloc.c` (6.12).
-    pub page_entry: u64,
-    /// Address of `__filemap_add_folio(mapping, folio, index, gfp, shadow)`, guarded by `__GFP_NOFAIL`; 0 when there is none. It
-    /// runs out of memory for no such caller. Its callers say so where a folio must come into the cache,
-    /// `alloc_extent_buffer()` among them; see `mm/filemap.c` (6.12).
-    pub folio_entry: u64,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// First address after it.
     pub text_end: u64,
-    /// Address of the pointer `kmem_cache`; 0 when `should_failslab` is not probed.
-    pub bootstrap_pointer: u64,
-    /// What stands there, the bootstrap cache; 0 when it is yet to be read.
-    pub bootstrap_cache: u64,
     /// Address of the array `__per_cpu_offset`.
     pub per_cpu_offsets: u64,
     /// Offset of the preemption count in every processor's area.
     pub preempt_offset: u64,
     /// Address of that processor's preemption count.
     pub preempt_count: u64,
+    /// The functions that are probed.
+    pub functions: Functions,
 }
 
 /// A value of map `RULES`: one fault of the plan, lowered.
@@ -238,7 +229,7 @@ pub struct FiredLog {
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 128);
+const _: () = assert!(size_of::<Control>() == 88 + size_of::<Functions>());
 const _: () = assert!(size_of::<Site>() == 136);
 
 /// The one value of map `DIRTY`: which blocks of the disk were written to. A mark is a byte, so that tasks that set

@@ -173,7 +173,7 @@ fn find_port() -> Result<PathBuf> {
 mod tests {
     use std::os::{fd::OwnedFd, unix::net::UnixStream};
 
-    use guest_protocol::Setup;
+    use guest_protocol::{Contract, Setup};
 
     use super::*;
 
@@ -195,7 +195,7 @@ mod tests {
         let (port, mut host) = UnixStream::pair().unwrap();
         let mut channel = Channel { window, port: File::from(OwnedFd::from(port)), received: 0, sent: 0 };
         let message = |name: &str| {
-            let functions = vec![name.to_owned()];
+            let functions = vec![Contract { function: name.to_owned(), never: Vec::new() }];
             ToAgent::Setup(Setup { functions, steps: Vec::new(), disk: false, awake: false })
         };
         // One ring too many, and one before its message.

@@ -4,7 +4,9 @@ use std::{mem, time::Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{Execute, FromAgent, LIMITS, Ready, Report, Setup, Step, StepResult, Timings, ToAgent, cut};
+use guest_protocol::{
+    Contract, Execute, FromAgent, LIMITS, Ready, Report, Setup, Step, StepResult, Timings, ToAgent, cut,
+};
 use nix::errno::Errno;
 
 use crate::{
@@ -87,7 +89,7 @@ impl<'kernel> Target<'kernel> {
         fs::make_mount_point()?;
         let program = Program::new(&setup.steps)?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
-        let injector = Injector::load(symbols, &functions, setup.disk.then_some(DISK_NUMBER))?;
+        let injector = Injector::load(symbols, &setup.functions, setup.disk.then_some(DISK_NUMBER))?;
         let kcov = Kcov::open()?;
         let ready = Ready {
             functions: functions.clone(),
@@ -240,16 +242,17 @@ fn step_defect(steps: &[Step], results: &[StepResult]) -> Option<String> {
     })
 }
 
-/// The functions called `names`, each once.
-fn chosen_functions(injectable: &[InjectableFunction], names: &[String]) -> Result<Vec<InjectableFunction>> {
-    let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(names.len());
-    for name in names {
+/// The functions of `contracts`, as the kernel lists them.
+fn chosen_functions(injectable: &[InjectableFunction], contracts: &[Contract]) -> Result<Vec<InjectableFunction>> {
+    let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(contracts.len());
+    for Contract { function: name, .. } in contracts {
         let Some(function) = injectable.iter().find(|function| function.name == *name) else {
             bail!("\"{name}\" is not on the kernel's list of functions that may fail (error_injection/list)");
         };
-        if !chosen.contains(function) {
-            chosen.push(function.clone());
+        if chosen.contains(function) {
+            bail!("\"{name}\" is to be probed twice");
         }
+        chosen.push(function.clone());
     }
     Ok(chosen)
 }
@@ -276,10 +279,13 @@ mod tests {
         let injectable: Vec<_> = ["should_failslab", "open_ctree"]
             .map(|name| InjectableFunction { name: name.to_owned(), error_type: ErrorType::Errno })
             .into();
-        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let chosen = chosen_functions(&injectable, &names(&["open_ctree", "open_ctree"])).unwrap();
-        assert_eq!(chosen, injectable[1..]);
-        let refusal = chosen_functions(&injectable, &names(&["kmalloc"])).unwrap_err();
-        assert!(refusal.to_string().contains("\"kmalloc\""));
+        let chosen = |names: &[&str]| {
+            let contract = |name: &&str| Contract { function: (*name).to_owned(), never: Vec::new() };
+            let contracts: Vec<_> = names.iter().map(contract).collect();
+            chosen_functions(&injectable, &contracts).map_err(|error| error.to_string())
+        };
+        assert_eq!(chosen(&["open_ctree"]).unwrap(), injectable[1..]);
+        assert!(chosen(&["kmalloc"]).unwrap_err().contains("\"kmalloc\""));
+        assert!(chosen(&["open_ctree", "open_ctree"]).unwrap_err().contains("twice"));
     }
 }

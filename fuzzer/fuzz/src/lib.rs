@@ -4,6 +4,7 @@ pub mod cache;
 pub mod campaign;
 pub mod commands;
 pub mod execution;
+pub mod function_groups;
 pub mod guest;
 mod hex;
 pub mod image;

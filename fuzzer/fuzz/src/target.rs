@@ -1,18 +1,24 @@
 //! Targets: folders of text that say what is fuzzed.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
-use guest_protocol::{MAX_FUNCTIONS, Setup, Step};
-use serde::Deserialize;
+use fault_plan::{Condition, FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
+use guest_protocol::{Contract, MAX_FUNCTIONS, Setup, Step};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use thiserror::Error;
 use toml::Spanned;
 
-use crate::text_file::{TextFile, TextFileError};
+use crate::{
+    function_groups::FunctionGroups,
+    text_file::{TextFile, TextFileError},
+};
 
 /// Why a target is refused.
 #[derive(Debug, Error)]
@@ -64,6 +70,40 @@ pub struct TargetFunction {
     pub name: String,
     /// What it may return; the first is the one tried first.
     pub errors: Vec<InjectedError>,
+    /// A call for which any of these holds never fails.
+    #[serde(default)]
+    pub never: Vec<Condition>,
+}
+
+/// Functions that may fail: a group's name, or one function.
+#[derive(Clone, Debug)]
+enum Functions {
+    Group(String),
+    One(TargetFunction),
+}
+
+impl<'de> Deserialize<'de> for Functions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Functions;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a group of functions, or a table with name and errors")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Functions, E> {
+                Ok(Functions::Group(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Functions, A::Error> {
+                TargetFunction::deserialize(MapAccessDeserializer::new(map)).map(Functions::One)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// `target.toml`.
@@ -73,7 +113,7 @@ struct TargetFile {
     description: String,
     kernel: String,
     image: Option<Spanned<ImageRecipe>>,
-    functions: Vec<Spanned<TargetFunction>>,
+    functions: Vec<Spanned<Functions>>,
     steps: Vec<Spanned<toml::Table>>,
 }
 
@@ -117,7 +157,7 @@ impl Target {
                 let known = Self::names(corpus).join(", ");
                 TargetError::Unknown { name: name.to_owned(), known }
             })?;
-        Self::load(&folder)
+        Self::load(&folder, &FunctionGroups::load(&corpus.join("functions"))?)
     }
 
     /// The names of the targets under `corpus`, sorted.
@@ -134,22 +174,22 @@ impl Target {
         names
     }
 
-    /// Reads the target in `folder`.
+    /// Reads the target in `folder`, whose functions may be those of `groups`.
     ///
     /// # Errors
     ///
     /// Its file cannot be read or is refused.
-    pub fn load(folder: &Path) -> Result<Self, TargetError> {
+    pub fn load(folder: &Path, groups: &FunctionGroups) -> Result<Self, TargetError> {
         let file = TextFile::read(&folder.join("target.toml"))?;
         let folder_name = folder
             .canonicalize()
             .ok()
             .and_then(|folder| folder.file_name().map(|name| name.to_string_lossy().into_owned()));
         let name = folder_name.unwrap_or_else(|| folder.display().to_string());
-        Ok(Self::parse(&name, folder, &file)?)
+        Ok(Self::parse(&name, folder, &file, groups)?)
     }
 
-    fn parse(name: &str, folder: &Path, text: &TextFile) -> Result<Self, TextFileError> {
+    fn parse(name: &str, folder: &Path, text: &TextFile, groups: &FunctionGroups) -> Result<Self, TextFileError> {
         let file: TargetFile = text.toml()?;
         check(text, &file)?;
         let steps = file.steps.into_iter().map(|step| read_step(text, step)).collect::<Result<Vec<_>, _>>()?;
@@ -158,7 +198,7 @@ impl Target {
             description: file.description,
             kernel: file.kernel,
             image: file.image.map(Spanned::into_inner),
-            functions: file.functions.into_iter().map(Spanned::into_inner).collect(),
+            functions: resolve(text, &file.functions, groups)?,
             steps,
             folder: folder.to_owned(),
         })
@@ -196,7 +236,11 @@ impl Target {
     #[must_use]
     pub fn setup(&self) -> Setup {
         Setup {
-            functions: self.functions.iter().map(|function| function.name.clone()).collect(),
+            functions: self
+                .functions
+                .iter()
+                .map(|function| Contract { function: function.name.clone(), never: function.never.clone() })
+                .collect(),
             steps: self.steps.clone(),
             disk: self.image.is_some(),
             awake: false,
@@ -251,18 +295,6 @@ fn check(text: &TextFile, file: &TargetFile) -> Result<(), TextFileError> {
             return refuse(offset, "mkfs names no command".to_owned());
         }
     }
-    if file.functions.is_empty() || file.functions.len() > MAX_FUNCTIONS {
-        return refuse(0, format!("{} functions, possible are 1 to {}", file.functions.len(), MAX_FUNCTIONS));
-    }
-    for (index, function) in file.functions.iter().enumerate() {
-        let (offset, name) = (function.span().start, &function.get_ref().name);
-        if function.get_ref().errors.is_empty() {
-            return refuse(offset, format!("\"{name}\" has no errors to return"));
-        }
-        if file.functions[..index].iter().any(|earlier| &earlier.get_ref().name == name) {
-            return refuse(offset, format!("\"{name}\" is there twice"));
-        }
-    }
     if file.steps.is_empty() || file.steps.len() > MAX_STEPS {
         return refuse(0, format!("{} steps, possible are 1 to {MAX_STEPS}", file.steps.len()));
     }
@@ -271,6 +303,40 @@ fn check(text: &TextFile, file: &TargetFile) -> Result<(), TextFileError> {
         Some(step) if file.image.is_none() => refuse(step.span().start, "a mount needs an [image] to mount".to_owned()),
         _ => Ok(()),
     }
+}
+
+/// The functions that `wanted` stands for, in that order. What `groups` say that a function promises holds however it was named.
+fn resolve(
+    text: &TextFile,
+    wanted: &[Spanned<Functions>],
+    groups: &FunctionGroups,
+) -> Result<Vec<TargetFunction>, TextFileError> {
+    let mut functions: Vec<TargetFunction> = Vec::new();
+    for wanted in wanted {
+        let refuse = |reason: String| text.invalid(wanted.span().start, reason);
+        let found = match wanted.get_ref() {
+            Functions::Group(name) => groups.group(name).map(<[_]>::to_vec).ok_or_else(|| {
+                let known = groups.names().collect::<Vec<_>>().join(", ");
+                refuse(format!("no group of functions is called \"{name}\": there are {known}"))
+            })?,
+            Functions::One(function) => {
+                let never = [&function.never, groups.never(&function.name)].concat();
+                vec![TargetFunction { never, ..function.clone() }]
+            }
+        };
+        for function in found {
+            let twice =
+                || functions.iter().any(|earlier| earlier.name == function.name).then(|| "is there twice".into());
+            if let Some(defect) = function.defect().or_else(twice) {
+                return Err(refuse(format!("\"{}\" {defect}", function.name)));
+            }
+            functions.push(function);
+        }
+    }
+    if functions.is_empty() || functions.len() > MAX_FUNCTIONS {
+        return Err(text.invalid(0, format!("{} functions, possible are 1 to {MAX_FUNCTIONS}", functions.len())));
+    }
+    Ok(functions)
 }
 
 /// The step that `table` is. An error names it, which one of the whole file's would not.
@@ -310,9 +376,17 @@ name = "should_failslab"
 errors = ["ENOMEM"]
 "#;
 
+    fn corpus() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus")
+    }
+
+    fn groups() -> FunctionGroups {
+        FunctionGroups::load(&corpus().join("functions")).unwrap()
+    }
+
     fn parse(text: &str) -> Result<Target, String> {
         let file = TextFile { path: "t/target.toml".into(), text: text.to_owned() };
-        Target::parse("t", Path::new("t"), &file).map_err(|error| error.to_string())
+        Target::parse("t", Path::new("t"), &file, &groups()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -344,6 +418,64 @@ errors = ["ENOMEM"]
     }
 
     #[test]
+    fn functions_come_by_group_or_by_name() {
+        let with = |functions: &str| {
+            let text = GOOD[..GOOD.find("[[functions]]").unwrap()].replace("[image]", &format!("{functions}\n[image]"));
+            parse(&text)
+        };
+        let names = |target: &Target| target.functions.iter().map(|known| known.name.clone()).collect::<Vec<_>>();
+        let mixed = with(r#"functions = ["block", { name = "f", errors = ["EIO"] }, "filemap"]"#).unwrap();
+        assert_eq!(names(&mixed), ["should_fail_bio", "f", "__filemap_add_folio"]);
+        assert!(mixed.functions[1].never.is_empty());
+        let unknown = with(r#"functions = ["memory", "blocks"]"#).unwrap_err();
+        let known = "no group of functions is called \"blocks\": there are block, btrfs, filemap, memory";
+        assert_eq!(unknown, format!("t/target.toml:7: {known}"));
+        for (functions, reason) in [
+            (r#"["memory", "memory"]"#, "target.toml:7: \"should_failslab\" is there twice"),
+            (r#"["block", { name = "should_fail_bio", errors = ["EIO"] }]"#, "\"should_fail_bio\" is there twice"),
+            (r#"["block", { name = "f", error = ["EIO"] }]"#, "target.toml:7: unknown field `error`"),
+            (r#"["block", 1]"#, "the name of a group of functions, or a table"),
+            ("[]", "0 functions, possible are 1 to 64"),
+        ] {
+            let refusal = with(&format!("functions = {functions}")).unwrap_err();
+            assert!(refusal.contains(reason), "{functions}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_promises_of_a_function_holds_however_it_is_named() {
+        let by_name = parse(GOOD).unwrap();
+        assert_eq!(by_name.functions[0].never, groups().group("memory").unwrap()[0].never);
+        assert_eq!(by_name.setup().functions[0].never.len(), 2, "no allocation that must not fail, no bootstrap cache");
+        let more = parse(&format!("{GOOD}never = [{{ argument = 2, value = 7 }}]")).unwrap();
+        assert_eq!(more.functions[0].never.len(), 3, "a target may add to it");
+    }
+
+    #[test]
+    fn the_targets_of_the_corpus_have_their_functions() {
+        let memory = ["should_failslab ENOMEM", "should_fail_alloc_page true"];
+        let btrfs = [
+            "should_fail_bio EIO",
+            "__filemap_add_folio ENOMEM",
+            "btrfs_search_slot EIO ENOMEM",
+            "btrfs_cow_block ENOMEM EIO ENOSPC",
+            "btrfs_check_leaf EUCLEAN",
+            "btrfs_check_node EUCLEAN",
+            "io_ctl_init ENOMEM",
+        ];
+        let all = [&memory[..], &btrfs].concat();
+        assert_eq!(Target::names(&corpus()), ["btrfs-mount", "btrfs-rw", "selftest"]);
+        for (name, expected) in [("btrfs-mount", &all[..]), ("btrfs-rw", &all), ("selftest", &memory)] {
+            let target = Target::find(&corpus(), name).unwrap();
+            let function = |function: &TargetFunction| {
+                let errors = function.errors.iter().map(|error| format!(" {error}"));
+                format!("{}{}", function.name, errors.collect::<String>())
+            };
+            assert_eq!(target.functions.iter().map(function).collect::<Vec<_>>(), expected, "{name}");
+        }
+    }
+
+    #[test]
     fn a_name_with_a_slash_is_a_path() {
         let folder = tempfile::tempdir().unwrap();
         for (name, description) in [("corpus/t/u", "in the corpus"), ("t/u", "elsewhere")] {
@@ -352,6 +484,8 @@ errors = ["ENOMEM"]
             fs::write(target.join("target.toml"), GOOD.replace("one", description)).unwrap();
         }
         let corpus = folder.path().join("corpus");
+        fs::create_dir(corpus.join("t/functions")).unwrap();
+        fs::create_dir(corpus.join("functions")).unwrap();
         assert_eq!(Target::find(&corpus.join("t"), "u").unwrap().description, "in the corpus");
         let path = folder.path().join("t/u");
         assert_eq!(Target::find(&corpus, path.to_str().unwrap()).unwrap().description, "elsewhere");

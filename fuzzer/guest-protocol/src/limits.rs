@@ -4,6 +4,8 @@ use crate::{FromAgent, Hello, MessageError, Ready, Report, StepResult};
 
 /// The most functions that can be probed in one guest.
 pub const MAX_FUNCTIONS: usize = 64;
+/// The most conditions under which a function never fails.
+pub const MAX_CONDITIONS: usize = 4;
 
 /// Bounds on what a guest may say.
 #[derive(Clone, Copy, Debug)]

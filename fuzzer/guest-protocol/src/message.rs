@@ -1,12 +1,12 @@
 //! The messages.
 
-use fault_plan::{FaultPlan, InjectableFunction};
+use fault_plan::{Condition, FaultPlan, InjectableFunction};
 use serde::{Deserialize, Serialize};
 
 use crate::{Hit, Step, StepResult, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 /// What [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
@@ -24,7 +24,7 @@ pub enum ToAgent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
     /// The functions to probe.
-    pub functions: Vec<String>,
+    pub functions: Vec<Contract>,
     /// The workload.
     pub steps: Vec<Step>,
     /// Whether the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
@@ -32,6 +32,15 @@ pub struct Setup {
     /// Whether the agent waits for the first request by looking at the window over and over: the host puts it there
     /// before the guest goes on and does not ring, as an interrupt comes at a moment that nobody controls.
     pub awake: bool,
+}
+
+/// What the agent must know of a function that it probes, so that no call fails which the kernel would never fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contract {
+    /// The function.
+    pub function: String,
+    /// A call for which any of these holds never fails, and is no occurrence. At most [`MAX_CONDITIONS`](crate::MAX_CONDITIONS).
+    pub never: Vec<Condition>,
 }
 
 /// One execution.

@@ -7,7 +7,6 @@ use crate::symbols::Symbols;
 
 const _: () = assert!(MAX_FRAMES == fault_plan::MAX_CALL_PATH);
 const _: () = assert!(abi::MAX_RULES == fault_plan::MAX_FAULTS);
-const _: () = assert!(abi::MAX_FUNCTIONS == guest_protocol::MAX_FUNCTIONS);
 
 /// The rule for `fault`, which was checked; the reason when this kernel has no function of a name in it.
 pub(super) fn lower(fault: &Fault, symbols: &Symbols) -> Result<Rule, String> {

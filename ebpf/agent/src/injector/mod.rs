@@ -11,6 +11,10 @@
 //! call: what an armed agent does can never fail by its own plan.
 
 mod attach;
+mod constants;
+mod functions;
+mod guards;
+mod interrupts;
 mod lower;
 mod mapping;
 
@@ -21,8 +25,8 @@ use abi::{
 };
 use anyhow::Result;
 use aya::Ebpf;
-use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription};
+use fault_plan::FaultPlan;
+use guest_protocol::{Contract, FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription};
 
 use self::mapping::Mapping;
 use crate::{coverage::pagemap, disk::Dirty, symbols::Symbols};
@@ -74,14 +78,14 @@ macro_rules! control {
 }
 
 impl Injector {
-    /// Loads the programs and attaches them: to each of `functions`, and to the writes to `disk` (a device number
+    /// Loads the programs and attaches them: to the function of each of `contracts`, and to the writes to `disk` (a device number
     /// in the kernel's encoding).
     ///
     /// # Errors
     ///
     /// The kernel lacks something that the programs need, or a function cannot be probed.
-    pub(crate) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32>) -> Result<Self> {
-        let loaded = attach::load(symbols, functions, disk)?;
+    pub(crate) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Self> {
+        let loaded = attach::load(symbols, contracts, disk)?;
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
         control.write(0, loaded.control);

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     campaign::{CampaignFolder, CrashMeta, book::Books, input::PlanInput},
+    function_groups::FunctionGroups,
     report::{ReportKind, title_slug},
     target::{FAKE, Target},
 };
@@ -33,7 +34,7 @@ fn target(text: &str) -> Target {
     let fake = folder.path().join("fake");
     fs::create_dir(&fake).unwrap();
     fs::write(fake.join("target.toml"), text).unwrap();
-    Target::load(&fake).unwrap()
+    Target::load(&fake, &FunctionGroups::default()).unwrap()
 }
 
 fn plan(caller: &str) -> FaultPlan {
