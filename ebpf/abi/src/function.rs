@@ -4,20 +4,21 @@
 //!   instruction pointer ── × multiplier, upper bits ──▶ slots ──▶ function ──▶ its conditions
 //! ```
 //!
-//! The program sees where it is, a few bytes behind a function's entry. The agent chooses the multiplier so that no two
-//! functions share a slot.
+//! The program sees where it is, a few bytes behind a function's entry. The agent chooses the
+//! multiplier so that no two functions share a slot.
 
 use crate::{FUNCTION_SLOT_BITS, MAX_CONDITIONS, MAX_FUNCTIONS};
 
-/// Bytes of text that lead to one slot, as a power of two: functions are aligned to as many, so that mostly no probe leads beyond.
+/// Bytes of text that lead to one slot, as a power of two: functions are aligned to as many, so
+/// that mostly no probe leads beyond.
 const UNIT_BITS: u32 = 4;
 const SLOTS: usize = 1 << FUNCTION_SLOT_BITS;
 
 /// The index of the function that is none: all calls of it are left alone.
 pub const NO_FUNCTION: u8 = 0;
 
-/// Where the arguments of a call are among the saved registers, in bytes: `regs_get_kernel_argument()` and `struct pt_regs` of
-/// `arch/x86/include/asm/ptrace.h` (6.12).
+/// Where the arguments of a call are among the saved registers, in bytes:
+/// `regs_get_kernel_argument()` and `struct pt_regs` of `arch/x86/include/asm/ptrace.h` (6.12).
 pub const ARGUMENTS: [u8; 6] = [112, 104, 96, 88, 72, 64];
 
 /// The functions that are probed, and how the one is found whose probe was hit.
@@ -36,19 +37,20 @@ pub struct Functions {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Function {
-    /// A call for which any of them holds is left alone. Behind the last one stands [`Condition::NONE`], unless there is no room.
+    /// A call for which any of them holds is left alone. Behind the last one stands
+    /// [`Condition::NONE`], unless there is no room.
     pub never: [Condition; MAX_CONDITIONS],
 }
 
-/// A condition on a call: `(argument & mask)` lies between `low` and `low + span`, which may wrap around. So each comparison is one
-/// subtraction and one comparison.
+/// A condition on a call: `(argument & mask)` lies between `low` and `low + span`, which may wrap
+/// around. So each comparison is one subtraction and one comparison.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     /// Where the argument is, of [`ARGUMENTS`]; 0 when this is no condition.
     pub argument: u8,
-    /// 1 while `low` is the address of what is compared with, which is yet to be read. Then `span` is the largest number, so
-    /// that the condition holds, and only then this is looked at.
+    /// 1 while `low` is the address of what is compared with, which is yet to be read. Then `span`
+    /// is the largest number, so that the condition holds, and only then this is looked at.
     pub pending: u8,
     /// Always 0.
     pub reserved: [u8; 6],

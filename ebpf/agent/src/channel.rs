@@ -1,4 +1,5 @@
-//! The channel to the host: messages in the shared window, a byte over virtio-serial that says that one is there.
+//! The channel to the host: messages in the shared window, a byte over virtio-serial that says that
+//! one is there.
 
 use std::{
     ffi::c_void,
@@ -26,11 +27,12 @@ use nix::{
 const PORTS: &str = "/sys/class/virtio-ports";
 /// The driver learns of its ports from the host some time after boot.
 const PORT_DEADLINE: Duration = Duration::from_secs(30);
-/// Turns of a loop that take some 50 ms of the host's time under emulation, and the least of the guest's time until it goes on.
+/// Turns of a loop that take some 50 ms of the host's time under emulation, and the least of the
+/// guest's time until it goes on.
 const SETTLE_TURNS: u32 = 6_000_000;
 const SETTLE: Duration = Duration::from_millis(60);
-/// It goes on when its clock is at a multiple of this, and so much later: between two ticks of the kernel's timer (`TICK_NSEC` is 4 ms), which has other
-/// threads run.
+/// It goes on when its clock is at a multiple of this, and so much later: between two ticks of the
+/// kernel's timer (`TICK_NSEC` is 4 ms), which has other threads run.
 const SETTLE_STEP: Duration = Duration::from_millis(50);
 const SETTLE_AFTER: Duration = Duration::from_millis(1);
 /// Pause between two looks at something that the host has to do first.
@@ -115,8 +117,9 @@ impl Channel {
     }
 }
 
-/// Lets the guest's processor run until QEMU's other threads have nothing left to do that the start of a clone makes them
-/// do, and then sleeps until a moment that does not depend on when the request was seen, nor on how long that took.
+/// Lets the guest's processor run until QEMU's other threads have nothing left to do that the start
+/// of a clone makes them do, and then sleeps until a moment that does not depend on when the
+/// request was seen, nor on how long that took.
 fn settle() -> Result<()> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     // Not `spin_loop`, at which QEMU's translator leaves the translated code each time.
@@ -128,8 +131,8 @@ fn settle() -> Result<()> {
     Ok(())
 }
 
-/// When a guest goes on that has seen its request at the time `seen`. That time differs by some hundred nanoseconds from clone to
-/// clone; the answer does not.
+/// When a guest goes on that has seen its request at the time `seen`. That time differs by some
+/// hundred nanoseconds from clone to clone; the answer does not.
 fn settled(seen: Duration) -> Duration {
     let steps = (seen + SETTLE).as_nanos().div_ceil(SETTLE_STEP.as_nanos());
     SETTLE_STEP * u32::try_from(steps).unwrap_or(u32::MAX) + SETTLE_AFTER
@@ -142,10 +145,12 @@ fn map_window() -> Result<Window> {
     let length = NonZeroUsize::new(WINDOW_BYTES).context("the window has no size")?;
     let address = i64::try_from(WINDOW_GUEST_ADDRESS).context("the window lies beyond the address space")?;
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: the mapping is fresh, so it overlaps nothing of ours; what it shows is no memory of any process.
+    // SAFETY: the mapping is fresh, so it overlaps nothing of ours; what it shows is no memory of
+    // any process.
     let base = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &memory, address) };
     let base = base.with_context(|| format!("cannot map the window at {WINDOW_GUEST_ADDRESS:#x}"))?;
-    // SAFETY: `WINDOW_BYTES` bytes were mapped readable and writable, are never unmapped, and only the window uses them.
+    // SAFETY: `WINDOW_BYTES` bytes were mapped readable and writable, are never unmapped, and only
+    // the window uses them.
     Ok(unsafe { Window::new(base.cast::<c_void>().as_ptr().cast()) })
 }
 

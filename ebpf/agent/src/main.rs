@@ -1,14 +1,15 @@
 //! Process 1 of the guest: programs the faults, runs the workload, reads the coverage.
 //!
 //! ```text
-//!         mount /proc, /sys, …        Setup                     Execute
-//!  boot ──────────────────────▶ Hello ─────▶ prepare, Ready ◀─────────────▶ reset, arm, run, disarm, oracles, Report
-//!            │                    │             │                              │
-//!            └────────────────────┴─────────────┴── error or panic ────────────┴──▶ Trouble, power off
+//!        mount /proc, …        Setup                Execute
+//!  boot ─────────────▶ Hello ───────▶ Ready ◀──────────────────────────▶ Report
+//!    │                   │              │     arm, run, disarm, oracles     │
+//!    └───────────────────┴──────────────┴── error or panic ─────────────────┴──▶ Trouble, power off
 //! ```
 //!
-//! A request that cannot be served as asked (an unknown function, a plan that cannot be lowered) is refused and the
-//! guest stays usable; an error of the agent itself is told as trouble and ends the guest.
+//! A request that cannot be served as asked (an unknown function, a plan that cannot be lowered) is
+//! refused and the guest stays usable; an error of the agent itself is told as trouble and ends the
+//! guest.
 
 mod channel;
 mod coverage;

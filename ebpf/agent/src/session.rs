@@ -83,7 +83,8 @@ struct PutBack {
 }
 
 impl<'kernel> Target<'kernel> {
-    /// Prepares everything and runs the workload once, so that what the kernel makes on first use is there.
+    /// Prepares everything and runs the workload once, so that what the kernel makes on first use
+    /// is there.
     fn prepare(symbols: &'kernel Symbols, injectable: &[InjectableFunction], setup: &Setup) -> Result<(Self, Ready)> {
         let functions = chosen_functions(injectable, &setup.functions)?;
         fs::make_mount_point()?;
@@ -119,7 +120,8 @@ impl<'kernel> Target<'kernel> {
         let plan = FaultPlan::fault_free("warm-up");
         harness.injector.prepare(self.symbols, &plan).map_err(|reason| anyhow!(reason))?;
         self.run(true, true)?;
-        // A clone describes only what the warm-up did not reach: the host, which knows that from other clones, asks when it does not.
+        // A clone describes only what the warm-up did not reach: the host, which knows that from
+        // other clones, asks when it does not.
         let harness = self.harness.as_mut().context("the harness is gone")?;
         harness.injector.collect(self.symbols, true);
         let mut leftovers = self.oracles.leftovers();
@@ -185,8 +187,8 @@ impl<'kernel> Target<'kernel> {
         Ok(run_ns)
     }
 
-    /// Makes the disk equal to the image, and by that makes sure that nothing holds it. An error is what is left to be
-    /// done, and why it cannot.
+    /// Makes the disk equal to the image, and by that makes sure that nothing holds it. An error is
+    /// what is left to be done, and why it cannot.
     fn reset_disk(&mut self, reset: Reset) -> Result<(), String> {
         let (Some(disk), Some(harness)) = (&mut self.disk, &mut self.harness) else { return Ok(()) };
         if reset == Reset::Late && !harness.injector.is_dirty() {

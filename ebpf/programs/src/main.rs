@@ -1,10 +1,11 @@
 //! The BPF programs of the guest.
 //!
-//! `injectable` runs on the entry of every function that may fail. For calls of the workload's thread it reads the
-//! callers, records the site, and makes the call fail when a rule says so. `block_write` records which parts of
-//! the disk are written to, by whomever.
+//! `injectable` runs on the entry of every function that may fail. For calls of the workload's
+//! thread it reads the callers, records the site, and makes the call fail when a rule says so.
+//! `block_write` records which parts of the disk are written to, by whomever.
 //!
-//! The agent reads and writes all maps through memory mappings; their layout and meaning are in the crate `abi`.
+//! The agent reads and writes all maps through memory mappings; their layout and meaning are in the
+//! crate `abi`.
 
 #![no_std]
 #![no_main]
@@ -67,7 +68,8 @@ fn on_call(regs: *mut pt_regs, control: &mut Control) {
     control.sequence += 1;
     sites::count(control, site);
     if let Some(return_value) = rules::apply(control, &registers, site) {
-        // SAFETY: `regs` are the probe's own; the agent lowers only values that the function's error type allows.
+        // SAFETY: `regs` are the probe's own; the agent lowers only values that the function's
+        // error type allows.
         unsafe { bpf_override_return(regs, return_value.cast_unsigned()) };
     }
 }
@@ -79,7 +81,8 @@ struct Registers {
     instruction: u64,
     stack: u64,
     frame: u64,
-    /// Where all of them are, for the arguments: an address, as the verifier lets programs load only registers that they name.
+    /// Where all of them are, for the arguments: an address, as the verifier lets programs load
+    /// only registers that they name.
     all: u64,
 }
 
@@ -89,8 +92,8 @@ impl Registers {
     /// `regs` is what the kernel handed to the probe.
     #[inline(always)]
     unsafe fn read(reader: Reader, regs: *const pt_regs) -> Self {
-        // SAFETY: see above. Volatile, lest the compiler compute an address among the registers: the verifier allows
-        // constant ones only.
+        // SAFETY: see above. Volatile, lest the compiler compute an address among the registers:
+        // the verifier allows constant ones only.
         unsafe {
             Self {
                 reader,
@@ -119,7 +122,8 @@ fn is_guarded(registers: &Registers, control: &mut Control) -> bool {
     false
 }
 
-/// Puts what stands in the condition's variable in its place. Returns whether the condition holds, or that cannot be told.
+/// Puts what stands in the condition's variable in its place. Returns whether the condition holds,
+/// or that cannot be told.
 #[inline(always)]
 fn is_bound(reader: Reader, condition: &mut Condition, argument: u64) -> bool {
     let value = reader.number(condition.low).unwrap_or(0);

@@ -72,7 +72,8 @@ pub enum Operand {
         /// The bit's number in kernels that do not tell it, from 0.
         or: Option<u32>,
     },
-    /// The 64-bit number that stands in a variable, for [`Operator::Equal`] alone. 0 there matches every call, as then it is not known.
+    /// The 64-bit number that stands in a variable, for [`Operator::Equal`] alone. 0 there matches
+    /// every call, as then it is not known.
     Symbol {
         /// The variable's symbol.
         symbol: String,

@@ -1,22 +1,19 @@
 //! Targets: folders of text that say what is fuzzed.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use fault_plan::{Condition, FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
-use guest_protocol::{Contract, MAX_FUNCTIONS, Setup, Step};
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use guest_protocol::{Contract, Setup, Step};
+use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
 
 use crate::{
-    function_groups::FunctionGroups,
+    function_groups::{FunctionGroups, WantedFunctions},
     text_file::{TextFile, TextFileError},
 };
 
@@ -75,37 +72,6 @@ pub struct TargetFunction {
     pub never: Vec<Condition>,
 }
 
-/// Functions that may fail: a group's name, or one function.
-#[derive(Clone, Debug)]
-enum Functions {
-    Group(String),
-    One(TargetFunction),
-}
-
-impl<'de> Deserialize<'de> for Functions {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = Functions;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a group of functions, or a table with name and errors")
-            }
-
-            fn visit_str<E: Error>(self, name: &str) -> Result<Functions, E> {
-                Ok(Functions::Group(name.to_owned()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Functions, A::Error> {
-                TargetFunction::deserialize(MapAccessDeserializer::new(map)).map(Functions::One)
-            }
-        }
-
-        deserializer.deserialize_any(Either)
-    }
-}
-
 /// `target.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,7 +79,7 @@ struct TargetFile {
     description: String,
     kernel: String,
     image: Option<Spanned<ImageRecipe>>,
-    functions: Vec<Spanned<Functions>>,
+    functions: Vec<Spanned<WantedFunctions>>,
     steps: Vec<Spanned<toml::Table>>,
 }
 
@@ -198,7 +164,7 @@ impl Target {
             description: file.description,
             kernel: file.kernel,
             image: file.image.map(Spanned::into_inner),
-            functions: resolve(text, &file.functions, groups)?,
+            functions: groups.resolve(text, &file.functions)?,
             steps,
             folder: folder.to_owned(),
         })
@@ -305,40 +271,6 @@ fn check(text: &TextFile, file: &TargetFile) -> Result<(), TextFileError> {
     }
 }
 
-/// The functions that `wanted` stands for, in that order. What `groups` say that a function promises holds however it was named.
-fn resolve(
-    text: &TextFile,
-    wanted: &[Spanned<Functions>],
-    groups: &FunctionGroups,
-) -> Result<Vec<TargetFunction>, TextFileError> {
-    let mut functions: Vec<TargetFunction> = Vec::new();
-    for wanted in wanted {
-        let refuse = |reason: String| text.invalid(wanted.span().start, reason);
-        let found = match wanted.get_ref() {
-            Functions::Group(name) => groups.group(name).map(<[_]>::to_vec).ok_or_else(|| {
-                let known = groups.names().collect::<Vec<_>>().join(", ");
-                refuse(format!("no group of functions is called \"{name}\": there are {known}"))
-            })?,
-            Functions::One(function) => {
-                let never = [&function.never, groups.never(&function.name)].concat();
-                vec![TargetFunction { never, ..function.clone() }]
-            }
-        };
-        for function in found {
-            let twice =
-                || functions.iter().any(|earlier| earlier.name == function.name).then(|| "is there twice".into());
-            if let Some(defect) = function.defect().or_else(twice) {
-                return Err(refuse(format!("\"{}\" {defect}", function.name)));
-            }
-            functions.push(function);
-        }
-    }
-    if functions.is_empty() || functions.len() > MAX_FUNCTIONS {
-        return Err(text.invalid(0, format!("{} functions, possible are 1 to {MAX_FUNCTIONS}", functions.len())));
-    }
-    Ok(functions)
-}
-
 /// The step that `table` is. An error names it, which one of the whole file's would not.
 fn read_step(text: &TextFile, table: Spanned<toml::Table>) -> Result<Step, TextFileError> {
     let offset = table.span().start;
@@ -376,17 +308,9 @@ name = "should_failslab"
 errors = ["ENOMEM"]
 "#;
 
-    fn corpus() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus")
-    }
-
-    fn groups() -> FunctionGroups {
-        FunctionGroups::load(&corpus().join("functions")).unwrap()
-    }
-
     fn parse(text: &str) -> Result<Target, String> {
         let file = TextFile { path: "t/target.toml".into(), text: text.to_owned() };
-        Target::parse("t", Path::new("t"), &file, &groups()).map_err(|error| error.to_string())
+        Target::parse("t", Path::new("t"), &file, &FunctionGroups::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -415,64 +339,6 @@ errors = ["ENOMEM"]
         assert!(refused("umount = {}", "unmount = {}").contains("target.toml:5: step \"unmount\": unknown variant"));
         assert!(refused("fstype", "fstipe").starts_with("t/target.toml:4: step \"mount\": unknown field"));
         assert!(refused("errors = [\"ENOMEM\"]", "errors = []").contains("no errors"));
-    }
-
-    #[test]
-    fn functions_come_by_group_or_by_name() {
-        let with = |functions: &str| {
-            let text = GOOD[..GOOD.find("[[functions]]").unwrap()].replace("[image]", &format!("{functions}\n[image]"));
-            parse(&text)
-        };
-        let names = |target: &Target| target.functions.iter().map(|known| known.name.clone()).collect::<Vec<_>>();
-        let mixed = with(r#"functions = ["block", { name = "f", errors = ["EIO"] }, "filemap"]"#).unwrap();
-        assert_eq!(names(&mixed), ["should_fail_bio", "f", "__filemap_add_folio"]);
-        assert!(mixed.functions[1].never.is_empty());
-        let unknown = with(r#"functions = ["memory", "blocks"]"#).unwrap_err();
-        let known = "no group of functions is called \"blocks\": there are block, btrfs, filemap, memory";
-        assert_eq!(unknown, format!("t/target.toml:7: {known}"));
-        for (functions, reason) in [
-            (r#"["memory", "memory"]"#, "target.toml:7: \"should_failslab\" is there twice"),
-            (r#"["block", { name = "should_fail_bio", errors = ["EIO"] }]"#, "\"should_fail_bio\" is there twice"),
-            (r#"["block", { name = "f", error = ["EIO"] }]"#, "target.toml:7: unknown field `error`"),
-            (r#"["block", 1]"#, "the name of a group of functions, or a table"),
-            ("[]", "0 functions, possible are 1 to 64"),
-        ] {
-            let refusal = with(&format!("functions = {functions}")).unwrap_err();
-            assert!(refusal.contains(reason), "{functions}: {refusal}");
-        }
-    }
-
-    #[test]
-    fn what_the_kernel_promises_of_a_function_holds_however_it_is_named() {
-        let by_name = parse(GOOD).unwrap();
-        assert_eq!(by_name.functions[0].never, groups().group("memory").unwrap()[0].never);
-        assert_eq!(by_name.setup().functions[0].never.len(), 2, "no allocation that must not fail, no bootstrap cache");
-        let more = parse(&format!("{GOOD}never = [{{ argument = 2, value = 7 }}]")).unwrap();
-        assert_eq!(more.functions[0].never.len(), 3, "a target may add to it");
-    }
-
-    #[test]
-    fn the_targets_of_the_corpus_have_their_functions() {
-        let memory = ["should_failslab ENOMEM", "should_fail_alloc_page true"];
-        let btrfs = [
-            "should_fail_bio EIO",
-            "__filemap_add_folio ENOMEM",
-            "btrfs_search_slot EIO ENOMEM",
-            "btrfs_cow_block ENOMEM EIO ENOSPC",
-            "btrfs_check_leaf EUCLEAN",
-            "btrfs_check_node EUCLEAN",
-            "io_ctl_init ENOMEM",
-        ];
-        let all = [&memory[..], &btrfs].concat();
-        assert_eq!(Target::names(&corpus()), ["btrfs-mount", "btrfs-rw", "selftest"]);
-        for (name, expected) in [("btrfs-mount", &all[..]), ("btrfs-rw", &all), ("selftest", &memory)] {
-            let target = Target::find(&corpus(), name).unwrap();
-            let function = |function: &TargetFunction| {
-                let errors = function.errors.iter().map(|error| format!(" {error}"));
-                format!("{}{}", function.name, errors.collect::<String>())
-            };
-            assert_eq!(target.functions.iter().map(function).collect::<Vec<_>>(), expected, "{name}");
-        }
     }
 
     #[test]

@@ -10,11 +10,11 @@
 //!   ◀───────────────────────── Report   steps, hits, faults fired; then it puts the disk back
 //! ```
 //!
-//! A message is written into the [`Window`], then the other side's doorbell (one byte over virtio-serial) rings. The
-//! first request to an agent that was told to wait [`Setup::awake`] is not rung for. A ring without a new message is
-//! none: a side that looked in time took the message before it heard of it.
-//! The guest runs a kernel with corrupted memory: whatever comes from it is bounded by the window's areas, decoded
-//! without trust and checked by [`FromAgent::check`].
+//! A message is written into the [`Window`], then the other side's doorbell (one byte over
+//! virtio-serial) rings. The first request to an agent that was told to wait [`Setup::awake`] is
+//! not rung for. A ring without a new message is none: a side that looked in time took the message
+//! before it heard of it. The guest runs a kernel with corrupted memory: whatever comes from it is
+//! bounded by the window's areas, decoded without trust and checked by [`FromAgent::check`].
 
 mod encoding;
 mod hit;

@@ -1,4 +1,5 @@
-//! The workload's steps. They are data: `target.toml` lists them, and the agent has a file for each kind.
+//! The workload's steps. They are data: `target.toml` lists them, and the agent has a file for each
+//! kind.
 
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
@@ -125,7 +126,8 @@ impl Step {
 pub enum StepResult {
     /// It worked; the value is the system call's, 0 where there is none.
     Done(i64),
-    /// It failed with this positive error number; 0 stands for one that is known to the kernel alone.
+    /// It failed with this positive error number; 0 stands for one that is known to the kernel
+    /// alone.
     Failed(i32),
     /// It needs the disk mounted, and it was not.
     Skipped,

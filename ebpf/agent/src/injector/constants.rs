@@ -1,6 +1,7 @@
 //! The constants of the running kernel's enumerations, from its types (BTF).
 //!
-//! Mirrors `include/uapi/linux/btf.h` and `Documentation/bpf/btf.rst` (6.12). aya reads types as well, but tells no constants.
+//! Mirrors `include/uapi/linux/btf.h` and `Documentation/bpf/btf.rst` (6.12). aya reads types as
+//! well, but tells no constants.
 
 use std::fs;
 
@@ -13,7 +14,8 @@ const MAGIC: u32 = 0xeb9f;
 pub(super) struct Constants(Vec<(Vec<u8>, u64)>);
 
 impl Constants {
-    /// Those of the running kernel that are called one of `names`; none when it does not tell its types.
+    /// Those of the running kernel that are called one of `names`; none when it does not tell its
+    /// types.
     ///
     /// # Errors
     ///
@@ -55,8 +57,9 @@ fn constants(types: &[u8], names: &[&str]) -> Option<Vec<(Vec<u8>, u64)>> {
         let more = rest.get(12..)?;
         let bytes = trailing_bytes(kind, count)?;
         let members = more.get(..bytes)?;
-        if matches!(kind, ENUM | ENUM64) {
-            for member in members.chunks_exact(bytes / count.max(1)) {
+        // One that is only declared has no members.
+        if matches!(kind, ENUM | ENUM64) && count > 0 {
+            for member in members.chunks_exact(bytes / count) {
                 let name = name_at(word(member, 0)?)?;
                 if names.iter().any(|wanted| wanted.as_bytes() == name) {
                     found.push((name.to_vec(), number(kind, member)?));
@@ -76,7 +79,8 @@ fn trailing_bytes(kind: u32, count: usize) -> Option<usize> {
     Some(match kind {
         // Integer, variable, declaration tag.
         1 | 14 | 17 => 4,
-        // Pointer, forward declaration, typedef, volatile, const, restrict, function, floating point number, type tag.
+        // Pointer, forward declaration, typedef, volatile, const, restrict, function, floating
+        // point number, type tag.
         2 | 7..=12 | 16 | 18 => 0,
         // Array.
         3 => 12,
@@ -105,12 +109,14 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Types as the kernel writes them: an integer, an enumeration, one of 64 bits, a pointer.
+    /// Types as the kernel writes them: an integer, an enumeration, one that is only declared, one of 64
+    /// bits, a pointer.
     fn types() -> Vec<u8> {
         let strings = b"\0A_BIT\0B\0BIG\0";
         let types: Vec<u32> = [
             &[0, 1 << 24, 4, 32][..],
             &[0, ENUM << 24 | 2, 4, 1, 15, 7, u32::MAX],
+            &[0, ENUM << 24, 4],
             &[0, ENUM64 << 24 | 1, 8, 9, 1, 2],
             &[0, 2 << 24, 1],
         ]

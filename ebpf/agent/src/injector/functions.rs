@@ -10,7 +10,8 @@ use crate::symbols::Symbols;
 
 const _: () = assert!(abi::MAX_FUNCTIONS == guest_protocol::MAX_FUNCTIONS);
 
-/// How many multipliers are tried. Of 64 functions without one in common each 50th leads to slots of their own.
+/// How many multipliers are tried. Of 64 functions without one in common each 50th leads to slots
+/// of their own.
 const TRIES: u32 = 10_000;
 /// 2^64 divided by the golden ratio, odd.
 const FIRST_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -59,7 +60,8 @@ fn constant_name(operand: &Operand) -> Option<&str> {
 
 type Slots = [u8; 1 << abi::FUNCTION_SLOT_BITS];
 
-/// A multiplier that leads `units` of text to slots, no two of different functions to the same, and the slots.
+/// A multiplier that leads `units` of text to slots, no two of different functions to the same, and
+/// the slots.
 fn slots(units: &[(u64, u8)]) -> Result<(u64, Slots)> {
     let mut multiplier = FIRST_MULTIPLIER;
     for _ in 0..TRIES {

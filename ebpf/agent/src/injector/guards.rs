@@ -1,4 +1,5 @@
-//! Guards: which calls of a probed function the kernel would never fail, lowered to what the BPF program compares.
+//! Guards: which calls of a probed function the kernel would never fail, lowered to what the BPF
+//! program compares.
 
 use abi::{ARGUMENTS, Function};
 use anyhow::{Context, Result, bail};
@@ -15,7 +16,8 @@ const _: () = assert!(ARGUMENTS.len() == fault_plan::MAX_ARGUMENTS as usize);
 ///
 /// # Errors
 ///
-/// This kernel lacks something that a guard speaks of: without its guards a function must not be probed.
+/// This kernel lacks something that a guard speaks of: without its guards a function must not be
+/// probed.
 pub(super) fn lower(contract: &Contract, symbols: &Symbols, constants: &Constants) -> Result<Function> {
     let mut function = Function::default();
     let Contract { function: name, never } = contract;
@@ -47,7 +49,8 @@ fn lower_condition(condition: &Condition, symbols: &Symbols, constants: &Constan
     Ok(abi::Condition { low, span, ..base })
 }
 
-/// The least number that compares like this with `value`, and how many more do, without a gap but for the step from the largest to 0.
+/// The least number that compares like this with `value`, and how many more do, without a gap but
+/// for the step from the largest to 0.
 fn interval(operator: Operator, value: u64) -> Option<(u64, u64)> {
     Some(match operator {
         Operator::Equal => (value, 0),

@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 
 use crate::symbols::Symbols;
 
-/// Offset of `preempt_count` in `struct pcpu_hot` of `arch/x86/include/asm/current.h` (6.2 to 6.14).
+/// Offset of `preempt_count` in `struct pcpu_hot` of `arch/x86/include/asm/current.h` (6.2 to
+/// 6.14).
 const PCPU_HOT_PREEMPT_COUNT: u64 = 8;
 
 /// Where each processor's preemption count is. Without it nothing may be probed.

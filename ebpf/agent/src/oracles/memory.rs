@@ -8,8 +8,8 @@ use nix::sys::sysinfo::sysinfo;
 use super::Oracle;
 
 const MEMORY: &str = "/proc/meminfo";
-/// With less than one part in this many left of what was available at first, memory has leaked: what comes next would
-/// fail for want of it, and not by its plan.
+/// With less than one part in this many left of what was available at first, memory has leaked:
+/// what comes next would fail for want of it, and not by its plan.
 const MEMORY_LEFT: u64 = 4;
 
 /// Memory in the guest.
@@ -48,7 +48,8 @@ fn available_kib() -> Result<u64> {
     available_in(&text).with_context(|| format!("{MEMORY} does not say how much memory is available"))
 }
 
-/// The number in the line `MemAvailable:  400000 kB`. Mirrors `meminfo_proc_show()` of `fs/proc/meminfo.c` (6.12).
+/// The number in the line `MemAvailable:  400000 kB`. Mirrors `meminfo_proc_show()` of
+/// `fs/proc/meminfo.c` (6.12).
 fn available_in(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix(" kB")?.parse().ok()

@@ -1,6 +1,7 @@
 //! The oracles of the guest: what a workload left behind, looked for with nothing armed.
 //!
-//! They know no file system. What one keeps beyond an unmount is an oracle of its own, in `workload/fs/`.
+//! They know no file system. What one keeps beyond an unmount is an oracle of its own, in
+//! `workload/fs/`.
 
 mod memory;
 mod mounts;
@@ -25,8 +26,8 @@ pub(crate) trait Oracle {
 pub(crate) struct Oracles(Vec<Box<dyn Oracle>>);
 
 impl Oracles {
-    /// The oracles for a workload whose file systems have oracles of their own, `file_systems`. These look when nothing is mounted
-    /// any more.
+    /// The oracles for a workload whose file systems have oracles of their own, `file_systems`.
+    /// These look when nothing is mounted any more.
     pub(crate) fn new(file_systems: Vec<Box<dyn Oracle>>) -> Result<Self> {
         let mut oracles: Vec<Box<dyn Oracle>> = vec![Box::new(Mounts)];
         oracles.extend(file_systems);

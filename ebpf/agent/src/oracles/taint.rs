@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 
 use super::Oracle;
 
-/// Says by a number what has happened to the kernel that makes its word doubtful.
-/// Mirrors `proc_taint()` of `kernel/sysctl.c` and `Documentation/admin-guide/tainted-kernels.rst` (6.12).
+/// Says by a number what has happened to the kernel that makes its word doubtful. Mirrors
+/// `proc_taint()` of `kernel/sysctl.c` and `Documentation/admin-guide/tainted-kernels.rst` (6.12).
 const TAINTED: &str = "/proc/sys/kernel/tainted";
 
 /// The kernel's taints, and those it had before the first workload.

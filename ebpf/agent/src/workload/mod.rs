@@ -6,9 +6,9 @@
 //!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
-//! Faults and coverage follow the thread. While it is armed it makes the steps' system calls and no others, and it
-//! touches no memory for the first time: whatever it needs is made before, and [`keep_memory`] has put all of the
-//! agent's memory in place.
+//! Faults and coverage follow the thread. While it is armed it makes the steps' system calls and no
+//! others, and it touches no memory for the first time: whatever it needs is made before, and
+//! [`keep_memory`] has put all of the agent's memory in place.
 
 pub(crate) mod fs;
 mod program;
@@ -31,7 +31,8 @@ use crate::{coverage::Kcov, init, injector::Injector};
 
 const STACK_BYTES: usize = 256 << 10;
 
-/// Probes, trace and steps: an execution's parts, which the workload thread has while it runs the steps.
+/// Probes, trace and steps: an execution's parts, which the workload thread has while it runs the
+/// steps.
 pub(crate) struct Harness {
     /// The probes.
     pub(crate) injector: Injector,
@@ -106,8 +107,9 @@ impl Worker {
     }
 }
 
-/// Puts all memory of the agent, present and future, in place for good: a page that is touched for the first time
-/// while the workload is armed would be a call that can fail, and in another place every time.
+/// Puts all memory of the agent, present and future, in place for good: a page that is touched for
+/// the first time while the workload is armed would be a call that can fail, and in another place
+/// every time.
 pub(crate) fn keep_memory() -> Result<()> {
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("cannot lock the agent's memory")
 }

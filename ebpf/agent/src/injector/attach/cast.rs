@@ -1,5 +1,6 @@
-//! Lets the BPF programs read the kernel's memory by plain loads, where the running kernel has what that takes: its types
-//! (`CONFIG_DEBUG_INFO_BTF`) and the function `bpf_rdonly_cast()` (6.2 and later).
+//! Lets the BPF programs read the kernel's memory by plain loads, where the running kernel has what
+//! that takes: its types (`CONFIG_DEBUG_INFO_BTF`) and the function `bpf_rdonly_cast()` (6.2 and
+//! later).
 
 use abi::CAST;
 use aya::Btf;

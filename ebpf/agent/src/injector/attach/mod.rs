@@ -107,7 +107,8 @@ fn load_error(error: ProgramError) -> Error {
     Error::new(error).context("the kernel refuses a BPF program")
 }
 
-/// Whether the verifier's last words are that it has no such helper: `check_helper_call()` in `kernel/bpf/verifier.c`.
+/// Whether the verifier's last words are that it has no such helper: `check_helper_call()` in
+/// `kernel/bpf/verifier.c`.
 fn lacks_override(log: &str) -> bool {
     log.lines().any(|line| {
         line.contains("bpf_override_return") && (line.contains("cannot use helper") || line.contains("unknown func"))

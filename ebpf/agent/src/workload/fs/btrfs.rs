@@ -91,15 +91,16 @@ pub(in crate::workload) fn delete(parent: BorrowedFd<'_>, arguments: &VolumeArgu
     unsafe { snapshot_destroy(parent.as_raw_fd(), arguments) }
 }
 
-/// The disk in btrfs's list of devices. A mount that failed or ended leaves the disk there, and the next mount would
-/// take another path.
+/// The disk in btrfs's list of devices. A mount that failed or ended leaves the disk there, and the
+/// next mount would take another path.
 pub(crate) struct KnownDisk {
     control: File,
     disk: Box<VolumeArguments>,
 }
 
 impl KnownDisk {
-    /// Opens btrfs's control device. Without that there is no btrfs in the kernel, as the mount step itself will say.
+    /// Opens btrfs's control device. Without that there is no btrfs in the kernel, as the mount
+    /// step itself will say.
     pub(super) fn open() -> anyhow::Result<Option<Self>> {
         let disk = VolumeArguments::new(&CString::new(DISK)?);
         let control = OpenOptions::new().read(true).write(true).open(CONTROL).ok();
@@ -125,7 +126,8 @@ mod tests {
 
     #[test]
     fn request_numbers_are_the_kernels() {
-        // BTRFS_IOC_SUBVOL_CREATE, _SNAP_DESTROY, _SNAP_CREATE_V2, _FORGET_DEV as a C program prints them.
+        // BTRFS_IOC_SUBVOL_CREATE, _SNAP_DESTROY, _SNAP_CREATE_V2, _FORGET_DEV as a C program
+        // prints them.
         let write = |number| nix::request_code_write!(MAGIC, number, 4096);
         assert_eq!(write(14), 0x5000_940e);
         assert_eq!(write(15), 0x5000_940f);

@@ -1,5 +1,5 @@
-//! Mount options as `mount -o` takes them, split into what the system call takes as flags and what it hands on to
-//! the file system.
+//! Mount options as `mount -o` takes them, split into what the system call takes as flags and what
+//! it hands on to the file system.
 
 use nix::mount::MsFlags;
 

@@ -1,10 +1,10 @@
 //! The steps of a workload, made ready: a file for each family.
 //!
-//! Every string, buffer and descriptor that a step needs exists before anything may fail. So running it is nothing
-//! but its system calls.
+//! Every string, buffer and descriptor that a step needs exists before anything may fail. So
+//! running it is nothing but its system calls.
 //!
-//! A new step is a variant of [`guest_protocol::Step`], a type here that is a [`PreparedStep`], and its line in
-//! [`prepare`].
+//! A new step is a variant of [`guest_protocol::Step`], a type here that is a [`PreparedStep`], and
+//! its line in [`prepare`].
 
 mod attribute;
 mod content;
