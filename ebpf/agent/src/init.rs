@@ -83,7 +83,8 @@ pub(crate) fn guarded<T>(action: impl FnOnce() -> Result<T>) -> Result<T, String
 
 /// Ends the guest.
 pub(crate) fn power_off() -> ! {
-    // The console and the door are written by the time the call returns; this lets the host read them first.
+    // The console and the channel are written by the time the call returns; this lets the host read
+    // them first.
     thread::sleep(Duration::from_millis(50));
     let Err(error) = reboot(RebootMode::RB_POWER_OFF);
     say(&format!("cannot power off: {error}"));

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use guest_protocol::{LIMITS, LOG_LOST, cut};
 use nix::libc::{EPIPE, O_NONBLOCK};
 
-/// Larger than any record: `PRINTK_MESSAGE_MAX` of `kernel/printk/internal.h` (6.12) is 2048, with a header and
-/// every byte written as four.
+/// Larger than any record: `PRINTK_MESSAGE_MAX` of `kernel/printk/internal.h` (6.12) is 2048, with
+/// a header and every byte written as four.
 const RECORD_MAX_BYTES: usize = 16 << 10;
 
 /// An open `/dev/kmsg`.
@@ -32,8 +32,8 @@ impl KernelLog {
         self.file.seek(SeekFrom::End(0)).map(|_| ()).context("cannot move to the end of /dev/kmsg")
     }
 
-    /// Everything logged since, as lines of text like those on the console; cut off after [`guest_protocol::Limits::log_bytes`].
-    /// What is beyond that is left for the next time.
+    /// Everything logged since, as lines of text like those on the console; cut off after
+    /// [`guest_protocol::Limits::log_bytes`]. What is beyond that is left for the next time.
     pub(crate) fn read(&mut self) -> Result<String> {
         let mut log = String::new();
         while log.len() < LIMITS.log_bytes {
@@ -50,10 +50,11 @@ impl KernelLog {
     }
 }
 
-/// Appends the text of a record `level,sequence,time,flags;text` and of none of the `KEY=value` lines that follow.
+/// Appends the text of a record `level,sequence,time,flags;text` and of none of the `KEY=value`
+/// lines that follow.
 ///
-/// Mirrors `info_print_ext_header()` and `msg_print_ext_body()` of `kernel/printk/printk.c` (6.12): what is no
-/// printable ASCII, and the backslash, is written as `\xNN`.
+/// Mirrors `info_print_ext_header()` and `msg_print_ext_body()` of `kernel/printk/printk.c` (6.12):
+/// what is no printable ASCII, and the backslash, is written as `\xNN`.
 fn append_record(log: &mut String, record: &str) {
     let Some((_, body)) = record.split_once(';') else { return };
     let text = body.split('\n').next().unwrap_or_default();
@@ -61,7 +62,8 @@ fn append_record(log: &mut String, record: &str) {
     log.push('\n');
 }
 
-/// `text` with its escapes undone, but for those of control characters other than line feed and tab.
+/// `text` with its escapes undone, but for those of control characters other than line feed and
+/// tab.
 fn unescaped(text: &str) -> String {
     if !text.contains('\\') {
         return text.to_owned();

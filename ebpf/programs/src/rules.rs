@@ -18,8 +18,8 @@ struct Passage {
     return_value: i64,
 }
 
-/// Counts the call with these `registers`, at the site in slot `site`, in every rule that it matches. Returns what it
-/// must return when one fires; that is logged.
+/// Counts the call with these `registers`, at the site in slot `site`, in every rule that it
+/// matches. Returns what it must return when one fires; that is logged.
 #[inline(always)]
 pub(crate) fn apply(control: &Control, registers: &Registers, site: u32) -> Option<i64> {
     if control.rule_count == 0 {
