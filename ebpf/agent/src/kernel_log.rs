@@ -18,13 +18,15 @@ const RECORD_MAX_BYTES: usize = 16 << 10;
 pub(crate) struct KernelLog {
     file: File,
     record: Vec<u8>,
+    /// Time of the last record that was read, in microseconds.
+    seen_us: u64,
 }
 
 impl KernelLog {
     /// Opens the log.
     pub(crate) fn open() -> Result<Self> {
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg");
-        Ok(Self { file: file.context("cannot open /dev/kmsg")?, record: vec![0; RECORD_MAX_BYTES] })
+        Ok(Self { file: file.context("cannot open /dev/kmsg")?, record: vec![0; RECORD_MAX_BYTES], seen_us: 0 })
     }
 
     /// Leaves out everything logged until now.
@@ -38,7 +40,11 @@ impl KernelLog {
         let mut log = String::new();
         while log.len() < LIMITS.log_bytes {
             match self.file.read(&mut self.record) {
-                Ok(bytes) => append_record(&mut log, &String::from_utf8_lossy(&self.record[..bytes])),
+                Ok(bytes) => {
+                    let record = String::from_utf8_lossy(&self.record[..bytes]);
+                    self.seen_us = time_us(&record).unwrap_or(self.seen_us);
+                    append_record(&mut log, &record);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // The next read goes on with the oldest record that is left.
@@ -48,6 +54,17 @@ impl KernelLog {
         }
         Ok(cut(log, LIMITS.log_bytes))
     }
+
+    /// Gives the time of the last record that was read, in microseconds of the kernel's log; 0 where
+    /// there was none.
+    pub(crate) fn seen_us(&self) -> u64 {
+        self.seen_us
+    }
+}
+
+/// Gives the time in a record `level,sequence,time,flags;text`.
+fn time_us(record: &str) -> Option<u64> {
+    record.split_once(';')?.0.split(',').nth(2)?.parse().ok()
 }
 
 /// Appends the text of a record `level,sequence,time,flags;text` and of none of the `KEY=value`
@@ -100,6 +117,12 @@ mod tests {
         assert_eq!(text("6,339,5140900,-;BTRFS info (device ram0): a; b\n"), "BTRFS info (device ram0): a; b\n");
         assert_eq!(text("30,340,1,c,caller=T1;x\n SUBSYSTEM=acpi\n DEVICE=+acpi:PNP0A03:00\n"), "x\n");
         assert_eq!(text("no record at all"), "");
+    }
+
+    #[test]
+    fn a_record_has_its_time() {
+        assert_eq!(time_us("6,339,5140900,-;BTRFS info, 1,2,3\n"), Some(5_140_900));
+        assert_eq!(time_us("no record, at, 7"), None);
     }
 
     #[test]

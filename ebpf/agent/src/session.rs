@@ -118,7 +118,7 @@ impl<'kernel> Target<'kernel> {
         self.reset_disk(Reset::Everything).map_err(|reason| anyhow!(reason))?;
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
-        harness.injector.prepare(self.symbols, &plan).map_err(|reason| anyhow!(reason))?;
+        harness.injector.prepare(self.symbols, &plan, self.log.seen_us()).map_err(|reason| anyhow!(reason))?;
         self.run(true, true)?;
         // A clone describes only what the warm-up did not reach: the host, which knows that from
         // other clones, asks when it does not.
@@ -152,12 +152,12 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         // Should the kernel die before the trace begins, there is none.
         harness.kcov.clear();
+        let log_before = self.log.read()?;
         if execute.inject
-            && let Err(reason) = harness.injector.prepare(self.symbols, &execute.plan)
+            && let Err(reason) = harness.injector.prepare(self.symbols, &execute.plan, self.log.seen_us())
         {
             return Ok(refused(reason));
         }
-        let log_before = self.log.read()?;
         timings.arm_ns = nanoseconds_since(started);
 
         timings.run_ns = self.run(execute.inject, execute.coverage)?;

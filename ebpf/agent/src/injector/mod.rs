@@ -104,13 +104,17 @@ impl Injector {
         })
     }
 
-    /// Puts the rules of `plan`, which was checked, in place and begins a new execution.
+    /// Puts the rules of `plan`, which was checked, in place and begins a new execution. The kernel's
+    /// log was read up to the message of the time `seen_us`: the host tells by it which text on the
+    /// console came before.
     ///
     /// # Errors
     ///
     /// The reason why the plan cannot be carried out on this kernel; then no rule is in place.
-    pub(crate) fn prepare(&mut self, symbols: &Symbols, plan: &FaultPlan) -> Result<(), String> {
+    pub(crate) fn prepare(&mut self, symbols: &Symbols, plan: &FaultPlan, seen_us: u64) -> Result<(), String> {
         self.disarm();
+        // SAFETY: the log is mapped and aligned for as long as the injector lives.
+        unsafe { (&raw mut (*self.fired.only()).seen_us).write_volatile(seen_us) };
         self.begin(0);
         for (index, fault) in plan.faults.iter().enumerate() {
             let rule = lower::lower(fault, symbols).map_err(|reason| format!("fault {}: {reason}", index + 1))?;
