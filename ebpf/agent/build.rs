@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-/// What the surrounding build says about itself and must not say to the other one.
+/// Variables of the surrounding build that the other one must not see.
 const FOREIGN: [&str; 9] = [
     "RUSTC",
     "RUSTDOC",

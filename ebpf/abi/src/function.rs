@@ -1,4 +1,4 @@
-//! What the BPF program knows of each function that is probed: which of its calls are left alone.
+//! The functions that are probed, as the BPF program knows them: which of its calls are left alone.
 //!
 //! ```text
 //!   instruction pointer ── × multiplier, upper bits ──▶ slots ──▶ function ──▶ its conditions
@@ -33,7 +33,7 @@ pub struct Functions {
     pub functions: [Function; MAX_FUNCTIONS + 1],
 }
 
-/// What is to be known of one function.
+/// One function that is probed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Function {

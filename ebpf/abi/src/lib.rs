@@ -67,8 +67,8 @@ pub const fn name_set(name: u32) -> u64 {
     1 << (name % 64)
 }
 
-/// What the programs call for `bpf_rdonly_cast()`, a function of the kernel, until the agent puts
-/// that in its place: a helper's number, which no kernel has.
+/// A helper's number that no kernel has. The programs call it for `bpf_rdonly_cast()`, a function
+/// of the kernel, until the agent puts that in its place.
 pub const CAST: u32 = 0x7f00_0001;
 
 /// Where the fields of the event `block/block_bio_queue` stand, in bytes from its start.
@@ -142,7 +142,7 @@ pub struct Rule {
     pub seen: u32,
     /// Elements of `path` in use.
     pub elements: u32,
-    /// What the call returns.
+    /// The value that the call returns.
     pub return_value: i64,
     /// [`name_set`] of all names in `path`: a call whose set lacks a bit cannot match.
     pub name_set: u64,

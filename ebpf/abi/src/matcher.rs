@@ -7,7 +7,7 @@ use crate::{ELLIPSIS, MAX_FRAMES, Rule, Site};
 /// path.
 pub const MAX_MATCH_STEPS: u32 = ((MAX_FRAMES + 1) * (MAX_FRAMES + 2)) as u32;
 
-/// What a step found.
+/// The finding of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// More steps are needed.
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     impl Rule {
-        /// What the BPF program does with its loop.
+        /// Does what the BPF program does with its loop.
         fn matches(&self, site: &Site) -> bool {
             let mut state = Match::new();
             (0..MAX_MATCH_STEPS).map(|_| state.step(self, site)).find(|verdict| *verdict != Verdict::Open)

@@ -123,8 +123,8 @@ impl Disk {
         .map_err(ResetError::Other)
     }
 
-    /// What is put back at once when the blocks `dirty`, in ascending order, are: with a few
-    /// between them that need not be.
+    /// The extents to write when the blocks `dirty`, in ascending order, are put back. A few blocks
+    /// between them are written too.
     fn extents(&self, dirty: &[u64]) -> Vec<Extent> {
         let mut extents = Vec::new();
         for &number in dirty.iter().take_while(|number| **number < self.blocks) {

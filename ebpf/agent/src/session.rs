@@ -145,7 +145,7 @@ impl<'kernel> Target<'kernel> {
         let mut timings = Timings { reset_ns: self.put_back.took_ns, ..Timings::default() };
         let started = Instant::now();
         let defect = self.put_back.defect.take();
-        // What reached the disk after it was put back.
+        // Late writes reached the disk after it was put back.
         if let Some(reason) = defect.or_else(|| self.reset_disk(Reset::Late).err()) {
             return Ok(FromAgent::Unclean(cut(reason, LIMITS.text_bytes)));
         }
@@ -208,7 +208,7 @@ impl<'kernel> Target<'kernel> {
         }
     }
 
-    /// What the execution reached.
+    /// Collects what the execution reached.
     fn collect(&mut self, execute: &Execute) -> Result<Report> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let mut report = Report { id: execute.id, steps: harness.program.results().to_vec(), ..Report::default() };
@@ -226,13 +226,13 @@ impl<'kernel> Target<'kernel> {
 enum Reset {
     /// All of it.
     Everything,
-    /// What was written to since the last time.
+    /// Blocks written to since the last time.
     Dirty,
     /// The same, if that is anything.
     Late,
 }
 
-/// What is wrong with the first of `steps` that did not work, if any.
+/// Says what is wrong with the first of `steps` that did not work, if any.
 fn step_defect(steps: &[Step], results: &[StepResult]) -> Option<String> {
     steps.iter().zip(results).zip(1..).find_map(|((step, result), number)| {
         let step = format!("step {number} ({})", step.kind());

@@ -114,7 +114,9 @@ fn is_guarded(registers: &Registers, control: &mut Control) -> bool {
         if condition.argument == Condition::NONE.argument {
             break;
         }
-        let Some(argument) = registers.reader.number(registers.all + u64::from(condition.argument)) else { return true };
+        let Some(argument) = registers.reader.number(registers.all + u64::from(condition.argument)) else {
+            return true;
+        };
         if condition.holds(argument) && (condition.pending == 0 || is_bound(registers.reader, condition, argument)) {
             return true;
         }

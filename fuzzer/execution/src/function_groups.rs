@@ -192,7 +192,7 @@ impl FunctionGroups {
 }
 
 impl TargetFunction {
-    /// What is wrong with it, fit after its name.
+    /// Says what is wrong with it, in words that go behind its name.
     pub(crate) fn defect(&self) -> Option<String> {
         if self.errors.is_empty() {
             return Some("has no errors to return".to_owned());

@@ -1,4 +1,4 @@
-//! What host and agent say to each other.
+//! The messages between host and agent.
 //!
 //! ```text
 //! host                                  agent

@@ -8,7 +8,7 @@ use crate::{Hit, Step, StepResult, hit::packed};
 /// Both sides must have the same; it changes with every change of a message or of the window.
 pub const PROTOCOL_VERSION: u32 = 8;
 
-/// What [`Report::log`] has where the kernel dropped records before they were read.
+/// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
 
 /// From host to agent.
@@ -20,7 +20,7 @@ pub enum ToAgent {
     Execute(Execute),
 }
 
-/// What the agent prepares.
+/// The target that the agent prepares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
     /// The functions to probe.
@@ -35,8 +35,7 @@ pub struct Setup {
     pub awake: bool,
 }
 
-/// What the agent must know of a function that it probes, so that no call fails which the kernel
-/// would never fail.
+/// A function that the agent probes, and which of its calls the kernel would never fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contract {
     /// The function.
@@ -51,7 +50,7 @@ pub struct Contract {
 pub struct Execute {
     /// Number of the execution, chosen by the host; the report repeats it.
     pub id: u64,
-    /// What fails.
+    /// The faults.
     pub plan: FaultPlan,
     /// Whether to probe and count calls; off only to measure what that costs.
     pub inject: bool,
@@ -92,7 +91,7 @@ pub struct Hello {
     pub kernel_release: String,
     /// GNU build id of the running kernel in lower-case hexadecimal, from `/sys/kernel/notes`.
     pub kernel_build_id: String,
-    /// What the kernel has and lacks.
+    /// Features that the kernel has or lacks.
     pub features: Vec<Feature>,
     /// All of `/sys/kernel/debug/error_injection/list`.
     pub injectable: Vec<InjectableFunction>,
@@ -134,7 +133,7 @@ pub struct MemoryRange {
     pub bytes: u64,
 }
 
-/// What one execution did. Its coverage is in the trace, see [`Ready::trace`].
+/// The effects of one execution. Its coverage is in the trace, see [`Ready::trace`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`Execute::id`].
@@ -157,14 +156,14 @@ pub struct Report {
     pub log_before: String,
     /// Kernel log from then until this one's end.
     pub log: String,
-    /// What was still in use after the clean-up: a guest that is not clean must not run another
-    /// plan. What only shows when the disk is put back, [`FromAgent::Unclean`] says.
+    /// Leftovers that the oracles found. A guest with one must not run another plan. What only
+    /// shows when the disk is put back, [`FromAgent::Unclean`] says.
     pub leftovers: Vec<String>,
     /// Where the time went.
     pub timings: Timings,
 }
 
-/// What stands behind a site's number.
+/// The injection site behind a site's number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteDescription {
     /// The site's number.

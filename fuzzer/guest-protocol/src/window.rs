@@ -59,7 +59,7 @@ pub enum WindowError {
     /// The length does not fit the area.
     #[error("a message of {bytes} bytes does not fit into its area of {max} bytes")]
     Length {
-        /// What the header says.
+        /// The length in the header.
         bytes: usize,
         /// The area's size.
         max: usize,
@@ -67,7 +67,7 @@ pub enum WindowError {
     /// The doorbell rang but the message is not the next one.
     #[error("message number {found} where number {expected} was due")]
     Sequence {
-        /// What the header says.
+        /// The number in the header.
         found: u32,
         /// The next number.
         expected: u32,

@@ -26,8 +26,8 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 /// Words of the trace, the count included: thirty times what mounting and unmounting btrfs writes.
 const TRACE_WORDS: usize = 1 << 21;
 const PAGE_BYTES: usize = 4096;
-/// What is added to the count of a trace that is closed: the kernel, which compares the next word's
-/// number with [`TRACE_WORDS`], writes no more.
+/// The number added to the count of a closed trace. The kernel compares the next word's number with
+/// [`TRACE_WORDS`], so it writes no more.
 const CLOSED: u64 = TRACE_WORDS as u64;
 /// `KCOV_TRACE_PC`: record program counters.
 const TRACE_PC: c_int = 0;

@@ -109,8 +109,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Types as the kernel writes them: an integer, an enumeration, one that is only declared, one of 64
-    /// bits, a pointer.
+    /// Types as the kernel writes them: an integer, an enumeration, one that is only declared, one
+    /// of 64 bits, a pointer.
     fn types() -> Vec<u8> {
         let strings = b"\0A_BIT\0B\0BIG\0";
         let types: Vec<u32> = [

@@ -82,7 +82,7 @@ mod tests {
         site
     }
 
-    /// What the BPF program does with its loop.
+    /// Does what the BPF program does with its loop.
     fn matches(rule: &Rule, site: &Site) -> bool {
         let mut state = Match::new();
         (0..MAX_MATCH_STEPS).map(|_| state.step(rule, site)).find(|verdict| *verdict != Verdict::Open)

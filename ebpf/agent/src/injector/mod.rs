@@ -52,7 +52,7 @@ pub(crate) struct Injector {
     _bpf: Ebpf,
 }
 
-/// What the programs saw in one execution.
+/// The calls that the programs saw in one execution.
 pub(crate) struct Collected {
     /// The sites reached, in order of their first call.
     pub(crate) hits: Vec<Hit>,
@@ -157,8 +157,9 @@ impl Injector {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// What the execution since [`Injector::prepare`] did. Sites are described the first time they
-    /// are reached, or always with `describe_all`. What does not fit is left for a later execution.
+    /// Collects what the execution since [`Injector::prepare`] did. Sites are described the first
+    /// time they are reached, or always with `describe_all`. What does not fit is left for a later
+    /// execution.
     pub(crate) fn collect(&mut self, symbols: &Symbols, describe_all: bool) -> Collected {
         let touched = (control!(self, touched) as usize).min(SITE_SLOTS);
         let mut hits = Vec::with_capacity(touched);

@@ -19,10 +19,10 @@ use crate::symbols::Symbols;
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
 
-/// What [`load`] brought into the kernel.
+/// The programs that [`load`] brought into the kernel.
 pub(super) struct Loaded {
     pub(super) bpf: Ebpf,
-    /// What belongs into the control block.
+    /// The control block to begin with.
     pub(super) control: Control,
 }
 
@@ -75,7 +75,7 @@ fn control(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Resu
         touched: 0,
         lost_sites: 0,
         guarded: 0,
-        // What was written before now was not seen.
+        // Writes before now were not seen.
         dirty_overflow: 1,
         disk: disk.unwrap_or(0),
         sites: 0,

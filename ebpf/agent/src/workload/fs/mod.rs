@@ -1,4 +1,4 @@
-//! What the agent knows of file systems: one module for each that needs more than mounting.
+//! File systems: one module for each that needs more than mounting.
 
 pub(super) mod btrfs;
 pub(super) mod options;

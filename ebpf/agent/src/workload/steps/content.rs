@@ -1,4 +1,4 @@
-//! What stands in files: reading, writing, their length.
+//! Contents of files: reading, writing, their length.
 
 use std::{
     ffi::{CStr, CString},
