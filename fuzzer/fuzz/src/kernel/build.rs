@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    Built, Kernel, KernelError, Progress,
+    Built, Kernel, KernelError, Progress, find,
     make::{Log, failed},
-    open, place,
+    open, place, source,
     tools::check_commands,
     tree::Tree,
 };
@@ -33,12 +33,13 @@ pub fn build(
     stop: &Stop,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Built, KernelError> {
-    let key = kernel.cache_key()?;
-    let destination = place(kernel, &key, cache);
-    if let Some(built) = open(kernel, &destination)? {
+    if let Some(built) = find(kernel, cache)? {
         return Ok(built);
     }
     check_commands()?;
+    let archive = source::obtain(&kernel.source, cache, stop, progress)?;
+    let key = kernel.cache_key(&archive.sha256)?;
+    let destination = place(kernel, &key, cache);
     let kernels = cache.join("kernels");
     fs::create_dir_all(&kernels).map_err(|source| failed("create", &kernels, source))?;
     let _lock = lock(&beside(&destination, ".lock"), stop, progress)?;
@@ -51,7 +52,8 @@ pub fn build(
     let work = kernels.join(format!("{LEFTOVER}{name}-{}", std::process::id()));
     fs::create_dir(&work).map_err(|source| failed("create", &work, source))?;
     let log = Log::create(beside(&destination, ".log"))?;
-    let published = Tree { kernel, source: work.join("source"), cache, stop, log }.build(&key, &destination, progress);
+    let mut tree = Tree { kernel, archive: &archive, source: work.join("source"), cache, stop, log };
+    let published = tree.build(&key, &destination, progress);
     discard(&work);
     published?;
     open(kernel, &destination)?
@@ -59,7 +61,7 @@ pub fn build(
 }
 
 /// Takes the lock file `path`, waiting for whoever has it.
-fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress)) -> Result<File, KernelError> {
+pub(super) fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress)) -> Result<File, KernelError> {
     let mut told = false;
     loop {
         if let Some(lock) = cache::try_lock(path).map_err(|source| failed("take the lock", path, source))? {
@@ -80,7 +82,7 @@ fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress)) -> Result<
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// What the names of temporary folders start with.
-const LEFTOVER: &str = ".build-";
+pub(super) const LEFTOVER: &str = ".build-";
 
 /// Removes what killed builds left: every temporary folder whose lock nobody holds, or which the caller holds because
 /// it builds `own`.
