@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fuzz::{
     campaign::{join_address, listen_address},
-    commands::{self, Answer, Bench, BenchOptions, CommandError, FuzzOptions, ReplayOptions},
+    commands::{self, Answer, Bench, BenchOptions, CommandError, FuzzOptions, PruneOptions, ReplayOptions},
     guest::{AccelChoice, Stop},
 };
 use nix::sys::signal::{SigSet, Signal};
@@ -126,6 +126,9 @@ enum Subcommands {
     /// Build or list kernels.
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// List or prune what is kept for later starts.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Check this machine and the kernels.
     Doctor,
     /// Measure what things cost and whether they repeat, as JSON.
@@ -185,6 +188,18 @@ enum KernelCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Subcommand)]
+enum CacheCommand {
+    /// List kernels, guests, images, sources and tools, with their sizes on disk.
+    List {
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what this checkout's kernels.toml does not name and what killed processes left, unless it is in use.
+    Prune(PruneOptions),
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -283,6 +298,8 @@ fn run(options: Options) -> Result<Answer, CommandError> {
             commands::kernel_build(name.as_deref(), &stop, out, &mut say)
         }
         Some(Subcommands::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
+        Some(Subcommands::Cache(CacheCommand::List { json })) => commands::cache_list(json, out),
+        Some(Subcommands::Cache(CacheCommand::Prune(options))) => commands::cache_prune(&options, out),
         Some(Subcommands::Bench { what, target, executions, time, guest }) => {
             let (kernel, accel) = (guest.kernel, guest.accel.into());
             let options = BenchOptions { what: what.into(), target, kernel, executions, time, accel };

@@ -1,18 +1,20 @@
 //! What the command line can ask for. Results go to `out`, progress to standard error through `say`.
 
 mod bench;
+mod cache;
 mod doctor;
 mod fuzz;
 mod kernels;
 mod replay;
 mod targets;
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use thiserror::Error;
 
 pub use self::{
     bench::{Bench, BenchOptions, bench},
+    cache::{Kind, PruneOptions, cache_list, cache_prune},
     doctor::doctor,
     fuzz::{FuzzOptions, fuzz},
     kernels::{kernel_build, kernel_list},
@@ -65,6 +67,14 @@ pub enum CommandError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something cannot be removed from the cache.
+    #[error("cannot remove {path}")]
+    Prune {
+        /// The file or folder.
+        path: PathBuf,
         /// Why not.
         source: io::Error,
     },

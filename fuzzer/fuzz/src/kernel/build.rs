@@ -49,7 +49,7 @@ pub fn build(
 
     let name = destination.file_name().unwrap_or_default().to_string_lossy();
     remove_leftovers(&kernels, &name);
-    let work = kernels.join(format!("{LEFTOVER}{name}-{}", std::process::id()));
+    let work = kernels.join(format!("{BUILD_LEFTOVER}{name}-{}", std::process::id()));
     fs::create_dir(&work).map_err(|source| failed("create", &work, source))?;
     let log = Log::create(beside(&destination, ".log"))?;
     let mut tree = Tree { kernel, archive: &archive, source: work.join("source"), cache, stop, log };
@@ -81,8 +81,8 @@ pub(super) fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress))
 /// How often a build that waits for another one looks whether that has ended.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// What the names of temporary folders start with.
-pub(super) const LEFTOVER: &str = ".build-";
+/// What the names of a build's temporary folders start with.
+pub const BUILD_LEFTOVER: &str = ".build-";
 
 /// Removes what killed builds left: every temporary folder whose lock nobody holds, or which the caller holds because
 /// it builds `own`.
@@ -90,7 +90,7 @@ fn remove_leftovers(kernels: &Path, own: &str) {
     let Ok(entries) = fs::read_dir(kernels) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let kernel = name.to_str().and_then(|name| name.strip_prefix(LEFTOVER)?.rsplit_once('-'));
+        let kernel = name.to_str().and_then(|name| name.strip_prefix(BUILD_LEFTOVER)?.rsplit_once('-'));
         let Some((kernel, _process)) = kernel else { continue };
         let lock = (kernel != own).then(|| cache::try_lock(&kernels.join(format!("{kernel}.lock"))));
         if matches!(lock, None | Some(Ok(Some(_)))) {

@@ -23,10 +23,10 @@ use std::{
     time::Duration,
 };
 
-pub use build::build;
+pub use build::{BUILD_LEFTOVER, build};
 pub use catalogue::{Catalogue, Kernel};
 use serde::{Deserialize, Serialize};
-pub use source::Source;
+pub use source::{FETCH_LEFTOVER, Source};
 use thiserror::Error;
 
 use crate::text_file::TextFileError;

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{cache, guest::Stop, hex::hex};
 
-/// What the names of temporary folders start with.
-pub(in crate::kernel) const LEFTOVER: &str = ".fetch-";
+/// What the names of a fetch's temporary folders start with.
+pub const FETCH_LEFTOVER: &str = ".fetch-";
 
 /// An archive with a kernel tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(in crate::kernel) fn substitute(source: &Source, cache: &Path) -> Option<Arc
 }
 
 /// Whether the folder `folder` of the cache has an archive for `source`.
-pub(in crate::kernel) fn kept(folder: &Path, source: &Source) -> bool {
+pub(super) fn is_kept(folder: &Path, source: &Source) -> bool {
     stands_for(folder, source).is_some()
 }
 
@@ -138,7 +138,7 @@ impl Fetch<'_> {
         }
         let package = &self.source.package;
         self.remove_leftovers();
-        let work = self.sources.join(format!("{LEFTOVER}{package}-{}", std::process::id()));
+        let work = self.sources.join(format!("{FETCH_LEFTOVER}{package}-{}", std::process::id()));
         fs::create_dir(&work).map_err(|error| failed("create", &work, error))?;
         let mut log = Log::create(self.sources.join(format!("{package}.log")))?;
         let fetched = self.fetch(&work, &mut log, progress);
@@ -161,7 +161,7 @@ impl Fetch<'_> {
                 progress(Progress::Step("fetching package lists"));
                 apt.update(&work.join("lists"))?;
                 let versions = apt.versions(package)?;
-                let found = versions.iter().find(|version| *version == wanted).or(versions.first());
+                let found = versions.iter().find(|version| *version == wanted).or_else(|| versions.first());
                 let found = found.ok_or_else(|| self.missing("the package archive has no version of it"))?;
                 progress(Progress::Step("fetching the source, some 150 MB"));
                 apt.unpack(package, found, &tree)?;
@@ -208,7 +208,7 @@ impl Fetch<'_> {
 
     /// Removes what killed fetches left; nobody else fetches this package.
     fn remove_leftovers(&self) {
-        let prefix = format!("{LEFTOVER}{}-", self.source.package);
+        let prefix = format!("{FETCH_LEFTOVER}{}-", self.source.package);
         for entry in fs::read_dir(self.sources).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
                 // A leftover costs only disk space.
@@ -301,7 +301,7 @@ mod tests {
             archive.unwrap(),
             Archive { path: source.archive.clone(), version: PINNED.into(), sha256: source.sha256.clone() }
         );
-        assert!(!kept(&folder.path().join("sources/linux-source-small_6.12.1-1"), &source), "it is not copied");
+        assert!(!is_kept(&folder.path().join("sources/linux-source-small_6.12.1-1"), &source), "it is not copied");
     }
 
     #[test]
@@ -361,7 +361,7 @@ mod tests {
                         linux-source-small 6.12.1-1 at /usr/src/linux-source-small.tar.xz";
         assert_eq!(archive.unwrap_err().to_string(), expected);
         let left = fs::read_dir(folder.path().join("sources")).unwrap().map(|entry| entry.unwrap().file_name());
-        assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(LEFTOVER)));
+        assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(FETCH_LEFTOVER)));
     }
 
     /// Where there is no apt, that is what the error says.

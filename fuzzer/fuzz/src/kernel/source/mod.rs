@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use self::archive::FETCH_LEFTOVER;
 pub(super) use self::{
-    archive::{Archive, LEFTOVER, kept, obtain, substitute},
+    archive::{Archive, obtain, substitute},
     uninstrumented::leave_out,
 };
 use super::{KernelError, catalogue::read};
@@ -55,6 +56,13 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether the folder `folder` of the cache has the archive that kernels are built from, or one that stands in for
+    /// it.
+    #[must_use]
+    pub fn is_in(&self, folder: &Path) -> bool {
+        archive::is_kept(folder, self)
+    }
+
     /// Reads the files that the entry names, which are in `folder` unless it says otherwise.
     pub(super) fn load(folder: &Path, name: &str, entry: SourceEntry) -> Result<Self, KernelError> {
         let refuse = |reason: String| KernelError::Entry { entry: format!("source {name}"), reason };
