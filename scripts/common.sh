@@ -41,3 +41,16 @@ timed() {
     }
     say "$what: done in $((SECONDS - begin)) s"
 }
+
+# cargo_install CRATE VERSION FOLDER OPTION...: installs a program. Settings of a surrounding build must not reach it,
+# and the checkout says which cargo.
+cargo_install() {
+    local crate=$1 version=$2 folder=$3
+    shift 3
+    (
+        cd "$root" || exit
+        env -u CARGO_TARGET_DIR -u CARGO_BUILD_TARGET -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
+            cargo install "$crate" --version "$version" --locked --force --quiet \
+            --no-default-features --root "$folder" "$@" >&2
+    )
+}

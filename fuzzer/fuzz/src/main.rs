@@ -153,7 +153,7 @@ enum Subcommands {
 enum BenchArg {
     /// One guest: what an execution costs and where the time goes. 3 minutes.
     Cost,
-    /// Several guests: rates and memory. 3 minutes.
+    /// Several guests: rates and memory. 7 minutes on 2 cores, more on more.
     Scale,
     /// Whether executions that are to repeat exactly do. 5 minutes.
     Exact,
