@@ -9,7 +9,7 @@ use clap::Parser;
 use fuzz::{
     commands,
     exit::{self, Answer, CommandError},
-    options::{Command, KernelCommand, Options},
+    options::{CacheCommand, Command, KernelCommand, Options},
     terminal::{say, start_log, stop_on_signals},
 };
 use tikv_jemallocator::Jemalloc;
@@ -42,6 +42,8 @@ fn run(options: Options) -> Result<Answer, CommandError> {
             commands::kernel_build(name.as_deref(), &stop, out, &mut say)
         }
         Some(Command::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
+        Some(Command::Cache(CacheCommand::List { json })) => commands::cache_list(json, out),
+        Some(Command::Cache(CacheCommand::Prune(options))) => commands::cache_prune(&options, out),
         Some(Command::Doctor) => commands::doctor(&stop, out),
     }
 }

@@ -215,6 +215,6 @@ pub fn built_kernel(
     if let Some(built) = kernel::find(wanted, cache)? {
         return Ok(built);
     }
-    say(&format!("building {name} once, for good: about 10 minutes on 2 idle cores"));
+    say(&format!("building {name} once, for good: up to 10 minutes on 2 idle cores"));
     kernel::build(wanted, cache, stop, &mut |progress: Progress| say(&format!("{name}: {progress}")))
 }
