@@ -40,7 +40,9 @@ pub enum Command {
 }
 
 /// A campaign's options.
+// clap leaves a group empty that has another one in it, and takes an empty group for absent.
 #[derive(Args, Clone, Debug)]
+#[group(args = ["target"])]
 pub struct FuzzOptions {
     /// Target to fuzz: a name that `fuzz targets` lists, or a folder with a target.toml.
     #[arg(long)]
