@@ -11,6 +11,7 @@ use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError};
 use guests::{
     kernel::Built,
     prepare::{Prepared, Wanted, built_kernel, prepare},
+    progress::Silent,
     project::Project,
     qemu::AccelChoice,
     runner::GuestRunner,
@@ -88,7 +89,7 @@ pub(crate) fn exact_guests(folder: &Path) -> Guests {
 }
 
 fn guests_as(wanted: Wanted) -> Guests {
-    let prepared = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
+    let prepared = prepare(&wanted, &Stop::new(), &Silent).unwrap();
     Guests { runner: prepared.runner(), prepared }
 }
 
@@ -116,7 +117,7 @@ pub(crate) fn plan(faults: &[Fault]) -> FaultPlan {
 /// The kernel, built if need be.
 pub(crate) fn kernel() -> Built {
     let cache = files::cache::directory().unwrap();
-    built_kernel(&Project::find().unwrap(), KERNEL, &cache, &Stop::new(), &mut |_| ()).unwrap()
+    built_kernel(&Project::find().unwrap(), KERNEL, &cache, &Stop::new(), &Silent).unwrap()
 }
 
 /// The program under test.

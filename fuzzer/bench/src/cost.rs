@@ -16,7 +16,7 @@ use std::{
 use campaign::{CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Worker};
 use execution::{Execution, Fate, How, Ran, RunError, Runner, Stop, Usage};
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
-use fuzz::exit::CommandError;
+use fuzz::{exit::CommandError, views::progress::Progress};
 use guests::{
     prepare::{Prepared, Wanted, prepare},
     process,
@@ -112,12 +112,12 @@ pub(super) struct Cost {
 /// # Errors
 ///
 /// The environment or the target; see [`CommandError`].
-pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
-    let Session { options, stop, say } = session;
+pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
+    let Session { options, stop, progress } = session;
     let wanted = options.wanted(TARGET);
     let time = options.time.unwrap_or(CAMPAIGN);
-    let mut bare = prepare(&Wanted { probes: false, ..wanted.clone() }, stop, *say)?.runner();
-    let prepared = prepare(&wanted, stop, *say)?;
+    let mut bare = prepare(&Wanted { probes: false, ..wanted.clone() }, stop, *progress)?.runner();
+    let prepared = prepare(&wanted, stop, *progress)?;
     let mut full = prepared.runner();
     let plan = prepared.target.fault_free();
 
@@ -126,7 +126,7 @@ pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
     let first = Instant::now();
     full.run(&plan, How::Warm).execution?;
     let clone_first_execution_ms = first.elapsed().as_secs_f64() * 1e3;
-    say(&format!("{} executions of each guest, in turns", options.executions));
+    progress.say(&format!("{} executions of each guest, in turns", options.executions));
     let Turns { bare: bare_runs, full: full_runs, parts } =
         take_turns(&mut bare, &mut full, &plan, options.executions)?;
     let bare_run_ms = median(&bare_runs, in_steps);
@@ -139,12 +139,12 @@ pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
     let (phases, bare_phases) = (phases(&full_runs), phases(&bare_runs));
     drop(bare);
 
-    say(&format!("a campaign of {} s", time.as_secs()));
+    progress.say(&format!("a campaign of {} s", time.as_secs()));
     let template = prepared.template();
     let (boot_s, setup_s) = (template.about.boot_time.as_secs_f64(), template.about.setup_time.as_secs_f64());
     let measured = Measured::of(&wanted.target, &prepared);
-    say("crashes of the self-test target");
-    let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, *say)?;
+    progress.say("crashes of the self-test target");
+    let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, *progress)?;
     let (summary, in_runner, elapsed) = short_campaign(&prepared, &mut full, time, stop)?;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
     let executions = summary.executions.max(1) as f64;
@@ -207,10 +207,10 @@ fn crash_to_next_ms(
     wanted: &Wanted,
     kernel: &str,
     stop: &Stop,
-    say: &mut dyn FnMut(&str),
+    progress: &Progress,
 ) -> Result<Option<f64>, CommandError> {
     let wanted = Wanted { target: CRASHING.to_owned(), kernel: Some(kernel.to_owned()), ..wanted.clone() };
-    let prepared = prepare(&wanted, stop, say)?;
+    let prepared = prepare(&wanted, stop, progress)?;
     let plan = prepared.target.fault_free();
     let mut times = Vec::new();
     let mut runner = prepared.runner();

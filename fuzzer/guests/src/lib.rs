@@ -5,6 +5,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod prepare;
 pub mod process;
+pub mod progress;
 pub mod project;
 pub mod qemu;
 pub mod runner;

@@ -1,4 +1,4 @@
-//! The commands. Results go to `out`, progress to standard error through `say`.
+//! The commands. Results go to `out`, progress to standard error.
 
 mod doctor;
 mod fuzz;
@@ -8,7 +8,7 @@ mod targets;
 
 pub use self::{
     doctor::doctor,
-    fuzz::{campaign, fuzz},
+    fuzz::{Ended, IdleCheckers, campaign, fuzz},
     kernels::{kernel_build, kernel_list},
     replay::replay,
     targets::targets,
