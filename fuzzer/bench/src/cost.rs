@@ -131,20 +131,20 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
         take_turns(&mut bare, &mut full, &plan, options.executions)?;
     let bare_run_ms = median(&bare_runs, in_steps);
     let [bare_execution_ms, full_execution_ms] = [&bare_runs, &full_runs].map(|runs| median(runs, |run| run.took_ms));
-    let last = full_runs.last().ok_or_else(|| CommandError::Input("no executions to measure".to_owned()))?;
-    let last = &last.execution;
+    let none = || CommandError::Input("no executions to measure".to_owned());
+    let last = &full_runs.last().ok_or_else(none)?.execution;
     let guest_resident_kib = full.guest_pid().ok().and_then(process::resident_kib);
     let (covered_places, injection_sites) = (last.coverage.len(), last.hits.len());
     let injectable_calls = last.hits.iter().map(|hit| u64::from(hit.count)).sum();
     let (phases, bare_phases) = (phases(&full_runs), phases(&bare_runs));
     drop(bare);
 
-    progress.say(&format!("a campaign of {} s", time.as_secs()));
-    let template = prepared.template();
-    let (boot_s, setup_s) = (template.about.boot_time.as_secs_f64(), template.about.setup_time.as_secs_f64());
+    let about = &prepared.template().about;
+    let [boot_s, setup_s] = [about.boot_time, about.setup_time].map(|time| time.as_secs_f64());
     let measured = Measured::of(&wanted.target, &prepared);
     progress.say("crashes of the self-test target");
-    let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, *progress)?;
+    let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, progress)?;
+    progress.say(&format!("a campaign of {} s", time.as_secs()));
     let (summary, in_runner, elapsed) = short_campaign(&prepared, &mut full, time, stop)?;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
     let executions = summary.executions.max(1) as f64;

@@ -189,9 +189,14 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     let Chosen { accel, reason } = choice.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
     let config = GuestConfig { accel, kernel_options: kernel.options.clone(), exact: wanted.exact, ..config };
     let name = &kernel.meta.name;
+    tracing::debug!(name, reason, "acceleration");
     let mut boot = None;
     let booting = &mut || {
-        let text = format!("booting a guest with {name}, {reason}: 10 to 20 s under TCG, kept for later starts");
+        let how = match (accel, wanted.accel) {
+            (Accel::Tcg, AccelChoice::Auto) if !wanted.exact => "tcg (`fuzz doctor` says why not kvm)".to_owned(),
+            _ => accel.to_string(),
+        };
+        let text = format!("booting a guest with {name} under {how}, kept for later starts");
         let task = progress.begin(name, &text);
         task.update("booting a guest", None);
         boot = Some(task);

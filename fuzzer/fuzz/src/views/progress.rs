@@ -192,13 +192,16 @@ impl Shown {
         let (text, part) = self.text();
         let Some(bar) = &self.bar else { return self.progress.say(&text) };
         let _screen = self.progress.screen();
-        if let Some(Part { done, total }) = part {
+        if part.is_some() {
             bar.set_style(style(BAR));
-            bar.set_length(total.into());
-            bar.set_position(done.into());
         }
+        bar.update(|state| {
+            if let Some(Part { done, total }) = part {
+                state.set_len(total.into());
+                state.set_pos(done.into());
+            }
+        });
         bar.set_message(text);
-        bar.tick();
     }
 }
 
@@ -258,8 +261,8 @@ mod tests {
     }
 
     impl Out {
-        fn terminal() -> (Self, Progress) {
-            let term = InMemoryTerm::new(20, 100);
+        fn terminal(columns: u16) -> (Self, Progress) {
+            let term = InMemoryTerm::new(20, columns);
             let out = Self::Terminal(term.clone());
             let progress = Progress::new(Box::new(out.clone()), ProgressDrawTarget::term_like(Box::new(term)));
             (out, progress)
@@ -347,7 +350,7 @@ mod tests {
 
     #[test]
     fn lines_that_stay_are_above_those_that_move() {
-        let (out, progress) = Out::terminal();
+        let (out, progress) = Out::terminal(100);
         let first = progress.begin("one", "building one");
         first.update("unpacking", None);
         let second = progress.begin("two", "building two");
@@ -376,6 +379,16 @@ mod tests {
         drop(second);
         progress.say("the end");
         assert_eq!(out.text(), format!("{expected}fuzz: one: built in 0 s\nfuzz: the end"));
+    }
+
+    #[test]
+    fn a_line_that_moves_is_one_line_of_a_narrow_terminal() {
+        let (out, progress) = Out::terminal(40);
+        let task = progress.begin("one", "building one");
+        task.update("compiled 1 of about 4 objects", Some(Part { done: 1, total: 4 }));
+        assert_eq!(out.text().lines().count(), 2, "{}", out.text());
+        drop(task);
+        assert_eq!(out.text(), "fuzz: building one");
     }
 
     #[test]
