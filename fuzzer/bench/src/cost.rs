@@ -122,10 +122,7 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
     let plan = prepared.target.fault_free();
 
     let clone_answer_ms = clone_answer_ms(&mut full, &plan)?;
-    full.discard();
-    let first = Instant::now();
-    full.run(&plan, How::Warm).execution?;
-    let clone_first_execution_ms = first.elapsed().as_secs_f64() * 1e3;
+    let clone_first_execution_ms = clone_first_execution_ms(&mut full, &plan)?;
     progress.say(&format!("{} executions of each guest, in turns", options.executions));
     let Turns { bare: bare_runs, full: full_runs, parts } =
         take_turns(&mut bare, &mut full, &plan, options.executions)?;
@@ -176,6 +173,14 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
         search_ms: elapsed.saturating_sub(in_runner).as_secs_f64() * 1e3 / executions,
         guest_resident_kib,
     })
+}
+
+/// Measures how long a clone takes from its start to the end of its first execution.
+fn clone_first_execution_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<f64, RunError> {
+    runner.discard();
+    let start = Instant::now();
+    runner.run(plan, How::Warm).execution?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
 /// The median time that a clone takes to come to life and answer that it cannot do what it is asked for.

@@ -88,3 +88,64 @@ fn result_text(result: StepResult) -> String {
         StepResult::Skipped => "skipped: the disk is not mounted".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use execution::Fate;
+    use guest_protocol::Timings;
+
+    use super::*;
+
+    const PLAN: &str = r#"{ "version": 1, "target": "t", "faults": [
+        { "function": "should_failslab", "call_path": ["kmalloc"], "occurrence": 2, "error": "ENOMEM" } ] }"#;
+
+    fn execution(fired: Vec<Fired>, steps: Vec<StepResult>) -> Execution {
+        Execution {
+            findings: Vec::new(),
+            guest: Fate::Alive,
+            steps,
+            hits: Vec::new(),
+            sites: Vec::new(),
+            fired,
+            coverage: vec![1, 2],
+            guarded: 0,
+            incomplete: false,
+            console: String::new(),
+            wall: Duration::from_millis(30),
+            timings: Timings::default(),
+        }
+    }
+
+    fn written(execution: &Execution, json: bool) -> String {
+        let plan = FaultPlan::from_json(PLAN).unwrap();
+        let run = Run { number: 1, of: 2, plan: &plan, steps: &[Step::Sync {}], execution };
+        let mut out = Vec::new();
+        if json { run.write_json(&mut out) } else { run.write_text(&mut out) }.unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_run_tells_steps_and_faults() {
+        let call_path = vec!["kmalloc".to_owned(), "mount".to_owned()];
+        let fired = Fired { fault: 0, sequence: 7, site: 1, call_path };
+        let run = execution(vec![fired], vec![StepResult::Failed(12)]);
+        assert_eq!(
+            written(&run, false),
+            "run 1 of 2: 30 ms\n  sync                 failed with ENOMEM (12)\n  \
+             fault 1 fired: should_failslab returned ENOMEM, call 7\n      kmalloc\n      mount\n  \
+             completed, the kernel had nothing to report\n"
+        );
+        let line = written(&run, true);
+        assert_eq!(line.lines().count(), 1);
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&json["fired"][0]["fault"], &json["covered"], &json["title"]), (&1.into(), &2.into(), &().into()));
+    }
+
+    #[test]
+    fn what_is_not_known_or_did_not_happen_is_said() {
+        let text = written(&execution(Vec::new(), Vec::new()), false);
+        assert!(text.contains("steps: unknown") && text.contains("no fault fired"), "{text}");
+    }
+}
