@@ -12,6 +12,7 @@ use guests::{
     kernel::Built,
     prepare::{Wanted, built_kernel, prepare},
     prepared::Prepared,
+    progress::Silent,
     project::Project,
     qemu::AccelChoice,
     runner::GuestRunner,
@@ -89,7 +90,7 @@ pub(crate) fn exact_guests(folder: &Path) -> Guests {
 }
 
 fn guests_as(wanted: Wanted) -> Guests {
-    let prepared = prepare(&wanted, &Stop::new(), &mut |_| ()).unwrap();
+    let prepared = prepare(&wanted, &Stop::new(), &Silent).unwrap();
     Guests { runner: GuestRunner::new(&prepared), prepared }
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn plan(faults: &[Fault]) -> FaultPlan {
 /// The kernel, built if need be.
 pub(crate) fn kernel() -> Built {
     let cache = files::cache::directory().unwrap();
-    built_kernel(&Project::find().unwrap(), KERNEL, &cache, &Stop::new(), &mut |_| ()).unwrap()
+    built_kernel(&Project::find().unwrap(), KERNEL, &cache, &Stop::new(), &Silent).unwrap()
 }
 
 /// The program under test.

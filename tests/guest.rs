@@ -7,6 +7,7 @@ use fault_plan::FaultPlan;
 use guest_protocol::{Execute, Setup, Step, StepResult};
 use guests::{
     prepare::{Wanted, bare_guest, prepare},
+    progress::Silent,
     project::Project,
     qemu::{Accel, AccelChoice, End, GuestConfig, Template, Trace},
 };
@@ -272,7 +273,7 @@ fn a_workload_that_fails_by_itself_is_refused_with_the_step() {
     let text = fs::read_to_string(&file).unwrap().replace("trigger = { name = \"clean\" }", "umount = {}");
     fs::write(&file, text).unwrap();
     let target = folder.path().to_str().unwrap();
-    let Err(error) = prepare(&Wanted::new(target), &Stop::new(), &mut |_| ()) else { panic!("not refused") };
+    let Err(error) = prepare(&Wanted::new(target), &Stop::new(), &Silent) else { panic!("not refused") };
     assert!(execution::chain(&error).contains("step 1 (umount)"), "{}", execution::chain(&error));
 }
 

@@ -16,7 +16,7 @@ use std::{
 use campaign::{CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Worker};
 use execution::{Execution, Fate, How, Ran, RunError, Runner, Stop, Usage};
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
-use fuzz::exit::CommandError;
+use fuzz::{exit::CommandError, views::progress::Progress};
 use guests::{
     prepare::{Wanted, prepare},
     prepared::Prepared,
@@ -113,39 +113,36 @@ pub(super) struct Cost {
 /// # Errors
 ///
 /// The environment or the target; see [`CommandError`].
-pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
-    let Session { options, stop, say } = session;
+pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
+    let Session { options, stop, progress } = session;
     let wanted = options.wanted(TARGET);
     let time = options.time.unwrap_or(CAMPAIGN);
-    let mut bare = GuestRunner::new(&prepare(&Wanted { probes: false, ..wanted.clone() }, stop, *say)?);
-    let prepared = prepare(&wanted, stop, *say)?;
+    let mut bare = GuestRunner::new(&prepare(&Wanted { probes: false, ..wanted.clone() }, stop, *progress)?);
+    let prepared = prepare(&wanted, stop, *progress)?;
     let mut full = GuestRunner::new(&prepared);
     let plan = prepared.target.fault_free();
 
     let clone_answer_ms = clone_answer_ms(&mut full, &plan)?;
-    full.discard();
-    let first = Instant::now();
-    full.run(&plan, How::Warm).execution?;
-    let clone_first_execution_ms = first.elapsed().as_secs_f64() * 1e3;
-    say(&format!("{} executions of each guest, in turns", options.executions));
+    let clone_first_execution_ms = clone_first_execution_ms(&mut full, &plan)?;
+    progress.say(&format!("{} executions of each guest, in turns", options.executions));
     let Turns { bare: bare_runs, full: full_runs, parts } =
         take_turns(&mut bare, &mut full, &plan, options.executions)?;
     let bare_run_ms = median(&bare_runs, in_steps);
     let [bare_execution_ms, full_execution_ms] = [&bare_runs, &full_runs].map(|runs| median(runs, |run| run.took_ms));
-    let last = full_runs.last().ok_or_else(|| CommandError::Input("no executions to measure".to_owned()))?;
-    let last = &last.execution;
+    let none = || CommandError::Input("no executions to measure".to_owned());
+    let last = &full_runs.last().ok_or_else(none)?.execution;
     let guest_resident_kib = full.guest_pid().ok().and_then(process::resident_kib);
     let (covered_places, injection_sites) = (last.coverage.len(), last.hits.len());
     let injectable_calls = last.hits.iter().map(|hit| u64::from(hit.count)).sum();
     let (phases, bare_phases) = (phases(&full_runs), phases(&bare_runs));
     drop(bare);
 
-    say(&format!("a campaign of {} s", time.as_secs()));
-    let template = prepared.template();
-    let (boot_s, setup_s) = (template.about.boot_time.as_secs_f64(), template.about.setup_time.as_secs_f64());
+    let about = &prepared.template().about;
+    let [boot_s, setup_s] = [about.boot_time, about.setup_time].map(|time| time.as_secs_f64());
     let measured = Measured::of(&wanted.target, &prepared);
-    say("crashes of the self-test target");
-    let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, *say)?;
+    progress.say("crashes of the self-test target");
+    let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, progress)?;
+    progress.say(&format!("a campaign of {} s", time.as_secs()));
     let (summary, in_runner, elapsed) = short_campaign(&prepared, &mut full, time, stop)?;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
     let executions = summary.executions.max(1) as f64;
@@ -179,6 +176,14 @@ pub(super) fn cost(session: &mut Session<'_>) -> Result<Cost, CommandError> {
     })
 }
 
+/// Measures how long a clone takes from its start to the end of its first execution.
+fn clone_first_execution_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<f64, RunError> {
+    runner.discard();
+    let start = Instant::now();
+    runner.run(plan, How::Warm).execution?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
 /// The median time that a clone takes to come to life and answer that it cannot do what it is asked for.
 fn clone_answer_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<f64, RunError> {
     let mut impossible = plan.clone();
@@ -208,10 +213,10 @@ fn crash_to_next_ms(
     wanted: &Wanted,
     kernel: &str,
     stop: &Stop,
-    say: &mut dyn FnMut(&str),
+    progress: &Progress,
 ) -> Result<Option<f64>, CommandError> {
     let wanted = Wanted { target: CRASHING.to_owned(), kernel: Some(kernel.to_owned()), ..wanted.clone() };
-    let prepared = prepare(&wanted, stop, say)?;
+    let prepared = prepare(&wanted, stop, progress)?;
     let plan = prepared.target.fault_free();
     let mut times = Vec::new();
     let mut runner = GuestRunner::new(&prepared);

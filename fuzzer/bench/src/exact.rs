@@ -52,16 +52,16 @@ pub(super) struct Exact {
 /// # Errors
 ///
 /// The environment or a target; see [`CommandError`].
-pub(super) fn exact(session: &mut Session<'_>) -> Result<Exact, CommandError> {
-    let Session { options, stop, say } = session;
+pub(super) fn exact(session: &Session<'_>) -> Result<Exact, CommandError> {
+    let Session { options, stop, progress } = session;
     let (mut measured, mut repeated) = (Vec::new(), Vec::new());
     for target in options.targets(&TARGETS) {
         let wanted = Wanted { exact: true, ..options.wanted(target) };
-        let prepared = prepare(&wanted, stop, *say)?;
+        let prepared = prepare(&wanted, stop, *progress)?;
         let mut runner = GuestRunner::new(&prepared);
         measured.push(Measured::of(target, &prepared));
         let plans = plans(&prepared, &mut runner)?;
-        say(&format!("{target}: {} plans, {RUNS} exact executions of each", plans.len()));
+        progress.say(&format!("{target}: {} plans, {RUNS} exact executions of each", plans.len()));
         for plan in plans {
             repeated.push(repeat(&mut runner, plan)?);
         }

@@ -60,7 +60,7 @@ pub(super) struct Kernels {
 /// # Errors
 ///
 /// The environment or a target; see [`CommandError`].
-pub(super) fn kernels(session: &mut Session<'_>) -> Result<Kernels, CommandError> {
+pub(super) fn kernels(session: &Session<'_>) -> Result<Kernels, CommandError> {
     let mut targets = Vec::new();
     for target in session.options.targets(&TARGETS.map(|(target, _)| target)) {
         let usual = TARGETS.iter().find(|(name, _)| *name == target).map_or(TARGETS[1].1, |(_, time)| *time);
@@ -70,14 +70,14 @@ pub(super) fn kernels(session: &mut Session<'_>) -> Result<Kernels, CommandError
     Ok(Kernels { commit, host: super::host(), guests: GUESTS.get(), campaigns_each: REPEATS, targets })
 }
 
-fn compare(session: &mut Session<'_>, target: &str, time: Duration) -> Result<Compared, CommandError> {
+fn compare(session: &Session<'_>, target: &str, time: Duration) -> Result<Compared, CommandError> {
     let kernel = Target::find(&Project::find()?.corpus(), target)?.kernel;
     let mut found: BTreeMap<String, Found> = BTreeMap::new();
     let mut rates = [Vec::new(), Vec::new()];
     for repeat in 0..REPEATS {
         for (alone, rates) in [false, true].into_iter().zip(&mut rates) {
             let kernels = if alone { "the checking kernel alone" } else { "two kernels" };
-            (session.say)(&format!("{target}: campaign {} of {REPEATS} on {kernels}", repeat + 1));
+            session.progress.say(&format!("{target}: campaign {} of {REPEATS} on {kernels}", repeat + 1));
             let only = alone.then(|| kernel.clone());
             let (summary, crashes) = campaign(session, target, &kernel, only, time, repeat)?;
             #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
@@ -140,7 +140,7 @@ fn campaign(
         join: Vec::new(),
         guest: GuestOptions { kernel: only, accel: session.options.guest.accel },
     };
-    let (summary, _) = super::campaign(&options, session.stop)?;
+    let summary = super::campaign(&options, session)?.summary;
     let mut found = BTreeMap::new();
     for (meta, _) in CampaignFolder::open(&scratch.0, target, kernel)?.0.crashes()? {
         let seconds = Duration::from_millis(meta.found_ms.unwrap_or(u64::MAX)).as_secs_f64();

@@ -16,14 +16,14 @@ use std::{
     time::Duration,
 };
 
-use campaign::Summary;
 use clap::{Parser, ValueEnum};
 use crossbeam::{channel::bounded, select};
 use execution::{RunError, Stop};
 use fuzz::{
-    commands,
+    commands::{self, Ended},
     exit::{Answer, CommandError},
     options::{FuzzOptions, GuestOptions, duration},
+    views::progress::Progress,
 };
 use guests::{prepare::Wanted, prepared::Prepared, process, runner::GuestRunner};
 use serde::Serialize;
@@ -58,7 +58,7 @@ pub struct Options {
 pub enum Measurement {
     /// One guest: cost of an execution, by phase. 4 minutes.
     Cost,
-    /// Several guests: rates and memory. 7 minutes.
+    /// Several guests: rates and memory. 7 minutes on 2 processors, and longer on more.
     Scale,
     /// Whether executions that are to repeat exactly do. 5 minutes.
     Exact,
@@ -86,8 +86,8 @@ impl Options {
 struct Session<'a> {
     options: &'a Options,
     stop: &'a Stop,
-    /// Is told each step that takes a while.
-    say: &'a mut dyn FnMut(&str),
+    /// Shows what takes a while.
+    progress: &'a Progress,
 }
 
 /// Measures and writes one JSON object.
@@ -95,19 +95,14 @@ struct Session<'a> {
 /// # Errors
 ///
 /// The environment or the target; see [`CommandError`].
-pub fn bench(
-    options: &Options,
-    stop: &Stop,
-    out: &mut dyn Write,
-    say: &mut dyn FnMut(&str),
-) -> Result<Answer, CommandError> {
-    let mut session = Session { options, stop, say };
+pub fn bench(options: &Options, stop: &Stop, out: &mut dyn Write, progress: &Progress) -> Result<Answer, CommandError> {
+    let session = Session { options, stop, progress };
     match options.what {
-        Measurement::Cost => write_json(&cost::cost(&mut session)?, out),
-        Measurement::Scale => write_json(&scale::scale(&mut session)?, out),
-        Measurement::Exact => write_json(&exact::exact(&mut session)?, out),
-        Measurement::Kernels => write_json(&kernels::kernels(&mut session)?, out),
-        Measurement::Steady => write_json(&steady::steady(&mut session)?, out),
+        Measurement::Cost => write_json(&cost::cost(&session)?, out),
+        Measurement::Scale => write_json(&scale::scale(&session)?, out),
+        Measurement::Exact => write_json(&exact::exact(&session)?, out),
+        Measurement::Kernels => write_json(&kernels::kernels(&session)?, out),
+        Measurement::Steady => write_json(&steady::steady(&session)?, out),
     }
 }
 
@@ -145,7 +140,8 @@ fn write_json(result: &impl Serialize, out: &mut dyn Write) -> Result<Answer, Co
 }
 
 /// Runs a campaign. One whose time is up requests to stop where a worker is still getting ready: that is not for the next one.
-fn campaign(options: &FuzzOptions, stop: &Stop) -> Result<(Summary, PathBuf), CommandError> {
+fn campaign(options: &FuzzOptions, session: &Session<'_>) -> Result<Ended, CommandError> {
+    let Session { stop, progress, .. } = session;
     let own = Stop::new();
     let (running, ended) = bounded::<Infallible>(0);
     let result = thread::scope(|scope| {
@@ -155,7 +151,7 @@ fn campaign(options: &FuzzOptions, stop: &Stop) -> Result<(Summary, PathBuf), Co
                 recv(ended) -> _ => {}
             }
         });
-        let result = commands::campaign(options, &own, |_| {});
+        let result = commands::campaign(options, &own, progress);
         drop(running);
         result
     })?;

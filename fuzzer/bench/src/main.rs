@@ -9,7 +9,8 @@ use bench::{Options, bench};
 use clap::Parser;
 use fuzz::{
     exit,
-    terminal::{say, start_log, stop_on_signals},
+    terminal::{start_log, stop_on_signals},
+    views::progress::Progress,
 };
 use tikv_jemallocator::Jemalloc;
 
@@ -19,8 +20,9 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    start_log();
-    let stop = stop_on_signals();
+    let progress = Progress::stderr();
+    start_log(&progress);
+    let stop = stop_on_signals(&progress);
     let out: &mut dyn Write = &mut io::stdout();
-    exit::code(bench(&options, &stop, out, &mut say), say)
+    exit::code(bench(&options, &stop, out, &progress), |text| progress.say(text))
 }

@@ -55,13 +55,13 @@ pub(super) struct Scale {
 /// # Errors
 ///
 /// The environment or the target; see [`CommandError`].
-pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
-    let Session { options, stop, say } = session;
+pub(super) fn scale(session: &Session<'_>) -> Result<Scale, CommandError> {
+    let Session { options, stop, progress } = session;
     let wanted = options.wanted(TARGET);
     let time = options.time.unwrap_or(TIME);
-    drop(prepare(&wanted, stop, *say)?);
+    drop(prepare(&wanted, stop, *progress)?);
     let start = Instant::now();
-    let prepared = prepare(&wanted, stop, *say)?;
+    let prepared = prepare(&wanted, stop, *progress)?;
     let plan = prepared.target.fault_free();
     let mut first = GuestRunner::new(&prepared);
     first.run(&plan, How::Warm).execution?;
@@ -75,7 +75,7 @@ pub(super) fn scale(session: &mut Session<'_>) -> Result<Scale, CommandError> {
     }
     let mut rates = vec![0.0; most];
     for round in 1..=ROUNDS {
-        say(&format!("1 to {most} guests, {} s each, round {round} of {ROUNDS}", time.as_secs()));
+        progress.say(&format!("1 to {most} guests, {} s each, round {round} of {ROUNDS}", time.as_secs()));
         for index in 0..most {
             let turns = if index + 1 < processors.len() { processors.len() } else { 1 };
             for first in 0..turns {

@@ -4,6 +4,7 @@ use std::{fs, io, num::NonZeroUsize, time::Duration};
 
 use campaign::StatsLine;
 use fuzz::{
+    commands::Ended,
     exit::CommandError,
     options::{FuzzOptions, GuestOptions},
 };
@@ -51,11 +52,11 @@ pub(super) struct Steady {
 /// # Errors
 ///
 /// The environment or the target; see [`CommandError`].
-pub(super) fn steady(session: &mut Session<'_>) -> Result<Steady, CommandError> {
-    let Session { options, stop, say } = session;
+pub(super) fn steady(session: &Session<'_>) -> Result<Steady, CommandError> {
+    let Session { options, progress, .. } = session;
     let target = options.wanted(TARGET).target;
     let time = options.time.unwrap_or(TIME);
-    say(&format!("{target}: a campaign of {} s", time.as_secs()));
+    progress.say(&format!("{target}: a campaign of {} s", time.as_secs()));
     let scratch = Scratch::new("steady");
     let options = FuzzOptions {
         target: target.clone(),
@@ -68,7 +69,7 @@ pub(super) fn steady(session: &mut Session<'_>) -> Result<Steady, CommandError> 
         join: Vec::new(),
         guest: GuestOptions { kernel: options.guest.kernel.clone(), accel: options.guest.accel },
     };
-    let (summary, folder) = super::campaign(&options, stop)?;
+    let Ended { summary, folder, .. } = super::campaign(&options, session)?;
     let text = fs::read_to_string(folder.join("stats.jsonl"))?;
     let lines =
         text.lines().map(serde_json::from_str).collect::<Result<Vec<StatsLine>, _>>().map_err(io::Error::other)?;

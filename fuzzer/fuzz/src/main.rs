@@ -10,7 +10,8 @@ use fuzz::{
     commands,
     exit::{self, Answer, CommandError},
     options::{CacheCommand, Command, KernelCommand, Options},
-    terminal::{say, start_log, stop_on_signals},
+    terminal::{start_log, stop_on_signals},
+    views::progress::Progress,
 };
 use tikv_jemallocator::Jemalloc;
 
@@ -21,25 +22,27 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    start_log();
+    let progress = Progress::stderr();
+    start_log(&progress);
     // A campaign may end at any time; another command was asked for something, and has not done it.
     let campaign = options.command.is_none();
-    let result = run(options).or_else(|error| if campaign && error.is_stop() { Ok(Answer::Yes) } else { Err(error) });
-    exit::code(result, say)
+    let result =
+        run(options, &progress).or_else(|error| if campaign && error.is_stop() { Ok(Answer::Yes) } else { Err(error) });
+    exit::code(result, |text| progress.say(text))
 }
 
-fn run(options: Options) -> Result<Answer, CommandError> {
-    let stop = stop_on_signals();
+fn run(options: Options, progress: &Progress) -> Result<Answer, CommandError> {
+    let stop = stop_on_signals(progress);
     let out: &mut dyn Write = &mut io::stdout();
     match options.command {
         None => {
             let campaign = options.campaign.ok_or_else(|| CommandError::Input("--target is missing".to_owned()))?;
-            commands::fuzz(&campaign, &stop, out, say)
+            commands::fuzz(&campaign, &stop, out, progress)
         }
-        Some(Command::Replay(options)) => commands::replay(&options, &stop, out, &mut say),
+        Some(Command::Replay(options)) => commands::replay(&options, &stop, out, progress),
         Some(Command::Targets { json }) => commands::targets(json, out),
         Some(Command::Kernel(KernelCommand::Build { name })) => {
-            commands::kernel_build(name.as_deref(), &stop, out, &mut say)
+            commands::kernel_build(name.as_deref(), &stop, out, progress)
         }
         Some(Command::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
         Some(Command::Cache(CacheCommand::List { json })) => commands::cache_list(json, out),

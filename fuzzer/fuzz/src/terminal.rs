@@ -1,31 +1,25 @@
-//! Standard error and signals: progress, the log, the request to stop.
+//! The log, and the signals that request to stop.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    thread,
-};
+use std::thread;
 
 use execution::Stop;
 use nix::sys::signal::{SigSet, Signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::views::progress::Progress;
+
 /// Log levels of the project's own crates, where `FUZZ_LOG` says nothing else.
 const LOG: &str = "warn,bench=info,campaign=info,execution=info,fuzz=info,guests=info";
 
-/// Writes a line of progress, or an error, to standard error. When that is gone there is nobody to
-/// tell.
-pub fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "fuzz: {text}");
-}
-
 /// Sends the log to standard error, as far as `FUZZ_LOG` says. `fuzz=LEVEL` there means all crates of
 /// the project.
-pub fn start_log() {
+pub fn start_log(progress: &Progress) {
+    let (colours, writer) = (progress.is_terminal(), progress.clone());
     let filter = std::env::var("FUZZ_LOG").ok().and_then(|text| EnvFilter::try_new(filter_of(&text)).ok());
     tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(LOG)))
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_writer(move || writer.writer())
+        .with_ansi(colours)
         .with_target(false)
         .without_time()
         // A line that cannot be written is not worth a panic, which telling of it on standard error would be.
@@ -46,17 +40,17 @@ fn filter_of(text: &str) -> String {
 
 /// Makes a request to stop of Ctrl-C and SIGTERM. A second signal ends the process at once.
 #[must_use]
-pub fn stop_on_signals() -> Stop {
+pub fn stop_on_signals(progress: &Progress) -> Stop {
     let stop = Stop::new();
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
     // Threads inherit the mask: it must be set before any is started.
     if signals.thread_block().is_ok() {
-        let request = stop.clone();
+        let (request, progress) = (stop.clone(), progress.clone());
         thread::spawn(move || {
             if signals.wait().is_ok() {
-                say("stopping; once more to end at once");
+                progress.say("stopping; once more to end at once");
                 request.request();
                 let _ = signals.thread_unblock();
                 loop {

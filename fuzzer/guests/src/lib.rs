@@ -7,6 +7,7 @@ mod pauses;
 pub mod prepare;
 pub mod prepared;
 pub mod process;
+pub mod progress;
 pub mod project;
 pub mod qemu;
 pub mod runner;

@@ -17,6 +17,7 @@ use crate::{
     initramfs::initramfs,
     kernel::{self, Built, KernelError, Progress},
     prepared::{ExactGuests, Prepared},
+    progress::{Part, ProgressSink, Silent},
     project::{Project, ProjectError},
     qemu::{About, Accel, AccelChoice, Chosen, GuestConfig, GuestError, Template},
     sites::Sites,
@@ -109,17 +110,17 @@ impl Wanted {
 }
 
 /// Prepares what is `wanted`: builds the kernel and the image unless the cache has them, and boots a
-/// guest. Calls `say` with each step that takes a while.
+/// guest. Tells `progress` what takes long.
 ///
 /// # Errors
 ///
 /// See [`PrepareError`].
-pub fn prepare(wanted: &Wanted, stop: &Stop, say: &mut dyn FnMut(&str)) -> Result<Arc<Prepared>, PrepareError> {
+pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Result<Arc<Prepared>, PrepareError> {
     let project = Project::find()?;
     let cache = cache::directory()?;
     let target = Target::find(&project.corpus(), &wanted.target)?;
     project.agent()?;
-    let kernel = built_kernel(&project, wanted.kernel.as_ref().unwrap_or(&target.kernel), &cache, stop, say)?;
+    let kernel = built_kernel(&project, wanted.kernel.as_ref().unwrap_or(&target.kernel), &cache, stop, progress)?;
     let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
     let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
@@ -130,12 +131,22 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, say: &mut dyn FnMut(&str)) -> Resul
     };
     let Chosen { accel, reason } = choice.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
     let config = GuestConfig { accel, kernel_options: kernel.options.clone(), exact: wanted.exact, ..config };
+    let name = &kernel.meta.name;
+    tracing::debug!(name, reason, "acceleration");
+    let mut boot = None;
     let booting = &mut || {
-        let name = &kernel.meta.name;
-        say(&format!("booting a guest with {name}, {reason}: 10 to 20 s under TCG, kept for later starts"));
+        let how = match (accel, wanted.accel) {
+            (Accel::Tcg, AccelChoice::Auto) if !wanted.exact => "tcg (`fuzz doctor` says why not kvm)".to_owned(),
+            _ => accel.to_string(),
+        };
+        let text = format!("booting a guest with {name} under {how}, kept for later starts");
+        let task = progress.begin(name, &text);
+        task.update("booting a guest", None);
+        boot = Some(task);
     };
     let functions = |setup: Setup| if wanted.probes { setup } else { Setup { functions: Vec::new(), ..setup } };
     let template = Template::cached(config, &functions(target.setup()), &cache, stop, booting)?;
+    drop(boot);
     let About { hello, ready, .. } = &template.about;
     if hello.kernel_build_id != kernel.meta.build_id || ready.text_start != call_sites.text_start() {
         return Err(PrepareError::OtherKernel { path: kernel.vmlinux });
@@ -162,10 +173,7 @@ fn exact_guests(wanted: &Wanted, kernel: &str, accel: Accel, stop: &Stop) -> Exa
     let kernel = Some(kernel.to_owned());
     let wanted = Wanted { kernel, accel: AccelChoice::Tcg, exact: true, ..wanted.clone() };
     let stop = stop.clone();
-    ExactGuests::made_by(move || {
-        let say = &mut |text: &str| tracing::debug!("{text}");
-        prepare(&wanted, &stop, say).map_err(|error| execution::chain(&error))
-    })
+    ExactGuests::made_by(move || prepare(&wanted, &stop, &Silent).map_err(|error| execution::chain(&error)))
 }
 
 /// Reads where a kernel image can report coverage, and its functions.
@@ -208,13 +216,22 @@ pub fn built_kernel(
     name: &str,
     cache: &Path,
     stop: &Stop,
-    say: &mut dyn FnMut(&str),
+    progress: &dyn ProgressSink,
 ) -> Result<Built, KernelError> {
     let catalogue = kernel::Catalogue::load(project.root())?;
     let wanted = catalogue.get(name)?;
     if let Some(built) = kernel::find(wanted, cache)? {
         return Ok(built);
     }
-    say(&format!("building {name} once, for good: up to 10 minutes on 2 idle cores"));
-    kernel::build(wanted, cache, stop, &mut |progress: Progress| say(&format!("{name}: {progress}")))
+    let text = format!("building {name} once, for good: up to 10 minutes on 2 idle cores");
+    let task = progress.begin(name, &text);
+    let built = kernel::build(wanted, cache, stop, &mut |stage: Progress| {
+        let part = match &stage {
+            Progress::Compiling { done, total, .. } => Some(Part { done: *done, total: *total }),
+            _ => None,
+        };
+        task.update(&stage.to_string(), part);
+    })?;
+    task.done("built");
+    Ok(built)
 }

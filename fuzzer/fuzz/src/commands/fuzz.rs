@@ -25,37 +25,63 @@ use guests::{
 use crate::{
     exit::{Answer, CommandError},
     options::FuzzOptions,
+    views::{progress::Progress, summary},
 };
 
 /// Of so many guests one checks, the others explore.
 const GUESTS_FOR_A_CHECKER: usize = 2;
 
-/// Runs a campaign, or goes on with the one in the folder. `say` is told each step that takes a while.
+/// Runs a campaign, or goes on with the one in the folder.
 ///
 /// # Errors
 ///
 /// The environment, the target or the folder; see [`CommandError`].
-pub fn fuzz(options: &FuzzOptions, stop: &Stop, out: &mut dyn Write, say: fn(&str)) -> Result<Answer, CommandError> {
-    let (summary, path) = campaign(options, stop, say)?;
+pub fn fuzz(
+    options: &FuzzOptions,
+    stop: &Stop,
+    out: &mut dyn Write,
+    progress: &Progress,
+) -> Result<Answer, CommandError> {
+    let ended = campaign(options, stop, progress)?;
     if options.json {
-        let text = serde_json::to_string(&summary).map_err(io::Error::other)?;
+        let text = serde_json::to_string(&ended.summary).map_err(io::Error::other)?;
         writeln!(out, "{text}")?;
     } else {
-        write_summary(&summary, &path.display().to_string(), out)?;
+        summary::write(&ended, out)?;
     }
     Ok(Answer::Yes)
 }
 
-/// Runs the campaign. Gives its summary and its folder. Requests `stop` when it fails.
+/// A campaign that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What it did.
+    pub summary: Summary,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The checkers, if none of them got a guest in time.
+    pub idle: Option<IdleCheckers>,
+}
+
+/// Checkers that never had a guest: every plan for them still waits.
+#[derive(Debug)]
+pub struct IdleCheckers {
+    /// Their kernel's name.
+    pub kernel: String,
+    /// Whether the cache has it.
+    pub built: bool,
+}
+
+/// Runs the campaign. Requests `stop` when it fails.
 ///
 /// # Errors
 ///
 /// As [`fuzz`].
-pub fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Result<(Summary, PathBuf), CommandError> {
+pub fn campaign(options: &FuzzOptions, stop: &Stop, progress: &Progress) -> Result<Ended, CommandError> {
     allow_many_files();
     let target = Target::find(&Project::find()?.corpus(), &options.target)?;
     let guests = Guests::of(options, &target)?;
-    let (campaign, path) = begin(options, target, &guests.kernel, stop, say)?;
+    let (campaign, folder) = begin(options, target, &guests.kernel, stop, progress)?;
     let wanted = |kernel: &str| Wanted {
         kernel: Some(kernel.to_owned()),
         accel: options.guest.accel,
@@ -63,20 +89,20 @@ pub fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Result<(Su
     };
     let (explorer, checker) = (wanted(&guests.explorer), wanted(&guests.kernel));
     // Whoever comes first prepares the checkers' kernel; the others wait for it.
-    let checking = OnceLock::new();
+    let prepared = OnceLock::new();
     let checking = || {
         let prepared: &Result<_, Arc<PrepareError>> =
-            checking.get_or_init(|| prepare(&checker, stop, &mut { say }).map_err(Arc::new));
+            prepared.get_or_init(|| prepare(&checker, stop, progress).map_err(Arc::new));
         prepared.clone()
     };
-    thread::scope(|scope| {
+    let summary = thread::scope(|scope| {
         // Both kernels get ready at once, unless one is to be built: exploring does not wait for the one that checks.
         if guests.checkers > 0 && guests.is_built()? {
             scope.spawn(checking);
         }
         // Then nobody waits for the other one any more.
         let end = || stop.request();
-        let exploring = prepare(&explorer, stop, &mut { say }).inspect_err(|_| end())?;
+        let exploring = prepare(&explorer, stop, progress).inspect_err(|_| end())?;
         let mut workers = Vec::new();
         for _ in 0..guests.explorers {
             let exploring = Arc::clone(&exploring);
@@ -85,8 +111,12 @@ pub fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Result<(Su
         for _ in 0..guests.checkers {
             workers.push(Worker { role: Role::Checker, equip: Box::new(move || Ok(equipment(&checking()?))) });
         }
-        Ok((campaign::run(campaign, workers).inspect_err(|_| end())?, path))
-    })
+        campaign::run(campaign, workers).map_err(CommandError::from).inspect_err(|_| end())
+    })?;
+    let idle = guests.checkers > 0 && !matches!(prepared.get(), Some(Ok(_)));
+    let idle =
+        idle.then(|| IdleCheckers { built: Guests::has(&guests.kernel).unwrap_or(false), kernel: guests.kernel });
+    Ok(Ended { summary, folder, idle })
 }
 
 /// Opens the campaign's folder and the door for others, before anything takes long. Returns what the campaign is to do, and the
@@ -96,18 +126,18 @@ fn begin(
     target: Target,
     kernel: &str,
     stop: &Stop,
-    say: fn(&str),
+    progress: &Progress,
 ) -> Result<(CampaignOptions, PathBuf), CommandError> {
     let listener = options.listen.map(listen).transpose()?;
     let path = options.out.clone().unwrap_or_else(|| PathBuf::from("campaigns").join(&target.name));
     let (folder, earlier) = CampaignFolder::open(&path, &target.name, kernel)?;
     match &earlier {
-        Some(earlier) => say(&format!(
+        Some(earlier) => progress.say(&format!(
             "going on with the campaign in {} ({} executions so far); Ctrl-C ends it",
             path.display(),
             earlier.executions
         )),
-        None => say(&format!("new campaign in {}; Ctrl-C ends it", path.display())),
+        None => progress.say(&format!("new campaign in {}; Ctrl-C ends it", path.display())),
     }
     let campaign = CampaignOptions {
         target: Arc::new(target),
@@ -116,7 +146,7 @@ fn begin(
         stop: stop.clone(),
         time: options.time,
         seed: options.seed.unwrap_or_else(seed_from_clock),
-        progress: Box::new(io::stderr()),
+        progress: Box::new(progress.writer()),
         peers: PeerOptions { listener, join: options.join.clone() },
     };
     Ok((campaign, path))
@@ -166,12 +196,15 @@ impl Guests {
         Ok(Self::new(kernel, explorer, guests))
     }
 
-    /// Whether the cache has all of its kernels.
+    /// Says whether the cache has all of their kernels.
     fn is_built(&self) -> Result<bool, CommandError> {
+        Ok(Self::has(&self.kernel)? && Self::has(&self.explorer)?)
+    }
+
+    /// Says whether the cache has the kernel called `name`.
+    fn has(name: &str) -> Result<bool, CommandError> {
         let catalogue = kernel::Catalogue::load(Project::find()?.root())?;
-        let cache = cache::directory()?;
-        let mut kernels = [&self.kernel, &self.explorer].into_iter();
-        kernels.try_fold(true, |all, kernel| Ok(all && kernel::find(catalogue.get(kernel)?, &cache)?.is_some()))
+        Ok(kernel::find(catalogue.get(name)?, &cache::directory()?)?.is_some())
     }
 
     /// A kernel that is asked for is the only one, and so is the target's with a single guest.
@@ -193,54 +226,6 @@ fn cores() -> usize {
 fn seed_from_clock() -> u64 {
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     u64::try_from(nanoseconds & u128::from(u64::MAX)).unwrap_or(1)
-}
-
-fn write_summary(summary: &Summary, folder: &str, out: &mut dyn Write) -> io::Result<()> {
-    let Summary { counters, .. } = summary;
-    #[expect(clippy::cast_precision_loss, reason = "ratios for people; counts stay below 2^52")]
-    let (rate, fired, coverage) = (
-        summary.executions as f64 / summary.seconds.max(1) as f64,
-        100.0 * counters.fired as f64 / counters.with_faults.max(1) as f64,
-        summary.coverage as f64 / summary.fault_free_coverage.max(1) as f64,
-    );
-    writeln!(out, "campaign   {folder}")?;
-    writeln!(out, "executions {} in {} s ({rate:.1}/s)", summary.executions, summary.seconds)?;
-    writeln!(out, "faults     {} executions with faults, one fired in {fired:.1} % of them", counters.with_faults)?;
-    writeln!(out, "sites      {} discovered, {} failed at least once", summary.sites, summary.sites_failed)?;
-    writeln!(
-        out,
-        "coverage   {} places, {coverage:.2} times the {} of the fault-free workload; {} corpus entries",
-        summary.coverage, summary.fault_free_coverage, summary.corpus
-    )?;
-    writeln!(
-        out,
-        "trouble    {} crashed, {} hung, {} harness errors, {} guests not clean, {} plans refused, {} given up",
-        counters.crashed, counters.hung, summary.harness_errors, summary.leftovers, counters.refused, counters.given_up
-    )?;
-    writeln!(
-        out,
-        "guests     {} started, at most {} executions in one; {} control runs, {} drifted",
-        summary.guests, summary.longest_life, summary.controls, summary.drifted
-    )?;
-    if summary.checked + summary.unchecked > 0 {
-        writeln!(
-            out,
-            "checks     {} plans ran on the checking kernel too, {} did something else there, {} still wait",
-            summary.checked, summary.different, summary.unchecked
-        )?;
-    }
-    if summary.crashes.is_empty() {
-        return writeln!(out, "crashes    none");
-    }
-    let same = match summary.same {
-        0 => String::new(),
-        same => format!(" (and {same} that the explorers' kernel calls otherwise)"),
-    };
-    writeln!(out, "crashes    {}{same}", summary.crashes.len())?;
-    for (title, reproduced, tried) in &summary.crashes {
-        writeln!(out, "  {title}  (reproduced {reproduced} of {tried} times)")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

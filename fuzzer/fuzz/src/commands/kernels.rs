@@ -2,7 +2,10 @@
 
 use std::io::Write;
 
-use crate::exit::{Answer, CommandError};
+use crate::{
+    exit::{Answer, CommandError},
+    views::progress::Progress,
+};
 use execution::Stop;
 use files::cache;
 use guests::{kernel, prepare::built_kernel, project::Project};
@@ -16,14 +19,14 @@ pub fn kernel_build(
     name: Option<&str>,
     stop: &Stop,
     out: &mut dyn Write,
-    say: &mut dyn FnMut(&str),
+    progress: &Progress,
 ) -> Result<Answer, CommandError> {
     let (project, cache) = (Project::find()?, cache::directory()?);
     let catalogue = kernel::Catalogue::load(project.root())?;
     let all = catalogue.kernels().iter().map(|kernel| kernel.name.as_str());
     let names: Vec<&str> = name.map_or_else(|| all.collect(), |name| vec![name]);
     for name in names {
-        let built = built_kernel(&project, name, &cache, stop, say)?;
+        let built = built_kernel(&project, name, &cache, stop, progress)?;
         writeln!(out, "{}", built.vmlinux.display())?;
     }
     Ok(Answer::Yes)

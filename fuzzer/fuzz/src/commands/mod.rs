@@ -1,4 +1,4 @@
-//! The commands. Results go to `out`, progress to standard error through `say`.
+//! The commands. Results go to `out`, progress to standard error.
 
 mod cache;
 mod doctor;
@@ -10,7 +10,7 @@ mod targets;
 pub use self::{
     cache::{cache_list, cache_prune},
     doctor::doctor,
-    fuzz::{campaign, fuzz},
+    fuzz::{Ended, IdleCheckers, campaign, fuzz},
     kernels::{kernel_build, kernel_list},
     replay::replay,
     targets::targets,

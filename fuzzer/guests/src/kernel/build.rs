@@ -19,7 +19,7 @@ use execution::Stop;
 use files::cache;
 
 /// Builds `kernel`, or gives the one that the cache folder `cache` has already. `progress` hears of every step, and
-/// every few seconds while compiling.
+/// every second while compiling.
 ///
 /// Two builds of the same kernel at once are one build: the second waits and takes the first one's result. A build
 /// that is killed leaves nothing but a temporary folder, which the next build removes.

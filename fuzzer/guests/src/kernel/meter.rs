@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Progress;
 
 /// How often compiling tells how far it is.
-const REPORT_EVERY: Duration = Duration::from_secs(3);
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// How far compiling is, read from what make prints.
 pub(super) struct Meter {
@@ -38,7 +38,7 @@ impl Meter {
         let total = self.estimate.max(self.done);
         let elapsed = self.begin.elapsed();
         let left = (self.done > 0).then(|| elapsed.mul_f64(f64::from(total - self.done) / f64::from(self.done)));
-        Progress::Compiling { done: self.done, total, elapsed, left }
+        Progress::Compiling { done: self.done, total, left }
     }
 }
 

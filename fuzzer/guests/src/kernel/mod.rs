@@ -215,8 +215,6 @@ pub enum Progress {
         done: u32,
         /// Objects in the end, an estimate; never less than `done`.
         total: u32,
-        /// Time since compiling began.
-        elapsed: Duration,
         /// Time that it will still take, estimated from the time it took so far; none at the very beginning.
         left: Option<Duration>,
     },
@@ -225,18 +223,16 @@ pub enum Progress {
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Waiting => write!(f, "another process builds this kernel: waiting for it"),
+            Self::Waiting => write!(f, "waiting for another process that builds this kernel"),
             Self::Step(step) => write!(f, "{step}"),
             Self::Substitute { package, wanted, found } => {
                 write!(f, "{package} {wanted} is no longer in the package archive: building from {found}")
             }
-            Self::Compiling { done, total, elapsed, left } => {
-                write!(f, "compiled {done} of about {total} objects in {} s", elapsed.as_secs())?;
-                match left {
-                    Some(left) => write!(f, ", about {} s left", left.as_secs()),
-                    None => Ok(()),
-                }
+            Self::Compiling { done, total, left: Some(left) } if done < total => {
+                let minutes = left.as_secs().div_ceil(60);
+                write!(f, "compiled {done} of about {total} objects, about {minutes} min left")
             }
+            Self::Compiling { done, total, .. } => write!(f, "compiled {done} of about {total} objects"),
         }
     }
 }

@@ -1,0 +1,5 @@
+//! How people and scripts see what the commands do.
+
+pub mod progress;
+pub(crate) mod replay;
+pub(crate) mod summary;
