@@ -105,7 +105,7 @@ impl<'kernel> Target<'kernel> {
             disk,
             harness: Some(Box::new(Harness { injector, kcov, program })),
             worker: Worker::start()?,
-            oracles: Oracles::new(fs::oracles(&setup.steps)?)?,
+            oracles: Oracles::new(fs::MOUNT_POINT, fs::oracles(&setup.steps)?)?,
             log: KernelLog::open()?,
             put_back: PutBack::default(),
         };

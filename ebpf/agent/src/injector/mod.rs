@@ -7,6 +7,13 @@
 //!                     └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! - *load*: the programs are attached to the probed functions, once for the life of the guest.
+//! - *prepare*: the plan's rules are written, and the counts of the execution before are void: they
+//!   have another generation.
+//! - *arm*: calls of the workload's thread are counted and fail as the rules say.
+//! - *disarm*: no call is counted or fails. The clean-up and the agent's own calls are safe.
+//! - *collect*: hits and fired faults are read; the next plan can be prepared.
+//!
 //! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to
 //! [`Injector::disarm`] there is no system call: what an armed agent does can never fail by its own
 //! plan.

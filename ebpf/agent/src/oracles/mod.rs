@@ -26,10 +26,11 @@ pub(crate) trait Oracle {
 pub(crate) struct Oracles(Vec<Box<dyn Oracle>>);
 
 impl Oracles {
-    /// The oracles for a workload whose file systems have oracles of their own, `file_systems`.
+    /// The oracles for a workload that mounts its disk at `mount_point`, and whose file systems have
+    /// oracles of their own, `file_systems`.
     /// These look when nothing is mounted any more.
-    pub(crate) fn new(file_systems: Vec<Box<dyn Oracle>>) -> Result<Self> {
-        let mut oracles: Vec<Box<dyn Oracle>> = vec![Box::new(Mounts)];
+    pub(crate) fn new(mount_point: &'static str, file_systems: Vec<Box<dyn Oracle>>) -> Result<Self> {
+        let mut oracles: Vec<Box<dyn Oracle>> = vec![Box::new(Mounts(mount_point))];
         oracles.extend(file_systems);
         oracles.push(Box::new(Memory::default()));
         oracles.push(Box::new(Taint::open()?));

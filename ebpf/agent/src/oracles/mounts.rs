@@ -8,21 +8,20 @@ use nix::{
 };
 
 use super::Oracle;
-use crate::workload::fs::MOUNT_POINT;
 
 /// How often unmounting is tried before the mount is only detached.
 const UNMOUNT_TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Mounts of the disk.
-pub(super) struct Mounts;
+/// Mounts of the disk, at this place.
+pub(super) struct Mounts(pub(super) &'static str);
 
 impl Oracle for Mounts {
     /// Unmounts until nothing is mounted any more; a mount that stays is detached and said.
     fn leftover(&mut self) -> Option<String> {
         let mut reason = Errno::EBUSY;
         for _ in 0..UNMOUNT_TRIES {
-            match umount2(MOUNT_POINT, MntFlags::empty()) {
+            match umount2(self.0, MntFlags::empty()) {
                 Ok(()) => {}
                 // No mount point.
                 Err(Errno::EINVAL) => return None,
@@ -32,10 +31,11 @@ impl Oracle for Mounts {
                 }
             }
         }
-        let outcome = match umount2(MOUNT_POINT, MntFlags::MNT_DETACH) {
+        let outcome = match umount2(self.0, MntFlags::MNT_DETACH) {
             Ok(()) => "it was detached".to_owned(),
             Err(error) => format!("detaching it failed: {error}"),
         };
-        Some(format!("{MOUNT_POINT} could not be unmounted ({reason}); {outcome}"))
+        let place = self.0;
+        Some(format!("{place} could not be unmounted ({reason}); {outcome}"))
     }
 }

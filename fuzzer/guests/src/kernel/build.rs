@@ -1,15 +1,14 @@
 //! Building a kernel once, whoever asks for it.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::Duration,
 };
 
 use super::{
     Built, Kernel, KernelError, Progress, find,
+    lock::lock,
     make::{Log, failed},
     open, place, source,
     tools::check_commands,
@@ -60,27 +59,6 @@ pub fn build(
     open(kernel, &destination)?
         .ok_or_else(|| KernelError::Damaged { path: destination, reason: "it vanished".to_owned() })
 }
-
-/// Takes the lock file `path`, waiting for whoever has it.
-pub(super) fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress)) -> Result<File, KernelError> {
-    let mut told = false;
-    loop {
-        if let Some(lock) = cache::try_lock(path).map_err(|source| failed("take the lock", path, source))? {
-            return Ok(lock);
-        }
-        if stop.is_requested() {
-            return Err(KernelError::Stopped);
-        }
-        if !told {
-            progress(Progress::Waiting);
-            told = true;
-        }
-        thread::sleep(LOCK_POLL);
-    }
-}
-
-/// How often a build that waits for another one looks whether that has ended.
-const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// What the names of a build's temporary folders start with.
 pub const BUILD_LEFTOVER: &str = ".build-";
@@ -136,23 +114,5 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, [".build-busy-33-3", "own-11", "unrelated"]);
-    }
-
-    #[test]
-    fn who_waits_for_another_build_can_be_stopped() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
-        let held = cache::try_lock(&path).unwrap();
-        let stop = Stop::new();
-        let mut told = Vec::new();
-        let waited = lock(&path, &stop, &mut |progress| {
-            told.push(progress);
-            stop.request();
-        });
-        assert!(matches!(waited, Err(KernelError::Stopped)));
-        assert_eq!(told, [Progress::Waiting]);
-        drop(held);
-        // A process that another test starts may have it for a moment more.
-        assert!(lock(&path, &Stop::new(), &mut |_| ()).is_ok());
     }
 }

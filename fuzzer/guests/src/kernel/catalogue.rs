@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     KernelError, fragment,
-    source::{Source, SourceEntry},
+    source::{Source, SourceEntry, read},
     tools::{compiler, linker, type_writer},
 };
 use files::{TextFile, TextFileError};
@@ -172,10 +172,6 @@ impl Kernel {
         }
         hex::encode(hash.finalize())
     }
-}
-
-pub(super) fn read(path: &Path) -> Result<String, TextFileError> {
-    Ok(TextFile::read(path)?.text)
 }
 
 /// The fragments `names`, each of which must make sense by itself.

@@ -11,6 +11,7 @@
 mod build;
 mod catalogue;
 mod fragment;
+mod lock;
 mod make;
 mod meter;
 mod source;

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{
     super::{
         KernelError, Progress,
-        build::lock,
+        lock::lock,
         make::{Log, failed},
     },
     Source,

@@ -13,6 +13,7 @@ mod uninstrumented;
 
 use std::path::{Path, PathBuf};
 
+use files::{TextFile, TextFileError};
 use serde::Deserialize;
 
 pub use self::archive::FETCH_LEFTOVER;
@@ -20,7 +21,12 @@ pub(super) use self::{
     archive::{Archive, obtain, substitute},
     uninstrumented::leave_out,
 };
-use super::{KernelError, catalogue::read};
+use super::KernelError;
+
+/// Gives the text of the file `path`.
+pub(super) fn read(path: &Path) -> Result<String, TextFileError> {
+    Ok(TextFile::read(path)?.text)
+}
 
 /// An entry `[source.NAME]` of `kernels.toml`.
 #[derive(Deserialize)]
