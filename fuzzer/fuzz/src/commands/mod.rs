@@ -8,7 +8,7 @@ mod targets;
 
 pub use self::{
     doctor::doctor,
-    fuzz::{Ended, IdleCheckers, campaign, fuzz},
+    fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},
     replay::replay,
     targets::targets,
