@@ -12,6 +12,12 @@ unset CARGO_BUILD_TARGET
 # Where fuzz looks for the checkout and for what scripts/build made.
 export FUZZ_ROOT=$root FUZZ_AGENT=$target/x86_64-unknown-linux-gnu/release/agent
 export root cache target
+# A QEMU that could not be installed beside the machine's packages; scripts/setup has unpacked it.
+if ! command -v qemu-system-x86_64 >/dev/null; then
+    for unpacked in "$cache"/qemu-*/usr/bin; do
+        [[ ! -x $unpacked/qemu-system-x86_64 ]] || PATH=$unpacked:$PATH
+    done
+fi
 
 # Exit status of everything that the user's machine lacks, as of `fuzz` itself.
 ENVIRONMENT=3
@@ -34,4 +40,17 @@ timed() {
         return "$status"
     }
     say "$what: done in $((SECONDS - begin)) s"
+}
+
+# cargo_install CRATE VERSION FOLDER OPTION...: installs a program. Settings of a surrounding build must not reach it,
+# and the checkout says which cargo.
+cargo_install() {
+    local crate=$1 version=$2 folder=$3
+    shift 3
+    (
+        cd "$root" || exit
+        env -u CARGO_TARGET_DIR -u CARGO_BUILD_TARGET -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
+            cargo install "$crate" --version "$version" --locked --force --quiet \
+            --no-default-features --root "$folder" "$@" >&2
+    )
 }

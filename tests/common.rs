@@ -10,7 +10,8 @@ use execution::{Execution, How, Ran, Runner, Stop, Usage};
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError};
 use guests::{
     kernel::Built,
-    prepare::{Prepared, Wanted, built_kernel, prepare},
+    prepare::{Wanted, built_kernel, prepare},
+    prepared::Prepared,
     progress::Silent,
     project::Project,
     qemu::AccelChoice,
@@ -90,7 +91,7 @@ pub(crate) fn exact_guests(folder: &Path) -> Guests {
 
 fn guests_as(wanted: Wanted) -> Guests {
     let prepared = prepare(&wanted, &Stop::new(), &Silent).unwrap();
-    Guests { runner: prepared.runner(), prepared }
+    Guests { runner: GuestRunner::new(&prepared), prepared }
 }
 
 /// A fault of `should_failslab`.

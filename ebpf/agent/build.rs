@@ -1,4 +1,5 @@
-//! Builds the BPF programs of `ebpf/programs`, with their own compiler and settings, into one object for the agent.
+//! Builds the BPF programs of `ebpf/programs`, with their own compiler and settings, into one
+//! object for the agent.
 
 use std::{
     env,
@@ -8,7 +9,7 @@ use std::{
     process::Command,
 };
 
-/// What the surrounding build says about itself and must not say to the other one.
+/// Variables of the surrounding build that the other one must not see.
 const FOREIGN: [&str; 9] = [
     "RUSTC",
     "RUSTDOC",
@@ -56,8 +57,8 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// PATH, with the folder of the linker in front: `$BPF_LINKER` (a folder), else where it is on PATH already, else
-/// where `scripts/bpf-toolchain` puts it.
+/// PATH, with the folder of the linker in front: `$BPF_LINKER` (a folder), else where it is on PATH
+/// already, else where `scripts/bpf-toolchain` puts it.
 fn path_with_linker() -> Result<OsString, String> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folder = match env::var_os("BPF_LINKER") {

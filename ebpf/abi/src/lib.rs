@@ -1,17 +1,21 @@
 //! The memory that the BPF programs and the agent share: every map's value, byte for byte.
 //!
-//! All maps are arrays that user space maps (`BPF_F_MMAPABLE`): programming, arming, disarming and reading them
-//! takes no system call, so that an armed agent can never be failed by its own plan. One thread runs the workload,
-//! so nothing here needs to be atomic; the dirty map, which every task's writes reach, is made of idempotent marks.
+//! All maps are arrays that user space maps (`BPF_F_MMAPABLE`): programming, arming, disarming and
+//! reading them takes no system call, so that an armed agent can never be failed by its own plan.
+//! One thread runs the workload, so nothing here needs to be atomic; the dirty map, which every
+//! task's writes reach, is made of idempotent marks.
 //!
-//! Names are numbers here: the agent gives every kernel symbol (without compiler suffixes) a *name id*, in sorted
-//! order from 1, and fills a table from text address to name id. 0 is "no such name".
+//! Names are numbers here: the agent gives every kernel symbol (without compiler suffixes) a *name
+//! id*, in sorted order from 1, and fills a table from text address to name id. 0 is "no such
+//! name".
 
 #![no_std]
 
+mod function;
 mod matcher;
 mod site_key;
 
+pub use function::{ARGUMENTS, Condition, Function, Functions, NO_FUNCTION};
 pub use matcher::{MAX_MATCH_STEPS, Match, Verdict};
 pub use site_key::SiteKey;
 
@@ -21,18 +25,24 @@ pub const MAX_FRAMES: usize = 24;
 pub const MAX_RULES: usize = 16;
 /// The most functions that can be probed.
 pub const MAX_FUNCTIONS: usize = 64;
+/// The most conditions under which a function never fails.
+pub const MAX_CONDITIONS: usize = 4;
+/// Bits of the number of a slot of the index of functions, which makes 512 slots.
+pub const FUNCTION_SLOT_BITS: u32 = 9;
 /// Slots of the site table, and of its index, a power of two.
 pub const SITE_SLOTS: usize = 1 << 14;
 /// How many entries of the index are tried before a site counts as lost.
 pub const SITE_PROBES: usize = 32;
 /// Slots of the path table, a power of two: several paths of addresses may be one of names.
 pub const PATH_SLOTS: usize = 1 << 15;
-/// Those that are tried first, a power of two. Paths that come first fill them, so that an execution's are on few pages.
+/// Those that are tried first, a power of two. Paths that come first fill them, so that an
+/// execution's are on few pages.
 pub const PATH_FRONT: usize = 1 << 12;
 /// How many slots are tried for a path.
 pub const PATH_PROBES: usize = 4;
-/// A probe's saved instruction pointer stands at most this far behind the function's entry: behind a breakpoint, or behind the call of
-/// the function tracer as if it were one, and both may come after an `endbr64`.
+/// A probe's saved instruction pointer stands at most this far behind the function's entry: behind
+/// a breakpoint, or behind the call of the function tracer as if it were one, and both may come
+/// after an `endbr64`.
 pub const PROBE_BYTES: u64 = 5;
 /// Bytes of kernel text that share one entry of the name table.
 pub const GRANULE_BYTES: u64 = 8;
@@ -49,24 +59,22 @@ pub const DIRTY_BLOCKS: usize = (1 << 30) / 4096;
 /// Blocks behind one mark of the dirty map's overview: 2 MiB.
 pub const DIRTY_REGION_BLOCKS: usize = 512;
 
-/// `__GFP_NOFAIL`: bit 15 in `include/linux/gfp_types.h` of 6.12 and `include/linux/gfp.h` of 6.1.
-pub const GFP_NOFAIL: u32 = 1 << 15;
-
-/// The set of name ids with just `name` in it. A set is the union of its members' bits; names may share one.
+/// The set of name ids with just `name` in it. A set is the union of its members' bits; names may
+/// share one.
 #[inline(always)]
 #[must_use]
 pub const fn name_set(name: u32) -> u64 {
     1 << (name % 64)
 }
 
-/// What the programs call for `bpf_rdonly_cast()`, a function of the kernel, until the agent puts that in its place: a helper's
-/// number, which no kernel has.
+/// A helper's number that no kernel has. The programs call it for `bpf_rdonly_cast()`, a function
+/// of the kernel, until the agent puts that in its place.
 pub const CAST: u32 = 0x7f00_0001;
 
 /// Where the fields of the event `block/block_bio_queue` stand, in bytes from its start.
 ///
-/// Mirrors `DECLARE_EVENT_CLASS(block_bio, ...)` in `include/trace/events/block.h` (6.1 and 6.12). The agent compares
-/// them with the `format` file of the running kernel.
+/// Mirrors `DECLARE_EVENT_CLASS(block_bio, ...)` in `include/trace/events/block.h` (6.1 and 6.12).
+/// The agent compares them with the `format` file of the running kernel.
 pub mod block_event {
     /// `dev`, 32 bits: the device number in the kernel's encoding.
     pub const DEVICE: usize = 8;
@@ -100,36 +108,26 @@ pub struct Control {
     pub guarded: u32,
     /// Writes that lay beyond the dirty map: when not 0 the whole disk is dirty.
     pub dirty_overflow: u32,
-    /// Device number (kernel encoding, `major << 20 | minor`) of the disk whose writes are recorded; 0 for none.
+    /// Device number (kernel encoding, `major << 20 | minor`) of the disk whose writes are
+    /// recorded; 0 for none.
     pub disk: u32,
     /// Sites in map `SITES`.
     pub sites: u32,
-    /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be computed.
+    /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be
+    /// computed.
     pub preempt_cpu: u32,
-    /// Address of `should_failslab(cache, gfp)`, guarded by the bootstrap cache and `__GFP_NOFAIL`; 0 when there is none.
-    /// Mirrors `should_failslab()` in `mm/failslab.c` (6.12).
-    pub slab_entry: u64,
-    /// Address of `should_fail_alloc_page(gfp, order)`, guarded by `__GFP_NOFAIL`; 0 when there is none.
-    /// Mirrors `should_fail_alloc_page()` in `mm/fail_page_alloc.c` (6.12).
-    pub page_entry: u64,
-    /// Address of `__filemap_add_folio(mapping, folio, index, gfp, shadow)`, guarded by `__GFP_NOFAIL`; 0 when there is none. It
-    /// runs out of memory for no such caller. Its callers say so where a folio must come into the cache,
-    /// `alloc_extent_buffer()` among them; see `mm/filemap.c` (6.12).
-    pub folio_entry: u64,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// First address after it.
     pub text_end: u64,
-    /// Address of the pointer `kmem_cache`; 0 when `should_failslab` is not probed.
-    pub bootstrap_pointer: u64,
-    /// What stands there, the bootstrap cache; 0 when it is yet to be read.
-    pub bootstrap_cache: u64,
     /// Address of the array `__per_cpu_offset`.
     pub per_cpu_offsets: u64,
     /// Offset of the preemption count in every processor's area.
     pub preempt_offset: u64,
     /// Address of that processor's preemption count.
     pub preempt_count: u64,
+    /// The functions that are probed.
+    pub functions: Functions,
 }
 
 /// A value of map `RULES`: one fault of the plan, lowered.
@@ -144,7 +142,7 @@ pub struct Rule {
     pub seen: u32,
     /// Elements of `path` in use.
     pub elements: u32,
-    /// What the call returns.
+    /// The value that the call returns.
     pub return_value: i64,
     /// [`name_set`] of all names in `path`: a call whose set lacks a bit cannot match.
     pub name_set: u64,
@@ -160,15 +158,16 @@ pub struct Call {
     pub depth: u32,
     /// 1 when there were more than fit.
     pub truncated: u32,
-    /// The match in progress. It is here and not among the program's variables because the verifier follows known
-    /// values through every turn of a loop, but knows nothing of what stands in a map.
+    /// The match in progress. It is here and not among the program's variables because the verifier
+    /// follows known values through every turn of a loop, but knows nothing of what stands in a
+    /// map.
     pub state: Match,
     /// The return addresses, innermost first.
     pub stack: [u64; MAX_FRAMES],
 }
 
-/// A value of map `PATHS`, an open-addressed hash table: which site a path of return addresses is. It spares all calls on a
-/// path but the first one to look for the callers' names.
+/// A value of map `PATHS`, an open-addressed hash table: which site a path of return addresses is.
+/// It spares all calls on a path but the first one to look for the callers' names.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
@@ -180,9 +179,10 @@ pub struct Path {
     pub reserved: u32,
 }
 
-/// A value of map `SITES`: the sites in the order in which they were found, so that an execution touches few pages. Map `INDEX` is
-/// an open-addressed hash table of their slots plus 1: entry `key % SITE_SLOTS`, then the next ones. Behind its slots `SITES` has one
-/// more value, for the site at hand while its slot is looked for, and when there is none.
+/// A value of map `SITES`: the sites in the order in which they were found, so that an execution
+/// touches few pages. Map `INDEX` is an open-addressed hash table of their slots plus 1: entry `key
+/// % SITE_SLOTS`, then the next ones. Behind its slots `SITES` has one more value, for the site at
+/// hand while its slot is looked for, and when there is none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
@@ -224,8 +224,8 @@ pub struct Fired {
     pub stack: [u64; MAX_FRAMES],
 }
 
-/// The one value of map `FIRED`. It fills less than a page, whose physical address the agent tells the host: a
-/// guest that died can still be asked what fired.
+/// The one value of map `FIRED`. It fills less than a page, whose physical address the agent tells
+/// the host: a guest that died can still be asked what fired.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct FiredLog {
@@ -233,26 +233,30 @@ pub struct FiredLog {
     pub generation: u32,
     /// Entries in use.
     pub count: u32,
+    /// Time of the last message in the kernel's log before the plan was in place, in microseconds.
+    pub seen_us: u64,
     /// The faults, in the order in which they fired.
     pub fired: [Fired; MAX_RULES],
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 128);
+const _: () = assert!(size_of::<Control>() == 88 + size_of::<Functions>());
 const _: () = assert!(size_of::<Site>() == 136);
 
-/// The one value of map `DIRTY`: which blocks of the disk were written to. A mark is a byte, so that tasks that set
-/// marks at the same time need no atomic operation.
+/// The one value of map `DIRTY`: which blocks of the disk were written to. A mark is a byte, so
+/// that tasks that set marks at the same time need no atomic operation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Dirty {
-    /// Not 0 when any block of the region is marked: block `n` is in region `n / DIRTY_REGION_BLOCKS`.
+    /// Not 0 when any block of the region is marked: block `n` is in region `n /
+    /// DIRTY_REGION_BLOCKS`.
     pub regions: [u8; DIRTY_BLOCKS / DIRTY_REGION_BLOCKS],
     /// Not 0 when the block was written to.
     pub blocks: [u8; DIRTY_BLOCKS],
 }
 
-/// The one value of map `TOUCHED`: the slots of the sites that were reached, in order of their first call.
+/// The one value of map `TOUCHED`: the slots of the sites that were reached, in order of their
+/// first call.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Touched {

@@ -1,11 +1,13 @@
-//! Whether a call's path matches a rule's: written in steps, so that the kernel's verifier follows each one alone.
+//! Whether a call's path matches a rule's: written in steps, so that the kernel's verifier follows
+//! each one alone.
 
 use crate::{ELLIPSIS, MAX_FRAMES, Rule, Site};
 
-/// More steps than any match takes: an attempt from each of the callers walks at most the whole path.
+/// More steps than any match takes: an attempt from each of the callers walks at most the whole
+/// path.
 pub const MAX_MATCH_STEPS: u32 = ((MAX_FRAMES + 1) * (MAX_FRAMES + 2)) as u32;
 
-/// What a step found.
+/// The finding of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// More steps are needed.
@@ -18,8 +20,8 @@ pub enum Verdict {
 
 /// A match in progress.
 ///
-/// The path's segments between ellipses are placed at the first callers where they fit, leftmost first. That finds
-/// a match when there is one, as an ellipsis stands for any number of callers.
+/// The path's segments between ellipses are placed at the first callers where they fit, leftmost
+/// first. That finds a match when there is one, as an ellipsis stands for any number of callers.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Match {
@@ -74,7 +76,7 @@ mod tests {
     use super::*;
 
     impl Rule {
-        /// What the BPF program does with its loop.
+        /// Does what the BPF program does with its loop.
         fn matches(&self, site: &Site) -> bool {
             let mut state = Match::new();
             (0..MAX_MATCH_STEPS).map(|_| state.step(self, site)).find(|verdict| *verdict != Verdict::Open)

@@ -2,8 +2,8 @@
 
 /// Hashes an injection site: the function's name id, then the callers', innermost first.
 ///
-/// Name ids depend on nothing but the kernel's symbols, hence so does the result: it is the same in every guest with
-/// the same kernel build.
+/// Name ids depend on nothing but the kernel's symbols, hence so does the result: it is the same in
+/// every guest with the same kernel build.
 #[derive(Clone, Copy, Debug)]
 pub struct SiteKey(u64);
 

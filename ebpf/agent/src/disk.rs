@@ -1,7 +1,9 @@
-//! The disk under test: `/dev/ram0`, put back to the content of the image `/dev/vda` after each execution.
+//! The disk under test: `/dev/ram0`, put back to the content of the image `/dev/vda` after each
+//! execution.
 //!
-//! The image stays in the agent's memory, only the blocks that are not all zero and few between them. Putting it back writes the
-//! blocks that the last execution wrote to and, where they are near one another, those between.
+//! The image stays in the agent's memory, only the blocks that are not all zero and few between
+//! them. Putting it back writes the blocks that the last execution wrote to and, where they are
+//! near one another, those between.
 
 use std::{
     fs::{File, OpenOptions},
@@ -41,7 +43,8 @@ const _: () = assert!(size_of::<Block>() as u64 == BLOCK_BYTES);
 
 static ZERO: Block = Block([0; 4096]);
 
-/// The most blocks between two which are put back together with them: a block more costs less than a system call more.
+/// The most blocks between two which are put back together with them: a block more costs less than
+/// a system call more.
 const GAP: usize = 8;
 
 /// Blocks that are put back at once.
@@ -65,7 +68,8 @@ pub(crate) enum Dirty {
 pub(crate) struct Disk {
     /// Blocks of the disk.
     blocks: u64,
-    /// Numbers of the image's blocks that are not all zero, and of those between them where they are few; ascending.
+    /// Numbers of the image's blocks that are not all zero, and of those between them where they
+    /// are few; ascending.
     numbers: Vec<u64>,
     /// Their contents, in the same order.
     contents: Vec<Block>,
@@ -102,11 +106,12 @@ impl Disk {
         Ok(Self { blocks, numbers, contents, zeros: vec![ZERO.clone(); BATCH], discards: true })
     }
 
-    /// Puts the image back where `dirty` says, which is asked when nobody else holds the disk any more. It must not be
-    /// mounted.
+    /// Puts the image back where `dirty` says, which is asked when nobody else holds the disk any
+    /// more. It must not be mounted.
     pub(crate) fn reset(&mut self, dirty: impl FnOnce() -> Dirty) -> Result<(), ResetError> {
-        // Exclusive, and waits a while for that: fails as long as a file system, mounted or leaked, claims the disk.
-        // Closing it again drops the page cache, and lets kernels mount that refuse disks open for writing.
+        // Exclusive, and waits a while for that: fails as long as a file system, mounted or leaked,
+        // claims the disk. Closing it again drops the page cache, and lets kernels mount that
+        // refuse disks open for writing.
         let disk = open_exclusively()?;
         match dirty() {
             Dirty::Blocks(numbers) => self.put_back(&disk, &self.extents(&numbers)),
@@ -118,7 +123,8 @@ impl Disk {
         .map_err(ResetError::Other)
     }
 
-    /// What is put back at once when the blocks `dirty`, in ascending order, are: with a few between them that need not be.
+    /// The extents to write when the blocks `dirty`, in ascending order, are put back. A few blocks
+    /// between them are written too.
     fn extents(&self, dirty: &[u64]) -> Vec<Extent> {
         let mut extents = Vec::new();
         for &number in dirty.iter().take_while(|number| **number < self.blocks) {
@@ -168,7 +174,8 @@ impl Disk {
         }
         let range = [first * BLOCK_BYTES, (end - first) * BLOCK_BYTES];
         if self.discards {
-            // SAFETY: the descriptor is a block device's, whose ioctl reads two words: where and how many bytes.
+            // SAFETY: the descriptor is a block device's, whose ioctl reads two words: where and
+            // how many bytes.
             match unsafe { blkdiscard(disk.as_raw_fd(), &raw const range) } {
                 Ok(_) => return Ok(()),
                 Err(nix::Error::EOPNOTSUPP) => self.discards = false,
@@ -208,7 +215,8 @@ fn blocks_of(device: &mut File, path: &str) -> Result<u64> {
     Ok(bytes / BLOCK_BYTES)
 }
 
-/// The blocks of the image that are not all zero, and those between them where they are few: in btrfs's nodes the middle mostly is.
+/// The blocks of the image that are not all zero, and those between them where they are few: in
+/// btrfs's nodes the middle mostly is.
 fn blocks_that_matter(image: &File, image_blocks: u64) -> Result<(Vec<u64>, Vec<Block>)> {
     let (mut numbers, mut contents) = (Vec::new(), Vec::new());
     let mut batch = vec![ZERO.clone(); BATCH];
@@ -252,7 +260,8 @@ mod tests {
 
     const BLOCKS: u64 = 64;
 
-    /// A disk over the blocks `numbers`, each filled with its number; on a plain file discarding is not to be had.
+    /// A disk over the blocks `numbers`, each filled with its number; on a plain file discarding is
+    /// not to be had.
     fn disk(numbers: &[u64]) -> Disk {
         let contents = numbers.iter().map(|number| Block([u8::try_from(*number).unwrap(); 4096])).collect();
         let zeros = vec![ZERO.clone(); BATCH];

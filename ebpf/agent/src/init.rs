@@ -1,4 +1,4 @@
-//! What process 1 owes its kernel: mounted file systems, an end that powers off, and a voice.
+//! The duties of process 1: mounted file systems, an end that powers off, and a voice.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use nix::{
     sys::reboot::{RebootMode, reboot},
 };
 
-/// What the last panic said, whichever thread it was.
+/// The message of the last panic, whichever thread it was.
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
 /// File systems that the agent uses: type, where, and whether it cannot do without.
@@ -68,7 +68,7 @@ pub(crate) fn remember_panics() {
     }));
 }
 
-/// What the last panic said; empty when there was none.
+/// Returns the message of the last panic; empty when there was none.
 pub(crate) fn last_panic() -> String {
     LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
@@ -83,7 +83,8 @@ pub(crate) fn guarded<T>(action: impl FnOnce() -> Result<T>) -> Result<T, String
 
 /// Ends the guest.
 pub(crate) fn power_off() -> ! {
-    // The console and the door are written by the time the call returns; this lets the host read them first.
+    // The console and the channel are written by the time the call returns; this lets the host read
+    // them first.
     thread::sleep(Duration::from_millis(50));
     let Err(error) = reboot(RebootMode::RB_POWER_OFF);
     say(&format!("cannot power off: {error}"));

@@ -1,24 +1,24 @@
 //! Process 1 of the guest: programs the faults, runs the workload, reads the coverage.
 //!
 //! ```text
-//!         mount /proc, /sys, …        Setup                     Execute
-//!  boot ──────────────────────▶ Hello ─────▶ prepare, Ready ◀─────────────▶ reset, arm, run, disarm, clean up, Report
-//!            │                    │             │                              │
-//!            └────────────────────┴─────────────┴── error or panic ────────────┴──▶ Trouble, power off
+//!        mount /proc, …        Setup                Execute
+//!  boot ─────────────▶ Hello ───────▶ Ready ◀──────────────────────────▶ Report
+//!    │                   │              │     arm, run, disarm, oracles     │
+//!    └───────────────────┴──────────────┴── error or panic ─────────────────┴──▶ Trouble, power off
 //! ```
 //!
-//! A request that cannot be served as asked (an unknown function, a plan that cannot be lowered) is refused and the
-//! guest stays usable; an error of the agent itself is told as trouble and ends the guest.
+//! A request that cannot be served as asked (an unknown function, a plan that cannot be lowered) is
+//! refused and the guest stays usable; an error of the agent itself is told as trouble and ends the
+//! guest.
 
-mod clean_up;
+mod channel;
+mod coverage;
 mod disk;
-mod door;
-mod hello;
 mod init;
 mod injector;
-mod kcov;
+mod kernel;
 mod kernel_log;
-mod pagemap;
+mod oracles;
 mod session;
 mod symbols;
 mod workload;
@@ -33,11 +33,11 @@ fn main() {
         init::say(&error);
         init::power_off();
     }
-    match init::guarded(door::Door::open) {
-        Ok(mut door) => {
-            if let Err(error) = init::guarded(|| session::serve(&mut door)) {
+    match init::guarded(channel::Channel::open) {
+        Ok(mut channel) => {
+            if let Err(error) = init::guarded(|| session::serve(&mut channel)) {
                 init::say(&error);
-                if let Err(error) = init::guarded(|| door.send(&session::trouble(error))) {
+                if let Err(error) = init::guarded(|| channel.send(&session::trouble(error))) {
                     init::say(&error);
                 }
             }

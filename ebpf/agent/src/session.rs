@@ -1,33 +1,35 @@
 //! The conversation with the host: one target, then one execution after another.
 
-use std::{fs, mem, time::Instant};
+use std::{mem, time::Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{Execute, FromAgent, LIMITS, Ready, Report, Setup, Step, StepResult, Timings, ToAgent, cut};
+use guest_protocol::{
+    Contract, Execute, FromAgent, LIMITS, Ready, Report, Setup, Step, StepResult, Timings, ToAgent, cut,
+};
 use nix::errno::Errno;
 
 use crate::{
-    clean_up::CleanUp,
+    channel::Channel,
+    coverage::Kcov,
     disk::{DISK, DISK_NUMBER, Dirty, Disk, ResetError},
-    door::Door,
-    hello,
     injector::{Collected, Injector},
-    kcov::Kcov,
+    kernel,
     kernel_log::KernelLog,
+    oracles::Oracles,
     symbols::Symbols,
-    workload::{MOUNT_POINT, ReadyStep, Rig, Worker, keep_memory, nanoseconds_since},
+    workload::{Harness, Program, Worker, fs, keep_memory, nanoseconds_since},
 };
 
 /// Serves the host until an error of the agent itself.
-pub(crate) fn serve(door: &mut Door) -> Result<()> {
+pub(crate) fn serve(channel: &mut Channel) -> Result<()> {
     let symbols = Symbols::read()?;
-    let hello = hello::hello(&symbols)?;
-    door.send(&FromAgent::Hello(hello.clone()))?;
+    let hello = kernel::describe(&symbols)?;
+    channel.send(&FromAgent::Hello(hello.clone()))?;
     let mut target = None;
     let mut awake = false;
     loop {
-        let message = if mem::take(&mut awake) { door.receive_awake()? } else { door.receive()? };
+        let message = if mem::take(&mut awake) { channel.receive_awake()? } else { channel.receive()? };
         let reply = match (message, &mut target) {
             (ToAgent::Setup(_), Some(_)) => trouble("a target is set up already"),
             (ToAgent::Setup(setup), None) => match Target::prepare(&symbols, &hello.injectable, &setup) {
@@ -41,7 +43,7 @@ pub(crate) fn serve(door: &mut Door) -> Result<()> {
             (ToAgent::Execute(_), None) => trouble("no target is set up"),
             (ToAgent::Execute(execute), Some(target)) => target.execute(&execute)?,
         };
-        door.send(&reply)?;
+        channel.send(&reply)?;
         if let Some(target) = &mut target
             && matches!(reply, FromAgent::Report(_))
         {
@@ -65,9 +67,9 @@ struct Target<'kernel> {
     functions: Vec<InjectableFunction>,
     disk: Option<Disk>,
     /// Absent only while the workload thread has it.
-    rig: Option<Box<Rig>>,
+    harness: Option<Box<Harness>>,
     worker: Worker,
-    clean_up: CleanUp,
+    oracles: Oracles,
     log: KernelLog,
     /// How the disk was put back after the last report.
     put_back: PutBack,
@@ -81,13 +83,14 @@ struct PutBack {
 }
 
 impl<'kernel> Target<'kernel> {
-    /// Prepares everything and runs the workload once, so that what the kernel makes on first use is there.
+    /// Prepares everything and runs the workload once, so that what the kernel makes on first use
+    /// is there.
     fn prepare(symbols: &'kernel Symbols, injectable: &[InjectableFunction], setup: &Setup) -> Result<(Self, Ready)> {
         let functions = chosen_functions(injectable, &setup.functions)?;
-        fs::create_dir_all(MOUNT_POINT).with_context(|| format!("cannot make {MOUNT_POINT}"))?;
-        let steps = setup.steps.iter().map(ReadyStep::new).collect::<Result<Vec<_>>>()?;
+        fs::make_mount_point()?;
+        let program = Program::new(&setup.steps)?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
-        let injector = Injector::load(symbols, &functions, setup.disk.then_some(DISK_NUMBER))?;
+        let injector = Injector::load(symbols, &setup.functions, setup.disk.then_some(DISK_NUMBER))?;
         let kcov = Kcov::open()?;
         let ready = Ready {
             functions: functions.clone(),
@@ -96,14 +99,13 @@ impl<'kernel> Target<'kernel> {
             text_start: symbols.text_start(),
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
         };
-        let rig = Rig::new(injector, kcov, steps)?;
         let mut target = Self {
             symbols,
             functions,
             disk,
-            rig: Some(Box::new(rig)),
+            harness: Some(Box::new(Harness { injector, kcov, program })),
             worker: Worker::start()?,
-            clean_up: CleanUp::new(&setup.steps)?,
+            oracles: Oracles::new(fs::oracles(&setup.steps)?)?,
             log: KernelLog::open()?,
             put_back: PutBack::default(),
         };
@@ -114,23 +116,24 @@ impl<'kernel> Target<'kernel> {
 
     fn warm_up(&mut self, steps: &[Step]) -> Result<()> {
         self.reset_disk(Reset::Everything).map_err(|reason| anyhow!(reason))?;
-        let rig = self.rig.as_mut().context("the rig is gone")?;
+        let harness = self.harness.as_mut().context("the harness is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
-        rig.injector.prepare(self.symbols, &plan).map_err(|reason| anyhow!(reason))?;
+        harness.injector.prepare(self.symbols, &plan, self.log.seen_us()).map_err(|reason| anyhow!(reason))?;
         self.run(true, true)?;
-        // A clone describes only what the warm-up did not reach: the host, which knows that from other clones, asks when it does not.
-        let rig = self.rig.as_mut().context("the rig is gone")?;
-        rig.injector.collect(self.symbols, true);
-        let mut leftovers = self.clean_up.run();
+        // A clone describes only what the warm-up did not reach: the host, which knows that from
+        // other clones, asks when it does not.
+        let harness = self.harness.as_mut().context("the harness is gone")?;
+        harness.injector.collect(self.symbols, true);
+        let mut leftovers = self.oracles.leftovers();
         leftovers.extend(self.reset_disk(Reset::Dirty).err());
-        let rig = self.rig.as_ref().context("the rig is gone")?;
-        if let Some(defect) = step_defect(steps, &rig.results) {
+        let harness = self.harness.as_ref().context("the harness is gone")?;
+        if let Some(defect) = step_defect(steps, harness.program.results()) {
             bail!("the workload does not work when nothing fails: {defect}");
         }
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
-        self.clean_up.remember_memory()?;
+        self.oracles.remember()?;
         self.log.skip()
     }
 
@@ -142,26 +145,26 @@ impl<'kernel> Target<'kernel> {
         let mut timings = Timings { reset_ns: self.put_back.took_ns, ..Timings::default() };
         let started = Instant::now();
         let defect = self.put_back.defect.take();
-        // What reached the disk after it was put back.
+        // Late writes reached the disk after it was put back.
         if let Some(reason) = defect.or_else(|| self.reset_disk(Reset::Late).err()) {
             return Ok(FromAgent::Unclean(cut(reason, LIMITS.text_bytes)));
         }
-        let rig = self.rig.as_mut().context("the rig is gone")?;
+        let harness = self.harness.as_mut().context("the harness is gone")?;
         // Should the kernel die before the trace begins, there is none.
-        rig.kcov.clear();
+        harness.kcov.clear();
+        let log_before = self.log.read()?;
         if execute.inject
-            && let Err(reason) = rig.injector.prepare(self.symbols, &execute.plan)
+            && let Err(reason) = harness.injector.prepare(self.symbols, &execute.plan, self.log.seen_us())
         {
             return Ok(refused(reason));
         }
-        let log_before = self.log.read()?;
         timings.arm_ns = nanoseconds_since(started);
 
         timings.run_ns = self.run(execute.inject, execute.coverage)?;
 
         let started = Instant::now();
         let mut report = self.collect(execute)?;
-        report.leftovers = self.clean_up.run();
+        report.leftovers = self.oracles.leftovers();
         report.log_before = log_before;
         report.log = self.log.read()?;
         timings.collect_ns = nanoseconds_since(started);
@@ -178,26 +181,26 @@ impl<'kernel> Target<'kernel> {
 
     /// Runs the steps once in the workload thread; how many nanoseconds that took.
     fn run(&mut self, inject: bool, coverage: bool) -> Result<u64> {
-        let rig = self.rig.take().context("the rig is gone")?;
-        let (rig, run_ns) = self.worker.run(rig, inject, coverage)?;
-        self.rig = Some(rig);
+        let harness = self.harness.take().context("the harness is gone")?;
+        let (harness, run_ns) = self.worker.run(harness, inject, coverage)?;
+        self.harness = Some(harness);
         Ok(run_ns)
     }
 
-    /// Makes the disk equal to the image, and by that makes sure that nothing holds it. An error is what is left to be
-    /// done, and why it cannot.
+    /// Makes the disk equal to the image, and by that makes sure that nothing holds it. An error is
+    /// what is left to be done, and why it cannot.
     fn reset_disk(&mut self, reset: Reset) -> Result<(), String> {
-        let (Some(disk), Some(rig)) = (&mut self.disk, &mut self.rig) else { return Ok(()) };
-        if reset == Reset::Late && !rig.injector.is_dirty() {
+        let (Some(disk), Some(harness)) = (&mut self.disk, &mut self.harness) else { return Ok(()) };
+        if reset == Reset::Late && !harness.injector.is_dirty() {
             return Ok(());
         }
         let dirty = || match reset {
             Reset::Everything => Dirty::Everything,
-            Reset::Dirty | Reset::Late => rig.injector.dirty_blocks(),
+            Reset::Dirty | Reset::Late => harness.injector.dirty_blocks(),
         };
         match disk.reset(dirty) {
             Ok(()) => {
-                rig.injector.clear_dirty();
+                harness.injector.clear_dirty();
                 Ok(())
             }
             Err(ResetError::Held) => Err(format!("something in the kernel holds {DISK}, and nothing is mounted")),
@@ -205,13 +208,13 @@ impl<'kernel> Target<'kernel> {
         }
     }
 
-    /// What the execution reached.
+    /// Collects what the execution reached.
     fn collect(&mut self, execute: &Execute) -> Result<Report> {
-        let rig = self.rig.as_mut().context("the rig is gone")?;
-        let mut report = Report { id: execute.id, steps: rig.results.clone(), ..Report::default() };
+        let harness = self.harness.as_mut().context("the harness is gone")?;
+        let mut report = Report { id: execute.id, steps: harness.program.results().to_vec(), ..Report::default() };
         if execute.inject {
             let Collected { hits, new_sites, fired, lost_hits, guarded } =
-                rig.injector.collect(self.symbols, execute.describe_all_sites);
+                harness.injector.collect(self.symbols, execute.describe_all_sites);
             report = Report { hits, new_sites, fired, lost_hits, guarded, ..report };
         }
         Ok(report)
@@ -223,13 +226,13 @@ impl<'kernel> Target<'kernel> {
 enum Reset {
     /// All of it.
     Everything,
-    /// What was written to since the last time.
+    /// Blocks written to since the last time.
     Dirty,
     /// The same, if that is anything.
     Late,
 }
 
-/// What is wrong with the first of `steps` that did not work, if any.
+/// Says what is wrong with the first of `steps` that did not work, if any.
 fn step_defect(steps: &[Step], results: &[StepResult]) -> Option<String> {
     steps.iter().zip(results).zip(1..).find_map(|((step, result), number)| {
         let step = format!("step {number} ({})", step.kind());
@@ -241,16 +244,17 @@ fn step_defect(steps: &[Step], results: &[StepResult]) -> Option<String> {
     })
 }
 
-/// The functions called `names`, each once.
-fn chosen_functions(injectable: &[InjectableFunction], names: &[String]) -> Result<Vec<InjectableFunction>> {
-    let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(names.len());
-    for name in names {
+/// The functions of `contracts`, as the kernel lists them.
+fn chosen_functions(injectable: &[InjectableFunction], contracts: &[Contract]) -> Result<Vec<InjectableFunction>> {
+    let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(contracts.len());
+    for Contract { function: name, .. } in contracts {
         let Some(function) = injectable.iter().find(|function| function.name == *name) else {
             bail!("\"{name}\" is not on the kernel's list of functions that may fail (error_injection/list)");
         };
-        if !chosen.contains(function) {
-            chosen.push(function.clone());
+        if chosen.contains(function) {
+            bail!("\"{name}\" is to be probed twice");
         }
+        chosen.push(function.clone());
     }
     Ok(chosen)
 }
@@ -263,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_step_that_does_not_work_is_named() {
-        let steps = [Step::Umount {}, Step::Trigger { name: "a".to_owned() }];
+        let steps = [Step::Umount {}, Step::Trigger { name: "a".parse().unwrap() }];
         let defect = |results: [StepResult; 2]| step_defect(&steps, &results).unwrap_or_default();
         assert_eq!(defect([StepResult::Done(0), StepResult::Done(1)]), "");
         let failed = defect([StepResult::Done(0), StepResult::Failed(12)]);
@@ -277,10 +281,13 @@ mod tests {
         let injectable: Vec<_> = ["should_failslab", "open_ctree"]
             .map(|name| InjectableFunction { name: name.to_owned(), error_type: ErrorType::Errno })
             .into();
-        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let chosen = chosen_functions(&injectable, &names(&["open_ctree", "open_ctree"])).unwrap();
-        assert_eq!(chosen, injectable[1..]);
-        let refusal = chosen_functions(&injectable, &names(&["kmalloc"])).unwrap_err();
-        assert!(refusal.to_string().contains("\"kmalloc\""));
+        let chosen = |names: &[&str]| {
+            let contract = |name: &&str| Contract { function: (*name).to_owned(), never: Vec::new() };
+            let contracts: Vec<_> = names.iter().map(contract).collect();
+            chosen_functions(&injectable, &contracts).map_err(|error| error.to_string())
+        };
+        assert_eq!(chosen(&["open_ctree"]).unwrap(), injectable[1..]);
+        assert!(chosen(&["kmalloc"]).unwrap_err().contains("\"kmalloc\""));
+        assert!(chosen(&["open_ctree", "open_ctree"]).unwrap_err().contains("twice"));
     }
 }

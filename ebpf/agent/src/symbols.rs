@@ -1,7 +1,7 @@
 //! The kernel's symbols, from `/proc/kallsyms`: names for addresses, addresses for names.
 //!
-//! Names of functions get numbers, the *name ids*: without the compiler's suffixes, sorted, from 1. They depend on
-//! nothing but the kernel build.
+//! Names of functions get numbers, the *name ids*: without the compiler's suffixes, sorted, from 1.
+//! They depend on nothing but the kernel build.
 
 use std::fs;
 
@@ -155,9 +155,10 @@ impl Symbols {
 
     /// The name id of each [`GRANULE_BYTES`] of text.
     ///
-    /// A granule in which two functions meet goes to the one with most bytes in it. That costs little: functions are
-    /// aligned (in 6.12, 33 granules of assembly are shared by functions with different names, of 32,700 functions),
-    /// and a call that returns is followed by more of its function.
+    /// A granule in which two functions meet goes to the one with most bytes in it. That costs
+    /// little: functions are aligned (in 6.12, 33 granules of assembly are shared by functions with
+    /// different names, of 32,700 functions), and a call that returns is followed by more of its
+    /// function.
     pub(crate) fn name_table(&self) -> Vec<u32> {
         let offset_of = |address: u64| usize::try_from(address - self.text_start).unwrap_or(usize::MAX);
         let text_bytes = offset_of(self.text_end);

@@ -1,7 +1,8 @@
 //! Who called: walks the frame pointers.
 //!
-//! The probe stands before the function's first instruction. So its return address is on top of the stack, and the
-//! frame pointer is still the caller's, whose frame begins `{ the next frame pointer, its return address }`.
+//! The probe stands before the function's first instruction. So its return address is on top of the
+//! stack, and the frame pointer is still the caller's, whose frame begins `{ the next frame
+//! pointer, its return address }`.
 
 use abi::{Call, Control, GRANULE_BYTES, MAX_FRAMES, NAME_BLOCK, NO_NAME, Site, SiteKey};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
@@ -17,17 +18,18 @@ const MULTIPLIER: u64 = 0x4f1b_bcdd;
 /// `THREAD_SIZE` of `arch/x86/include/asm/page_64_types.h` (6.12) at most, which is with KASAN.
 const STACK_BYTES: u64 = 32 << 10;
 
-/// One non-maskable interrupt in the preemption count, as `__nmi_enter()` adds it: an `int3` probe counts as one.
-/// Mirrors `include/linux/preempt.h` (6.12).
+/// One non-maskable interrupt in the preemption count, as `__nmi_enter()` adds it: an `int3` probe
+/// counts as one. Mirrors `include/linux/preempt.h` (6.12).
 const NMI: u32 = (1 << 20) + (1 << 16);
 const NMI_MASK: u32 = 0xf << 20;
 /// Hard interrupts, and soft interrupts being served (not merely disabled).
 const INTERRUPT_MASK: u32 = (0xf << 20) | (0xf << 16) | (1 << 8);
 
-/// A hash of where the function stands that is being entered, and the return addresses of its callers, never 0.
+/// A hash of where the function stands that is being entered, and the return addresses of its
+/// callers, never 0.
 ///
-/// This is most of what a call costs. So nothing is stored: they are read again by [`read`] where they are asked for,
-/// which is at new paths and at failures.
+/// This is most of what a call costs. So nothing is stored: they are read again by [`read`] where
+/// they are asked for, which is at new paths and at failures.
 #[inline(always)]
 pub(crate) fn path(registers: &Registers) -> u64 {
     let mut hash = registers.instruction;
@@ -45,17 +47,18 @@ pub(crate) fn read(registers: &Registers, call: &mut Call) {
         if let Some(slot) = call.stack.get_mut(index) {
             *slot = address;
         }
-        // SAFETY: it is the call's own. Volatile, lest it be in a register, by which the verifier would tell one turn from another.
+        // SAFETY: it is the call's own. Volatile, lest it be in a register, by which the verifier
+        // would tell one turn from another.
         unsafe { depth.write_volatile(index as u32 + 1) };
     });
     call.truncated = u32::from(more);
 }
 
-/// Hands the return addresses of the callers to `each`, with their indices, innermost first. Returns whether there are more than are
-/// read.
+/// Hands the return addresses of the callers to `each`, with their indices, innermost first.
+/// Returns whether there are more than are read.
 ///
-/// A plain loop, which the linker unrolls. The verifier follows it turn by turn, and then what comes after it once: no register that is
-/// needed there tells one turn from another.
+/// A plain loop, which the linker unrolls. The verifier follows it turn by turn, and then what
+/// comes after it once: no register that is needed there tells one turn from another.
 #[inline(always)]
 fn walk(registers: &Registers, mut each: impl FnMut(usize, u64)) -> bool {
     let reader = registers.reader;
@@ -75,17 +78,20 @@ fn walk(registers: &Registers, mut each: impl FnMut(usize, u64)) -> bool {
     true
 }
 
-/// Whether there can be a frame at `frame`, on the same stack as what is at `below`, which grows down: 0 ends the chain, and an odd
-/// address is that of the registers saved by an interrupt or a system call.
+/// Whether there can be a frame at `frame`, on the same stack as what is at `below`, which grows
+/// down: 0 ends the chain, and an odd address is that of the registers saved by an interrupt or a
+/// system call.
 #[inline(always)]
 fn is_above(frame: u64, below: u64) -> bool {
     frame.wrapping_sub(below).wrapping_sub(8) & !(STACK_BYTES - 8) == 0
 }
 
-/// Turns the return addresses of `call` into names, and describes by them the `site` of the function that is being entered.
+/// Turns the return addresses of `call` into names, and describes by them the `site` of the
+/// function that is being entered.
 #[inline(always)]
 pub(crate) fn name(registers: &Registers, call: &Call, control: &Control, site: &mut Site) {
-    // The instruction pointer stands behind the probe, which is less than a granule long or was entered as whole.
+    // The instruction pointer stands behind the probe, which is less than a granule long or was
+    // entered as whole.
     let function = name_at(registers.instruction.wrapping_sub(1).wrapping_sub(control.text_start));
     let text_bytes = control.text_end.wrapping_sub(control.text_start);
     let mut key = SiteKey::new(function);

@@ -20,8 +20,9 @@ const MAX_BLOCKS: u32 = 2048;
 #[inline(always)]
 pub(crate) fn record(context: &TracePointContext, control: &mut Control) {
     let event = context.as_ptr();
-    // SAFETY: the verifier lets a program read the fields of its event; the agent compared their offsets with the
-    // running kernel's. Volatile, lest the compiler merge them into reads that the verifier refuses.
+    // SAFETY: the verifier lets a program read the fields of its event; the agent compared their
+    // offsets with the running kernel's. Volatile, lest the compiler merge them into reads that the
+    // verifier refuses.
     let (device, sector, sectors, operation) = unsafe {
         (
             event.add(block_event::DEVICE).cast::<u32>().read_volatile(),

@@ -1,10 +1,11 @@
 //! The BPF programs of the guest.
 //!
-//! `injectable` runs on the entry of every function that may fail. For calls of the workload's thread it reads the
-//! callers, records the site, and makes the call fail when a rule says so. `block_write` records which parts of
-//! the disk are written to, by whomever.
+//! `injectable` runs on the entry of every function that may fail. For calls of the workload's
+//! thread it reads the callers, records the site, and makes the call fail when a rule says so.
+//! `block_write` records which parts of the disk are written to, by whomever.
 //!
-//! The agent reads and writes all maps through memory mappings; their layout and meaning are in the crate `abi`.
+//! The agent reads and writes all maps through memory mappings; their layout and meaning are in the
+//! crate `abi`.
 
 #![no_std]
 #![no_main]
@@ -17,7 +18,7 @@ mod repeat;
 mod rules;
 mod sites;
 
-use abi::{Control, GFP_NOFAIL, PROBE_BYTES};
+use abi::{Condition, Control};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::pt_regs,
@@ -67,7 +68,8 @@ fn on_call(regs: *mut pt_regs, control: &mut Control) {
     control.sequence += 1;
     sites::count(control, site);
     if let Some(return_value) = rules::apply(control, &registers, site) {
-        // SAFETY: `regs` are the probe's own; the agent lowers only values that the function's error type allows.
+        // SAFETY: `regs` are the probe's own; the agent lowers only values that the function's
+        // error type allows.
         unsafe { bpf_override_return(regs, return_value.cast_unsigned()) };
     }
 }
@@ -79,8 +81,9 @@ struct Registers {
     instruction: u64,
     stack: u64,
     frame: u64,
-    /// The first four arguments.
-    arguments: [u64; 4],
+    /// Where all of them are, for the arguments: an address, as the verifier lets programs load
+    /// only registers that they name.
+    all: u64,
 }
 
 impl Registers {
@@ -89,20 +92,15 @@ impl Registers {
     /// `regs` is what the kernel handed to the probe.
     #[inline(always)]
     unsafe fn read(reader: Reader, regs: *const pt_regs) -> Self {
-        // SAFETY: see above. Volatile, lest the compiler compute an address among the registers: the verifier allows
-        // constant ones only.
+        // SAFETY: see above. Volatile, lest the compiler compute an address among the registers:
+        // the verifier allows constant ones only.
         unsafe {
             Self {
                 reader,
                 instruction: (&raw const (*regs).rip).read_volatile(),
                 stack: (&raw const (*regs).rsp).read_volatile(),
                 frame: (&raw const (*regs).rbp).read_volatile(),
-                arguments: [
-                    (&raw const (*regs).rdi).read_volatile(),
-                    (&raw const (*regs).rsi).read_volatile(),
-                    (&raw const (*regs).rdx).read_volatile(),
-                    (&raw const (*regs).rcx).read_volatile(),
-                ],
+                all: regs as u64,
             }
         }
     }
@@ -111,22 +109,31 @@ impl Registers {
 /// Whether the kernel itself would never fail this call, or that cannot be told.
 #[inline(always)]
 fn is_guarded(registers: &Registers, control: &mut Control) -> bool {
-    let [first, second, _, fourth] = registers.arguments;
-    // Flags are an `unsigned int`: the upper half of the register is undefined.
-    let never_fails = |flags: u64| flags as u32 & GFP_NOFAIL != 0;
-    let entered = |entry: u64| registers.instruction.wrapping_sub(entry) <= PROBE_BYTES;
-    if entered(control.slab_entry) {
-        return never_fails(second) || is_bootstrap_cache(registers.reader, first, control);
+    let Some(function) = control.functions.at(registers.instruction) else { return true };
+    for condition in &mut function.never {
+        if condition.argument == Condition::NONE.argument {
+            break;
+        }
+        let Some(argument) = registers.reader.number(registers.all + u64::from(condition.argument)) else {
+            return true;
+        };
+        if condition.holds(argument) && (condition.pending == 0 || is_bound(registers.reader, condition, argument)) {
+            return true;
+        }
     }
-    entered(control.page_entry) && never_fails(first) || entered(control.folio_entry) && never_fails(fourth)
+    false
 }
 
+/// Puts what stands in the condition's variable in its place. Returns whether the condition holds,
+/// or that cannot be told.
 #[inline(always)]
-fn is_bootstrap_cache(reader: Reader, cache: u64, control: &mut Control) -> bool {
-    if control.bootstrap_cache == 0 {
-        control.bootstrap_cache = reader.number(control.bootstrap_pointer).unwrap_or(0);
+fn is_bound(reader: Reader, condition: &mut Condition, argument: u64) -> bool {
+    let value = reader.number(condition.low).unwrap_or(0);
+    if value == 0 {
+        return true;
     }
-    control.bootstrap_cache == 0 || control.bootstrap_cache == cache
+    *condition = Condition { pending: 0, low: value, span: 0, ..*condition };
+    condition.holds(argument)
 }
 
 #[panic_handler]

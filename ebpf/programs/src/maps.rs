@@ -1,4 +1,5 @@
-//! The maps. All are arrays, which the agent maps into its memory, but for the two that are the programs' own.
+//! The maps. All are arrays, which the agent maps into its memory, but for the two that are the
+//! programs' own.
 
 use abi::{Call, Control, Dirty, FiredLog, MAX_RULES, NAME_BLOCK, PATH_SLOTS, Path, Rule, SITE_SLOTS, Site, Touched};
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
@@ -31,9 +32,9 @@ macro_rules! value_of {
         #[inline(always)]
         pub(crate) fn $name($($index: u32)?) -> Option<&'static mut $value> {
             let index = 0 $(+ $index)?;
-            // SAFETY: map memory lives as long as the program. Only the armed thread's calls change the value, one
-            // at a time, as a probe does not run within another on the same processor. The dirty map is the
-            // exception: there every task stores the same mark.
+            // SAFETY: map memory lives as long as the program. Only the armed thread's calls change
+            // the value, one at a time, as a probe does not run within another on the same
+            // processor. The dirty map is the exception: there every task stores the same mark.
             $map.get_ptr_mut(index).map(|value| unsafe { &mut *value })
         }
     };

@@ -1,18 +1,20 @@
-//! Reads the kernel's memory: by plain loads where the kernel tells its types (BTF), else by a helper, whose call costs several
-//! times as much.
+//! Reads the kernel's memory: by plain loads where the kernel tells its types (BTF), else by a
+//! helper, whose call costs several times as much.
 //!
-//! The verifier lets a program load through an address that `bpf_rdonly_cast()` made a pointer to one of the kernel's types, and
-//! through the pointers to such types that it loads there.
-//! That is a function of the kernel, which neither the compiler nor the loader can name: here it is a helper with a
-//! number that no kernel has, for which the agent puts the function. See `ebpf/agent/src/injector/cast.rs`.
+//! The verifier lets a program load through an address that `bpf_rdonly_cast()` made a pointer to
+//! one of the kernel's types, and through the pointers to such types that it loads there. That is a
+//! function of the kernel, which neither the compiler nor the loader can name: here it is a helper
+//! with a number that no kernel has, for which the agent puts the function. See
+//! `ebpf/agent/src/injector/attach/cast.rs`.
 
 use core::{ffi::c_void, mem};
 
 use abi::CAST;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
-/// Id of `struct stack_frame` among the kernel's types; 0 if it does not tell them. The agent sets it, and to the verifier it is a
-/// constant: of the two ways to read only one is left in the program.
+/// Id of `struct stack_frame` among the kernel's types; 0 if it does not tell them. The agent sets
+/// it, and to the verifier it is a constant: of the two ways to read only one is left in the
+/// program.
 #[unsafe(no_mangle)]
 static STACK_FRAME: u32 = 0;
 
@@ -40,7 +42,8 @@ pub(crate) struct Reader {
 impl Reader {
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        // SAFETY: it is initialised and never written to. Volatile, as the compiler does not know of the agent.
+        // SAFETY: it is initialised and never written to. Volatile, as the compiler does not know
+        // of the agent.
         Self { frame_type: unsafe { (&raw const STACK_FRAME).read_volatile() } }
     }
 
@@ -57,7 +60,8 @@ impl Reader {
         Some(unsafe { (&raw const (*frame).address).cast::<T>().read_volatile() })
     }
 
-    /// The frame at `frame`; without any memory there nothing, or one of zeros, after which comes none.
+    /// The frame at `frame`; without any memory there nothing, or one of zeros, after which comes
+    /// none.
     #[inline(always)]
     pub(crate) fn frame(self, frame: *const Frame) -> Option<Frame> {
         if self.frame_type == 0 {
@@ -79,8 +83,8 @@ impl Reader {
         if self.frame_type == 0 {
             return address as *const Frame;
         }
-        // SAFETY: it is called as every helper is, and has the signature of `bpf_rdonly_cast()` in `kernel/bpf/helpers.c`
-        // (6.2 and later).
+        // SAFETY: it is called as every helper is, and has the signature of `bpf_rdonly_cast()` in
+        // `kernel/bpf/helpers.c` (6.2 and later).
         let cast: unsafe extern "C" fn(*const c_void, u32) -> *const Frame = unsafe { mem::transmute(CAST as usize) };
         // SAFETY: the function touches no memory.
         unsafe { cast(address as *const c_void, self.frame_type) }

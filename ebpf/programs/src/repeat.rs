@@ -1,5 +1,6 @@
-//! Loops. The verifier follows a plain loop turn by turn, with everything that comes after it: for the loops here that
-//! takes it half a minute in a guest without hardware virtualization. The body of a `bpf_loop` it follows once.
+//! Loops. The verifier follows a plain loop turn by turn, with everything that comes after it: for
+//! the loops here that takes it half a minute in a guest without hardware virtualization. The body
+//! of a `bpf_loop` it follows once.
 
 use core::ffi::{c_long, c_void};
 

@@ -9,8 +9,8 @@ use crate::{
     repeat::{BREAK, CONTINUE, repeat},
 };
 
-/// The call on its way through the rules.
-struct Passage {
+/// The rules evaluated for one call.
+struct Evaluation {
     /// Slot of its site.
     site: u32,
     /// The rule that fires, plus 1; 0 for none.
@@ -18,32 +18,33 @@ struct Passage {
     return_value: i64,
 }
 
-/// Counts the call with these `registers`, at the site in slot `site`, in every rule that it matches. Returns what it
-/// must return when one fires; that is logged.
+/// Counts the call with these `registers`, at the site in slot `site`, in every rule that it
+/// matches. Returns what it must return when one fires; that is logged.
 #[inline(always)]
 pub(crate) fn apply(control: &Control, registers: &Registers, site: u32) -> Option<i64> {
     if control.rule_count == 0 {
         return None;
     }
-    let mut passage = Passage { site, firing: 0, return_value: 0 };
-    repeat(control.rule_count.min(MAX_RULES as u32), try_rule, &mut passage);
-    let rule = passage.firing.checked_sub(1)?;
+    let mut evaluation = Evaluation { site, firing: 0, return_value: 0 };
+    repeat(control.rule_count.min(MAX_RULES as u32), try_rule, &mut evaluation);
+    let rule = evaluation.firing.checked_sub(1)?;
     log(control, registers, rule, site);
-    Some(passage.return_value)
+    Some(evaluation.return_value)
 }
 
 /// Counts the call in one rule.
-extern "C" fn try_rule(index: u64, passage: *mut Passage) -> c_long {
+extern "C" fn try_rule(index: u64, evaluation: *mut Evaluation) -> c_long {
     // SAFETY: it is what `apply` hands to the loop.
-    let passage = unsafe { &mut *passage };
-    let (Some(rule), Some(site)) = (maps::rule(index as u32), maps::site(passage.site)) else { return BREAK };
-    if rule.function != site.function || rule.name_set & !site.name_set != 0 || !matches(index as u32, passage.site) {
+    let evaluation = unsafe { &mut *evaluation };
+    let (Some(rule), Some(site)) = (maps::rule(index as u32), maps::site(evaluation.site)) else { return BREAK };
+    if rule.function != site.function || rule.name_set & !site.name_set != 0 || !matches(index as u32, evaluation.site)
+    {
         return CONTINUE;
     }
     rule.seen += 1;
-    if rule.seen == rule.occurrence && passage.firing == 0 {
-        passage.firing = index as u32 + 1;
-        passage.return_value = rule.return_value;
+    if rule.seen == rule.occurrence && evaluation.firing == 0 {
+        evaluation.firing = index as u32 + 1;
+        evaluation.return_value = rule.return_value;
     }
     CONTINUE
 }

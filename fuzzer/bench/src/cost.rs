@@ -18,7 +18,8 @@ use execution::{Execution, Fate, How, Ran, RunError, Runner, Stop, Usage};
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
 use fuzz::{exit::CommandError, views::progress::Progress};
 use guests::{
-    prepare::{Prepared, Wanted, prepare},
+    prepare::{Wanted, prepare},
+    prepared::Prepared,
     process,
     runner::GuestRunner,
 };
@@ -116,9 +117,9 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
     let Session { options, stop, progress } = session;
     let wanted = options.wanted(TARGET);
     let time = options.time.unwrap_or(CAMPAIGN);
-    let mut bare = prepare(&Wanted { probes: false, ..wanted.clone() }, stop, *progress)?.runner();
+    let mut bare = GuestRunner::new(&prepare(&Wanted { probes: false, ..wanted.clone() }, stop, *progress)?);
     let prepared = prepare(&wanted, stop, *progress)?;
-    let mut full = prepared.runner();
+    let mut full = GuestRunner::new(&prepared);
     let plan = prepared.target.fault_free();
 
     let clone_answer_ms = clone_answer_ms(&mut full, &plan)?;
@@ -218,7 +219,7 @@ fn crash_to_next_ms(
     let prepared = prepare(&wanted, stop, progress)?;
     let plan = prepared.target.fault_free();
     let mut times = Vec::new();
-    let mut runner = prepared.runner();
+    let mut runner = GuestRunner::new(&prepared);
     for known in prepared.target.known()? {
         for _ in 0..CRASHES {
             runner.run(&plan, How::Warm).execution?;

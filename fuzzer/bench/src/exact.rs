@@ -9,7 +9,8 @@ use execution::{Execution, How, RunError, Runner};
 use fault_plan::{CallPath, Fault, FaultPlan};
 use fuzz::exit::CommandError;
 use guests::{
-    prepare::{Prepared, Wanted, prepare},
+    prepare::{Wanted, prepare},
+    prepared::Prepared,
     runner::GuestRunner,
 };
 use serde::Serialize;
@@ -57,7 +58,7 @@ pub(super) fn exact(session: &Session<'_>) -> Result<Exact, CommandError> {
     for target in options.targets(&TARGETS) {
         let wanted = Wanted { exact: true, ..options.wanted(target) };
         let prepared = prepare(&wanted, stop, *progress)?;
-        let mut runner = prepared.runner();
+        let mut runner = GuestRunner::new(&prepared);
         measured.push(Measured::of(target, &prepared));
         let plans = plans(&prepared, &mut runner)?;
         progress.say(&format!("{target}: {} plans, {RUNS} exact executions of each", plans.len()));

@@ -25,11 +25,7 @@ use fuzz::{
     options::{FuzzOptions, GuestOptions, duration},
     views::{progress::Progress, summary::Ended},
 };
-use guests::{
-    prepare::{Prepared, Wanted},
-    process,
-    runner::GuestRunner,
-};
+use guests::{prepare::Wanted, prepared::Prepared, process, runner::GuestRunner};
 use serde::Serialize;
 
 /// What runs where nothing else is asked for.

@@ -63,7 +63,7 @@ pub(super) fn scale(session: &Session<'_>) -> Result<Scale, CommandError> {
     let start = Instant::now();
     let prepared = prepare(&wanted, stop, *progress)?;
     let plan = prepared.target.fault_free();
-    let mut first = prepared.runner();
+    let mut first = GuestRunner::new(&prepared);
     first.run(&plan, How::Warm).execution?;
     let start_to_first_execution_s = start.elapsed().as_secs_f64();
     let measured = Measured::of(&wanted.target, &prepared);
@@ -71,7 +71,7 @@ pub(super) fn scale(session: &Session<'_>) -> Result<Scale, CommandError> {
     let most = processors.len() * PER_PROCESSOR;
     let mut runners = vec![first];
     while runners.len() < most {
-        runners.push(prepared.runner());
+        runners.push(GuestRunner::new(&prepared));
     }
     let mut rates = vec![0.0; most];
     for round in 1..=ROUNDS {

@@ -161,6 +161,7 @@ fn worker<'a, R: Runner + Send + 'a>(role: Role, kernel: &str, runner: R) -> Wor
 fn targets() -> tempfile::TempDir {
     let targets = tempfile::tempdir().unwrap();
     fs::create_dir(targets.path().join("fake")).unwrap();
+    fs::create_dir(targets.path().join("functions")).unwrap();
     fs::write(targets.path().join("fake/target.toml"), FAKE).unwrap();
     targets
 }

@@ -9,6 +9,7 @@
 
 mod execution;
 mod finding;
+mod function_groups;
 mod runner;
 mod stop;
 mod target;
@@ -16,9 +17,10 @@ mod target;
 pub use self::{
     execution::{Execution, Fate, Fired},
     finding::Finding,
+    function_groups::{FunctionGroups, TargetFunction},
     runner::{Attributed, How, Ran, RunError, Runner, Usage},
     stop::Stop,
-    target::{ImageRecipe, MEMORY_MIB, Target, TargetError, TargetFunction},
+    target::{ImageRecipe, MEMORY_MIB, Target, TargetError},
 };
 
 /// Gives the error and its sources on one line, each after a colon.

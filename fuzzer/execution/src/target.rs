@@ -7,12 +7,14 @@ use std::{
 };
 
 use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
-use guest_protocol::{Setup, Step};
+use guest_protocol::{Contract, Setup, Step};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
 
 use files::{TextFile, TextFileError};
+
+use crate::function_groups::{FunctionGroups, TargetFunction, WantedFunctions};
 
 /// Why a target is refused.
 #[derive(Debug, Error)]
@@ -56,16 +58,6 @@ pub struct ImageRecipe {
     pub size_mib: u32,
 }
 
-/// A function that may fail in this target.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TargetFunction {
-    /// The kernel function.
-    pub name: String,
-    /// What it may return; the first is the one tried first.
-    pub errors: Vec<InjectedError>,
-}
-
 /// `target.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,8 +65,8 @@ struct TargetFile {
     description: String,
     kernel: String,
     image: Option<Spanned<ImageRecipe>>,
-    functions: Vec<Spanned<TargetFunction>>,
-    steps: Vec<Spanned<Step>>,
+    functions: Vec<Spanned<WantedFunctions>>,
+    steps: Vec<Spanned<toml::Table>>,
 }
 
 /// What is fuzzed.
@@ -117,7 +109,7 @@ impl Target {
                 let known = Self::names(corpus).join(", ");
                 TargetError::Unknown { name: name.to_owned(), known }
             })?;
-        Self::load(&folder)
+        Self::load(&folder, &FunctionGroups::load(&corpus.join("functions"))?)
     }
 
     /// The names of the targets under `corpus`, sorted.
@@ -134,31 +126,32 @@ impl Target {
         names
     }
 
-    /// Reads the target in `folder`.
+    /// Reads the target in `folder`, whose functions may be those of `groups`.
     ///
     /// # Errors
     ///
     /// Its file cannot be read or is refused.
-    pub fn load(folder: &Path) -> Result<Self, TargetError> {
+    pub fn load(folder: &Path, groups: &FunctionGroups) -> Result<Self, TargetError> {
         let file = TextFile::read(&folder.join("target.toml"))?;
         let folder_name = folder
             .canonicalize()
             .ok()
             .and_then(|folder| folder.file_name().map(|name| name.to_string_lossy().into_owned()));
         let name = folder_name.unwrap_or_else(|| folder.display().to_string());
-        Ok(Self::parse(&name, folder, &file)?)
+        Ok(Self::parse(&name, folder, &file, groups)?)
     }
 
-    fn parse(name: &str, folder: &Path, text: &TextFile) -> Result<Self, TextFileError> {
+    fn parse(name: &str, folder: &Path, text: &TextFile, groups: &FunctionGroups) -> Result<Self, TextFileError> {
         let file: TargetFile = text.toml()?;
         check(text, &file)?;
+        let steps = file.steps.into_iter().map(|step| read_step(text, step)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             name: name.to_owned(),
             description: file.description,
             kernel: file.kernel,
             image: file.image.map(Spanned::into_inner),
-            functions: file.functions.into_iter().map(Spanned::into_inner).collect(),
-            steps: file.steps.into_iter().map(Spanned::into_inner).collect(),
+            functions: groups.resolve(text, &file.functions)?,
+            steps,
             folder: folder.to_owned(),
         })
     }
@@ -195,7 +188,11 @@ impl Target {
     #[must_use]
     pub fn setup(&self) -> Setup {
         Setup {
-            functions: self.functions.iter().map(|function| function.name.clone()).collect(),
+            functions: self
+                .functions
+                .iter()
+                .map(|function| Contract { function: function.name.clone(), never: function.never.clone() })
+                .collect(),
             steps: self.steps.clone(),
             disk: self.image.is_some(),
             awake: false,
@@ -250,33 +247,22 @@ fn check(text: &TextFile, file: &TargetFile) -> Result<(), TextFileError> {
             return refuse(offset, "mkfs names no command".to_owned());
         }
     }
-    if file.functions.is_empty() || file.functions.len() > guest_protocol::MAX_FUNCTIONS {
-        return refuse(
-            0,
-            format!("{} functions, possible are 1 to {}", file.functions.len(), guest_protocol::MAX_FUNCTIONS),
-        );
-    }
-    for (index, function) in file.functions.iter().enumerate() {
-        let (offset, name) = (function.span().start, &function.get_ref().name);
-        if function.get_ref().errors.is_empty() {
-            return refuse(offset, format!("\"{name}\" has no errors to return"));
-        }
-        if file.functions[..index].iter().any(|earlier| &earlier.get_ref().name == name) {
-            return refuse(offset, format!("\"{name}\" is there twice"));
-        }
-    }
     if file.steps.is_empty() || file.steps.len() > MAX_STEPS {
         return refuse(0, format!("{} steps, possible are 1 to {MAX_STEPS}", file.steps.len()));
     }
-    for step in &file.steps {
-        if let Some(defect) = step.get_ref().defect() {
-            return refuse(step.span().start, format!("step \"{}\": {defect}", step.get_ref().kind()));
-        }
-        if matches!(step.get_ref(), Step::Mount { .. }) && file.image.is_none() {
-            return refuse(step.span().start, "a mount needs an [image] to mount".to_owned());
-        }
+    let mount = file.steps.iter().find(|step| step.get_ref().contains_key("mount"));
+    match mount {
+        Some(step) if file.image.is_none() => refuse(step.span().start, "a mount needs an [image] to mount".to_owned()),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// The step that `table` is. An error names it, which one of the whole file's would not.
+fn read_step(text: &TextFile, table: Spanned<toml::Table>) -> Result<Step, TextFileError> {
+    let offset = table.span().start;
+    let kind = table.get_ref().keys().next().cloned().unwrap_or_default();
+    let refuse = |error: toml::de::Error| text.invalid(offset, format!("step \"{kind}\": {}", error.message()));
+    table.into_inner().try_into().map_err(refuse)
 }
 
 #[cfg(test)]
@@ -299,7 +285,7 @@ errors = ["ENOMEM"]
 
     fn parse(text: &str) -> Result<Target, String> {
         let file = TextFile { path: "t/target.toml".into(), text: text.to_owned() };
-        Target::parse("t", Path::new("t"), &file).map_err(|error| error.to_string())
+        Target::parse("t", Path::new("t"), &file, &FunctionGroups::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -322,9 +308,11 @@ errors = ["ENOMEM"]
         let misleading = GOOD.replace("\"one\"", "\"[image]\"").replace("128", "0");
         assert!(parse(&misleading).unwrap_err().starts_with("t/target.toml:7: "));
         assert!(
-            refused("{ umount = {} }", "{ mkdir = { path = \"../x\" } }").contains("target.toml:5: step \"mkdir\"")
+            refused("{ umount = {} }", "{ mkdir = { path = \"../x\" } }")
+                .contains("target.toml:5: step \"mkdir\": \"../x\" is not a plain path")
         );
-        assert!(refused("fstype", "fstipe").starts_with("t/target.toml:4: "));
+        assert!(refused("umount = {}", "unmount = {}").contains("target.toml:5: step \"unmount\": unknown variant"));
+        assert!(refused("fstype", "fstipe").starts_with("t/target.toml:4: step \"mount\": unknown field"));
         assert!(refused("errors = [\"ENOMEM\"]", "errors = []").contains("no errors"));
     }
 
@@ -337,6 +325,8 @@ errors = ["ENOMEM"]
             fs::write(target.join("target.toml"), GOOD.replace("one", description)).unwrap();
         }
         let corpus = folder.path().join("corpus");
+        fs::create_dir(corpus.join("t/functions")).unwrap();
+        fs::create_dir(corpus.join("functions")).unwrap();
         assert_eq!(Target::find(&corpus.join("t"), "u").unwrap().description, "in the corpus");
         let path = folder.path().join("t/u");
         assert_eq!(Target::find(&corpus, path.to_str().unwrap()).unwrap().description, "elsewhere");

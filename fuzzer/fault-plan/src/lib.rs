@@ -5,12 +5,14 @@
 //! rebuild of the kernel. This crate does no I/O.
 
 mod call_path;
+mod condition;
 mod errno;
 mod error_type;
 mod plan;
 mod reproducer;
 
 pub use call_path::{CallPath, ELLIPSIS, MAX_CALL_PATH, base_name};
+pub use condition::{Condition, ConditionError, MAX_ARGUMENTS, Operand, Operator};
 pub use errno::Errno;
 pub use error_type::{ErrorType, InjectableFunction, InjectedError};
 pub use plan::{Fault, FaultPlan, MAX_FAULTS, PLAN_VERSION, PlanError};

@@ -1,6 +1,6 @@
 //! Exit statuses, and which error has which.
 
-use std::{io, net::SocketAddr, process::ExitCode};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use campaign::{CampaignError, FolderError};
 use execution::{RunError, TargetError};
@@ -61,6 +61,14 @@ pub enum CommandError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something cannot be removed from the cache.
+    #[error("cannot remove {path}")]
+    Prune {
+        /// The file or folder.
+        path: PathBuf,
         /// Why not.
         source: io::Error,
     },

@@ -9,7 +9,7 @@ use clap::Parser;
 use fuzz::{
     commands,
     exit::{self, Answer, CommandError},
-    options::{Command, KernelCommand, Options},
+    options::{CacheCommand, Command, KernelCommand, Options},
     terminal::{start_log, stop_on_signals},
     views::progress::Progress,
 };
@@ -45,6 +45,8 @@ fn run(options: Options, progress: &Progress) -> Result<Answer, CommandError> {
             commands::kernel_build(name.as_deref(), &stop, out, progress)
         }
         Some(Command::Kernel(KernelCommand::List { json })) => commands::kernel_list(json, out),
+        Some(Command::Cache(CacheCommand::List { json })) => commands::cache_list(json, out),
+        Some(Command::Cache(CacheCommand::Prune(options))) => commands::cache_prune(&options, out),
         Some(Command::Doctor) => commands::doctor(&stop, out),
     }
 }

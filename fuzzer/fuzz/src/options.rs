@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use campaign::{join_address, listen_address};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use guests::qemu::AccelChoice;
+use serde::Serialize;
 
 /// Finds bugs in the Linux kernel's error paths.
 ///
@@ -35,6 +36,9 @@ pub enum Command {
     /// Build or list kernels.
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// List or prune what is kept for later starts.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Check this machine and the kernels.
     Doctor,
 }
@@ -126,6 +130,54 @@ pub enum KernelCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A command about the cache.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// List kernels, guests, images, sources and tools, with their sizes on disk.
+    List {
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what this checkout's kernels.toml does not name and what killed processes left, unless it
+    /// is in use.
+    Prune(PruneOptions),
+}
+
+/// A kind of thing in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Finished kernels.
+    Kernel,
+    /// Guests that are ready to be cloned.
+    Template,
+    /// Disk images.
+    Image,
+    /// Archives of kernel sources.
+    Source,
+    /// The compiler's cache.
+    Ccache,
+    /// Programs that the scripts have built or unpacked.
+    Tool,
+    /// Folders and files of processes that were killed.
+    Leftover,
+}
+
+/// Options of `fuzz cache prune`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PruneOptions {
+    /// Remove everything that is not in use; what is needed again is made again.
+    #[arg(long)]
+    pub all: bool,
+    /// Remove nothing of this kind. May be given several times.
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub keep: Vec<Kind>,
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Reads a duration such as `10m`.

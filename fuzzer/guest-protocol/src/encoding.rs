@@ -70,8 +70,9 @@ impl FromAgent {
         encode(self, REPLY_MAX_BYTES)
     }
 
-    /// The message in `bytes`, which come from a guest: decoded and checked, and its free text made fit to print. Line
-    /// feeds and tabs are the only control characters left, others become U+FFFD.
+    /// The message in `bytes`, which come from a guest: decoded and checked, and its free text made
+    /// fit to print. Line feeds and tabs are the only control characters left, others become
+    /// U+FFFD.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What host and agent say to each other.
+//! The messages between host and agent.
 //!
 //! ```text
 //! host                                  agent
@@ -10,27 +10,30 @@
 //!   ◀───────────────────────── Report   steps, hits, faults fired; then it puts the disk back
 //! ```
 //!
-//! A message is written into the [`Window`], then the other side's doorbell (one byte over virtio-serial) rings. The
-//! first request to an agent that was told to wait [`Setup::awake`] is not rung for. A ring without a new message is
-//! none: a side that looked in time took the message before it heard of it.
-//! The guest runs a kernel with corrupted memory: whatever comes from it is bounded by the window's areas, decoded
-//! without trust and checked by [`FromAgent::check`].
+//! A message is written into the [`Window`], then the other side's doorbell (one byte over
+//! virtio-serial) rings. The first request to an agent that was told to wait [`Setup::awake`] is
+//! not rung for. A ring without a new message is none: a side that looked in time took the message
+//! before it heard of it. The guest runs a kernel with corrupted memory: whatever comes from it is
+//! bounded by the window's areas, decoded without trust and checked by [`FromAgent::check`].
 
 mod encoding;
 mod hit;
 mod limits;
 mod message;
+mod relative_path;
 mod step;
 mod window;
 
 pub use encoding::MessageError;
 pub use hit::Hit;
-pub use limits::{LIMITS, Limits, MAX_FUNCTIONS, cut};
+pub use limits::{LIMITS, Limits, MAX_CONDITIONS, MAX_FUNCTIONS, cut};
 pub use message::{
-    Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, MemoryRange, PROTOCOL_VERSION, Ready, Report, Setup,
-    SiteDescription, Timings, ToAgent,
+    Contract, Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, MemoryRange, PROTOCOL_VERSION, Ready, Report,
+    Setup, SiteDescription, Timings, ToAgent,
 };
+pub use relative_path::{RelativePath, RelativePathError};
 pub use step::{Step, StepResult};
 pub use window::{
-    DOORBELL, Direction, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window, WindowError,
+    DOORBELL, Direction, PORT_NAME, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window,
+    WindowError,
 };

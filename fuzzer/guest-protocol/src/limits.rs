@@ -2,6 +2,11 @@
 
 use crate::{FromAgent, Hello, MessageError, Ready, Report, StepResult};
 
+/// The most functions that can be probed in one guest.
+pub const MAX_FUNCTIONS: usize = 64;
+/// The most conditions under which a function never fails.
+pub const MAX_CONDITIONS: usize = 4;
+
 /// Bounds on what a guest may say.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -44,10 +49,8 @@ pub const LIMITS: Limits = Limits {
     log_bytes: 1 << 20,
 };
 
-/// The most functions that a target may fail, as many as `abi::MAX_FUNCTIONS`.
-pub const MAX_FUNCTIONS: usize = 64;
-
-/// The largest error number that a system call returns: `MAX_ERRNO` of `include/linux/err.h` (6.12).
+/// The largest error number that a system call returns: `MAX_ERRNO` of `include/linux/err.h`
+/// (6.12).
 const MAX_ERRNO: i32 = 4095;
 
 /// `text`, cut between two characters when it is longer than `max_bytes`.
@@ -58,8 +61,8 @@ pub fn cut(mut text: String, max_bytes: usize) -> String {
 }
 
 impl FromAgent {
-    /// Checks every length and count against [`LIMITS`], that names are printable ASCII without a slash, and that error
-    /// numbers and indices of faults can be such.
+    /// Checks every length and count against [`LIMITS`], that names are printable ASCII without a
+    /// slash, and that error numbers and indices of faults can be such.
     ///
     /// # Errors
     ///

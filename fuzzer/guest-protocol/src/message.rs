@@ -1,14 +1,14 @@
 //! The messages.
 
-use fault_plan::{FaultPlan, InjectableFunction};
+use fault_plan::{Condition, FaultPlan, InjectableFunction};
 use serde::{Deserialize, Serialize};
 
 use crate::{Hit, Step, StepResult, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
-/// What [`Report::log`] has where the kernel dropped records before they were read.
+/// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
 
 /// From host to agent.
@@ -20,18 +20,29 @@ pub enum ToAgent {
     Execute(Execute),
 }
 
-/// What the agent prepares.
+/// The target that the agent prepares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
     /// The functions to probe.
-    pub functions: Vec<String>,
+    pub functions: Vec<Contract>,
     /// The workload.
     pub steps: Vec<Step>,
     /// Whether the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
     pub disk: bool,
-    /// Whether the agent waits for the first request by looking at the window over and over: the host puts it there
-    /// before the guest goes on and does not ring, as an interrupt comes at a moment that nobody controls.
+    /// Whether the agent waits for the first request by looking at the window over and over: the
+    /// host puts it there before the guest goes on and does not ring, as an interrupt comes at a
+    /// moment that nobody controls.
     pub awake: bool,
+}
+
+/// A function that the agent probes, and which of its calls the kernel would never fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contract {
+    /// The function.
+    pub function: String,
+    /// A call for which any of these holds never fails, and is no occurrence. At most
+    /// [`MAX_CONDITIONS`](crate::MAX_CONDITIONS).
+    pub never: Vec<Condition>,
 }
 
 /// One execution.
@@ -39,13 +50,14 @@ pub struct Setup {
 pub struct Execute {
     /// Number of the execution, chosen by the host; the report repeats it.
     pub id: u64,
-    /// What fails.
+    /// The faults.
     pub plan: FaultPlan,
     /// Whether to probe and count calls; off only to measure what that costs.
     pub inject: bool,
     /// Whether to record coverage; off only to measure what that costs.
     pub coverage: bool,
-    /// Whether to describe every site hit, also those described in an earlier report, or reached when the guest was prepared.
+    /// Whether to describe every site hit, also those described in an earlier report, or reached
+    /// when the guest was prepared.
     pub describe_all_sites: bool,
 }
 
@@ -58,14 +70,15 @@ pub enum FromAgent {
     Ready(Ready),
     /// An execution ended.
     Report(Box<Report>),
-    /// The guest was not fit to run the plan, and did not: what an earlier execution left behind and that showed after its report.
-    /// Never a finding.
+    /// The guest was not fit to run the plan, and did not: what an earlier execution left behind
+    /// and that showed after its report. Never a finding.
     Unclean(String),
-    /// This kernel cannot do what was asked, and would not the next time: the reason, fit after "the guest's agent: ".
-    /// Never a finding.
+    /// This kernel cannot do what was asked, and would not the next time: the reason, fit after
+    /// "the guest's agent: ". Never a finding.
     Refused(String),
-    /// The agent failed, in whatever it was doing: the reason, fit after "the guest's agent: ". Says nothing about what
-    /// was asked, and is never a finding. The guest must not be used any more.
+    /// The agent failed, in whatever it was doing: the reason, fit after "the guest's agent: ".
+    /// Says nothing about what was asked, and is never a finding. The guest must not be used any
+    /// more.
     Trouble(String),
 }
 
@@ -78,7 +91,7 @@ pub struct Hello {
     pub kernel_release: String,
     /// GNU build id of the running kernel in lower-case hexadecimal, from `/sys/kernel/notes`.
     pub kernel_build_id: String,
-    /// What the kernel has and lacks.
+    /// Features that the kernel has or lacks.
     pub features: Vec<Feature>,
     /// All of `/sys/kernel/debug/error_injection/list`.
     pub injectable: Vec<InjectableFunction>,
@@ -98,11 +111,12 @@ pub struct Feature {
 pub struct Ready {
     /// The functions that are probed now.
     pub functions: Vec<InjectableFunction>,
-    /// Guest-physical address of the page with the log of fired faults, for the host to read when the guest died.
+    /// Guest-physical address of the page with the log of fired faults, for the host to read when
+    /// the guest died.
     pub fired_log_address: u64,
-    /// Where the coverage trace is, for the host to read when an execution has ended, also of a guest that died: 64-bit
-    /// little-endian words, of which the first counts those that follow. Between executions the number of all words that there is room for is
-    /// added to it.
+    /// Where the coverage trace is, for the host to read when an execution has ended, also of a
+    /// guest that died: 64-bit little-endian words, of which the first counts those that follow.
+    /// Between executions the number of all words that there is room for is added to it.
     pub trace: Vec<MemoryRange>,
     /// First address of the kernel's text.
     pub text_start: u64,
@@ -119,7 +133,7 @@ pub struct MemoryRange {
     pub bytes: u64,
 }
 
-/// What one execution did. Its coverage is in the trace, see [`Ready::trace`].
+/// The effects of one execution. Its coverage is in the trace, see [`Ready::trace`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`Execute::id`].
@@ -137,19 +151,19 @@ pub struct Report {
     pub lost_hits: u32,
     /// Calls that the kernel promises not to fail and that were left alone.
     pub guarded: u32,
-    /// Kernel log from the end of the execution before (or of the set-up) until this one's plan was in place, one
-    /// record a line: late effects of earlier executions.
+    /// Kernel log from the end of the execution before (or of the set-up) until this one's plan was
+    /// in place, one record a line: late effects of earlier executions.
     pub log_before: String,
     /// Kernel log from then until this one's end.
     pub log: String,
-    /// What was still in use after the clean-up: a guest that is not clean must not run another plan. What only shows when the disk
-    /// is put back, [`FromAgent::Unclean`] says.
+    /// Leftovers that the oracles found. A guest with one must not run another plan. What only
+    /// shows when the disk is put back, [`FromAgent::Unclean`] says.
     pub leftovers: Vec<String>,
     /// Where the time went.
     pub timings: Timings,
 }
 
-/// What stands behind a site's number.
+/// The injection site behind a site's number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteDescription {
     /// The site's number.
@@ -178,7 +192,8 @@ pub struct FiredFault {
 /// Where an execution's time went in the guest, in nanoseconds of the guest's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
-    /// Putting the disk back for this execution, which the agent does right after the report of the one before; 0 in the first.
+    /// Putting the disk back for this execution, which the agent does right after the report of the
+    /// one before; 0 in the first.
     pub reset_ns: u64,
     /// Lowering the plan and arming.
     pub arm_ns: u64,

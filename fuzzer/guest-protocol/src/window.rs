@@ -22,6 +22,9 @@ pub const REPLY_MAX_BYTES: usize = WINDOW_BYTES - REPLY_OFFSET;
 /// The byte that rings the other side: a message is in the window.
 pub const DOORBELL: u8 = b'!';
 
+/// The name of the virtio-serial port that the bell rings through.
+pub const PORT_NAME: &str = "org.fuzz.channel";
+
 const REQUEST_OFFSET: usize = 4 << 10;
 const REPLY_OFFSET: usize = 1 << 20;
 
@@ -56,7 +59,7 @@ pub enum WindowError {
     /// The length does not fit the area.
     #[error("a message of {bytes} bytes does not fit into its area of {max} bytes")]
     Length {
-        /// What the header says.
+        /// The length in the header.
         bytes: usize,
         /// The area's size.
         max: usize,
@@ -64,20 +67,22 @@ pub enum WindowError {
     /// The doorbell rang but the message is not the next one.
     #[error("message number {found} where number {expected} was due")]
     Sequence {
-        /// What the header says.
+        /// The number in the header.
         found: u32,
         /// The next number.
         expected: u32,
     },
 }
 
-/// The mapped window. The other side may write to it at any moment: everything is copied out before it is looked at.
+/// The mapped window. The other side may write to it at any moment: everything is copied out before
+/// it is looked at.
 #[derive(Debug)]
 pub struct Window {
     base: *mut u8,
 }
 
-// SAFETY: the memory behind `base` stays mapped for the window's life (see `new`) and belongs to no thread.
+// SAFETY: the memory behind `base` stays mapped for the window's life (see `new`) and belongs to no
+// thread.
 unsafe impl Send for Window {}
 
 impl Window {
@@ -85,8 +90,8 @@ impl Window {
     ///
     /// # Safety
     ///
-    /// [`WINDOW_BYTES`] bytes from `base` on are mapped readable and writable for as long as the window lives, and no
-    /// reference points into them.
+    /// [`WINDOW_BYTES`] bytes from `base` on are mapped readable and writable for as long as the
+    /// window lives, and no reference points into them.
     #[must_use]
     pub unsafe fn new(base: *mut u8) -> Self {
         Self { base }
@@ -111,7 +116,8 @@ impl Window {
     /// Whether message number `sequence` is there.
     #[must_use]
     pub fn has(&self, direction: Direction, sequence: u32) -> bool {
-        // SAFETY: the header lies inside the window, and bytes need no alignment. Volatile, as callers look repeatedly.
+        // SAFETY: the header lies inside the window, and bytes need no alignment. Volatile, as
+        // callers look repeatedly.
         let bytes = unsafe { self.base.add(direction.header()).cast::<[u8; 4]>().read_volatile() };
         u32::from_le_bytes(bytes) == sequence
     }
@@ -150,7 +156,8 @@ impl Window {
 
     fn write(&mut self, offset: usize, bytes: &[u8]) {
         assert!(offset <= WINDOW_BYTES && bytes.len() <= WINDOW_BYTES - offset, "inside the window");
-        // SAFETY: the range was checked against the window, and no reference points into it (see `new`).
+        // SAFETY: the range was checked against the window, and no reference points into it (see
+        // `new`).
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(offset), bytes.len()) };
     }
 }

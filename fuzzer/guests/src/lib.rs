@@ -3,9 +3,12 @@
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
+mod pauses;
 pub mod prepare;
+pub mod prepared;
 pub mod process;
 pub mod progress;
 pub mod project;
 pub mod qemu;
 pub mod runner;
+mod sites;

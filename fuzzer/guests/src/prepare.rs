@@ -1,12 +1,9 @@
 //! From names to a guest that is ready: kernel, image, agent, template, symbols.
-//!
-//! A kernel is prepared once. Any number of runners, one for each client of a campaign, then share
-//! what was read of it and the guest that theirs are clones of.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use execution::{MEMORY_MIB, Stop, Target, TargetError};
@@ -19,10 +16,11 @@ use crate::{
     image::{ImageError, image},
     initramfs::initramfs,
     kernel::{self, Built, KernelError, Progress},
+    prepared::{ExactGuests, Prepared},
     progress::{Part, ProgressSink, Silent},
     project::{Project, ProjectError},
     qemu::{About, Accel, AccelChoice, Chosen, GuestConfig, GuestError, Template},
-    runner::{GuestRunner, Sites},
+    sites::Sites,
 };
 
 /// Why no guest can be prepared.
@@ -111,61 +109,6 @@ impl Wanted {
     }
 }
 
-/// A target with all that is needed to run it.
-pub struct Prepared {
-    /// The target.
-    pub target: Arc<Target>,
-    /// The kernel.
-    pub kernel: Built,
-    /// Where the kernel can report coverage.
-    pub call_sites: Arc<CallSites>,
-    pub(crate) symbols: Arc<Symbols>,
-    pub(crate) sites: Sites,
-    pub(crate) stop: Stop,
-    template: Template,
-    wanted: Wanted,
-    /// The same target and kernel with guests that repeat exactly, once they are needed; else why
-    /// there are none.
-    exact: Mutex<Option<Result<Arc<Prepared>, String>>>,
-}
-
-impl Prepared {
-    /// The guest that all others are clones of.
-    #[must_use]
-    pub fn template(&self) -> &Template {
-        &self.template
-    }
-
-    /// Hands out a runner of guests.
-    #[must_use]
-    pub fn runner(self: &Arc<Self>) -> GuestRunner {
-        GuestRunner::new(Arc::clone(self))
-    }
-
-    /// Gives guests that repeat exactly, prepared at the first call: that takes a boot.
-    ///
-    /// # Errors
-    ///
-    /// The reason why there are none.
-    pub(crate) fn exact(&self) -> Result<Arc<Self>, String> {
-        let mut exact = self.exact.lock().unwrap_or_else(PoisonError::into_inner);
-        exact
-            .get_or_insert_with(|| {
-                if self.template.config().accel != Accel::Tcg {
-                    return Err("instructions are counted under TCG only".to_owned());
-                }
-                let wanted = Wanted {
-                    kernel: Some(self.kernel.meta.name.clone()),
-                    accel: AccelChoice::Tcg,
-                    exact: true,
-                    ..self.wanted.clone()
-                };
-                prepare(&wanted, &self.stop, &Silent).map_err(|error| execution::chain(&error))
-            })
-            .clone()
-    }
-}
-
 /// Prepares what is `wanted`: builds the kernel and the image unless the cache has them, and boots a
 /// guest. Tells `progress` what takes long.
 ///
@@ -192,10 +135,8 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     tracing::debug!(name, reason, "acceleration");
     let mut boot = None;
     let booting = &mut || {
-        let how = match (accel, wanted.accel) {
-            (Accel::Tcg, AccelChoice::Auto) if !wanted.exact => "tcg (`fuzz doctor` says why not kvm)".to_owned(),
-            _ => accel.to_string(),
-        };
+        let doubt = accel == Accel::Tcg && choice == AccelChoice::Auto;
+        let how = format!("{accel}{}", if doubt { " (`fuzz doctor` says why not kvm)" } else { "" });
         let text = format!("booting a guest with {name} under {how}, kept for later starts");
         let task = progress.begin(name, &text);
         task.update("booting a guest", None);
@@ -209,6 +150,7 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         return Err(PrepareError::OtherKernel { path: kernel.vmlinux });
     }
     target.check_against(&hello.injectable)?;
+    let exact = exact_guests(wanted, &kernel.meta.name, accel, stop);
     Ok(Arc::new(Prepared {
         target: Arc::new(target),
         kernel,
@@ -217,9 +159,19 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         sites: Sites::default(),
         stop: stop.clone(),
         template,
-        wanted: wanted.clone(),
-        exact: Mutex::default(),
+        exact,
     }))
+}
+
+/// Gives the same target and kernel with guests that repeat exactly, prepared when they are needed.
+fn exact_guests(wanted: &Wanted, kernel: &str, accel: Accel, stop: &Stop) -> ExactGuests {
+    if accel != Accel::Tcg {
+        return ExactGuests::none("instructions are counted under TCG only");
+    }
+    let kernel = Some(kernel.to_owned());
+    let wanted = Wanted { kernel, accel: AccelChoice::Tcg, exact: true, ..wanted.clone() };
+    let stop = stop.clone();
+    ExactGuests::made_by(move || prepare(&wanted, &stop, &Silent).map_err(|error| execution::chain(&error)))
 }
 
 /// Reads where a kernel image can report coverage, and its functions.
@@ -269,14 +221,12 @@ pub fn built_kernel(
     if let Some(built) = kernel::find(wanted, cache)? {
         return Ok(built);
     }
-    let text = format!("building {name} once, for good: about 10 minutes on 2 idle cores");
+    let text = format!("building {name} once, for good: up to 10 minutes on 2 idle cores");
     let task = progress.begin(name, &text);
-    let built = kernel::build(wanted, cache, stop, &mut |stage: Progress| {
-        let part = match &stage {
-            Progress::Compiling { done, total, .. } => Some(Part { done: *done, total: *total }),
-            _ => None,
-        };
-        task.update(&stage.to_string(), part);
+    let built = kernel::build(wanted, cache, stop, &mut |stage: Progress| match stage {
+        Progress::Substitute { .. } => task.note(&stage.to_string()),
+        Progress::Compiling { done, total, .. } => task.update(&stage.to_string(), Some(Part { done, total })),
+        Progress::Waiting | Progress::Step(_) => task.update(&stage.to_string(), None),
     })?;
     task.done("built");
     Ok(built)

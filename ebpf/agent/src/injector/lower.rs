@@ -1,4 +1,5 @@
-//! Lowers a plan's faults to what the BPF program compares: names to numbers, errors to return values.
+//! Lowers a plan's faults to what the BPF program compares: names to numbers, errors to return
+//! values.
 
 use abi::{MAX_FRAMES, Rule};
 use fault_plan::{ELLIPSIS, Fault};
@@ -8,7 +9,8 @@ use crate::symbols::Symbols;
 const _: () = assert!(MAX_FRAMES == fault_plan::MAX_CALL_PATH);
 const _: () = assert!(abi::MAX_RULES == fault_plan::MAX_FAULTS);
 
-/// The rule for `fault`, which was checked; the reason when this kernel has no function of a name in it.
+/// The rule for `fault`, which was checked; the reason when this kernel has no function of a name
+/// in it.
 pub(super) fn lower(fault: &Fault, symbols: &Symbols) -> Result<Rule, String> {
     let id = |name: &str| {
         symbols.name_id(name).ok_or_else(|| {
@@ -80,7 +82,7 @@ mod tests {
         site
     }
 
-    /// What the BPF program does with its loop.
+    /// Does what the BPF program does with its loop.
     fn matches(rule: &Rule, site: &Site) -> bool {
         let mut state = Match::new();
         (0..MAX_MATCH_STEPS).map(|_| state.step(rule, site)).find(|verdict| *verdict != Verdict::Open)

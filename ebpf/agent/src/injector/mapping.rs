@@ -10,8 +10,8 @@ const PAGE_BYTES: usize = 4096;
 
 /// The values of an array map, mapped into the agent's memory.
 ///
-/// The BPF programs change them at any moment between two accesses, so values are copied in and out whole or by
-/// field, and never borrowed.
+/// The BPF programs change them at any moment between two accesses, so values are copied in and out
+/// whole or by field, and never borrowed.
 pub(super) struct Mapping<T> {
     values: NonNull<T>,
     count: usize,
@@ -74,8 +74,8 @@ impl<T: Copy> Mapping<T> {
 
 impl<T> Drop for Mapping<T> {
     fn drop(&mut self) {
-        // SAFETY: the range is the one that was mapped, and nothing points into it any more. Should it stay mapped,
-        // only memory is lost.
+        // SAFETY: the range is the one that was mapped, and nothing points into it any more. Should
+        // it stay mapped, only memory is lost.
         let _ = unsafe { munmap(self.values.cast::<c_void>(), self.bytes) };
     }
 }

@@ -7,11 +7,15 @@
 //!                     └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to [`Injector::disarm`] there is no system
-//! call: what an armed agent does can never fail by its own plan.
+//! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to
+//! [`Injector::disarm`] there is no system call: what an armed agent does can never fail by its own
+//! plan.
 
-mod cast;
-mod load;
+mod attach;
+mod constants;
+mod functions;
+mod guards;
+mod interrupts;
 mod lower;
 mod mapping;
 
@@ -22,13 +26,14 @@ use abi::{
 };
 use anyhow::Result;
 use aya::Ebpf;
-use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription};
+use fault_plan::FaultPlan;
+use guest_protocol::{Contract, FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription};
 
 use self::mapping::Mapping;
-use crate::{disk::Dirty, pagemap, symbols::Symbols};
+use crate::{coverage::pagemap, disk::Dirty, symbols::Symbols};
 
-/// About how many bytes of a report the descriptions of sites may take: with the logs and the rest they fit into it.
+/// About how many bytes of a report the descriptions of sites may take: with the logs and the rest
+/// they fit into it.
 const DESCRIPTIONS_BYTES: usize = 3 << 20;
 const _: () = assert!(DESCRIPTIONS_BYTES + 2 * LIMITS.log_bytes + SITE_SLOTS * 32 + (1 << 20) <= REPLY_MAX_BYTES);
 
@@ -47,7 +52,7 @@ pub(crate) struct Injector {
     _bpf: Ebpf,
 }
 
-/// What the programs saw in one execution.
+/// The calls that the programs saw in one execution.
 pub(crate) struct Collected {
     /// The sites reached, in order of their first call.
     pub(crate) hits: Vec<Hit>,
@@ -75,14 +80,14 @@ macro_rules! control {
 }
 
 impl Injector {
-    /// Loads the programs and attaches them: to each of `functions`, and to the writes to `disk` (a device number
-    /// in the kernel's encoding).
+    /// Loads the programs and attaches them: to the function of each of `contracts`, and to the
+    /// writes to `disk` (a device number in the kernel's encoding).
     ///
     /// # Errors
     ///
     /// The kernel lacks something that the programs need, or a function cannot be probed.
-    pub(crate) fn load(symbols: &Symbols, functions: &[InjectableFunction], disk: Option<u32>) -> Result<Self> {
-        let loaded = load::load(symbols, functions, disk)?;
+    pub(crate) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Self> {
+        let loaded = attach::load(symbols, contracts, disk)?;
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
         control.write(0, loaded.control);
@@ -99,13 +104,17 @@ impl Injector {
         })
     }
 
-    /// Puts the rules of `plan`, which was checked, in place and begins a new execution.
+    /// Puts the rules of `plan`, which was checked, in place and begins a new execution. The kernel's
+    /// log was read up to the message of the time `seen_us`: the host tells by it which text on the
+    /// console came before.
     ///
     /// # Errors
     ///
     /// The reason why the plan cannot be carried out on this kernel; then no rule is in place.
-    pub(crate) fn prepare(&mut self, symbols: &Symbols, plan: &FaultPlan) -> Result<(), String> {
+    pub(crate) fn prepare(&mut self, symbols: &Symbols, plan: &FaultPlan, seen_us: u64) -> Result<(), String> {
         self.disarm();
+        // SAFETY: the log is mapped and aligned for as long as the injector lives.
+        unsafe { (&raw mut (*self.fired.only()).seen_us).write_volatile(seen_us) };
         self.begin(0);
         for (index, fault) in plan.faults.iter().enumerate() {
             let rule = lower::lower(fault, symbols).map_err(|reason| format!("fault {}: {reason}", index + 1))?;
@@ -132,8 +141,8 @@ impl Injector {
         }
     }
 
-    /// From now on calls of the thread `thread` (kernel `pid`) are counted, and fail as the plan says. Makes no
-    /// system call.
+    /// From now on calls of the thread `thread` (kernel `pid`) are counted, and fail as the plan
+    /// says. Makes no system call.
     pub(crate) fn arm(&mut self, thread: u32) {
         control!(self, thread = thread);
         compiler_fence(Ordering::SeqCst);
@@ -148,8 +157,9 @@ impl Injector {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// What the execution since [`Injector::prepare`] did. Sites are described the first time they are reached, or
-    /// always with `describe_all`. What does not fit is left for a later execution.
+    /// Collects what the execution since [`Injector::prepare`] did. Sites are described the first
+    /// time they are reached, or always with `describe_all`. What does not fit is left for a later
+    /// execution.
     pub(crate) fn collect(&mut self, symbols: &Symbols, describe_all: bool) -> Collected {
         let touched = (control!(self, touched) as usize).min(SITE_SLOTS);
         let mut hits = Vec::with_capacity(touched);
@@ -160,7 +170,8 @@ impl Injector {
             // The kernel's memory may be corrupted, and with it every number in it.
             let Some(described) = self.described.get(slot) else { continue };
             let site = self.sites.at(slot);
-            // SAFETY: the site is mapped and aligned. Field by field, as most of it are callers that nobody asks for.
+            // SAFETY: the site is mapped and aligned. Field by field, as most of it are callers
+            // that nobody asks for.
             hits.push(unsafe {
                 Hit {
                     site: (&raw const (*site).key).read_volatile(),
@@ -207,7 +218,8 @@ impl Injector {
         pagemap::physical_address(self.fired.only() as usize)
     }
 
-    /// The blocks of the disk ([`abi::DIRTY_BLOCK_BYTES`] each) written to since [`Injector::clear_dirty`].
+    /// The blocks of the disk ([`abi::DIRTY_BLOCK_BYTES`] each) written to since
+    /// [`Injector::clear_dirty`].
     pub(crate) fn dirty_blocks(&self) -> Dirty {
         if control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 {
             return Dirty::Everything;
@@ -251,11 +263,13 @@ impl Injector {
     }
 }
 
-/// Which of the `count` bytes from `marks` on are not 0. They are read eight at once, as mostly none is.
+/// Which of the `count` bytes from `marks` on are not 0. They are read eight at once, as mostly
+/// none is.
 ///
 /// # Safety
 ///
-/// They stay mapped for as long as the iterator lives, and begin and end at multiples of eight bytes.
+/// They stay mapped for as long as the iterator lives, and begin and end at multiples of eight
+/// bytes.
 unsafe fn marked(marks: *const u8, count: usize) -> impl Iterator<Item = usize> {
     let marks: *const [u8; 8] = marks.cast();
     (0..count / 8).flat_map(move |word| {
@@ -276,7 +290,8 @@ fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
     }
 }
 
-/// The most bytes that the description takes in a message: of each text its length before it, of the number ten.
+/// The most bytes that the description takes in a message: of each text its length before it, of
+/// the number ten.
 fn bytes_of(description: &SiteDescription) -> usize {
     let texts = description.call_path.iter().chain([&description.function]);
     texts.map(|text| text.len() + 2).sum::<usize>() + 12

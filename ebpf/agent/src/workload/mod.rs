@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!   main thread                        workload thread
-//!     owns the rig ── Order ─────────▶   open the trace, arm, the steps, disarm, close it
-//!     clean-up, report ◀── Outcome ──    owns nothing again
+//!     owns the harness ── Order ─────▶   open the trace, arm, the steps, disarm, close it
+//!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
-//! Faults and coverage follow the thread. While it is armed it makes the steps' system calls and no others, and it
-//! touches no memory for the first time: whatever it needs is made before, and [`keep_memory`] has put all of the
-//! agent's memory in place.
+//! Faults and coverage follow the thread. While it is armed it makes the steps' system calls and no
+//! others, and it touches no memory for the first time: whatever it needs is made before, and
+//! [`keep_memory`] has put all of the agent's memory in place.
 
-pub(crate) mod btrfs;
-mod options;
-mod step;
+pub(crate) mod fs;
+mod program;
+mod steps;
 
 use std::{
     sync::mpsc::{Receiver, SyncSender, sync_channel},
@@ -21,50 +21,38 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use guest_protocol::StepResult;
 use nix::{
     sys::mman::{MlockAllFlags, mlockall},
     unistd::gettid,
 };
-use step::Scene;
-pub(crate) use step::{MOUNT_POINT, ReadyStep};
+pub(crate) use program::Program;
 
-use crate::{init, injector::Injector, kcov::Kcov};
+use crate::{coverage::Kcov, init, injector::Injector};
 
 const STACK_BYTES: usize = 256 << 10;
 
-/// What an execution needs; the workload thread has it while it runs the steps.
-pub(crate) struct Rig {
+/// Probes, trace and steps: an execution's parts, which the workload thread has while it runs the
+/// steps.
+pub(crate) struct Harness {
     /// The probes.
     pub(crate) injector: Injector,
     /// The coverage trace.
     pub(crate) kcov: Kcov,
-    /// One result for each step of the last execution.
-    pub(crate) results: Vec<StepResult>,
-    steps: Vec<ReadyStep>,
-    scene: Scene,
+    /// The steps.
+    pub(crate) program: Program,
 }
 
-impl Rig {
-    /// Puts the parts together.
-    pub(crate) fn new(injector: Injector, kcov: Kcov, steps: Vec<ReadyStep>) -> Result<Self> {
-        let results = Vec::with_capacity(steps.len());
-        Ok(Self { injector, kcov, results, steps, scene: Scene::new()? })
-    }
-
+impl Harness {
     /// Runs the steps in the calling thread, number `thread`.
     fn run(&mut self, thread: u32, arm: bool, coverage: bool) -> nix::Result<u64> {
-        self.results.clear();
-        self.scene.mounted = false;
+        self.program.rewind();
         let started = Instant::now();
         self.kcov.enable(coverage)?;
         self.kcov.start();
         if arm {
             self.injector.arm(thread);
         }
-        for step in &mut self.steps {
-            self.results.push(step.run(&mut self.scene));
-        }
+        self.program.run();
         if arm {
             self.injector.disarm();
         }
@@ -74,13 +62,13 @@ impl Rig {
 }
 
 struct Order {
-    rig: Box<Rig>,
+    harness: Box<Harness>,
     arm: bool,
     coverage: bool,
 }
 
 struct Outcome {
-    rig: Box<Rig>,
+    harness: Box<Harness>,
     run_ns: nix::Result<u64>,
 }
 
@@ -97,9 +85,9 @@ impl Worker {
         let (outcome_queue, outcomes) = sync_channel(1);
         let work = move || {
             let thread = u32::try_from(gettid().as_raw()).unwrap_or_default();
-            for Order { mut rig, arm, coverage } in order_queue {
-                let run_ns = rig.run(thread, arm, coverage);
-                if outcome_queue.send(Outcome { rig, run_ns }).is_err() {
+            for Order { mut harness, arm, coverage } in order_queue {
+                let run_ns = harness.run(thread, arm, coverage);
+                if outcome_queue.send(Outcome { harness, run_ns }).is_err() {
                     return;
                 }
             }
@@ -109,18 +97,19 @@ impl Worker {
         Ok(Self { orders, outcomes })
     }
 
-    /// Runs the steps once. Returns the rig and how many nanoseconds the steps took.
-    pub(crate) fn run(&self, rig: Box<Rig>, arm: bool, coverage: bool) -> Result<(Box<Rig>, u64)> {
+    /// Runs the steps once. Returns the harness and how many nanoseconds the steps took.
+    pub(crate) fn run(&self, harness: Box<Harness>, arm: bool, coverage: bool) -> Result<(Box<Harness>, u64)> {
         let gone = || anyhow!("the workload thread is gone: {}", init::last_panic());
-        self.orders.send(Order { rig, arm, coverage }).map_err(|_| gone())?;
+        self.orders.send(Order { harness, arm, coverage }).map_err(|_| gone())?;
         let outcome = self.outcomes.recv().map_err(|_| gone())?;
         let run_ns = outcome.run_ns.context("cannot switch the coverage trace")?;
-        Ok((outcome.rig, run_ns))
+        Ok((outcome.harness, run_ns))
     }
 }
 
-/// Puts all memory of the agent, present and future, in place for good: a page that is touched for the first time
-/// while the workload is armed would be a call that can fail, and in another place every time.
+/// Puts all memory of the agent, present and future, in place for good: a page that is touched for
+/// the first time while the workload is armed would be a call that can fail, and in another place
+/// every time.
 pub(crate) fn keep_memory() -> Result<()> {
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("cannot lock the agent's memory")
 }

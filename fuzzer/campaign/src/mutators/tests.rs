@@ -16,7 +16,7 @@ errors = ["ENOMEM", "EIO"]
 fn target() -> Target {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("target.toml"), TARGET).unwrap();
-    Target::load(folder.path()).unwrap()
+    Target::load(folder.path(), &execution::FunctionGroups::default()).unwrap()
 }
 
 fn world() -> (Catalogue, Vec<Calls>) {

@@ -141,7 +141,10 @@ fn digest(target: &Target) -> Result<String, WireError> {
     let functions: Vec<_> = target
         .functions
         .iter()
-        .map(|function| (&function.name, function.errors.iter().map(ToString::to_string).collect::<Vec<_>>()))
+        .map(|function| {
+            let errors: Vec<_> = function.errors.iter().map(ToString::to_string).collect();
+            (&function.name, errors, &function.never)
+        })
         .collect();
     Ok(hex::encode(Sha256::digest(postcard::to_allocvec(&(functions, &target.steps))?)))
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::tests::FAKE;
 use crate::{CampaignFolder, CrashMeta, book::Books, input::PlanInput};
-use execution::Target;
+use execution::{FunctionGroups, Target};
 use kernel_report::{ReportKind, title_slug};
 
 fn target(text: &str) -> Target {
@@ -32,7 +32,7 @@ fn target(text: &str) -> Target {
     let fake = folder.path().join("fake");
     fs::create_dir(&fake).unwrap();
     fs::write(fake.join("target.toml"), text).unwrap();
-    Target::load(&fake).unwrap()
+    Target::load(&fake, &FunctionGroups::default()).unwrap()
 }
 
 fn plan(caller: &str) -> FaultPlan {

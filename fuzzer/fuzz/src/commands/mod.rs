@@ -1,5 +1,6 @@
 //! The commands. Results go to `out`, progress to standard error.
 
+mod cache;
 mod doctor;
 mod fuzz;
 mod kernels;
@@ -7,6 +8,7 @@ mod replay;
 mod targets;
 
 pub use self::{
+    cache::{cache_list, cache_prune},
     doctor::doctor,
     fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fs, io::Write};
 use fault_plan::{FaultPlan, Reproducer};
 
 use execution::{How, Runner, Stop, chain};
-use guests::prepare::{Wanted, prepare};
+use guests::{
+    prepare::{Wanted, prepare},
+    runner::GuestRunner,
+};
 
 use crate::{
     exit::{Answer, CommandError},
@@ -52,7 +55,7 @@ pub fn replay(
         ..Wanted::new(options.target.as_ref().unwrap_or(&asked.plan.target))
     };
     let prepared = prepare(&wanted, stop, progress)?;
-    let mut runner = prepared.runner();
+    let mut runner = GuestRunner::new(&prepared);
     asked
         .plan
         .check_against(&prepared.template().about.ready.functions)

@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    Built, Kernel, KernelError, Progress,
+    Built, Kernel, KernelError, Progress, find,
     make::{Log, failed},
-    open, place,
+    open, place, source,
     tools::check_commands,
     tree::Tree,
 };
@@ -34,12 +34,13 @@ pub fn build(
     stop: &Stop,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Built, KernelError> {
-    let key = kernel.cache_key()?;
-    let destination = place(kernel, &key, cache);
-    if let Some(built) = open(kernel, &destination)? {
+    if let Some(built) = find(kernel, cache)? {
         return Ok(built);
     }
     check_commands()?;
+    let archive = source::obtain(&kernel.source, cache, stop, progress)?;
+    let key = kernel.cache_key(&archive.sha256)?;
+    let destination = place(kernel, &key, cache);
     let kernels = cache.join("kernels");
     fs::create_dir_all(&kernels).map_err(|source| failed("create", &kernels, source))?;
     let _lock = lock(&beside(&destination, ".lock"), stop, progress)?;
@@ -49,10 +50,11 @@ pub fn build(
 
     let name = destination.file_name().unwrap_or_default().to_string_lossy();
     remove_leftovers(&kernels, &name);
-    let work = kernels.join(format!("{LEFTOVER}{name}-{}", std::process::id()));
+    let work = kernels.join(format!("{BUILD_LEFTOVER}{name}-{}", std::process::id()));
     fs::create_dir(&work).map_err(|source| failed("create", &work, source))?;
     let log = Log::create(beside(&destination, ".log"))?;
-    let published = Tree { kernel, source: work.join("source"), cache, stop, log }.build(&key, &destination, progress);
+    let mut tree = Tree { kernel, archive: &archive, source: work.join("source"), cache, stop, log };
+    let published = tree.build(&key, &destination, progress);
     discard(&work);
     published?;
     open(kernel, &destination)?
@@ -60,7 +62,7 @@ pub fn build(
 }
 
 /// Takes the lock file `path`, waiting for whoever has it.
-fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress)) -> Result<File, KernelError> {
+pub(super) fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress)) -> Result<File, KernelError> {
     let mut told = false;
     loop {
         if let Some(lock) = cache::try_lock(path).map_err(|source| failed("take the lock", path, source))? {
@@ -80,8 +82,8 @@ fn lock(path: &Path, stop: &Stop, progress: &mut dyn FnMut(Progress)) -> Result<
 /// How often a build that waits for another one looks whether that has ended.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// What the names of temporary folders start with.
-const LEFTOVER: &str = ".build-";
+/// What the names of a build's temporary folders start with.
+pub const BUILD_LEFTOVER: &str = ".build-";
 
 /// Removes what killed builds left: every temporary folder whose lock nobody holds, or which the caller holds because
 /// it builds `own`.
@@ -89,7 +91,7 @@ fn remove_leftovers(kernels: &Path, own: &str) {
     let Ok(entries) = fs::read_dir(kernels) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let kernel = name.to_str().and_then(|name| name.strip_prefix(LEFTOVER)?.rsplit_once('-'));
+        let kernel = name.to_str().and_then(|name| name.strip_prefix(BUILD_LEFTOVER)?.rsplit_once('-'));
         let Some((kernel, _process)) = kernel else { continue };
         let lock = (kernel != own).then(|| cache::try_lock(&kernels.join(format!("{kernel}.lock"))));
         if matches!(lock, None | Some(Ok(Some(_)))) {

@@ -11,30 +11,26 @@ use sha2::{Digest, Sha256};
 
 use super::{
     KernelError, fragment,
+    source::{Source, SourceEntry},
     tools::{compiler, linker, type_writer},
-    tree::uncovered,
 };
 use files::{TextFile, TextFileError};
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel differs.
-const RECIPE: &str = "5";
+const RECIPE: &str = "6";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CatalogueFile {
+    source: BTreeMap<String, SourceEntry>,
     kernel: BTreeMap<String, KernelEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KernelEntry {
-    package: String,
-    version: String,
-    source: PathBuf,
-    sha256: String,
+    source: String,
     configs: Vec<PathBuf>,
-    #[serde(default)]
-    patches: Vec<PathBuf>,
     selftest: PathBuf,
     objects: u32,
     #[serde(default)]
@@ -46,6 +42,7 @@ struct KernelEntry {
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     kernels: Vec<Kernel>,
+    sources: BTreeMap<String, Source>,
 }
 
 /// One kernel that can be built, with the content of everything that goes into it.
@@ -53,18 +50,10 @@ pub struct Catalogue {
 pub struct Kernel {
     /// Its name for `--kernel`.
     pub name: String,
-    /// Debian package with the source.
-    pub package: String,
-    /// Version of that package.
-    pub version: String,
-    /// Where the package puts the source, a compressed archive.
-    pub source: PathBuf,
-    /// SHA-256 of the archive, in hexadecimal.
-    pub sha256: String,
+    /// The tree that it is built from.
+    pub source: Source,
     /// The Kconfig fragments, one after the other, on top of `allnoconfig`.
     pub config: String,
-    /// The patches' names and texts, in the order in which they apply.
-    pub patches: Vec<(String, String)>,
     /// Files of `drivers/fuzz_selftest`: names and texts.
     pub selftest: BTreeMap<String, String>,
     /// Objects that a build compiles, measured; for the progress report only.
@@ -84,8 +73,18 @@ impl Catalogue {
     pub fn load(root: &Path) -> Result<Self, KernelError> {
         let folder = root.join("kernels");
         let file: CatalogueFile = TextFile::read(&folder.join("kernels.toml"))?.toml()?;
-        let kernels = file.kernel.into_iter().map(|(name, entry)| Kernel::load(&folder, name, entry));
-        Ok(Self { kernels: kernels.collect::<Result<_, _>>()? })
+        let sources = file.source.into_iter().map(|(name, entry)| {
+            let source = Source::load(&folder, &name, entry)?;
+            Ok((name, source))
+        });
+        let sources = sources.collect::<Result<_, KernelError>>()?;
+        let kernels = file.kernel.into_iter().map(|(name, entry)| Kernel::load(&folder, name, entry, &sources));
+        Ok(Self { kernels: kernels.collect::<Result<_, _>>()?, sources })
+    }
+
+    /// All sources, sorted by name.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values()
     }
 
     /// All kernels, sorted by name.
@@ -108,30 +107,29 @@ impl Catalogue {
 }
 
 impl Kernel {
-    fn load(folder: &Path, name: String, entry: KernelEntry) -> Result<Self, KernelError> {
-        let refuse = |reason: &str| KernelError::Entry { name: name.clone(), reason: reason.to_owned() };
+    fn load(
+        folder: &Path,
+        name: String,
+        entry: KernelEntry,
+        sources: &BTreeMap<String, Source>,
+    ) -> Result<Self, KernelError> {
+        let refuse = |reason: &str| KernelError::Entry { entry: format!("kernel {name}"), reason: reason.to_owned() };
         if name.is_empty()
             || !name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c))
             || name.starts_with('.')
         {
             return Err(refuse("a name has only letters, digits, '.', '-' and '_', and does not start with '.'"));
         }
-        if entry.sha256.len() != 64 || !entry.sha256.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) {
-            return Err(refuse("sha256 is not 64 lower-case hexadecimal digits"));
-        }
+        let source = sources.get(&entry.source);
+        let source = source.ok_or_else(|| refuse(&format!("there is no [source.\"{}\"]", entry.source)))?;
         let config = read_configs(folder, &entry.configs)?;
         if let Err(bad) = fragment::check(&config) {
             let line = config.lines().nth(bad.line - 1).unwrap_or_default();
             return Err(refuse(&format!("{line}, in two of its configs: {}", bad.reason)));
         }
-        let patches = entry.patches.iter().map(|patch| Ok((patch.display().to_string(), read(&folder.join(patch))?)));
         Ok(Self {
-            patches: patches.collect::<Result<_, KernelError>>()?,
             selftest: read_folder(&folder.join(&entry.selftest))?,
-            package: entry.package,
-            version: entry.version,
-            source: folder.join(entry.source),
-            sha256: entry.sha256,
+            source: source.clone(),
             objects: entry.objects,
             options: entry.options,
             explorer: entry.explorer,
@@ -140,17 +138,18 @@ impl Kernel {
         })
     }
 
-    /// Names the kernel that this entry builds with the compiler, the linker and the pahole of this machine, as 64
-    /// hexadecimal digits: the same key means the same kernel.
+    /// Names the kernel that this entry builds from the archive with the checksum `archive` (SHA-256 in hexadecimal), with
+    /// the compiler, the linker and the pahole of this machine, as 64 hexadecimal digits: the same key means the same
+    /// kernel.
     ///
     /// # Errors
     ///
     /// One of them cannot be run.
-    pub fn cache_key(&self) -> Result<String, KernelError> {
-        Ok(self.cache_key_with([&compiler()?, &linker()?, &type_writer()?]))
+    pub(super) fn cache_key(&self, archive: &str) -> Result<String, KernelError> {
+        Ok(self.cache_key_with(archive, [&compiler()?, &linker()?, &type_writer()?]))
     }
 
-    fn cache_key_with(&self, tools: [&str; 3]) -> String {
+    fn cache_key_with(&self, archive: &str, tools: [&str; 3]) -> String {
         let mut hash = Sha256::new();
         // Lengths keep apart what would else run together.
         let mut add = |part: &str| {
@@ -158,11 +157,12 @@ impl Kernel {
             hash.update(part);
         };
         add(RECIPE);
-        add(&self.sha256);
+        add(archive);
         add(&self.config);
-        uncovered().for_each(&mut add);
-        add(&self.patches.len().to_string());
-        let patches = self.patches.iter().map(|(name, text)| (name, text));
+        add(&self.source.uninstrumented.len().to_string());
+        self.source.uninstrumented.iter().for_each(|path| add(path));
+        add(&self.source.patches.len().to_string());
+        let patches = self.source.patches.iter().map(|(name, text)| (name, text));
         for (name, text) in patches.chain(&self.selftest) {
             add(name);
             add(text);
@@ -174,7 +174,7 @@ impl Kernel {
     }
 }
 
-fn read(path: &Path) -> Result<String, TextFileError> {
+pub(super) fn read(path: &Path) -> Result<String, TextFileError> {
     Ok(TextFile::read(path)?.text)
 }
 
@@ -210,9 +210,19 @@ fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, TextFileError>
 mod tests {
     use super::*;
 
-    const ENTRY: &str = "[kernel.small]\npackage = \"linux-source-6.12\"\nversion = \"6.12.1\"\nsource = \"/usr/src/l.tar.xz\"\n\
-                         sha256 = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"\n\
-                         configs = [\"a.config\"]\npatches = [\"1.patch\"]\nselftest = \"selftest\"\nobjects = 7\n";
+    const ENTRY: &str = r#"[source.tree]
+package = "linux-source-6.12"
+version = "6.12.1"
+archive = "/usr/src/l.tar.xz"
+sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+patches = ["1.patch"]
+uninstrumented = ["lib/a.o"]
+[kernel.small]
+source = "tree"
+configs = ["a.config"]
+selftest = "selftest"
+objects = 7
+"#;
 
     fn checkout(toml: &str, config: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -238,9 +248,9 @@ mod tests {
         let catalogue = Catalogue::load(root.path()).unwrap();
         let kernel = catalogue.get("small").unwrap();
         assert_eq!(kernel.config, "CONFIG_PVH=y\n");
-        assert_eq!(kernel.patches, [("1.patch".to_owned(), "--- a\n".to_owned())]);
+        assert_eq!(kernel.source.patches, [("1.patch".to_owned(), "--- a\n".to_owned())]);
         assert_eq!(kernel.selftest["main.c"], "int i;\n");
-        assert_eq!(kernel.source, Path::new("/usr/src/l.tar.xz"));
+        assert_eq!(kernel.source.archive, Path::new("/usr/src/l.tar.xz"));
         assert_eq!(catalogue.get("big").unwrap_err().to_string(), "no kernel is called big; there are: small");
     }
 
@@ -248,7 +258,7 @@ mod tests {
     fn paths_are_relative_to_the_folder_of_the_catalogue() {
         let root = checkout(&ENTRY.replace("/usr/src/", ""), "");
         let catalogue = Catalogue::load(root.path()).unwrap();
-        assert_eq!(catalogue.get("small").unwrap().source, root.path().join("kernels/l.tar.xz"));
+        assert_eq!(catalogue.get("small").unwrap().source.archive, root.path().join("kernels/l.tar.xz"));
     }
 
     #[test]
@@ -264,9 +274,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_file_line_and_reason() {
         let unknown = refusal(&format!("{ENTRY}jobs = 3\n"), "");
-        assert!(unknown.starts_with("/kernels/kernels.toml:10: unknown field `jobs`"), "{unknown}");
+        assert!(unknown.starts_with("/kernels/kernels.toml:13: unknown field `jobs`"), "{unknown}");
         let missing = refusal(&ENTRY.replace("objects = 7\n", ""), "");
-        assert!(missing.starts_with("/kernels/kernels.toml:1: missing field `objects`"), "{missing}");
+        assert!(missing.starts_with("/kernels/kernels.toml:8: missing field `objects`"), "{missing}");
         let syntax = refusal(&ENTRY.replace("\"6.12.1\"", "6.12.1"), "");
         assert!(syntax.starts_with("/kernels/kernels.toml:3: "), "{syntax}");
         let option = refusal(ENTRY, "CONFIG_PVH=y\nPVH\n");
@@ -274,7 +284,13 @@ mod tests {
         let twice = refusal(&ENTRY.replace("[\"a.config\"]", "[\"a.config\", \"a.config\"]"), "CONFIG_PVH=y\n");
         assert!(twice.starts_with("kernel small: CONFIG_PVH=y, in two of its configs"), "{twice}");
         let checksum = refusal(&ENTRY.replace("cdef\"", "\""), "");
-        assert!(checksum.starts_with("kernel small: sha256 is not 64"), "{checksum}");
+        assert!(checksum.starts_with("source tree: sha256 is not 64"), "{checksum}");
+        let version = refusal(&ENTRY.replace("6.12.1\"", "../6\""), "");
+        assert!(version.starts_with("source tree: version \"../6\" is none"), "{version}");
+        let path = refusal(&ENTRY.replace("lib/a.o", "../a.o"), "");
+        assert!(path.starts_with("source tree: uninstrumented \"../a.o\" is neither"), "{path}");
+        let source = refusal(&ENTRY.replace("\"tree\"", "\"bush\""), "");
+        assert_eq!(source, "kernel small: there is no [source.\"bush\"]");
         let name = refusal(&ENTRY.replace("kernel.small", "kernel.\"../small\""), "");
         assert!(name.starts_with("kernel ../small: a name has only"), "{name}");
         let file = refusal(&ENTRY.replace("1.patch", "2.patch"), "");
@@ -285,21 +301,23 @@ mod tests {
     fn the_key_changes_with_every_ingredient_and_with_nothing_else() {
         let root = checkout(ENTRY, "CONFIG_PVH=y\n");
         let kernel = Catalogue::load(root.path()).unwrap().get("small").unwrap().clone();
-        let base = kernel.cache_key_with(["gcc 12", "ld 2", "v1"]);
+        let base = kernel.cache_key_with("00", ["gcc 12", "ld 2", "v1"]);
         let changed = |change: fn(&mut Kernel)| {
             let mut other = kernel.clone();
             change(&mut other);
-            other.cache_key_with(["gcc 12", "ld 2", "v1"])
+            other.cache_key_with("00", ["gcc 12", "ld 2", "v1"])
         };
         let keys = [
             base.clone(),
-            kernel.cache_key_with(["gcc 13", "ld 2", "v1"]),
-            kernel.cache_key_with(["gcc 12", "ld 3", "v1"]),
-            kernel.cache_key_with(["gcc 12", "ld 2", "v2"]),
-            changed(|kernel| kernel.sha256.replace_range(0..1, "f")),
+            kernel.cache_key_with("00", ["gcc 13", "ld 2", "v1"]),
+            kernel.cache_key_with("00", ["gcc 12", "ld 3", "v1"]),
+            kernel.cache_key_with("00", ["gcc 12", "ld 2", "v2"]),
+            kernel.cache_key_with("01", ["gcc 12", "ld 2", "v1"]),
+            changed(|kernel| kernel.source.uninstrumented.push("lib/b.o".into())),
+            changed(|kernel| kernel.source.uninstrumented.clear()),
             changed(|kernel| kernel.config.push_str("CONFIG_SMP=y\n")),
-            changed(|kernel| kernel.patches[0].1.push('+')),
-            changed(|kernel| kernel.patches.clear()),
+            changed(|kernel| kernel.source.patches[0].1.push('+')),
+            changed(|kernel| kernel.source.patches.clear()),
             changed(|kernel| drop(kernel.selftest.insert("main.c".into(), "int j;\n".into()))),
             changed(|kernel| drop(kernel.selftest.insert("more.c".into(), String::new()))),
         ];

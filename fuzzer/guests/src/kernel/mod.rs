@@ -13,6 +13,7 @@ mod catalogue;
 mod fragment;
 mod make;
 mod meter;
+mod source;
 mod tools;
 mod tree;
 
@@ -22,9 +23,10 @@ use std::{
     time::Duration,
 };
 
-pub use build::build;
+pub use build::{BUILD_LEFTOVER, build};
 pub use catalogue::{Catalogue, Kernel};
 use serde::{Deserialize, Serialize};
+pub use source::{FETCH_LEFTOVER, Source};
 use thiserror::Error;
 
 use files::TextFileError;
@@ -44,10 +46,10 @@ pub enum KernelError {
     #[error(transparent)]
     File(#[from] TextFileError),
     /// An entry of the catalogue makes no sense.
-    #[error("kernel {name}: {reason}")]
+    #[error("{entry}: {reason}")]
     Entry {
-        /// The kernel.
-        name: String,
+        /// The entry, such as `kernel small`.
+        entry: String,
         /// What is wrong.
         reason: String,
     },
@@ -59,35 +61,30 @@ pub enum KernelError {
         /// Debian packages that have it, separated by spaces.
         packages: String,
     },
-    /// The source is not installed.
-    #[error(
-        "{path}, the source of {name}, is missing; install with: \
-         apt-get install --no-install-recommends {package}={version}"
-    )]
+    /// There is no source, and no way to get it.
+    #[error("no kernel source, {reason}: put the archive of Debian's {package} {version} at {path}")]
     NoSource {
-        /// The kernel.
-        name: String,
-        /// The archive.
-        path: PathBuf,
         /// Debian package that has it.
         package: String,
         /// Version of the package.
         version: String,
+        /// The archive.
+        path: PathBuf,
+        /// Why it cannot be fetched.
+        reason: &'static str,
     },
     /// The source is another one.
     #[error(
-        "{path} has SHA-256 {found}, but the kernel is built from {expected} ({package}): install that version of \
-         the package, or write the new version and checksum into kernels/kernels.toml"
+        "the archive in {package} has SHA-256 {found}, but kernels/kernels.toml says {expected}: \
+         if the package is the right one, write its checksum there"
     )]
     WrongSource {
-        /// The archive.
-        path: PathBuf,
-        /// Its checksum.
-        found: String,
-        /// Checksum in the catalogue.
-        expected: String,
         /// Debian package that has the archive, and its version.
         package: String,
+        /// The archive's checksum.
+        found: String,
+        /// Checksum in `kernels.toml`.
+        expected: String,
     },
     /// The configuration is not what was asked for.
     #[error("the kernel's configuration is not what {name} asks for:\n  {}", options.join("\n  "))]
@@ -203,6 +200,15 @@ pub enum Progress {
     Waiting,
     /// A step begins.
     Step(&'static str),
+    /// The package archive no longer has the version of the source that is asked for, and another one is taken.
+    Substitute {
+        /// Debian package of the source.
+        package: String,
+        /// Version that `kernels.toml` names.
+        wanted: String,
+        /// Version that the kernel is built from.
+        found: String,
+    },
     /// Compiling goes on.
     Compiling {
         /// Objects so far.
@@ -219,6 +225,9 @@ impl fmt::Display for Progress {
         match self {
             Self::Waiting => write!(f, "waiting for another process that builds this kernel"),
             Self::Step(step) => write!(f, "{step}"),
+            Self::Substitute { package, wanted, found } => {
+                write!(f, "{package} {wanted} is no longer in the package archive: building from {found}")
+            }
             Self::Compiling { done, total, left: Some(left) } if done < total => {
                 let minutes = left.as_secs().div_ceil(60);
                 write!(f, "compiled {done} of about {total} objects, about {minutes} min left")
@@ -234,7 +243,20 @@ impl fmt::Display for Progress {
 ///
 /// The compiler, which is part of the kernel's identity, cannot be run, or the folder in the cache is damaged.
 pub fn find(kernel: &Kernel, cache: &Path) -> Result<Option<Built>, KernelError> {
-    open(kernel, &place(kernel, &kernel.cache_key()?, cache))
+    Ok(locate(kernel, cache)?.1)
+}
+
+/// Where the finished `kernel` is in the cache folder `cache`, or will be. It may be built from an archive that stands in
+/// for the source's version.
+fn locate(kernel: &Kernel, cache: &Path) -> Result<(PathBuf, Option<Built>), KernelError> {
+    let dir = place(kernel, &kernel.cache_key(&kernel.source.sha256)?, cache);
+    if let Some(built) = open(kernel, &dir)? {
+        return Ok((dir, Some(built)));
+    }
+    let Some(archive) = source::substitute(&kernel.source, cache) else { return Ok((dir, None)) };
+    let dir = place(kernel, &kernel.cache_key(&archive.sha256)?, cache);
+    let built = open(kernel, &dir)?;
+    Ok((dir, built))
 }
 
 /// All kernels of the catalogue, sorted by name, and whether they are in the cache folder `cache`.
@@ -244,8 +266,8 @@ pub fn find(kernel: &Kernel, cache: &Path) -> Result<Option<Built>, KernelError>
 /// As for [`find`].
 pub fn list<'a>(catalogue: &'a Catalogue, cache: &Path) -> Result<Vec<Listed<'a>>, KernelError> {
     let listed = |kernel: &'a Kernel| {
-        let dir = place(kernel, &kernel.cache_key()?, cache);
-        Ok(Listed { kernel, built: open(kernel, &dir)?, dir })
+        let (dir, built) = locate(kernel, cache)?;
+        Ok(Listed { kernel, dir, built })
     };
     catalogue.kernels().iter().map(listed).collect()
 }

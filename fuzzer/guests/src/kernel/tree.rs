@@ -1,55 +1,22 @@
 //! A kernel's source, from archive to published folder.
 
 use std::{
-    env,
-    fs::{self, File},
-    io,
+    env, fs, io,
     path::{Path, PathBuf},
     process::Command,
     thread,
     time::Instant,
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{
     Kernel, KernelError, Meta, Progress, fragment,
     make::{Log, failed},
     meter::Meter,
+    source::{Archive, leave_out},
     tools::{compiler, installed},
 };
 use execution::Stop;
 use files::{TextFile, cache};
-
-/// Objects of what runs at each call of a probed function, of the probes and of the helpers that the BPF programs call.
-const INJECTOR: [&str; 6] = ["bpf_trace", "ftrace", "helpers", "kprobes", "maccess", "trace_kprobe"];
-
-/// Objects of what all of the kernel uses: data structures, checksums, texts, its log, btrfs's numbers on disk, the switch to another
-/// thread, the allocator of per-CPU memory, the lists of pages in use, the disk that is memory. What runs in them depends on what they
-/// hold and not on what fails, and what does fail in them shows in their callers. kernfs, whose objects have names of others too, is
-/// left out by a patch, the allocators of slabs and pages by the kernel itself.
-const COMMON: [&str; 15] = [
-    "accessors",
-    "bitmap",
-    "brd",
-    "crc32",
-    "idr",
-    "percpu",
-    "percpu_counter",
-    "printk",
-    "printk_ringbuffer",
-    "process_64",
-    "radix-tree",
-    "swap",
-    "vsprintf",
-    "workingset",
-    "xarray",
-];
-
-/// The objects that report no coverage.
-pub(super) fn uncovered() -> impl Iterator<Item = &'static str> {
-    INJECTOR.into_iter().chain(COMMON)
-}
 
 /// Variables of the user's that a kernel's Makefile would obey.
 const FOREIGN_VARIABLES: [&str; 12] = [
@@ -70,6 +37,7 @@ const FOREIGN_VARIABLES: [&str; 12] = [
 /// A kernel tree that is being built.
 pub(super) struct Tree<'a> {
     pub(super) kernel: &'a Kernel,
+    pub(super) archive: &'a Archive,
     pub(super) source: PathBuf,
     pub(super) cache: &'a Path,
     pub(super) stop: &'a Stop,
@@ -100,7 +68,7 @@ impl Tree<'_> {
             build_id: build_id(&self.out().join("vmlinux"))?,
             key: key.to_owned(),
             compiler: compiler()?,
-            source: format!("{} {}", self.kernel.package, self.kernel.version),
+            source: format!("{} {}", self.kernel.source.package, self.archive.version),
             objects,
             seconds: begin.elapsed().as_secs(),
         };
@@ -108,14 +76,12 @@ impl Tree<'_> {
     }
 
     fn unpack(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
-        progress(Progress::Step("checking the source's checksum"));
-        self.verify()?;
         progress(Progress::Step("unpacking the source"));
         fs::create_dir(&self.source).map_err(|source| failed("create", &self.source, source))?;
         let mut tar = Command::new("tar");
         tar.args(["--extract", "--strip-components=1", "--use-compress-program=xz -T0 -d"])
             .arg(format!("--directory={}", self.source.display()))
-            .arg(format!("--file={}", self.kernel.source.display()));
+            .arg(format!("--file={}", self.archive.path.display()));
         self.log.run("unpacking the source", tar, self.stop, |_| {})?;
 
         progress(Progress::Step("applying patches"));
@@ -124,33 +90,14 @@ impl Tree<'_> {
         for (name, text) in &self.kernel.selftest {
             write(&selftest.join(name), text)?;
         }
-        for (name, text) in &self.kernel.patches {
+        for (name, text) in &self.kernel.source.patches {
             let file = self.source.join("../current.patch");
             write(&file, text)?;
             let mut patch = Command::new("patch");
             patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "--input"]).arg(&file).current_dir(&self.source);
             self.log.run("applying patches", patch, self.stop, |_| {}).map_err(|error| name_patch(error, name))?;
         }
-        Ok(())
-    }
-
-    fn verify(&self) -> Result<(), KernelError> {
-        let Kernel { name, source: path, package, version, sha256, .. } = self.kernel;
-        let mut file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (package, version) = (package.clone(), version.clone());
-                return Err(KernelError::NoSource { name: name.clone(), path: path.clone(), package, version });
-            }
-            other => other.map_err(|source| failed("read", path, source))?,
-        };
-        let mut hash = Sha256::new();
-        io::copy(&mut file, &mut hash).map_err(|source| failed("read", path, source))?;
-        let found = hex::encode(hash.finalize());
-        if found == *sha256 {
-            return Ok(());
-        }
-        let (expected, package) = (sha256.clone(), format!("{package} {version}"));
-        Err(KernelError::WrongSource { path: path.clone(), found, expected, package })
+        leave_out(&self.kernel.source, &self.source)
     }
 
     fn configure(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
@@ -194,9 +141,6 @@ impl Tree<'_> {
         // Nothing of the place, the time, the user or tools that it does not use may get into the kernel.
         make.args(["KBUILD_BUILD_TIMESTAMP=1970-01-01", "KBUILD_BUILD_USER=fuzz", "KBUILD_BUILD_HOST=fuzz"]);
         make.args(["KBUILD_BUILD_VERSION=1", "RUSTC=false"]);
-        // What probes and BPF programs run at each call is none of the workload: left in, it doubles the KCOV trace. What is
-        // common is two fifths of the rest.
-        make.args(uncovered().map(|object| format!("KCOV_INSTRUMENT_{object}.o=n")));
         for variable in FOREIGN_VARIABLES {
             make.env_remove(variable);
         }
@@ -255,34 +199,6 @@ fn build_id(vmlinux: &Path) -> Result<String, KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_source_that_is_missing_or_another_one_is_refused_with_the_way_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let archive = folder.path().join("linux.tar.xz");
-        let kernel = Kernel {
-            name: "small".into(),
-            package: "linux-source-6.12".into(),
-            version: "6.12.1-1".into(),
-            source: archive.clone(),
-            sha256: "0".repeat(64),
-            config: String::new(),
-            patches: Vec::new(),
-            selftest: std::collections::BTreeMap::new(),
-            options: String::new(),
-            explorer: None,
-            objects: 1,
-        };
-        let log = Log::create(folder.path().join("log")).unwrap();
-        let (source, stop) = (folder.path().join("source"), Stop::new());
-        let tree = Tree { kernel: &kernel, source, cache: folder.path(), stop: &stop, log };
-        let missing = tree.verify().unwrap_err().to_string();
-        assert!(missing.ends_with("apt-get install --no-install-recommends linux-source-6.12=6.12.1-1"), "{missing}");
-        fs::write(&archive, "abc").unwrap();
-        let other = tree.verify().unwrap_err().to_string();
-        assert!(other.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{other}");
-        assert!(other.contains("linux-source-6.12 6.12.1-1"), "{other}");
-    }
 
     #[test]
     fn the_build_id_of_a_file_that_is_no_kernel_is_refused() {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use guest_protocol::{WINDOW_BYTES, WINDOW_GUEST_ADDRESS};
+use guest_protocol::{PORT_NAME, WINDOW_BYTES, WINDOW_GUEST_ADDRESS};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -85,9 +85,6 @@ const EXACT_KHZ: u64 = 1_000_000;
 /// nobody controls, and asks each queue of a clone once when that has begun to run: to the guest an interrupt for nothing, or two
 /// (`virtio_device_start_ioeventfd_impl()` in QEMU 7.2's `hw/virtio/virtio.c`).
 const NOTIFIED_AT_ONCE: &str = "ioeventfd=off";
-
-/// Name of the doorbell's port, by which the agent finds it.
-const DOOR_PORT: &str = "org.fuzz.door";
 
 /// What a guest process finds open.
 pub(super) struct Plumbing {
@@ -208,7 +205,7 @@ impl GuestConfig {
         add("-device", format!("pc-dimm,memdev=window,addr={WINDOW_GUEST_ADDRESS:#x}"));
         add("-chardev", format!("socket,id=door,fd={}", plumbing.door));
         add("-device", format!("virtio-serial-pci,max_ports=2,{NOTIFIED_AT_ONCE}"));
-        add("-device", format!("virtserialport,chardev=door,name={DOOR_PORT}"));
+        add("-device", format!("virtserialport,chardev=door,name={PORT_NAME}"));
         add("-chardev", format!("socket,id=qmp,fd={}", plumbing.qmp));
         add("-mon", "chardev=qmp,mode=control".to_owned());
         add("-chardev", format!("file,id=console,path=/proc/self/fd/{}", plumbing.console));

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use guest_protocol::{MessageError, WindowError};
+use guest_protocol::{FromAgent, MessageError, WindowError};
 use thiserror::Error;
 
 /// Guest trouble. Never a finding: the guest that caused it is gone, and the execution may be tried again in a fresh one.
@@ -132,6 +132,19 @@ pub enum GuestError {
 }
 
 impl GuestError {
+    /// Makes the error of a message that does not belong where `expected` was due.
+    pub(super) fn unexpected(found: &FromAgent, expected: &'static str) -> Self {
+        let found = match found {
+            FromAgent::Trouble(reason) => return Self::Agent(reason.clone()),
+            FromAgent::Hello(_) => "hello",
+            FromAgent::Ready(_) => "ready",
+            FromAgent::Report(_) => "a report",
+            FromAgent::Refused(_) => "a refusal",
+            FromAgent::Unclean(_) => "word of something left behind",
+        };
+        Self::Unexpected { found: found.to_owned(), expected }
+    }
+
     /// Says whether the next attempt may succeed: QEMU died by itself, or the host lacked something.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::QemuDied { .. } | Self::Host { .. })

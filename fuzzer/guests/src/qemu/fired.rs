@@ -7,6 +7,9 @@ use abi::{MAX_FRAMES, MAX_RULES};
 pub struct FiredLog {
     /// Number that the agent gave the execution; tells a log that is left over from an earlier one.
     pub generation: u32,
+    /// Time of the last message in the kernel's log before the plan was in place, in microseconds; 0
+    /// where there was none.
+    pub seen_us: u64,
     /// The faults, in the order in which they fired.
     pub fired: Vec<Fired>,
 }
@@ -38,7 +41,7 @@ impl FiredLog {
         let (header, entries) = bytes.get(..LOG_BYTES)?.split_at(HEADER_BYTES);
         let count = usize::try_from(word(header, 1)?).ok().filter(|count| *count <= MAX_RULES)?;
         let fired = entries.chunks_exact(ENTRY_BYTES).take(count).map(entry).collect::<Option<_>>()?;
-        Some(Self { generation: word(header, 0)?, fired })
+        Some(Self { generation: word(header, 0)?, seen_us: long(header, 1)?, fired })
     }
 }
 
@@ -75,6 +78,7 @@ mod tests {
     fn encode(log: &FiredLog) -> Vec<u8> {
         let mut bytes = vec![0xee; LOG_BYTES];
         set(&mut bytes, offset_of!(abi::FiredLog, generation), &log.generation.to_le_bytes());
+        set(&mut bytes, offset_of!(abi::FiredLog, seen_us), &log.seen_us.to_le_bytes());
         let count = u32::try_from(log.fired.len()).unwrap();
         set(&mut bytes, offset_of!(abi::FiredLog, count), &count.to_le_bytes());
         for (index, fired) in log.fired.iter().enumerate() {
@@ -93,7 +97,11 @@ mod tests {
 
     fn log() -> FiredLog {
         let fired = Fired { fault: 1, sequence: 40, site: 0x1234, stack: vec![0xffff_ffff_8100_0010, 7] };
-        FiredLog { generation: 9, fired: vec![fired.clone(), Fired { fault: 0, stack: Vec::new(), ..fired }] }
+        FiredLog {
+            generation: 9,
+            seen_us: 12,
+            fired: vec![fired.clone(), Fired { fault: 0, stack: Vec::new(), ..fired }],
+        }
     }
 
     #[test]
@@ -134,13 +142,13 @@ mod tests {
 
         #[test]
         fn what_the_guest_wrote_is_read(
-            generation in any::<u32>(),
+            generation in any::<u32>(), seen_us in any::<u64>(),
             fired in prop::collection::vec(
                 (0u32..16, any::<u32>(), any::<u64>(), prop::collection::vec(any::<u64>(), 0..=MAX_FRAMES)),
                 0..=MAX_RULES),
         ) {
             let fired = fired.into_iter().map(|(fault, sequence, site, stack)| Fired { fault, sequence, site, stack });
-            let log = FiredLog { generation, fired: fired.collect() };
+            let log = FiredLog { generation, seen_us, fired: fired.collect() };
             prop_assert_eq!(FiredLog::parse(&encode(&log)), Some(log));
         }
     }

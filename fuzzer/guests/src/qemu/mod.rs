@@ -23,6 +23,7 @@
 //! cut to its last 4 MiB, doorbells beyond the first do not pile up, and the log of fired faults is parsed as bytes, which
 //! are read, as the coverage is, where they lie in its memory.
 
+mod about;
 mod accel;
 mod clock;
 mod config;
@@ -42,10 +43,11 @@ mod watch;
 
 use crate::process;
 
+pub use about::About;
 pub use accel::{AccelChoice, Chosen};
 pub use config::{Accel, GuestConfig};
 pub use error::GuestError;
 pub use fired::{Fired, FiredLog};
 pub use physical::Trace;
 pub use run::{End, Guest, Observed};
-pub use template::{About, Template};
+pub use template::Template;

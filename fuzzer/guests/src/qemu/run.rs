@@ -13,7 +13,6 @@ use super::{
     FiredLog, GuestError, Trace,
     console::Mark,
     machine::{Machine, Wake},
-    template::unexpected,
 };
 
 /// How long after an execution the host listens to a kernel when that is all there is to do.
@@ -67,7 +66,7 @@ pub struct Observed {
     pub console: String,
     /// Generation of the log of fired faults before the request; unknown when it cannot be read.
     pub generation_before: Option<u32>,
-    /// The log of fired faults of a guest that has died or hung; nothing when it cannot be read.
+    /// The log of fired faults after the request; nothing when it cannot be read.
     pub log: Option<FiredLog>,
     /// From the request to the guest's answer or end.
     pub wall: Duration,
@@ -159,8 +158,7 @@ impl Guest {
         let wall = started.elapsed();
         let starved =
             if wall < WAITED_INTERVAL { Duration::ZERO } else { self.machine.waited().saturating_sub(waited) };
-        let gone = matches!(end, End::DeadBefore | End::Died | End::Hung { .. });
-        let log = if gone { self.fired_log() } else { None };
+        let log = if matches!(end, End::Lost(_)) { None } else { self.fired_log() };
         self.told = until.unwrap_or_else(|| self.machine.console().mark());
         let console = self.machine.console().between(start, self.told);
         Observed { end, before, console, generation_before, log, wall, starved }
@@ -194,7 +192,7 @@ impl Guest {
                 self.machine.settle();
                 Ok(End::Unclean(leftover))
             }
-            Wake::Message(other) => Err(unexpected(&other, "a report")),
+            Wake::Message(other) => Err(GuestError::unexpected(&other, "a report")),
             Wake::Ended => {
                 self.machine.settle();
                 Ok(End::Died)
@@ -291,7 +289,7 @@ mod tests {
 
     #[test]
     fn an_agents_trouble_is_the_guests() {
-        let trouble = unexpected(&FromAgent::Trouble("no disk".to_owned()), "a report");
+        let trouble = GuestError::unexpected(&FromAgent::Trouble("no disk".to_owned()), "a report");
         assert!(matches!(trouble, GuestError::Agent(reason) if reason == "no disk"));
     }
 }

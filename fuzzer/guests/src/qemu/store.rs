@@ -26,11 +26,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    GuestConfig, GuestError,
+    About, GuestConfig, GuestError,
     config::{Birth, Plumbing},
     identity::{file_identity, identity, short},
     memory::MemoryFile,
-    template::About,
 };
 use files::cache;
 

@@ -9,20 +9,19 @@ use std::{
 
 use crossbeam::channel::RecvTimeoutError;
 use guest_protocol::{FromAgent, Hello, PROTOCOL_VERSION, Ready, Setup, ToAgent};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use execution::Stop;
 
 use super::{
-    Guest, GuestConfig, GuestError,
+    About, Guest, GuestConfig, GuestError,
     config::Birth,
-    machine::{Machine, Sequence, Wake},
+    machine::{Machine, Wake},
     memory::MemoryFile,
     run::Addresses,
     store::{Saved, Store},
 };
-use crate::runner::PAUSES;
+use crate::pauses::PAUSES;
 
 /// How long writing a guest's state may take after QEMU is done.
 const SAVE_DEADLINE: Duration = Duration::from_secs(20);
@@ -38,25 +37,6 @@ pub struct Template {
     /// The state of its devices and processor.
     state: MemoryFile,
     stop: Stop,
-}
-
-/// What is known of a template.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct About {
-    /// What the agent said about its kernel.
-    pub hello: Hello,
-    /// What the agent prepared.
-    pub ready: Ready,
-    /// From the start of QEMU to [`About::hello`].
-    pub boot_time: Duration,
-    /// From then to [`About::ready`].
-    pub setup_time: Duration,
-    /// What the guest printed until it was saved.
-    pub console: String,
-    pub(super) sequence: Sequence,
-    /// The rate of its time stamp counter, where it was told.
-    pub(super) counter_khz: Option<u64>,
 }
 
 impl Template {
@@ -139,7 +119,7 @@ impl Template {
         let ready = match answer(&mut machine, &config, "preparing the target", stop)? {
             FromAgent::Ready(ready) => ready,
             FromAgent::Refused(reason) => return Err(GuestError::Refused(reason)),
-            other => return Err(unexpected(&other, "ready")),
+            other => return Err(GuestError::unexpected(&other, "ready")),
         };
         let setup_time = started.elapsed().saturating_sub(boot_time);
         save(&mut machine, &state, stop)?;
@@ -185,7 +165,7 @@ fn boot(config: &GuestConfig, memory: &MemoryFile, stop: &Stop) -> Result<(Machi
         FromAgent::Hello(hello) if hello.protocol == PROTOCOL_VERSION => Ok((machine, hello)),
         FromAgent::Hello(hello) => Err(GuestError::Protocol { found: hello.protocol, expected: PROTOCOL_VERSION }),
         FromAgent::Refused(reason) => Err(GuestError::Refused(reason)),
-        other => Err(unexpected(&other, "hello")),
+        other => Err(GuestError::unexpected(&other, "hello")),
     }
 }
 
@@ -235,16 +215,4 @@ fn save(machine: &mut Machine, state: &MemoryFile, stop: &Stop) -> Result<(), Gu
 fn ignore_shared_memory(machine: &mut Machine) -> Result<(), GuestError> {
     let capabilities = ["x-ignore-shared", "events"].map(|name| json!({ "capability": name, "state": true }));
     machine.command("migrate-set-capabilities", &json!({ "capabilities": capabilities })).map(drop)
-}
-
-pub(super) fn unexpected(found: &FromAgent, expected: &'static str) -> GuestError {
-    let found = match found {
-        FromAgent::Trouble(reason) => return GuestError::Agent(reason.clone()),
-        FromAgent::Hello(_) => "hello",
-        FromAgent::Ready(_) => "ready",
-        FromAgent::Report(_) => "a report",
-        FromAgent::Refused(_) => "a refusal",
-        FromAgent::Unclean(_) => "word of something left behind",
-    };
-    GuestError::Unexpected { found: found.to_owned(), expected }
 }

@@ -11,13 +11,15 @@
 //! - *request*: the host puts the plan into the window. The agent may still put the disk back for it,
 //!   and its kernel may still do what the execution before has caused.
 //! - *plan in place*: the agent has lowered the plan. Two facts tell of it: the log of fired faults has
-//!   a new generation, and the report quotes the kernel's log up to then.
+//!   a new generation and says which kernel message was the last one before, and the report quotes
+//!   the kernel's log up to then.
 //! - *end of the request*: a report, a refusal, a death, the deadline, or trouble of guest or host. A
 //!   refusal and word of a leftover say that no plan was put in place.
 //!
 //! Whatever belongs to the execution before is *late*: it goes to the last plan that ran in that
 //! guest, or to the fault-free one where none has. A guest in which something came to light late is
-//! no place to judge another plan by.
+//! no place to judge another plan by. Where no fact tells whether the plan was in place, as of a QEMU
+//! that was killed, text is late: the plan runs again, and then shows whether it was its own.
 //!
 //! All of it is a function of facts: no guest is needed to test it.
 
@@ -28,7 +30,7 @@ use fault_plan::FaultPlan;
 use guest_protocol::{LOG_LOST, Report};
 use kernel_report::{KernelReport, ReportKind};
 
-use super::text::{bytes_of, reports, silent_hang};
+use super::text::{bytes_until, reports, silent_hang};
 use crate::qemu::{End, FiredLog, GuestError, Observed};
 
 /// A guest that was asked for something for so long is watched: see [`Observed::starved`].
@@ -135,16 +137,18 @@ impl Attribution {
     /// Judges a request by the facts that the host saw.
     pub(super) fn judge(&mut self, request: &Request<'_>, mut observed: Observed) -> Judgement {
         let Divided { before, own, late_end } = divide(&mut observed, request.inject);
-        if let Some(judgement) = self.late(request, &observed, before, late_end) {
+        if let Some(judgement) = self.late(request, &observed, (before, &own), late_end) {
             return judgement;
         }
         let verdict = self.own(request, observed, own);
-        if let Verdict::Ran(own) = &verdict {
-            self.previous = (own.guest == Fate::Alive).then(|| Previous {
-                plan: request.plan.clone(),
-                how: request.how,
-                fired: own.fired.clone(),
-            });
+        match &verdict {
+            Verdict::Ran(own) if own.guest == Fate::Alive => {
+                let (plan, fired) = (request.plan.clone(), own.fired.clone());
+                self.previous = Some(Previous { plan, how: request.how, fired });
+            }
+            Verdict::Refused(_) => {}
+            // That guest goes, and what it prints from now on is for nobody.
+            Verdict::Ran(_) | Verdict::Spoilt | Verdict::Trouble(_) => self.previous = None,
         }
         Judgement { verdict, late: None }
     }
@@ -161,14 +165,16 @@ impl Attribution {
     ///
     /// A hang in a guest that had nothing to do tells nothing: nobody watched whether the host let
     /// it run. A guest that was asked for something is watched, and may still put its disk back.
+    ///
+    /// Reports of the request's own plan, in the text `own`, are late as well then.
     fn late(
         &mut self,
         request: &Request<'_>,
         observed: &Observed,
-        before: String,
+        (mut text, own): (String, &str),
         end: Option<LateEnd>,
     ) -> Option<Judgement> {
-        let mut found = reports(&before);
+        let mut found = reports(&text);
         let (mut fired, mut leftover, mut watched) = (None, None, false);
         match end {
             Some(LateEnd::Died { fired: log, stack }) => {
@@ -178,6 +184,7 @@ impl Attribution {
                 fired = log.map(|log| (request.resolve)(&log));
                 watched = observed.wall > WATCHED.max(observed.starved * STARVED);
                 if found.is_empty() {
+                    self.previous = None;
                     return Some(Judgement { verdict: Verdict::Trouble(GuestError::Lost), late: None });
                 }
             }
@@ -185,12 +192,18 @@ impl Attribution {
             None if found.is_empty() => return None,
             None => {}
         }
+        if !found.is_empty() {
+            // It may be a consequence, and the plan of the request runs again.
+            text.push_str(own);
+            let seen: Vec<_> = found.iter().map(|report| report.title.clone()).collect();
+            found.extend(reports(own).into_iter().filter(|report| !seen.contains(&report.title)));
+        }
         found.retain(|report| report.kind != ReportKind::Hang || watched);
         let mut findings: Vec<_> = found.into_iter().map(Finding::from).collect();
         if findings.is_empty() {
             findings.extend(leftover);
         }
-        let late = (!findings.is_empty()).then(|| self.attribute(findings, fired, before));
+        let late = (!findings.is_empty()).then(|| self.attribute(findings, fired, text));
         self.previous = None;
         Some(Judgement { verdict: Verdict::Spoilt, late })
     }
@@ -240,11 +253,7 @@ impl Attribution {
                 found if found.is_empty() => dead(vec![silent_hang(&self.target, request.deadline, &stack)], log),
                 found => dead(found, log),
             },
-            End::Lost(error @ GuestError::Stopped) => Verdict::Trouble(error),
-            End::Lost(error) => match reports(&text) {
-                found if found.is_empty() => Verdict::Trouble(error),
-                found => dead(found, log),
-            },
+            End::Lost(error) => Verdict::Trouble(error),
             End::Unclean(_) => Verdict::Spoilt,
         }
     }
@@ -253,39 +262,28 @@ impl Attribution {
 /// Divides the text and the end of a request.
 fn divide(observed: &mut Observed, inject: bool) -> Divided {
     let (mut before, mut own) = (std::mem::take(&mut observed.before), std::mem::take(&mut observed.console));
-    let all_before = |before: &mut String, own: &mut String| before.push_str(&std::mem::take(own));
-    // Without a plan in place the log's generation stays, and the text is the execution's own.
-    let not_in_place = inject
-        && observed.generation_before.is_some()
-        && observed.log.as_ref().map(|log| log.generation) == observed.generation_before;
-    let late_end = match &observed.end {
-        End::Reported(report) => {
-            own.drain(..bytes_of(&report.log_before, &own));
-            before.push_str(&report.log_before);
-            None
+    // Without a plan in place the log's generation stays. Measurements put none there.
+    let log = observed.log.as_ref().filter(|_| inject);
+    let not_in_place = log.is_some_and(|log| Some(log.generation) == observed.generation_before);
+    let in_place = |own: &str| log.map_or(0, |log| bytes_until(log.seen_us, own));
+    let died = |observed: &mut Observed, stack| LateEnd::Died { fired: observed.log.take(), stack };
+    let (of_before, late_end) = match &observed.end {
+        End::Reported(_) => (in_place(&own), None),
+        End::Died | End::Hung { .. } if !not_in_place => (in_place(&own), None),
+        // The text may be cut short when the user stops.
+        End::Lost(GuestError::Stopped) => (0, None),
+        End::Refused(_) | End::Lost(_) => (own.len(), None),
+        End::Unclean(leftover) => (own.len(), Some(LateEnd::Left(leftover.clone()))),
+        End::DeadBefore | End::Died => (own.len(), Some(died(observed, None))),
+        End::Hung { stack } => {
+            let stack = stack.clone();
+            (own.len(), Some(died(observed, Some(stack))))
         }
-        End::Refused(_) => {
-            all_before(&mut before, &mut own);
-            None
-        }
-        End::Unclean(leftover) => {
-            all_before(&mut before, &mut own);
-            Some(LateEnd::Left(leftover.clone()))
-        }
-        End::DeadBefore => {
-            all_before(&mut before, &mut own);
-            Some(LateEnd::Died { fired: observed.log.take(), stack: None })
-        }
-        End::Died if not_in_place => {
-            all_before(&mut before, &mut own);
-            Some(LateEnd::Died { fired: observed.log.take(), stack: None })
-        }
-        End::Hung { stack } if not_in_place => {
-            all_before(&mut before, &mut own);
-            Some(LateEnd::Died { fired: observed.log.take(), stack: Some(stack.clone()) })
-        }
-        End::Died | End::Hung { .. } | End::Lost(_) => None,
     };
+    before.extend(own.drain(..of_before));
+    if let End::Reported(report) = &observed.end {
+        before.push_str(&report.log_before);
+    }
     Divided { before, own, late_end }
 }
 
@@ -315,3 +313,6 @@ fn is_starved(found: &[KernelReport], wall: Duration, starved: Duration) -> bool
     let hangs = !found.is_empty() && found.iter().all(|report| report.kind == ReportKind::Hang);
     hangs && starved * STARVED > wall
 }
+
+#[cfg(test)]
+mod tests;

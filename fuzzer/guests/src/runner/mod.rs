@@ -10,7 +10,6 @@ mod attribution;
 mod coverage;
 mod drift;
 mod retry;
-mod sites;
 mod text;
 
 use std::{sync::Arc, time::Duration};
@@ -26,9 +25,8 @@ use self::{
     drift::Drift,
     retry::Retry,
 };
-pub(crate) use self::{retry::PAUSES, sites::Sites};
 use crate::{
-    prepare::Prepared,
+    prepared::Prepared,
     process,
     qemu::{self, FiredLog, Guest, GuestError},
 };
@@ -62,12 +60,12 @@ pub struct GuestRunner {
 impl GuestRunner {
     /// Makes a runner of clones of the prepared guest. It starts none yet.
     #[must_use]
-    pub fn new(prepared: Arc<Prepared>) -> Self {
+    pub fn new(prepared: &Arc<Prepared>) -> Self {
         let ready = &prepared.template().about.ready;
         let coverage_of = Coverage::new(ready.text_start, ready.text_bytes);
         Self {
             attribution: Attribution::new(&prepared.target.name),
-            prepared,
+            prepared: Arc::clone(prepared),
             guest: None,
             describe_all: true,
             next_id: 0,
@@ -280,8 +278,8 @@ impl GuestRunner {
     /// another crash, and has time.
     fn run_exact(&mut self, plan: &FaultPlan) -> Ran {
         if self.exact.is_none() {
-            match self.prepared.exact() {
-                Ok(prepared) => self.exact = Some(Box::new(Self::new(prepared))),
+            match self.prepared.exact.get() {
+                Ok(prepared) => self.exact = Some(Box::new(Self::new(&prepared))),
                 Err(reason) => return Err(RunError::NoExactGuests(reason)).into(),
             }
         }

@@ -4,12 +4,7 @@ use std::time::Duration;
 
 use execution::RunError;
 
-use crate::qemu::GuestError;
-
-/// Pause before each further attempt; after the last one the run fails. Processes, memory and files
-/// that the host lacks for a moment it has again after some seconds.
-pub(crate) const PAUSES: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(10)];
+use crate::{pauses::PAUSES, qemu::GuestError};
 
 /// Attempts that may end in a hang of which the host may be the cause.
 const STARVED_ATTEMPTS: u32 = 2;

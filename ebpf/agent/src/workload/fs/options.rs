@@ -1,5 +1,5 @@
-//! Mount options as `mount -o` takes them, split into what the system call takes as flags and what it hands on to
-//! the file system.
+//! Mount options as `mount -o` takes them, split into what the system call takes as flags and what
+//! it hands on to the file system.
 
 use nix::mount::MsFlags;
 
@@ -30,7 +30,7 @@ const FLAGS: &[(&str, MsFlags, bool)] = &[
 ];
 
 /// Splits `options`; `defaults` and empty options mean nothing.
-pub(super) fn split(options: &str) -> (MsFlags, String) {
+pub(in crate::workload) fn split(options: &str) -> (MsFlags, String) {
     let mut flags = MsFlags::empty();
     let mut rest = Vec::new();
     for option in options.split(',').filter(|option| !option.is_empty() && *option != "defaults") {

@@ -1,5 +1,6 @@
-//! Lets the BPF programs read the kernel's memory by plain loads, where the running kernel has what that takes: its types
-//! (`CONFIG_DEBUG_INFO_BTF`) and the function `bpf_rdonly_cast()` (6.2 and later).
+//! Lets the BPF programs read the kernel's memory by plain loads, where the running kernel has what
+//! that takes: its types (`CONFIG_DEBUG_INFO_BTF`) and the function `bpf_rdonly_cast()` (6.2 and
+//! later).
 
 use abi::CAST;
 use aya::Btf;
@@ -55,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_programs_have_calls_to_replace() {
-        let mut object = super::super::load::OBJECT.to_vec();
+        let mut object = super::super::OBJECT.to_vec();
         let cast = Cast { function: 1, frame: 1 };
         assert!(cast.link(&mut object) > 0);
         assert_eq!(cast.link(&mut object), 0, "all are replaced");

@@ -1,4 +1,4 @@
-//! Who the agent is and what its kernel can do.
+//! The kernel: which one it is and what it can do.
 
 use std::{
     fs::{self, OpenOptions},
@@ -27,8 +27,9 @@ enum Sign {
     Symbol(&'static str),
 }
 
-/// Features by name, sign and the kernel option that brings them. Mirrors `perf_event_attach_bpf_prog()` of
-/// `kernel/trace/bpf_trace.c` and `lockdep_hardirqs_on_prepare()` of `kernel/locking/lockdep.c` (6.1 and 6.12).
+/// Features by name, sign and the kernel option that brings them. Mirrors
+/// `perf_event_attach_bpf_prog()` of `kernel/trace/bpf_trace.c` and `lockdep_hardirqs_on_prepare()`
+/// of `kernel/locking/lockdep.c` (6.1 and 6.12).
 const FEATURES: &[(&str, Sign, &str)] = &[
     ("kcov", Sign::Path("/sys/kernel/debug/kcov"), "CONFIG_KCOV"),
     ("error-injection", Sign::Path(INJECTABLE), "CONFIG_FUNCTION_ERROR_INJECTION"),
@@ -44,8 +45,8 @@ const FEATURES: &[(&str, Sign, &str)] = &[
     ("lockdep", Sign::Symbol("lockdep_hardirqs_on_prepare"), "CONFIG_PROVE_LOCKING"),
 ];
 
-/// Asks the kernel.
-pub(crate) fn hello(symbols: &Symbols) -> Result<Hello> {
+/// Asks the kernel what it is and has.
+pub(crate) fn describe(symbols: &Symbols) -> Result<Hello> {
     let mut features: Vec<Feature> = FEATURES
         .iter()
         .map(|(name, sign, option)| {
@@ -70,8 +71,9 @@ pub(crate) fn hello(symbols: &Symbols) -> Result<Hello> {
 
 /// Why leaks cannot be looked for, if so.
 fn kmemleak_defect() -> String {
-    // A detector that is off refuses this with EPERM. One that is on stops looking by itself, which is wanted: its
-    // scans would fall into executions at random. Mirrors `kmemleak_write()` of `mm/kmemleak.c` (6.12).
+    // A detector that is off refuses this with EPERM. One that is on stops looking by itself, which
+    // is wanted: its scans would fall into executions at random. Mirrors `kmemleak_write()` of
+    // `mm/kmemleak.c` (6.12).
     let outcome = OpenOptions::new().write(true).open(KMEMLEAK).and_then(|mut file| file.write_all(b"scan=off"));
     match outcome {
         Ok(()) => String::new(),
@@ -100,15 +102,17 @@ fn word(bytes: &[u8]) -> Option<(u32, &[u8])> {
     Some((u32::from_le_bytes(*word), rest))
 }
 
-/// The first `length` bytes, and what follows their padding to four bytes; the last padding may be missing.
+/// The first `length` bytes, and what follows their padding to four bytes; the last padding may be
+/// missing.
 fn padded(bytes: &[u8], length: u32) -> Option<(&[u8], &[u8])> {
     let length = usize::try_from(length).ok()?;
     let content = bytes.get(..length)?;
     Some((content, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// The functions in the kernel's list, lines of `name<TAB>TYPE` or `name [module]<TAB>TYPE`; types that this agent
-/// does not know are left out. Mirrors `ei_seq_show()` of `lib/error-inject.c` (6.12).
+/// The functions in the kernel's list, lines of `name<TAB>TYPE` or `name [module]<TAB>TYPE`; types
+/// that this agent does not know are left out. Mirrors `ei_seq_show()` of `lib/error-inject.c`
+/// (6.12).
 fn injectable_functions(list: &str) -> Vec<InjectableFunction> {
     let line = |line: &str| {
         let (symbol, kind) = line.split_once('\t')?;

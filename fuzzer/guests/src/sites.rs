@@ -15,7 +15,7 @@ pub(crate) struct Sites(Mutex<HashMap<u64, Arc<SiteDescription>>>);
 impl Sites {
     /// Takes in descriptions, and gives those of the sites that were hit. Says also whether one of
     /// them is missing, so that the next guest is to describe all.
-    pub(super) fn of(&self, described: Vec<SiteDescription>, hits: &[Hit]) -> (Vec<Arc<SiteDescription>>, bool) {
+    pub(crate) fn of(&self, described: Vec<SiteDescription>, hits: &[Hit]) -> (Vec<Arc<SiteDescription>>, bool) {
         let mut sites = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for site in described {
             sites.entry(site.site).or_insert_with(|| Arc::new(site));

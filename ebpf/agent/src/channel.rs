@@ -1,4 +1,5 @@
-//! The way to the host: messages in the shared window, a byte over virtio-serial that says that one is there.
+//! The channel to the host: messages in the shared window, a byte over virtio-serial that says that
+//! one is there.
 
 use std::{
     ffi::c_void,
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use guest_protocol::{
-    DOORBELL, Direction, FromAgent, ToAgent, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window, WindowError,
+    DOORBELL, Direction, FromAgent, PORT_NAME, ToAgent, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window, WindowError,
 };
 use nix::{
     sys::{
@@ -23,23 +24,22 @@ use nix::{
     time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep},
 };
 
-/// The name that the host gives the port.
-const PORT_NAME: &str = "org.fuzz.door";
 const PORTS: &str = "/sys/class/virtio-ports";
 /// The driver learns of its ports from the host some time after boot.
 const PORT_DEADLINE: Duration = Duration::from_secs(30);
-/// Turns of a loop that take some 50 ms of the host's time under emulation, and the least of the guest's time until it goes on.
+/// Turns of a loop that take some 50 ms of the host's time under emulation, and the least of the
+/// guest's time until it goes on.
 const SETTLE_TURNS: u32 = 6_000_000;
 const SETTLE: Duration = Duration::from_millis(60);
-/// It goes on when its clock is at a multiple of this, and so much later: between two ticks of the kernel's timer (`TICK_NSEC` is 4 ms), which has other
-/// threads run.
+/// It goes on when its clock is at a multiple of this, and so much later: between two ticks of the
+/// kernel's timer (`TICK_NSEC` is 4 ms), which has other threads run.
 const SETTLE_STEP: Duration = Duration::from_millis(50);
 const SETTLE_AFTER: Duration = Duration::from_millis(1);
 /// Pause between two looks at something that the host has to do first.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The window and its doorbell.
-pub(crate) struct Door {
+pub(crate) struct Channel {
     window: Window,
     port: File,
     /// Messages taken from the host.
@@ -48,7 +48,7 @@ pub(crate) struct Door {
     sent: u32,
 }
 
-impl Door {
+impl Channel {
     /// Maps the window and opens the port.
     pub(crate) fn open() -> Result<Self> {
         let window = map_window()?;
@@ -117,8 +117,9 @@ impl Door {
     }
 }
 
-/// Lets the guest's processor run until QEMU's other threads have nothing left to do that the start of a clone makes them
-/// do, and then sleeps until a moment that does not depend on when the request was seen, nor on how long that took.
+/// Lets the guest's processor run until QEMU's other threads have nothing left to do that the start
+/// of a clone makes them do, and then sleeps until a moment that does not depend on when the
+/// request was seen, nor on how long that took.
 fn settle() -> Result<()> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     // Not `spin_loop`, at which QEMU's translator leaves the translated code each time.
@@ -130,8 +131,8 @@ fn settle() -> Result<()> {
     Ok(())
 }
 
-/// When a guest goes on that has seen its request at the time `seen`. That time differs by some hundred nanoseconds from clone to
-/// clone; the answer does not.
+/// When a guest goes on that has seen its request at the time `seen`. That time differs by some
+/// hundred nanoseconds from clone to clone; the answer does not.
 fn settled(seen: Duration) -> Duration {
     let steps = (seen + SETTLE).as_nanos().div_ceil(SETTLE_STEP.as_nanos());
     SETTLE_STEP * u32::try_from(steps).unwrap_or(u32::MAX) + SETTLE_AFTER
@@ -144,10 +145,12 @@ fn map_window() -> Result<Window> {
     let length = NonZeroUsize::new(WINDOW_BYTES).context("the window has no size")?;
     let address = i64::try_from(WINDOW_GUEST_ADDRESS).context("the window lies beyond the address space")?;
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: the mapping is fresh, so it overlaps nothing of ours; what it shows is no memory of any process.
+    // SAFETY: the mapping is fresh, so it overlaps nothing of ours; what it shows is no memory of
+    // any process.
     let base = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &memory, address) };
     let base = base.with_context(|| format!("cannot map the window at {WINDOW_GUEST_ADDRESS:#x}"))?;
-    // SAFETY: `WINDOW_BYTES` bytes were mapped readable and writable, are never unmapped, and only the window uses them.
+    // SAFETY: `WINDOW_BYTES` bytes were mapped readable and writable, are never unmapped, and only
+    // the window uses them.
     Ok(unsafe { Window::new(base.cast::<c_void>().as_ptr().cast()) })
 }
 
@@ -175,7 +178,7 @@ fn find_port() -> Result<PathBuf> {
 mod tests {
     use std::os::{fd::OwnedFd, unix::net::UnixStream};
 
-    use guest_protocol::Setup;
+    use guest_protocol::{Contract, Setup};
 
     use super::*;
 
@@ -195,21 +198,21 @@ mod tests {
         // SAFETY: `memory` outlives both windows and is not used otherwise meanwhile.
         let (window, mut hosts) = unsafe { (Window::new(base), Window::new(base)) };
         let (port, mut host) = UnixStream::pair().unwrap();
-        let mut door = Door { window, port: File::from(OwnedFd::from(port)), received: 0, sent: 0 };
+        let mut channel = Channel { window, port: File::from(OwnedFd::from(port)), received: 0, sent: 0 };
         let message = |name: &str| {
-            let functions = vec![name.to_owned()];
+            let functions = vec![Contract { function: name.to_owned(), never: Vec::new() }];
             ToAgent::Setup(Setup { functions, steps: Vec::new(), disk: false, awake: false })
         };
         // One ring too many, and one before its message.
         host.write_all(&[DOORBELL; 3]).unwrap();
         hosts.put(Direction::Request, 1, &message("a").encode().unwrap()).unwrap();
-        assert_eq!(door.receive().unwrap(), message("a"));
+        assert_eq!(channel.receive().unwrap(), message("a"));
         let late = thread::spawn(move || {
             thread::sleep(Duration::from_millis(50));
             hosts.put(Direction::Request, 2, &message("b").encode().unwrap()).unwrap();
             host.write_all(&[DOORBELL]).unwrap();
         });
-        assert_eq!(door.receive().unwrap(), message("b"));
+        assert_eq!(channel.receive().unwrap(), message("b"));
         late.join().unwrap();
     }
 }

@@ -1,10 +1,14 @@
-//! Coverage: the kernel writes each basic block that the tracing thread enters into memory shared with us.
+//! Coverage: the kernel writes each basic block that the tracing thread enters into memory shared
+//! with us.
 //!
 //! Mirrors `include/uapi/linux/kcov.h` and `kernel/kcov.c` (6.12).
 //!
-//! A thread whose coverage is asked for stays enabled: `KCOV_ENABLE` touches every page of the memory, most of which no execution
-//! needs. Between executions the trace is *closed*: its count is beyond what there is room for, so that the kernel writes nothing. See
+//! A thread whose coverage is asked for stays enabled: `KCOV_ENABLE` touches every page of the
+//! memory, most of which no execution needs. Between executions the trace is *closed*: its count is
+//! beyond what there is room for, so that the kernel writes nothing. See
 //! [`guest_protocol::Ready::trace`].
+
+pub(crate) mod pagemap;
 
 use std::{
     ffi::{c_int, c_ulong},
@@ -19,13 +23,11 @@ use anyhow::{Context, Result};
 use guest_protocol::MemoryRange;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
-use crate::pagemap;
-
 /// Words of the trace, the count included: thirty times what mounting and unmounting btrfs writes.
 const TRACE_WORDS: usize = 1 << 21;
 const PAGE_BYTES: usize = 4096;
-/// What is added to the count of a trace that is closed: the kernel, which compares the next word's number with [`TRACE_WORDS`],
-/// writes no more.
+/// The number added to the count of a closed trace. The kernel compares the next word's number with
+/// [`TRACE_WORDS`], so it writes no more.
 const CLOSED: u64 = TRACE_WORDS as u64;
 /// `KCOV_TRACE_PC`: record program counters.
 const TRACE_PC: c_int = 0;
@@ -41,7 +43,8 @@ pub(crate) struct Kcov {
     enabled: bool,
 }
 
-// SAFETY: the memory behind `area` is never unmapped and belongs to no thread; `file` is an ordinary descriptor.
+// SAFETY: the memory behind `area` is never unmapped and belongs to no thread; `file` is an
+// ordinary descriptor.
 unsafe impl Send for Kcov {}
 
 impl Kcov {
@@ -102,7 +105,8 @@ impl Kcov {
     }
 
     fn count(&self) -> &AtomicU64 {
-        // SAFETY: the first word is mapped and aligned to a page; kernel and agent only ever access it whole.
+        // SAFETY: the first word is mapped and aligned to a page; kernel and agent only ever access
+        // it whole.
         unsafe { AtomicU64::from_ptr(self.area.as_ptr()) }
     }
 }

@@ -1,11 +1,16 @@
-//! The btrfs ioctls that the steps use. Mirrors `include/uapi/linux/btrfs.h` (6.12).
+//! btrfs: its ioctls, which mirror `include/uapi/linux/btrfs.h` (6.12), and its memory of the disk.
 
 use std::{
-    ffi::CStr,
-    os::fd::{AsRawFd, BorrowedFd},
+    ffi::{CStr, CString},
+    fs::{File, OpenOptions},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
-use nix::Result;
+use nix::{Result, errno::Errno};
+
+use crate::{disk::DISK, oracles::Oracle};
+
+const CONTROL: &str = "/dev/btrfs-control";
 
 const MAGIC: u8 = 0x94;
 /// `BTRFS_PATH_NAME_MAX` with the closing zero.
@@ -15,14 +20,14 @@ const NAME_V2_BYTES: usize = 4040;
 
 /// `struct btrfs_ioctl_vol_args`.
 #[repr(C)]
-pub(crate) struct VolumeArguments {
+pub(in crate::workload) struct VolumeArguments {
     descriptor: i64,
     name: [u8; NAME_BYTES],
 }
 
 /// `struct btrfs_ioctl_vol_args_v2`.
 #[repr(C)]
-pub(crate) struct VolumeArgumentsV2 {
+pub(in crate::workload) struct VolumeArgumentsV2 {
     descriptor: i64,
     transaction: u64,
     flags: u64,
@@ -39,7 +44,7 @@ nix::ioctl_write_ptr!(snapshot_create, MAGIC, 23, VolumeArgumentsV2);
 
 impl VolumeArguments {
     /// The arguments that name `name`, which is cut off when it is longer than the kernel takes.
-    pub(crate) fn new(name: &CStr) -> Box<Self> {
+    pub(in crate::workload) fn new(name: &CStr) -> Box<Self> {
         let mut arguments = Box::new(Self { descriptor: 0, name: [0; NAME_BYTES] });
         copy(name, &mut arguments.name);
         arguments
@@ -48,7 +53,7 @@ impl VolumeArguments {
 
 impl VolumeArgumentsV2 {
     /// As [`VolumeArguments::new`].
-    pub(super) fn new(name: &CStr) -> Box<Self> {
+    pub(in crate::workload) fn new(name: &CStr) -> Box<Self> {
         let name_bytes = [0; NAME_V2_BYTES];
         let mut arguments =
             Box::new(Self { descriptor: 0, transaction: 0, flags: 0, unused: [0; 4], name: name_bytes });
@@ -64,13 +69,13 @@ fn copy(name: &CStr, into: &mut [u8]) {
 }
 
 /// Makes a subvolume in the directory `parent`.
-pub(super) fn create(parent: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
+pub(in crate::workload) fn create(parent: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
     // SAFETY: the kernel reads one structure of the layout that the request's number says.
     unsafe { subvolume_create(parent.as_raw_fd(), arguments) }
 }
 
 /// Makes a writable snapshot of `subvolume` in the directory `parent`.
-pub(super) fn snapshot(
+pub(in crate::workload) fn snapshot(
     parent: BorrowedFd<'_>,
     subvolume: BorrowedFd<'_>,
     arguments: &mut VolumeArgumentsV2,
@@ -81,16 +86,38 @@ pub(super) fn snapshot(
 }
 
 /// Deletes the subvolume or snapshot in the directory `parent`.
-pub(super) fn delete(parent: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
+pub(in crate::workload) fn delete(parent: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
     // SAFETY: as in `create`.
     unsafe { snapshot_destroy(parent.as_raw_fd(), arguments) }
 }
 
-/// Makes btrfs forget the device that `arguments` name, which it keeps known after its last unmount. `control` is
-/// `/dev/btrfs-control`.
-pub(crate) fn forget(control: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
-    // SAFETY: as in `create`.
-    unsafe { forget_device(control.as_raw_fd(), arguments) }
+/// The disk in btrfs's list of devices. A mount that failed or ended leaves the disk there, and the
+/// next mount would take another path.
+pub(crate) struct KnownDisk {
+    control: File,
+    disk: Box<VolumeArguments>,
+}
+
+impl KnownDisk {
+    /// Opens btrfs's control device. Without that there is no btrfs in the kernel, as the mount
+    /// step itself will say.
+    pub(super) fn open() -> anyhow::Result<Option<Self>> {
+        let disk = VolumeArguments::new(&CString::new(DISK)?);
+        let control = OpenOptions::new().read(true).write(true).open(CONTROL).ok();
+        Ok(control.map(|control| Self { control, disk }))
+    }
+}
+
+impl Oracle for KnownDisk {
+    /// Has btrfs forget the disk, and says so when it does not.
+    fn leftover(&mut self) -> Option<String> {
+        // SAFETY: as in `create`.
+        match unsafe { forget_device(self.control.as_fd().as_raw_fd(), &raw const *self.disk) } {
+            // ENOENT: it was not known.
+            Ok(_) | Err(Errno::ENOENT) => None,
+            Err(error) => Some(format!("btrfs does not forget {DISK}: {error}")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -99,7 +126,8 @@ mod tests {
 
     #[test]
     fn request_numbers_are_the_kernels() {
-        // BTRFS_IOC_SUBVOL_CREATE, _SNAP_DESTROY, _SNAP_CREATE_V2, _FORGET_DEV as a C program prints them.
+        // BTRFS_IOC_SUBVOL_CREATE, _SNAP_DESTROY, _SNAP_CREATE_V2, _FORGET_DEV as a C program
+        // prints them.
         let write = |number| nix::request_code_write!(MAGIC, number, 4096);
         assert_eq!(write(14), 0x5000_940e);
         assert_eq!(write(15), 0x5000_940f);
@@ -110,7 +138,7 @@ mod tests {
     #[test]
     fn names_are_bounded_and_end_in_zero() {
         assert_eq!(&VolumeArguments::new(c"sub").name[..4], b"sub\0");
-        let long = std::ffi::CString::new(vec![b'x'; 5000]).unwrap();
+        let long = CString::new(vec![b'x'; 5000]).unwrap();
         let arguments = VolumeArgumentsV2::new(&long);
         assert_eq!(arguments.name[NAME_V2_BYTES - 2..], *b"x\0");
     }

@@ -1,0 +1,143 @@
+//! The functions that are probed, as the BPF program knows them: which of its calls are left alone.
+//!
+//! ```text
+//!   instruction pointer ── × multiplier, upper bits ──▶ slots ──▶ function ──▶ its conditions
+//! ```
+//!
+//! The program sees where it is, a few bytes behind a function's entry. The agent chooses the
+//! multiplier so that no two functions share a slot.
+
+use crate::{FUNCTION_SLOT_BITS, MAX_CONDITIONS, MAX_FUNCTIONS};
+
+/// Bytes of text that lead to one slot, as a power of two: functions are aligned to as many, so
+/// that mostly no probe leads beyond.
+const UNIT_BITS: u32 = 4;
+const SLOTS: usize = 1 << FUNCTION_SLOT_BITS;
+
+/// The index of the function that is none: all calls of it are left alone.
+pub const NO_FUNCTION: u8 = 0;
+
+/// Where the arguments of a call are among the saved registers, in bytes:
+/// `regs_get_kernel_argument()` and `struct pt_regs` of `arch/x86/include/asm/ptrace.h` (6.12).
+pub const ARGUMENTS: [u8; 6] = [112, 104, 96, 88, 72, 64];
+
+/// The functions that are probed, and how the one is found whose probe was hit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Functions {
+    /// Turns where a probe stands into a slot.
+    pub multiplier: u64,
+    /// For each slot the index of its function, or [`NO_FUNCTION`].
+    pub slots: [u8; SLOTS],
+    /// The functions, from 1.
+    pub functions: [Function; MAX_FUNCTIONS + 1],
+}
+
+/// One function that is probed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Function {
+    /// A call for which any of them holds is left alone. Behind the last one stands
+    /// [`Condition::NONE`], unless there is no room.
+    pub never: [Condition; MAX_CONDITIONS],
+}
+
+/// A condition on a call: `(argument & mask)` lies between `low` and `low + span`, which may wrap
+/// around. So each comparison is one subtraction and one comparison.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Where the argument is, of [`ARGUMENTS`]; 0 when this is no condition.
+    pub argument: u8,
+    /// 1 while `low` is the address of what is compared with, which is yet to be read. Then `span`
+    /// is the largest number, so that the condition holds, and only then this is looked at.
+    pub pending: u8,
+    /// Always 0.
+    pub reserved: [u8; 6],
+    /// The bits of the argument that count.
+    pub mask: u64,
+    /// The least number for which it holds.
+    pub low: u64,
+    /// How many more numbers it holds for.
+    pub span: u64,
+}
+
+impl Condition {
+    /// No condition.
+    pub const NONE: Self = Self { argument: 0, pending: 0, reserved: [0; 6], mask: 0, low: 0, span: 0 };
+    /// A condition that always holds.
+    pub const ALWAYS: Self = Self { argument: ARGUMENTS[0], span: u64::MAX, ..Self::NONE };
+
+    /// Whether it holds for a call with this `argument`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn holds(&self, argument: u64) -> bool {
+        (argument & self.mask).wrapping_sub(self.low) <= self.span
+    }
+}
+
+impl Functions {
+    /// No functions: all calls are left alone.
+    #[must_use]
+    pub const fn none() -> Self {
+        let mut functions = [Function { never: [Condition::NONE; MAX_CONDITIONS] }; MAX_FUNCTIONS + 1];
+        functions[NO_FUNCTION as usize].never[0] = Condition::ALWAYS;
+        Self { multiplier: 0, slots: [NO_FUNCTION; SLOTS], functions }
+    }
+
+    /// The unit of text that the byte at `address` is in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unit(address: u64) -> u64 {
+        address >> UNIT_BITS
+    }
+
+    /// The slot of this `unit`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(multiplier: u64, unit: u64) -> usize {
+        (unit.wrapping_mul(multiplier) >> (64 - FUNCTION_SLOT_BITS)) as usize
+    }
+
+    /// The function with a probe after which the instruction pointer is `instruction`.
+    #[inline(always)]
+    pub fn at(&mut self, instruction: u64) -> Option<&mut Function> {
+        let slot = Self::slot(self.multiplier, Self::unit(instruction));
+        self.functions.get_mut(self.slots[slot] as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_holds_between_its_bounds() {
+        let holds = |mask, low, span, argument| Condition { mask, low, span, ..Condition::NONE }.holds(argument);
+        assert!(holds(u64::MAX, 5, 0, 5) && !holds(u64::MAX, 5, 0, 6) && !holds(u64::MAX, 5, 0, 4));
+        // Not 0: from 1 on, all but one.
+        let not_zero = |argument| holds(0x8000, 1, u64::MAX - 1, argument);
+        assert!(not_zero(0xffff_ffff_0000_8001) && !not_zero(0xffff_ffff_0000_7fff));
+        // Not 5: from 6 on and around.
+        assert!(holds(u64::MAX, 6, u64::MAX - 1, 4) && !holds(u64::MAX, 6, u64::MAX - 1, 5));
+    }
+
+    #[test]
+    fn an_unknown_place_has_no_function() {
+        let mut functions = Functions::none();
+        functions.multiplier = 0x9e37_79b9_7f4a_7c15;
+        let slot = Functions::slot(functions.multiplier, Functions::unit(0xffff_ffff_8100_0010));
+        functions.slots[slot] = 3;
+        functions.functions[3].never[1] = Condition::ALWAYS;
+        let second = |functions: &mut Functions, at| functions.at(at).map(|function| function.never[1]);
+        assert_eq!(second(&mut functions, 0xffff_ffff_8100_0011), Some(Condition::ALWAYS));
+        assert_eq!(second(&mut functions, 0xffff_ffff_8100_0015), Some(Condition::ALWAYS));
+        let before = functions.at(0xffff_ffff_8100_000f).unwrap();
+        assert!(
+            before.never[0] == Condition::ALWAYS && before.never[0].holds(7),
+            "of no function a call is left alone"
+        );
+        functions.slots[slot] = u8::MAX;
+        assert!(functions.at(0xffff_ffff_8100_0011).is_none());
+    }
+}

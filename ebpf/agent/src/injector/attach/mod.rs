@@ -1,0 +1,130 @@
+//! Loads the BPF object and attaches its programs.
+
+mod block_event;
+mod cast;
+mod names;
+
+use abi::{Control, NAME_BLOCK};
+use anyhow::{Context, Error, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{KProbe, ProgramError, TracePoint},
+};
+use guest_protocol::Contract;
+
+use self::cast::Cast;
+use super::{functions, interrupts::Interrupts};
+use crate::symbols::Symbols;
+
+/// The BPF programs of `ebpf/programs`, built by this crate's build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+/// The programs that [`load`] brought into the kernel.
+pub(super) struct Loaded {
+    pub(super) bpf: Ebpf,
+    /// The control block to begin with.
+    pub(super) control: Control,
+}
+
+pub(super) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Loaded> {
+    let mut table = symbols.name_table();
+    for contract in contracts {
+        names::claim_entry(symbols, &mut table, &contract.function)?;
+    }
+    let control = control(symbols, contracts, disk)?;
+    let blocks = table.len().div_ceil(NAME_BLOCK);
+    let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
+    let mut object = OBJECT.to_vec();
+    let mut loader = EbpfLoader::new();
+    let cast = Cast::find();
+    if let Some(cast) = &cast {
+        cast.link(&mut object);
+        loader.override_global("STACK_FRAME", &cast.frame, true);
+    }
+    let mut bpf = loader
+        .btf(None)
+        .map_max_entries("NAMES", entries)
+        .load(&object)
+        .context("cannot create the BPF maps: does the kernel have CONFIG_BPF_SYSCALL?")?;
+    names::fill(&bpf, &table, blocks)?;
+    if disk.is_some() {
+        block_event::check()?;
+        let program: &mut TracePoint = program(&mut bpf, "block_write")?;
+        program.load().map_err(load_error)?;
+        program.attach("block", "block_bio_queue").context("cannot attach to the trace event block/block_bio_queue")?;
+    }
+    let program: &mut KProbe = program(&mut bpf, "injectable")?;
+    program.load().map_err(load_error)?;
+    for Contract { function, .. } in contracts {
+        program.attach(function, 0).with_context(|| {
+            format!("cannot probe \"{function}\": is it on /sys/kernel/debug/error_injection/list?")
+        })?;
+    }
+    Ok(Loaded { bpf, control })
+}
+
+fn control(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Control> {
+    let Interrupts { per_cpu_offsets, preempt_offset } =
+        if contracts.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
+    Ok(Control {
+        armed: 0,
+        thread: 0,
+        generation: 0,
+        rule_count: 0,
+        sequence: 0,
+        touched: 0,
+        lost_sites: 0,
+        guarded: 0,
+        // Writes before now were not seen.
+        dirty_overflow: 1,
+        disk: disk.unwrap_or(0),
+        sites: 0,
+        preempt_cpu: 0,
+        text_start: symbols.text_start(),
+        text_end: symbols.text_end(),
+        per_cpu_offsets,
+        preempt_offset,
+        preempt_count: 0,
+        functions: functions::table(contracts, symbols)?,
+    })
+}
+
+fn program<'a, T>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = bpf.program_mut(name).with_context(|| format!("the BPF object has no program \"{name}\""))?;
+    <&mut T>::try_from(program).with_context(|| format!("the BPF program \"{name}\" is of another type"))
+}
+
+/// Says which option a kernel lacks that refuses a program.
+fn load_error(error: ProgramError) -> Error {
+    if let ProgramError::LoadError { verifier_log, .. } = &error
+        && lacks_override(&verifier_log.to_string())
+    {
+        return anyhow!("the kernel was built without CONFIG_BPF_KPROBE_OVERRIDE: it lets no program fail a call");
+    }
+    Error::new(error).context("the kernel refuses a BPF program")
+}
+
+/// Whether the verifier's last words are that it has no such helper: `check_helper_call()` in
+/// `kernel/bpf/verifier.c`.
+fn lacks_override(log: &str) -> bool {
+    log.lines().any(|line| {
+        line.contains("bpf_override_return") && (line.contains("cannot use helper") || line.contains("unknown func"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_helper_is_told_from_other_complaints() {
+        assert!(lacks_override(
+            "12: (85) call bpf_override_return#58\nprogram of this type cannot use helper bpf_override_return#58\n"
+        ));
+        assert!(lacks_override("12: (85) call bpf_override_return#58\nunknown func bpf_override_return#58\n"));
+        assert!(!lacks_override("12: (85) call bpf_override_return#58\n13: (95) exit\nunknown func bpf_loop#181\n"));
+    }
+}

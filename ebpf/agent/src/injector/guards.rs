@@ -1,0 +1,152 @@
+//! Guards: which calls of a probed function the kernel would never fail, lowered to what the BPF
+//! program compares.
+
+use abi::{ARGUMENTS, Function};
+use anyhow::{Context, Result, bail};
+use fault_plan::{Condition, Operand, Operator};
+use guest_protocol::Contract;
+
+use super::constants::Constants;
+use crate::symbols::Symbols;
+
+const _: () = assert!(abi::MAX_CONDITIONS == guest_protocol::MAX_CONDITIONS);
+const _: () = assert!(ARGUMENTS.len() == fault_plan::MAX_ARGUMENTS as usize);
+
+/// The guards of the function of `contract`.
+///
+/// # Errors
+///
+/// This kernel lacks something that a guard speaks of: without its guards a function must not be
+/// probed.
+pub(super) fn lower(contract: &Contract, symbols: &Symbols, constants: &Constants) -> Result<Function> {
+    let mut function = Function::default();
+    let Contract { function: name, never } = contract;
+    if never.len() > function.never.len() {
+        bail!("\"{name}\" has {} conditions, possible are {}", never.len(), function.never.len());
+    }
+    for (into, condition) in function.never.iter_mut().zip(never) {
+        *into = lower_condition(condition, symbols, constants)
+            .with_context(|| format!("cannot tell which calls of \"{name}\" never fail"))?;
+    }
+    Ok(function)
+}
+
+fn lower_condition(condition: &Condition, symbols: &Symbols, constants: &Constants) -> Result<abi::Condition> {
+    let index = usize::from(condition.argument).checked_sub(1);
+    let argument = index.and_then(|index| ARGUMENTS.get(index)).context("there is no such argument")?;
+    let mask = number(&condition.mask, constants)?;
+    let base = abi::Condition { argument: *argument, mask, ..abi::Condition::NONE };
+    if let Operand::Symbol { symbol } = &condition.value {
+        let address = symbols.address(symbol).with_context(|| {
+            format!("the kernel, built without CONFIG_KALLSYMS_ALL, tells no address of \"{symbol}\"")
+        })?;
+        return Ok(abi::Condition { pending: 1, low: address, span: u64::MAX, ..base });
+    }
+    let value = number(&condition.value, constants)?;
+    let Some((low, span)) = interval(condition.operator, value) else {
+        bail!("no number is less than 0 or greater than {value}");
+    };
+    Ok(abi::Condition { low, span, ..base })
+}
+
+/// The least number that compares like this with `value`, and how many more do, without a gap but
+/// for the step from the largest to 0.
+fn interval(operator: Operator, value: u64) -> Option<(u64, u64)> {
+    Some(match operator {
+        Operator::Equal => (value, 0),
+        Operator::NotEqual => (value.wrapping_add(1), u64::MAX - 1),
+        Operator::Less => (0, value.checked_sub(1)?),
+        Operator::AtMost => (0, value),
+        Operator::Greater => (value.checked_add(1)?, u64::MAX - value - 1),
+        Operator::AtLeast => (value, u64::MAX - value),
+    })
+}
+
+/// The number that `operand` is.
+fn number(operand: &Operand, constants: &Constants) -> Result<u64> {
+    let constant = |name: &str, or: Option<u64>| {
+        constants.get(name).or(or).with_context(|| {
+            format!(
+                "the kernel's types (CONFIG_DEBUG_INFO_BTF) have no constant \"{name}\", and no \"or\" says its number"
+            )
+        })
+    };
+    match operand {
+        Operand::Number(number) => Ok(*number),
+        Operand::Constant { constant: name, or } => constant(name, *or),
+        Operand::Bit { bit, or } => {
+            let number = constant(bit, or.map(u64::from))?;
+            let shift = u32::try_from(number).ok().and_then(|shift| 1_u64.checked_shl(shift));
+            shift.with_context(|| format!("\"{bit}\" is {number}, which is no bit of 64"))
+        }
+        Operand::Symbol { symbol } => bail!("what the symbol \"{symbol}\" has is no mask"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "ffffffff81000000 T _stext\nffffffff81000010 T f\nffffffff81000050 T _etext\n\
+        ffffffff84000000 B kmem_cache\n";
+
+    fn lowered(conditions: &[&str], list: &str) -> Result<Function, String> {
+        let never = conditions.iter().map(|text| toml::from_str(text).unwrap()).collect();
+        let contract = Contract { function: "f".to_owned(), never };
+        let constants = Constants::of(&[("GFP_BIT", 3)]);
+        let symbols = Symbols::parse(list.to_owned()).unwrap();
+        lower(&contract, &symbols, &constants).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn names_become_numbers_of_the_running_kernel() {
+        let flag = "argument = 2\nmask = { bit = 'GFP_BIT', or = 15 }\noperator = '!='\nvalue = 0";
+        let older = "argument = 4\nmask = { bit = 'OTHER_BIT', or = 15 }\noperator = '!='\nvalue = 0";
+        let cache = "argument = 1\nvalue = { symbol = 'kmem_cache' }";
+        let [flag, older, cache, none] = lowered(&[flag, older, cache], LIST).unwrap().never;
+        let expected = abi::Condition { argument: 104, mask: 8, low: 1, span: u64::MAX - 1, ..abi::Condition::NONE };
+        assert_eq!(flag, expected);
+        assert!(flag.holds(0xffff_0008) && !flag.holds(0xffff_0007));
+        assert_eq!((older.argument, older.mask), (88, 1 << 15));
+        assert_eq!((cache.argument, cache.pending, cache.low), (112, 1, 0xffff_ffff_8400_0000));
+        assert!(cache.holds(0) && cache.holds(u64::MAX), "what is yet to be read is looked at at every call");
+        assert_eq!(none, abi::Condition::NONE);
+    }
+
+    #[test]
+    fn what_this_kernel_cannot_tell_is_named() {
+        let refusal = |text, list| lowered(&[text], list).unwrap_err();
+        let hidden = LIST.replace("kmem_cache", "other");
+        let cache = refusal("argument = 1\nvalue = { symbol = 'kmem_cache' }", &hidden);
+        assert!(cache.contains("calls of \"f\" never fail: ") && cache.contains("CONFIG_KALLSYMS_ALL"), "{cache}");
+        assert!(refusal("argument = 1\nvalue = { constant = 'A' }", LIST).contains("no constant \"A\""));
+        assert!(refusal("argument = 1\nmask = { bit = 'A', or = 64 }\nvalue = 0", LIST).contains("no bit of 64"));
+        assert!(refusal("argument = 1\noperator = '<'\nvalue = 0", LIST).contains("no number is less than 0"));
+        assert!(lowered(&["argument = 1\nvalue = 1"; 5], LIST).unwrap_err().contains("5 conditions"));
+    }
+
+    #[test]
+    fn every_comparison_is_an_interval() {
+        type Compare = fn(&u64, &u64) -> bool;
+        let operators: [(Operator, Compare); 6] = [
+            (Operator::Equal, u64::eq),
+            (Operator::NotEqual, u64::ne),
+            (Operator::Less, u64::lt),
+            (Operator::AtMost, u64::le),
+            (Operator::Greater, u64::gt),
+            (Operator::AtLeast, u64::ge),
+        ];
+        let numbers = [0, 1, 2, 7, u64::MAX / 2, u64::MAX - 1, u64::MAX];
+        for (operator, compare) in operators {
+            for value in numbers {
+                let interval = interval(operator, value);
+                for number in numbers {
+                    let holds = interval.is_some_and(|(low, span)| {
+                        abi::Condition { mask: u64::MAX, low, span, ..abi::Condition::NONE }.holds(number)
+                    });
+                    assert_eq!(holds, compare(&number, &value), "{number} {operator:?} {value}");
+                }
+            }
+        }
+    }
+}

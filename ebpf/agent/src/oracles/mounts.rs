@@ -1,0 +1,41 @@
+//! Mounts that are left.
+
+use std::{thread, time::Duration};
+
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, umount2},
+};
+
+use super::Oracle;
+use crate::workload::fs::MOUNT_POINT;
+
+/// How often unmounting is tried before the mount is only detached.
+const UNMOUNT_TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Mounts of the disk.
+pub(super) struct Mounts;
+
+impl Oracle for Mounts {
+    /// Unmounts until nothing is mounted any more; a mount that stays is detached and said.
+    fn leftover(&mut self) -> Option<String> {
+        let mut reason = Errno::EBUSY;
+        for _ in 0..UNMOUNT_TRIES {
+            match umount2(MOUNT_POINT, MntFlags::empty()) {
+                Ok(()) => {}
+                // No mount point.
+                Err(Errno::EINVAL) => return None,
+                Err(error) => {
+                    reason = error;
+                    thread::sleep(PAUSE);
+                }
+            }
+        }
+        let outcome = match umount2(MOUNT_POINT, MntFlags::MNT_DETACH) {
+            Ok(()) => "it was detached".to_owned(),
+            Err(error) => format!("detaching it failed: {error}"),
+        };
+        Some(format!("{MOUNT_POINT} could not be unmounted ({reason}); {outcome}"))
+    }
+}

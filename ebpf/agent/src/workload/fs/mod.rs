@@ -1,0 +1,26 @@
+//! File systems: one module for each that needs more than mounting.
+
+pub(super) mod btrfs;
+pub(super) mod options;
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use guest_protocol::Step;
+
+use crate::oracles::Oracle;
+
+/// Where the disk is mounted.
+pub(crate) const MOUNT_POINT: &str = "/mnt/t";
+
+/// Makes the folder that the disk is mounted on.
+pub(crate) fn make_mount_point() -> Result<()> {
+    fs::create_dir_all(MOUNT_POINT).with_context(|| format!("cannot make {MOUNT_POINT}"))
+}
+
+/// The oracles of the file systems that `steps` mount.
+pub(crate) fn oracles(steps: &[Step]) -> Result<Vec<Box<dyn Oracle>>> {
+    let mounts = |name: &str| steps.iter().any(|step| matches!(step, Step::Mount { fstype, .. } if fstype == name));
+    let btrfs = if mounts("btrfs") { btrfs::KnownDisk::open()? } else { None };
+    Ok(btrfs.into_iter().map(|oracle| Box::new(oracle) as Box<dyn Oracle>).collect())
+}

@@ -1,0 +1,188 @@
+//! The steps of a workload, made ready: a file for each family.
+//!
+//! Every string, buffer and descriptor that a step needs exists before anything may fail. So
+//! running it is nothing but its system calls.
+//!
+//! A new step is a variant of [`guest_protocol::Step`], a type here that is a [`PreparedStep`], and
+//! its line in [`prepare`].
+
+mod attribute;
+mod content;
+mod flush;
+mod mount;
+mod name;
+mod subvolume;
+mod trigger;
+
+use std::{
+    ffi::{CStr, CString},
+    os::fd::OwnedFd,
+};
+
+use anyhow::{Context, Result};
+use guest_protocol::{RelativePath, Step, StepResult};
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat::Mode,
+};
+
+use super::fs::MOUNT_POINT;
+use crate::disk::DISK;
+
+/// Most bytes of one read or write.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Byte `n` of a written file is `n % PATTERN_PERIOD`: a prime, so that neighbouring blocks differ.
+const PATTERN_PERIOD: usize = 251;
+
+/// A step made ready.
+pub(super) trait PreparedStep: Send {
+    /// Whether the step is skipped while the disk is not mounted.
+    fn needs_mount(&self) -> bool {
+        true
+    }
+
+    /// Makes the step's system calls and nothing else. Returns the value of the last one, or 0.
+    fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64>;
+}
+
+/// Memory and state that the steps of a workload share.
+pub(super) struct Workspace {
+    /// Whether the disk is mounted.
+    pub(super) mounted: bool,
+    disk: CString,
+    root: CString,
+    pattern: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Workspace {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            mounted: false,
+            disk: CString::new(DISK)?,
+            root: CString::new(MOUNT_POINT)?,
+            pattern: (0..=u8::MAX).take(PATTERN_PERIOD).cycle().take(CHUNK_BYTES + PATTERN_PERIOD).collect(),
+            buffer: vec![0; CHUNK_BYTES],
+        })
+    }
+}
+
+/// Makes `step` ready.
+pub(super) fn prepare(step: &Step) -> Result<Box<dyn PreparedStep>> {
+    match step {
+        Step::Mount { fstype, options } => boxed(mount::Mount::new(fstype, options)),
+        Step::Umount {} => boxed(Ok(mount::Umount)),
+        Step::Mkdir { path } => boxed(name::Mkdir::new(path)),
+        Step::Create { path } => boxed(name::Create::new(path)),
+        Step::Write { path, offset, length } => boxed(content::Write::new(path, *offset, *length)),
+        Step::Read { path } => boxed(content::Read::new(path)),
+        Step::Fsync { path } => boxed(flush::Fsync::new(path)),
+        Step::Truncate { path, length } => boxed(content::Truncate::new(path, *length)),
+        Step::Rename { from, to } => boxed(name::Rename::new(from, to)),
+        Step::Link { from, to } => boxed(name::Link::new(from, to)),
+        Step::Unlink { path } => boxed(name::Unlink::new(path)),
+        Step::SetXattr { path, name, value } => boxed(attribute::SetXattr::new(path, name, value)),
+        Step::SubvolumeCreate { path } => boxed(subvolume::Create::new(path)),
+        Step::SubvolumeSnapshot { from, to } => boxed(subvolume::Snapshot::new(from, to)),
+        Step::SubvolumeDelete { path } => boxed(subvolume::Delete::new(path)),
+        Step::Sync {} => boxed(Ok(flush::Sync)),
+        Step::Trigger { name } => boxed(trigger::Trigger::new(name)),
+    }
+    .with_context(|| format!("step {}", step.kind()))
+}
+
+fn boxed<S: PreparedStep + 'static>(step: Result<S>) -> Result<Box<dyn PreparedStep>> {
+    Ok(Box::new(step?))
+}
+
+/// Runs `step`: its system calls and nothing else.
+pub(super) fn run(step: &mut dyn PreparedStep, workspace: &mut Workspace) -> StepResult {
+    if step.needs_mount() && !workspace.mounted {
+        return StepResult::Skipped;
+    }
+    match step.call(workspace) {
+        Ok(value) => StepResult::Done(value),
+        Err(error) => StepResult::Failed(error as i32),
+    }
+}
+
+/// The path `relative` below the mount point.
+fn below(relative: &RelativePath) -> Result<CString> {
+    in_mount(relative.as_str())
+}
+
+/// The directory that holds `relative`, below the mount point, and its last name.
+fn parent_and_name(relative: &RelativePath) -> Result<(CString, CString)> {
+    let (parent, name) = relative.parent_and_name();
+    Ok((in_mount(parent)?, CString::new(name)?))
+}
+
+fn in_mount(relative: &str) -> Result<CString> {
+    CString::new(format!("{MOUNT_POINT}/{relative}")).context("a path holds a zero byte")
+}
+
+/// `bytes` as the offset type of system calls.
+fn offset(bytes: u64) -> Result<i64> {
+    i64::try_from(bytes).context("more bytes than a file can have")
+}
+
+fn opened(path: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
+    open(path, flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o644))
+}
+
+fn directory(path: &CStr) -> nix::Result<OwnedFd> {
+    opened(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc;
+
+    use super::*;
+
+    /// A plain path.
+    pub(super) fn path(text: &str) -> RelativePath {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn paths_lie_below_the_mount_point() {
+        assert_eq!(below(&path("a/b")).unwrap().as_c_str(), c"/mnt/t/a/b");
+        let (parent, name) = parent_and_name(&path("a/b")).unwrap();
+        assert_eq!((parent.as_c_str(), name.as_c_str()), (c"/mnt/t/a", c"b"));
+        let (parent, name) = parent_and_name(&path("b")).unwrap();
+        assert_eq!((parent.as_c_str(), name.as_c_str()), (c"/mnt/t/", c"b"));
+    }
+
+    #[test]
+    fn bad_steps_are_refused_with_their_kind() {
+        let refusal = |step: &Step| prepare(step).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let beyond = Step::Write { path: path("a"), offset: u64::MAX, length: 1 };
+        assert_eq!(
+            refusal(&beyond),
+            "step write: more bytes than a file can have: out of range integral type conversion attempted"
+        );
+        let zero = Step::SetXattr { path: path("a"), name: "a\0b".to_owned(), value: String::new() };
+        assert!(refusal(&zero).starts_with("step set-xattr: "));
+        assert!(refusal(&Step::Trigger { name: path("none") }).contains("/fuzz_selftest/none"));
+    }
+
+    #[test]
+    fn without_a_mount_only_mount_and_trigger_run() {
+        let mut workspace = Workspace::new().unwrap();
+        for step in [Step::Umount {}, Step::Sync {}, Step::Create { path: path("a") }] {
+            assert_eq!(run(prepare(&step).unwrap().as_mut(), &mut workspace), StepResult::Skipped);
+        }
+    }
+
+    #[test]
+    fn a_failed_call_is_an_error_number() {
+        let mut workspace = Workspace { mounted: true, ..Workspace::new().unwrap() };
+        let mut step = prepare(&Step::Read { path: path("missing") }).unwrap();
+        assert_eq!(run(step.as_mut(), &mut workspace), StepResult::Failed(libc::ENOENT));
+    }
+}

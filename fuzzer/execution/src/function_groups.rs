@@ -1,0 +1,329 @@
+//! Groups of functions that may fail: a file each in `corpus/functions/`, used by many targets.
+//!
+//! A group says of each function which errors it may return, and when the kernel promises that it
+//! does not fail. That promise holds for whatever target names the function.
+
+use std::{collections::BTreeMap, fmt, fs, io, path::Path};
+
+use fault_plan::{Condition, InjectedError};
+use files::{TextFile, TextFileError};
+use guest_protocol::{MAX_CONDITIONS, MAX_FUNCTIONS};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use toml::Spanned;
+
+/// A function that may fail in this target.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetFunction {
+    /// The kernel function.
+    pub name: String,
+    /// What it may return; the first is the one tried first.
+    pub errors: Vec<InjectedError>,
+    /// A call for which any of these holds never fails.
+    #[serde(default)]
+    pub never: Vec<Condition>,
+}
+
+/// The groups, by name.
+#[derive(Clone, Debug, Default)]
+pub struct FunctionGroups(BTreeMap<String, Vec<TargetFunction>>);
+
+/// A group's file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupFile {
+    functions: Vec<Spanned<GroupFunction>>,
+}
+
+/// A function in a group's file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupFunction {
+    name: String,
+    errors: Vec<InjectedError>,
+    /// Where the kernel says so: file, function, version.
+    source: String,
+    #[serde(default)]
+    never: Vec<Condition>,
+}
+
+/// An entry of a target's list of functions that may fail.
+#[derive(Clone, Debug)]
+pub(crate) enum WantedFunctions {
+    /// All functions of the group of this name.
+    Group(String),
+    /// One function.
+    One(TargetFunction),
+}
+
+impl<'de> Deserialize<'de> for WantedFunctions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = WantedFunctions;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a group of functions, or a table with name and errors")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<WantedFunctions, E> {
+                Ok(WantedFunctions::Group(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WantedFunctions, A::Error> {
+                TargetFunction::deserialize(MapAccessDeserializer::new(map)).map(WantedFunctions::One)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl FunctionGroups {
+    /// The groups in the files `*.toml` of `folder`, each called as its file.
+    ///
+    /// # Errors
+    ///
+    /// The folder or a file cannot be read or is refused, or a function is in two groups.
+    pub fn load(folder: &Path) -> Result<Self, TextFileError> {
+        let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(|source| TextFileError::Read { path: folder.to_owned(), source })?;
+        let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.sort();
+        let mut groups = Self::default();
+        for path in &paths {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            groups.add(name, &TextFile::read(path)?)?;
+        }
+        Ok(groups)
+    }
+
+    fn add(&mut self, name: String, text: &TextFile) -> Result<(), TextFileError> {
+        let file: GroupFile = text.toml()?;
+        let mut functions: Vec<TargetFunction> = Vec::with_capacity(file.functions.len());
+        for function in file.functions {
+            let offset = function.span().start;
+            let GroupFunction { name, errors, source, never } = function.into_inner();
+            let function = TargetFunction { name, errors, never };
+            let defect = match self.function(&function.name) {
+                _ if source.trim().is_empty() => Some("has no source".to_owned()),
+                Some((group, _)) => Some(format!("is in the group \"{group}\" already")),
+                None if functions.iter().any(|earlier| earlier.name == function.name) => {
+                    Some("is there twice".to_owned())
+                }
+                None => function.defect(),
+            };
+            if let Some(defect) = defect {
+                return Err(text.invalid(offset, format!("\"{}\" {defect}", function.name)));
+            }
+            functions.push(function);
+        }
+        self.0.insert(name, functions);
+        Ok(())
+    }
+
+    /// The functions of the group `name`.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&[TargetFunction]> {
+        self.0.get(name).map(Vec::as_slice)
+    }
+
+    /// The names of the groups, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The conditions under which the kernel promises that the function `name` does not fail; none
+    /// are known of a function in no group.
+    #[must_use]
+    pub fn never(&self, name: &str) -> &[Condition] {
+        self.function(name).map_or(&[], |(_, function)| &function.never)
+    }
+
+    /// The functions that `wanted` stands for, in that order. What its group says that a function
+    /// promises holds however it was named.
+    ///
+    /// # Errors
+    ///
+    /// A group is unknown, or a function is there twice; `text` is the target's file.
+    pub(crate) fn resolve(
+        &self,
+        text: &TextFile,
+        wanted: &[Spanned<WantedFunctions>],
+    ) -> Result<Vec<TargetFunction>, TextFileError> {
+        let mut functions: Vec<TargetFunction> = Vec::new();
+        for wanted in wanted {
+            let refuse = |reason: String| text.invalid(wanted.span().start, reason);
+            let found = match wanted.get_ref() {
+                WantedFunctions::Group(name) => self.group(name).map(<[_]>::to_vec).ok_or_else(|| {
+                    let known = self.names().collect::<Vec<_>>().join(", ");
+                    refuse(format!("no group of functions is called \"{name}\": there are {known}"))
+                })?,
+                WantedFunctions::One(function) => {
+                    let never = [&function.never, self.never(&function.name)].concat();
+                    vec![TargetFunction { never, ..function.clone() }]
+                }
+            };
+            for function in found {
+                let twice =
+                    || functions.iter().any(|earlier| earlier.name == function.name).then(|| "is there twice".into());
+                if let Some(defect) = function.defect().or_else(twice) {
+                    return Err(refuse(format!("\"{}\" {defect}", function.name)));
+                }
+                functions.push(function);
+            }
+        }
+        if functions.is_empty() || functions.len() > MAX_FUNCTIONS {
+            return Err(text.invalid(0, format!("{} functions, possible are 1 to {MAX_FUNCTIONS}", functions.len())));
+        }
+        Ok(functions)
+    }
+
+    fn function(&self, name: &str) -> Option<(&str, &TargetFunction)> {
+        self.0.iter().find_map(|(group, functions)| {
+            functions.iter().find(|function| function.name == name).map(|function| (group.as_str(), function))
+        })
+    }
+}
+
+impl TargetFunction {
+    /// Says what is wrong with it, in words that go behind its name.
+    pub(crate) fn defect(&self) -> Option<String> {
+        if self.errors.is_empty() {
+            return Some("has no errors to return".to_owned());
+        }
+        let conditions = self.never.len();
+        (conditions > MAX_CONDITIONS)
+            .then(|| format!("never fails under {conditions} conditions, possible are {MAX_CONDITIONS}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::target::Target;
+
+    const GOOD: &str = r#"
+[[functions]]
+name = "f"
+errors = ["EIO"]
+source = "f.c, f(), 6.12"
+never = [{ argument = 1, value = 0 }]
+"#;
+
+    fn load(files: &[(&str, &str)]) -> Result<FunctionGroups, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        FunctionGroups::load(folder.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_group_is_a_file() {
+        let groups =
+            load(&[("one.toml", GOOD), ("two.toml", &GOOD.replace("\"f\"", "\"g\"")), ("readme", "?")]).unwrap();
+        assert_eq!(groups.names().collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(groups.group("two").unwrap()[0].name, "g");
+        assert_eq!((groups.never("f").len(), groups.never("h").len()), (1, 0));
+        assert!(groups.group("three").is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_with_the_line() {
+        let refused = |from: &str, to: &str| load(&[("a.toml", &GOOD.replace(from, to))]).unwrap_err();
+        assert!(refused("f.c, f(), 6.12", " ").ends_with("a.toml:2: \"f\" has no source"));
+        assert!(refused("[\"EIO\"]", "[]").ends_with("a.toml:2: \"f\" has no errors to return"));
+        assert!(refused("argument = 1", "argument = 9").contains("a.toml:6: there is no argument 9"));
+        let five = format!("[{}]", "{ argument = 1, value = 0 },".repeat(5));
+        assert!(refused("[{ argument = 1, value = 0 }]", &five).contains("under 5 conditions, possible are 4"));
+        let twice = load(&[("a.toml", &GOOD.repeat(2))]).unwrap_err();
+        assert!(twice.ends_with("a.toml:8: \"f\" is there twice"), "{twice}");
+        let shared = load(&[("a.toml", GOOD), ("b.toml", GOOD)]).unwrap_err();
+        assert!(shared.ends_with("b.toml:2: \"f\" is in the group \"a\" already"), "{shared}");
+        assert!(FunctionGroups::load(Path::new("/no/such/folder")).is_err());
+    }
+
+    const TARGET: &str = "description = 'one'\nkernel = 'k'\nsteps = [{ sync = {} }]\n";
+    const BY_NAME: &str = "description = 'one'\nkernel = 'k'\nsteps = [{ sync = {} }]\n\
+        [[functions]]\nname = 'should_failslab'\nerrors = ['ENOMEM']\n";
+
+    fn corpus() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus")
+    }
+
+    fn groups() -> FunctionGroups {
+        FunctionGroups::load(&corpus().join("functions")).unwrap()
+    }
+
+    fn target(text: &str) -> Result<Target, String> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("target.toml"), text).unwrap();
+        Target::load(folder.path(), &groups()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn functions_come_by_group_or_by_name() {
+        let with = |functions: &str| {
+            let text = format!("{TARGET}{functions}\n");
+            target(&text)
+        };
+        let names = |target: &Target| target.functions.iter().map(|known| known.name.clone()).collect::<Vec<_>>();
+        let mixed = with(r#"functions = ["block", { name = "f", errors = ["EIO"] }, "filemap"]"#).unwrap();
+        assert_eq!(names(&mixed), ["should_fail_bio", "f", "__filemap_add_folio"]);
+        assert!(mixed.functions[1].never.is_empty());
+        let unknown = with(r#"functions = ["memory", "blocks"]"#).unwrap_err();
+        let known = "no group of functions is called \"blocks\": there are block, btrfs, filemap, memory";
+        assert!(unknown.ends_with(&format!("target.toml:4: {known}")), "{unknown}");
+        for (functions, reason) in [
+            (r#"["memory", "memory"]"#, "target.toml:4: \"should_failslab\" is there twice"),
+            (r#"["block", { name = "should_fail_bio", errors = ["EIO"] }]"#, "\"should_fail_bio\" is there twice"),
+            (r#"["block", { name = "f", error = ["EIO"] }]"#, "target.toml:4: unknown field `error`"),
+            (r#"["block", 1]"#, "the name of a group of functions, or a table"),
+            ("[]", "0 functions, possible are 1 to 64"),
+        ] {
+            let refusal = with(&format!("functions = {functions}")).unwrap_err();
+            assert!(refusal.contains(reason), "{functions}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_promises_of_a_function_holds_however_it_is_named() {
+        let by_name = target(BY_NAME).unwrap();
+        assert_eq!(by_name.functions[0].never, groups().group("memory").unwrap()[0].never);
+        assert_eq!(by_name.setup().functions[0].never.len(), 2, "no allocation that must not fail, no bootstrap cache");
+        let more = target(&format!("{BY_NAME}never = [{{ argument = 2, value = 7 }}]")).unwrap();
+        assert_eq!(more.functions[0].never.len(), 3, "a target may add to it");
+    }
+
+    #[test]
+    fn the_targets_of_the_corpus_have_their_functions() {
+        let memory = ["should_failslab ENOMEM", "should_fail_alloc_page true"];
+        let btrfs = [
+            "should_fail_bio EIO",
+            "__filemap_add_folio ENOMEM",
+            "btrfs_search_slot EIO ENOMEM",
+            "btrfs_cow_block ENOMEM EIO ENOSPC",
+            "btrfs_check_leaf EUCLEAN",
+            "btrfs_check_node EUCLEAN",
+            "io_ctl_init ENOMEM",
+        ];
+        let all = [&memory[..], &btrfs].concat();
+        assert_eq!(Target::names(&corpus()), ["btrfs-mount", "btrfs-rw", "selftest"]);
+        for (name, expected) in [("btrfs-mount", &all[..]), ("btrfs-rw", &all), ("selftest", &memory)] {
+            let target = Target::find(&corpus(), name).unwrap();
+            let function = |function: &TargetFunction| {
+                let errors = function.errors.iter().map(|error| format!(" {error}"));
+                format!("{}{}", function.name, errors.collect::<String>())
+            };
+            assert_eq!(target.functions.iter().map(function).collect::<Vec<_>>(), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! `fuzz cache list` and `fuzz cache prune`: what the cache has, what of it is of no use, and removing that.
+
+use std::{
+    collections::BTreeSet,
+    fmt, fs,
+    io::Write,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use clap::ValueEnum as _;
+use serde::{Deserialize, Serialize};
+
+use files::cache::{self, try_lock};
+use guests::{
+    kernel::{self, Catalogue},
+    project::Project,
+};
+
+use crate::{
+    exit::{Answer, CommandError},
+    options::{Kind, PruneOptions},
+};
+
+/// Lists what is in the cache, with sizes on disk.
+///
+/// # Errors
+///
+/// `kernels.toml` is refused, or the cache is damaged.
+pub fn cache_list(json: bool, out: &mut dyn Write) -> Result<Answer, CommandError> {
+    let (cache, named) = (cache::directory()?, Named::of_project()?);
+    let items = items(&cache, &named);
+    for item in &items {
+        if json {
+            writeln!(out, "{}", serde_json::to_string(item).map_err(std::io::Error::other)?)?;
+        } else {
+            writeln!(out, "{item}")?;
+        }
+    }
+    if !json {
+        let options = PruneOptions::default();
+        let sum =
+            |chosen: &dyn Fn(&Item) -> bool| items.iter().filter(|item| chosen(item)).map(|item| item.bytes).sum();
+        let (all, stale) = (Size(sum(&|_| true)), Size(sum(&|item| options.selects(item))));
+        writeln!(out, "{all} in {}; fuzz cache prune frees {stale}", cache.display())?;
+    }
+    Ok(Answer::Yes)
+}
+
+/// Removes what is of no use from the cache, and says what that was.
+///
+/// # Errors
+///
+/// `kernels.toml` is refused, or the cache is damaged or cannot be written.
+pub fn cache_prune(options: &PruneOptions, out: &mut dyn Write) -> Result<Answer, CommandError> {
+    let (cache, named) = (cache::directory()?, Named::of_project()?);
+    prune(&items(&cache, &named), options, out)?;
+    Ok(Answer::Yes)
+}
+
+impl PruneOptions {
+    fn selects(&self, item: &Item) -> bool {
+        let useless = matches!(item.state, State::Unnamed | State::Killed);
+        !self.keep.contains(&item.kind) && item.state != State::Used && (useless || self.all)
+    }
+}
+
+fn prune(items: &[Item], options: &PruneOptions, out: &mut dyn Write) -> Result<(), CommandError> {
+    let mut freed = 0;
+    for item in items.iter().filter(|item| options.selects(item)) {
+        // Somebody may have begun to use it since it was looked at. Lock files stay: others may wait for them.
+        let lock = item.lock.as_deref().map(try_lock).transpose()?;
+        if matches!(lock, Some(None)) {
+            continue;
+        }
+        if !options.dry_run {
+            let removed = if item.path.is_dir() { fs::remove_dir_all(&item.path) } else { fs::remove_file(&item.path) };
+            removed.map_err(|source| CommandError::Prune { path: item.path.clone(), source })?;
+        }
+        freed += item.bytes;
+        writeln!(out, "{item}")?;
+    }
+    let verb = if options.dry_run { "would be" } else { "are" };
+    writeln!(out, "{} {verb} freed", Size(freed))?;
+    Ok(())
+}
+
+/// What of the cache the checkout's `kernels.toml` names.
+#[derive(Default)]
+struct Named {
+    kernels: BTreeSet<PathBuf>,
+    /// GNU build ids of those kernels that are built.
+    build_ids: BTreeSet<String>,
+    sources: Vec<kernel::Source>,
+}
+
+impl Named {
+    fn of_project() -> Result<Self, CommandError> {
+        let catalogue = Catalogue::load(Project::find()?.root())?;
+        let listed = kernel::list(&catalogue, &cache::directory()?)?;
+        Ok(Self {
+            kernels: listed.iter().map(|listed| listed.dir.clone()).collect(),
+            build_ids: listed.iter().filter_map(|listed| Some(listed.built.as_ref()?.meta.build_id.clone())).collect(),
+            sources: catalogue.sources().cloned().collect(),
+        })
+    }
+}
+
+/// One thing in the cache.
+#[derive(Clone, Debug, Serialize)]
+struct Item {
+    kind: Kind,
+    path: PathBuf,
+    /// Size on disk.
+    bytes: u64,
+    state: State,
+    /// The file that is locked by whoever makes it or uses it.
+    #[serde(skip)]
+    lock: Option<PathBuf>,
+}
+
+/// Whether something in the cache is of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    /// It may be needed again.
+    Useful,
+    /// A process uses it now.
+    Used,
+    /// The checkout's `kernels.toml` does not name it, or not its kernel.
+    Unnamed,
+    /// The process that made it was killed.
+    Killed,
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Useful => "",
+            State::Used => "  in use",
+            State::Unnamed => "  not named by kernels.toml",
+            State::Killed => "  left by a killed process",
+        };
+        let kind = self.kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        write!(f, "{kind:<9} {:>10}  {name}{state}", Size(self.bytes).to_string())
+    }
+}
+
+/// A number of bytes for people.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = self.0 as f64 / f64::from(1 << 20);
+        if mib < 1024.0 { write!(f, "{mib:.1} MiB") } else { write!(f, "{:.1} GiB", mib / 1024.0) }
+    }
+}
+
+/// All that the folder `cache` has, by kind and name.
+fn items(cache: &Path, named: &Named) -> Vec<Item> {
+    let open = open_files();
+    let mut items: Vec<Item> = entries(cache)
+        .flat_map(|(name, path)| match name.as_str() {
+            "kernels" | "templates" | "images" | "sources" => entries(&path)
+                .filter_map(|(name, entry)| {
+                    let (kind, lock) = classify(&path, &name)?;
+                    Some(item(kind, entry, lock.map(|lock| path.join(lock + ".lock")), named, &open))
+                })
+                .collect(),
+            "ccache" => vec![item(Kind::Ccache, path, None, named, &open)],
+            _ if name.starts_with('.') && path.is_dir() => vec![item(Kind::Leftover, path, None, named, &open)],
+            _ if path.is_dir() => vec![item(Kind::Tool, path, None, named, &open)],
+            _ => Vec::new(),
+        })
+        .collect();
+    share_use(&mut items);
+    items.sort_by(|one, other| (one.kind, &one.path).cmp(&(other.kind, &other.path)));
+    items
+}
+
+/// What the entry `name` of the cache's folder `folder` is, and the name of its lock without `.lock`; nothing for what
+/// is only told with others, such as logs. The names are those in the heads of `kernel`, `kernel::source`, `image` and
+/// `guest::store`.
+fn classify(folder: &Path, name: &str) -> Option<(Kind, Option<String>)> {
+    let folder = folder.file_name()?.to_str()?;
+    let own = |kind, lock: &str| Some((kind, Some(lock.to_owned())));
+    // `.PREFIX-LOCK-PID`
+    let killed = |prefix| name.strip_prefix(prefix).and_then(|rest: &str| Some(rest.rsplit_once('-')?.0));
+    match folder {
+        "kernels" if let Some(lock) = killed(kernel::BUILD_LEFTOVER) => own(Kind::Leftover, lock),
+        "sources" if let Some(lock) = killed(kernel::FETCH_LEFTOVER) => own(Kind::Leftover, lock),
+        "templates" if let Some(lock) = name.strip_prefix('.') => own(Kind::Leftover, lock),
+        _ if name.ends_with(".lock") || name.ends_with(".log") => None,
+        "kernels" => own(Kind::Kernel, name),
+        "templates" => own(Kind::Template, name),
+        "sources" => own(Kind::Source, name.split('_').next()?),
+        "images" if name.ends_with(".tmp") => own(Kind::Leftover, name.split('.').next()?),
+        "images" => own(Kind::Image, name.strip_suffix(".raw")?),
+        _ => None,
+    }
+}
+
+fn item(kind: Kind, path: PathBuf, lock: Option<PathBuf>, named: &Named, open: &[PathBuf]) -> Item {
+    let held = lock.as_deref().is_some_and(|lock| lock.exists() && matches!(try_lock(lock), Ok(None)));
+    let used = held || open.iter().any(|file| file.starts_with(&path));
+    let is_named = match kind {
+        Kind::Kernel => named.kernels.contains(&path),
+        Kind::Template => template_kernel(&path).is_some_and(|kernel| named.build_ids.contains(&kernel)),
+        Kind::Source => named.sources.iter().any(|source| source.is_in(&path)),
+        _ => true,
+    };
+    let state = match kind {
+        _ if used => State::Used,
+        Kind::Leftover => State::Killed,
+        _ if is_named => State::Useful,
+        _ => State::Unnamed,
+    };
+    Item { kind, bytes: size(&path), path, state, lock }
+}
+
+/// What is used by what is in use: the compiler's cache by a build, a kernel by a guest that runs it.
+fn share_use(items: &mut [Item]) {
+    let used = |item: &&Item| item.state == State::Used;
+    let guests: Vec<_> = items.iter().filter(used).filter_map(|item| template_kernel(&item.path)).collect();
+    let building =
+        items.iter().filter(used).any(|item| item.path.parent().is_some_and(|path| path.ends_with("kernels")));
+    for item in items {
+        let runs = || kernel_build_id(&item.path).is_some_and(|id| guests.contains(&id));
+        if (item.kind == Kind::Ccache && building) || (item.kind == Kind::Kernel && runs()) {
+            item.state = State::Used;
+        }
+    }
+}
+
+/// Build id of the kernel that the template in `folder` runs.
+fn template_kernel(folder: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Meta {
+        about: About,
+    }
+    #[derive(Deserialize)]
+    struct About {
+        hello: Hello,
+    }
+    #[derive(Deserialize)]
+    struct Hello {
+        kernel_build_id: String,
+    }
+    let meta: Meta = serde_json::from_slice(&fs::read(folder.join("meta.json")).ok()?).ok()?;
+    Some(meta.about.hello.kernel_build_id)
+}
+
+fn kernel_build_id(folder: &Path) -> Option<String> {
+    let meta: kernel::Meta = serde_json::from_slice(&fs::read(folder.join("meta.json")).ok()?).ok()?;
+    Some(meta.build_id)
+}
+
+/// The files that processes have open or run, as far as this user may know.
+fn open_files() -> Vec<PathBuf> {
+    let processes = entries(Path::new("/proc")).filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_digit()));
+    let links = processes.flat_map(|(_, process)| {
+        let files = entries(&process.join("fd")).map(|(_, file)| file);
+        files.chain([process.join("exe"), process.join("cwd")]).collect::<Vec<_>>()
+    });
+    links.filter_map(|link| fs::read_link(link).ok()).filter(|file| file.is_absolute()).collect()
+}
+
+/// Names and paths of what is in the folder; nothing when it cannot be read.
+fn entries(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+}
+
+/// Bytes on disk of a file or of all that is in a folder. Images and guests have holes.
+fn size(path: &Path) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
+    let below = if metadata.is_dir() { entries(path).map(|(_, entry)| size(&entry)).sum() } else { 0 };
+    metadata.blocks() * 512 + below
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(cache: &Path, path: &str, content: &str) -> PathBuf {
+        let path = cache.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A cache with something of every kind, and what is named of it.
+    fn full() -> (tempfile::TempDir, Named) {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path();
+        let kernel = |id: &str| {
+            format!(
+                r#"{{"name":"k","release":"6","build_id":"{id}","key":"","compiler":"","source":"","objects":1,"seconds":1}}"#
+            )
+        };
+        let template = |id: &str| format!(r#"{{"about":{{"hello":{{"kernel_build_id":"{id}"}}}}}}"#);
+        write(cache, "kernels/new-11/meta.json", &kernel("aa"));
+        write(cache, "kernels/old-22/meta.json", &kernel("bb"));
+        write(cache, "kernels/new-11.log", "");
+        write(cache, "kernels/.build-old-33-4/source/Makefile", "");
+        write(cache, "templates/01/meta.json", &template("aa"));
+        write(cache, "templates/02/meta.json", &template("bb"));
+        write(cache, "templates/.03/memory", "");
+        write(cache, "images/aa.raw", "");
+        write(cache, "images/bb.7.tmp", "");
+        write(cache, "sources/linux-source-6.12_6.12.1-1/linux.tar.xz", "");
+        write(cache, "sources/.fetch-linux-source-6.12-9/lists/one", "");
+        write(cache, "ccache/0/1", "");
+        write(cache, "bpf-linker-1/bin/bpf-linker", "");
+        write(cache, "kvm.json", "");
+        let kernels = BTreeSet::from([cache.join("kernels/new-11")]);
+        let named = Named { kernels, build_ids: BTreeSet::from(["aa".to_owned()]), sources: Vec::new() };
+        (folder, named)
+    }
+
+    fn states(items: &[Item], state: State) -> Vec<&str> {
+        items
+            .iter()
+            .filter(|item| item.state == state)
+            .map(|item| item.path.file_name().unwrap().to_str().unwrap())
+            .collect()
+    }
+
+    fn left(folder: &Path, named: &Named, options: &PruneOptions) -> Vec<String> {
+        prune(&items(folder, named), options, &mut Vec::new()).unwrap();
+        let left = items(folder, named);
+        left.iter().map(|item| item.path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn what_kernels_toml_does_not_name_and_what_was_killed_goes() {
+        let (folder, named) = full();
+        let items = items(folder.path(), &named);
+        assert_eq!(states(&items, State::Useful), ["new-11", "01", "aa.raw", "ccache", "bpf-linker-1"]);
+        assert_eq!(states(&items, State::Unnamed), ["old-22", "02", "linux-source-6.12_6.12.1-1"]);
+        let killed = ["bb.7.tmp", ".build-old-33-4", ".fetch-linux-source-6.12-9", ".03"];
+        assert_eq!(states(&items, State::Killed), killed);
+        let dry = PruneOptions { dry_run: true, ..PruneOptions::default() };
+        assert_eq!(left(folder.path(), &named, &dry).len(), items.len());
+        let useful = left(folder.path(), &named, &PruneOptions::default());
+        assert_eq!(useful, ["new-11", "01", "aa.raw", "ccache", "bpf-linker-1"]);
+        let all = PruneOptions { all: true, keep: vec![Kind::Tool, Kind::Ccache], ..PruneOptions::default() };
+        assert_eq!(left(folder.path(), &named, &all), ["ccache", "bpf-linker-1"]);
+    }
+
+    #[test]
+    fn what_is_in_use_stays() {
+        let (folder, named) = full();
+        let _build = cache::lock(&folder.path().join("kernels/old-33.lock"), || {}).unwrap();
+        let _fetch = cache::lock(&folder.path().join("sources/linux-source-6.12.lock"), || {}).unwrap();
+        let _guest = fs::File::open(folder.path().join("templates/02/meta.json")).unwrap();
+        let items = items(folder.path(), &named);
+        let used =
+            ["old-22", "02", "linux-source-6.12_6.12.1-1", "ccache", ".build-old-33-4", ".fetch-linux-source-6.12-9"];
+        assert_eq!(states(&items, State::Used), used, "a kernel of a guest and the compiler's cache of a build too");
+        let left = left(folder.path(), &named, &PruneOptions { all: true, ..PruneOptions::default() });
+        assert_eq!(left, used);
+    }
+
+    #[test]
+    fn sizes_are_those_on_disk_and_told_for_people() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "memory", "");
+        fs::File::options().write(true).open(path).unwrap().set_len(1 << 30).unwrap();
+        assert!(size(folder.path()) < 1 << 20, "holes take no space");
+        assert_eq!(Size(3 << 19).to_string(), "1.5 MiB");
+        assert_eq!(Size(5 << 29).to_string(), "2.5 GiB");
+    }
+}

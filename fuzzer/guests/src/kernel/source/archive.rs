@@ -1,0 +1,374 @@
+//! The archive that a kernel is built from: on this machine, in the cache, or fetched.
+//!
+//! A package archive keeps few versions. When the one that `kernels.toml` names is gone, the newest of the package
+//! stands in for it. That one's checksum is part of the kernel's key, so that it makes another kernel.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    super::{
+        KernelError, Progress,
+        build::lock,
+        make::{Log, failed},
+    },
+    Source,
+    apt::Apt,
+};
+use execution::Stop;
+use files::cache;
+
+/// What the names of a fetch's temporary folders start with.
+pub const FETCH_LEFTOVER: &str = ".fetch-";
+
+/// An archive with a kernel tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct Archive {
+    pub(in crate::kernel) path: PathBuf,
+    /// Version of the package that it is from.
+    pub(in crate::kernel) version: String,
+    /// In hexadecimal.
+    pub(in crate::kernel) sha256: String,
+}
+
+/// What is known about an archive in the cache: `source.json` beside it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    package: String,
+    version: String,
+    sha256: String,
+    /// Version that was asked for. When it is another one, this archive stands in for that.
+    wanted: String,
+}
+
+/// The archive in the cache that stands in for the version of `source`, if there is one.
+pub(in crate::kernel) fn substitute(source: &Source, cache: &Path) -> Option<Archive> {
+    let folders = fs::read_dir(cache.join("sources")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<_> = folders
+        .filter_map(|folder| {
+            let kept = stands_for(&folder, source)?;
+            let path = folder.join(source.archive.file_name()?);
+            // The package's own time: a newer version has a later one.
+            let made = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok()?;
+            (kept.version != source.version)
+                .then_some((made, Archive { path, version: kept.version, sha256: kept.sha256 }))
+        })
+        .collect();
+    found.sort_by(|(one, a), (other, b)| (one, &a.version).cmp(&(other, &b.version)));
+    found.pop().map(|(_, archive)| archive)
+}
+
+/// Whether the folder `folder` of the cache has an archive for `source`.
+pub(super) fn is_kept(folder: &Path, source: &Source) -> bool {
+    stands_for(folder, source).is_some()
+}
+
+fn stands_for(folder: &Path, source: &Source) -> Option<Kept> {
+    let hidden = folder.file_name()?.to_str()?.starts_with('.');
+    let kept: Kept = serde_json::from_slice(&fs::read(folder.join("source.json")).ok()?).ok()?;
+    (!hidden && kept.package == source.package && kept.wanted == source.version).then_some(kept)
+}
+
+/// The archive of `source`, checked: what the package has installed, or what the cache has, or fetched now.
+///
+/// # Errors
+///
+/// There is no way to fetch it, or that fails, or it is not what `kernels.toml` says; or the user asks to stop.
+pub(in crate::kernel) fn obtain(
+    source: &Source,
+    cache: &Path,
+    stop: &Stop,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Archive, KernelError> {
+    obtain_with(source, cache, Vec::new(), stop, progress)
+}
+
+/// Like [`obtain`], with options of apt.
+fn obtain_with(
+    source: &Source,
+    cache: &Path,
+    options: Vec<OsString>,
+    stop: &Stop,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Archive, KernelError> {
+    let sources = cache.join("sources");
+    fs::create_dir_all(&sources).map_err(|error| failed("create", &sources, error))?;
+    let _lock = lock(&sources.join(format!("{}.lock", source.package)), stop, progress)?;
+    progress(Progress::Step("checking the source's checksum"));
+    let name = source.archive.file_name().unwrap_or_default();
+    let folder = sources.join(format!("{}_{}", source.package, source.version));
+    for path in [source.archive.clone(), folder.join(name)] {
+        if checksum(&path).is_ok_and(|sum| sum == source.sha256) {
+            return Ok(Archive { path, version: source.version.clone(), sha256: source.sha256.clone() });
+        }
+    }
+    let stand_in =
+        substitute(source, cache).filter(|archive| checksum(&archive.path).is_ok_and(|sum| sum == archive.sha256));
+    let archive = match stand_in {
+        Some(archive) => archive,
+        None => Fetch { source, sources: &sources, stop, options }.run(progress)?,
+    };
+    if archive.version != source.version {
+        let (wanted, found) = (source.version.clone(), archive.version.clone());
+        progress(Progress::Substitute { package: source.package.clone(), wanted, found });
+    }
+    Ok(archive)
+}
+
+/// One fetch from the package archive, while the package's lock is held.
+struct Fetch<'a> {
+    source: &'a Source,
+    sources: &'a Path,
+    stop: &'a Stop,
+    /// Options of apt.
+    options: Vec<OsString>,
+}
+
+impl Fetch<'_> {
+    fn run(self, progress: &mut dyn FnMut(Progress)) -> Result<Archive, KernelError> {
+        if !Apt::is_installed() {
+            return Err(self.missing("this machine has no apt"));
+        }
+        let package = &self.source.package;
+        self.remove_leftovers();
+        let work = self.sources.join(format!("{FETCH_LEFTOVER}{package}-{}", std::process::id()));
+        fs::create_dir(&work).map_err(|error| failed("create", &work, error))?;
+        let mut log = Log::create(self.sources.join(format!("{package}.log")))?;
+        let fetched = self.fetch(&work, &mut log, progress);
+        // The first error is the one to tell; the next fetch removes what is left.
+        let _ = fs::remove_dir_all(&work);
+        fetched
+    }
+
+    fn fetch(&self, work: &Path, log: &mut Log, progress: &mut dyn FnMut(Progress)) -> Result<Archive, KernelError> {
+        let Source { package, version: wanted, .. } = self.source;
+        let tree = work.join("package");
+        let mut apt = Apt { options: self.options.clone(), log, stop: self.stop };
+        progress(Progress::Step("fetching the source, some 150 MB"));
+        let known = apt.versions(package)?.contains(wanted);
+        let version = match known.then(|| apt.unpack(package, wanted, &tree)) {
+            Some(Ok(())) => wanted.clone(),
+            Some(Err(KernelError::Stopped)) => return Err(KernelError::Stopped),
+            // The lists are too old: they do not know it yet, or it has gone since.
+            None | Some(Err(_)) => {
+                progress(Progress::Step("fetching package lists"));
+                apt.update(&work.join("lists"))?;
+                let versions = apt.versions(package)?;
+                let found = versions.iter().find(|version| *version == wanted).or_else(|| versions.first());
+                let found = found.ok_or_else(|| self.missing("the package archive has no version of it"))?;
+                progress(Progress::Step("fetching the source, some 150 MB"));
+                apt.unpack(package, found, &tree)?;
+                found.clone()
+            }
+        };
+        self.publish(&tree, work, version)
+    }
+
+    /// Moves the archive from the unpacked package in `tree` to its place in the cache.
+    fn publish(&self, tree: &Path, work: &Path, version: String) -> Result<Archive, KernelError> {
+        let Source { package, version: wanted, archive, .. } = self.source;
+        let unpacked = tree.join(archive.strip_prefix("/").unwrap_or(archive));
+        let sha256 = checksum(&unpacked).map_err(|error| failed("read", &unpacked, error))?;
+        if version == *wanted && sha256 != self.source.sha256 {
+            return Err(KernelError::WrongSource {
+                package: format!("{package} {version}"),
+                found: sha256,
+                expected: self.source.sha256.clone(),
+            });
+        }
+        let name = format!("{package}_{version}");
+        let (prepared, destination) = (work.join(&name), self.sources.join(&name));
+        let place = |folder: &Path| folder.join(archive.file_name().unwrap_or_default());
+        let kept = Kept { package: package.clone(), version, sha256, wanted: wanted.clone() };
+        let moved = (|| {
+            fs::create_dir(&prepared)?;
+            fs::rename(&unpacked, place(&prepared))?;
+            fs::write(prepared.join("source.json"), serde_json::to_vec_pretty(&kept)?)?;
+            match destination.exists() {
+                // Damaged, or fetched for another version than is now wanted.
+                true => cache::replace_directory(&prepared, &destination),
+                false => cache::publish_directory(&prepared, &destination),
+            }
+        })();
+        moved.map_err(|error| failed("publish", &destination, error))?;
+        Ok(Archive { path: place(&destination), version: kept.version, sha256: kept.sha256 })
+    }
+
+    fn missing(&self, reason: &'static str) -> KernelError {
+        let Source { package, version, archive, .. } = self.source.clone();
+        KernelError::NoSource { package, version, path: archive, reason }
+    }
+
+    /// Removes what killed fetches left; nobody else fetches this package.
+    fn remove_leftovers(&self) {
+        let prefix = format!("{FETCH_LEFTOVER}{}-", self.source.package);
+        for entry in fs::read_dir(self.sources).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                // A leftover costs only disk space.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// SHA-256 of the file, in hexadecimal.
+fn checksum(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok(hex::encode(&hash.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const PINNED: &str = "6.12.1-1";
+
+    fn source(folder: &Path, content: &str) -> Source {
+        let pinned = folder.join("pinned");
+        fs::write(&pinned, content).unwrap();
+        Source {
+            name: "small".into(),
+            package: "linux-source-small".into(),
+            version: PINNED.into(),
+            archive: "/usr/src/linux-source-small.tar.xz".into(),
+            sha256: checksum(&pinned).unwrap(),
+            patches: Vec::new(),
+            uninstrumented: Vec::new(),
+        }
+    }
+
+    /// A package archive in `folder` that has these versions, each with its content. Returns apt's options for it.
+    fn archive(folder: &Path, versions: &[(&str, &str)]) -> Vec<OsString> {
+        let repository = folder.join("repository");
+        let _ = fs::remove_dir_all(&repository);
+        fs::create_dir(&repository).unwrap();
+        let mut packages = String::new();
+        for (version, content) in versions {
+            let tree = folder.join(format!("tree-{version}"));
+            fs::create_dir_all(tree.join("usr/src")).unwrap();
+            fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+            let control = format!(
+                "Package: linux-source-small\nVersion: {version}\nArchitecture: all\nMaintainer: a test\nDescription: a test\n"
+            );
+            fs::write(tree.join("usr/src/linux-source-small.tar.xz"), content).unwrap();
+            fs::write(tree.join("DEBIAN/control"), &control).unwrap();
+            let file = repository.join(format!("{version}.deb"));
+            let built = Command::new("dpkg-deb").args(["--root-owner-group", "--build"]).arg(&tree).arg(&file).output();
+            assert!(built.unwrap().status.success());
+            let (size, sum) = (fs::metadata(&file).unwrap().len(), checksum(&file).unwrap());
+            packages += &format!("{control}Filename: ./{version}.deb\nSize: {size}\nSHA256: {sum}\n\n");
+        }
+        fs::write(repository.join("Packages"), packages).unwrap();
+        let list = folder.join("sources.list");
+        fs::write(&list, format!("deb [trusted=yes] file:{} ./\n", repository.display())).unwrap();
+        let options = [
+            format!("Dir::Etc::SourceList={}", list.display()),
+            "Dir::Etc::SourceParts=-".to_owned(),
+            format!("Dir::State::lists={}", folder.join("no-lists").display()),
+            "Dir::Cache::pkgcache=".to_owned(),
+            "Dir::Cache::srcpkgcache=".to_owned(),
+        ];
+        options.iter().flat_map(|option| ["-o".into(), option.into()]).collect()
+    }
+
+    fn obtained(
+        source: &Source,
+        cache: &Path,
+        options: Vec<OsString>,
+    ) -> (Result<Archive, KernelError>, Vec<Progress>) {
+        let mut said = Vec::new();
+        let result = obtain_with(source, cache, options, &Stop::new(), &mut |progress| said.push(progress));
+        (result, said)
+    }
+
+    #[test]
+    fn an_installed_archive_is_used_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut source = source(folder.path(), "pinned");
+        source.archive = folder.path().join("pinned");
+        let (archive, _) = obtained(&source, folder.path(), Vec::new());
+        assert_eq!(
+            archive.unwrap(),
+            Archive { path: source.archive.clone(), version: PINNED.into(), sha256: source.sha256.clone() }
+        );
+        assert!(!is_kept(&folder.path().join("sources/linux-source-small_6.12.1-1"), &source), "it is not copied");
+    }
+
+    #[test]
+    fn the_version_that_is_asked_for_is_fetched_once_and_checked() {
+        if !Apt::is_installed() {
+            return without_apt();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let source = source(folder.path(), "pinned");
+        let options = || archive(folder.path(), &[(PINNED, "pinned"), ("6.12.2-1", "newer")]);
+        let (archive, _) = obtained(&source, folder.path(), options());
+        let archive = archive.unwrap();
+        assert_eq!((archive.version.as_str(), &archive.sha256), (PINNED, &source.sha256));
+        assert_eq!(fs::read_to_string(&archive.path).unwrap(), "pinned");
+        assert_eq!(obtained(&source, folder.path(), Vec::new()).0.unwrap(), archive, "the second time without apt");
+        assert_eq!(substitute(&source, folder.path()), None);
+
+        fs::write(&archive.path, "damaged").unwrap();
+        assert_eq!(obtained(&source, folder.path(), options()).0.unwrap(), archive, "it is fetched again");
+        fs::write(&archive.path, "damaged").unwrap();
+        let other = Source { sha256: "0".repeat(64), ..source };
+        let (refused, _) = obtained(&other, folder.path(), options());
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.starts_with("the archive in linux-source-small 6.12.1-1 has SHA-256"), "{refused}");
+    }
+
+    #[test]
+    fn the_newest_version_stands_in_for_one_that_is_gone() {
+        if !Apt::is_installed() {
+            return without_apt();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let source = source(folder.path(), "pinned");
+        let options = archive(folder.path(), &[("6.12.10-1", "newest"), ("6.12.9-1", "newer")]);
+        let (archive, said) = obtained(&source, folder.path(), options);
+        let archive = archive.unwrap();
+        assert_eq!(archive.version, "6.12.10-1");
+        assert_eq!(archive.sha256, checksum(&archive.path).unwrap());
+        let line = said.last().unwrap().to_string();
+        let expected = "linux-source-small 6.12.1-1 is no longer in the package archive: building from 6.12.10-1";
+        assert_eq!(line, expected);
+        assert_eq!(substitute(&source, folder.path()), Some(archive.clone()));
+        assert_eq!(obtained(&source, folder.path(), Vec::new()).0.unwrap(), archive, "the second time without apt");
+
+        let later = Source { version: "6.12.11-1".into(), ..source };
+        assert_eq!(substitute(&later, folder.path()), None, "it does not stand in for another version");
+    }
+
+    #[test]
+    fn a_package_that_nobody_has_is_an_error_with_the_way_out() {
+        if !Apt::is_installed() {
+            return without_apt();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, _) = obtained(&source(folder.path(), "pinned"), folder.path(), archive(folder.path(), &[]));
+        let expected = "no kernel source, the package archive has no version of it: put the archive of Debian's \
+                        linux-source-small 6.12.1-1 at /usr/src/linux-source-small.tar.xz";
+        assert_eq!(archive.unwrap_err().to_string(), expected);
+        let left = fs::read_dir(folder.path().join("sources")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(FETCH_LEFTOVER)));
+    }
+
+    /// Where there is no apt, that is what the error says.
+    fn without_apt() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, _) = obtained(&source(folder.path(), "pinned"), folder.path(), Vec::new());
+        assert!(archive.unwrap_err().to_string().starts_with("no kernel source, this machine has no apt"));
+    }
+}
