@@ -20,10 +20,10 @@ use clap::{Parser, ValueEnum};
 use crossbeam::{channel::bounded, select};
 use execution::{RunError, Stop};
 use fuzz::{
-    commands::{self, Ended},
+    commands,
     exit::{Answer, CommandError},
     options::{FuzzOptions, GuestOptions, duration},
-    views::progress::Progress,
+    views::{progress::Progress, summary::Ended},
 };
 use guests::{prepare::Wanted, prepared::Prepared, process, runner::GuestRunner};
 use serde::Serialize;

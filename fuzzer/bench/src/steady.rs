@@ -4,9 +4,9 @@ use std::{fs, io, num::NonZeroUsize, time::Duration};
 
 use campaign::StatsLine;
 use fuzz::{
-    commands::Ended,
     exit::CommandError,
     options::{FuzzOptions, GuestOptions},
+    views::summary::Ended,
 };
 use serde::Serialize;
 

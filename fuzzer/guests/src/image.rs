@@ -58,7 +58,7 @@ pub fn image(recipe: &ImageRecipe, cache: &Path) -> Result<PathBuf, ImageError> 
     }
     fs::create_dir_all(&folder).map_err(at(&folder))?;
     let lock_path = folder.join(format!("{key}.lock"));
-    let waiting = || tracing::info!("another process makes this image: waiting for it");
+    let waiting = || tracing::debug!("this image is being made: waiting for it");
     let _lock = lock(&lock_path, waiting).map_err(at(&lock_path))?;
     if path.is_file() {
         return Ok(path);

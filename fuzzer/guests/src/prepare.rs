@@ -135,10 +135,8 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     tracing::debug!(name, reason, "acceleration");
     let mut boot = None;
     let booting = &mut || {
-        let how = match (accel, wanted.accel) {
-            (Accel::Tcg, AccelChoice::Auto) if !wanted.exact => "tcg (`fuzz doctor` says why not kvm)".to_owned(),
-            _ => accel.to_string(),
-        };
+        let doubt = accel == Accel::Tcg && choice == AccelChoice::Auto;
+        let how = format!("{accel}{}", if doubt { " (`fuzz doctor` says why not kvm)" } else { "" });
         let text = format!("booting a guest with {name} under {how}, kept for later starts");
         let task = progress.begin(name, &text);
         task.update("booting a guest", None);
@@ -225,12 +223,10 @@ pub fn built_kernel(
     }
     let text = format!("building {name} once, for good: up to 10 minutes on 2 idle cores");
     let task = progress.begin(name, &text);
-    let built = kernel::build(wanted, cache, stop, &mut |stage: Progress| {
-        let part = match &stage {
-            Progress::Compiling { done, total, .. } => Some(Part { done: *done, total: *total }),
-            _ => None,
-        };
-        task.update(&stage.to_string(), part);
+    let built = kernel::build(wanted, cache, stop, &mut |stage: Progress| match stage {
+        Progress::Substitute { .. } => task.note(&stage.to_string()),
+        Progress::Compiling { done, total, .. } => task.update(&stage.to_string(), Some(Part { done, total })),
+        Progress::Waiting | Progress::Step(_) => task.update(&stage.to_string(), None),
     })?;
     task.done("built");
     Ok(built)

@@ -13,6 +13,9 @@ pub trait Task {
     /// is known.
     fn update(&self, doing: &str, part: Option<Part>);
 
+    /// Takes in what people have to know, one line: it stays.
+    fn note(&self, text: &str);
+
     /// Takes in that the task has succeeded, and how people call that, such as "built".
     fn done(&self, result: &str);
 }
@@ -39,5 +42,8 @@ impl ProgressSink for Silent {
 
 impl Task for Silent {
     fn update(&self, _: &str, _: Option<Part>) {}
+    fn note(&self, text: &str) {
+        tracing::debug!("{text}");
+    }
     fn done(&self, _: &str) {}
 }

@@ -10,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Summary, Worker};
+use campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Worker};
 use execution::{Stop, Target};
 use files::cache;
 use guests::{
@@ -25,7 +25,10 @@ use guests::{
 use crate::{
     exit::{Answer, CommandError},
     options::FuzzOptions,
-    views::{progress::Progress, summary},
+    views::{
+        progress::Progress,
+        summary::{self, Ended, IdleCheckers},
+    },
 };
 
 /// Of so many guests one checks, the others explore.
@@ -50,26 +53,6 @@ pub fn fuzz(
         summary::write(&ended, out)?;
     }
     Ok(Answer::Yes)
-}
-
-/// A campaign that has ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// What it did.
-    pub summary: Summary,
-    /// Its folder.
-    pub folder: PathBuf,
-    /// The checkers, if none of them got a guest in time.
-    pub idle: Option<IdleCheckers>,
-}
-
-/// Checkers that never had a guest: every plan for them still waits.
-#[derive(Debug)]
-pub struct IdleCheckers {
-    /// Their kernel's name.
-    pub kernel: String,
-    /// Whether the cache has it.
-    pub built: bool,
 }
 
 /// Runs the campaign. Requests `stop` when it fails.

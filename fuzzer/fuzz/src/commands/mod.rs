@@ -10,7 +10,7 @@ mod targets;
 pub use self::{
     cache::{cache_list, cache_prune},
     doctor::doctor,
-    fuzz::{Ended, IdleCheckers, campaign, fuzz},
+    fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},
     replay::replay,
     targets::targets,

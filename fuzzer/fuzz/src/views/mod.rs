@@ -2,4 +2,4 @@
 
 pub mod progress;
 pub(crate) mod replay;
-pub(crate) mod summary;
+pub mod summary;

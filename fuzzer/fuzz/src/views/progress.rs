@@ -213,6 +213,10 @@ impl Task for Running {
         }
     }
 
+    fn note(&self, text: &str) {
+        self.shown.progress.say(&format!("{}: {text}", self.shown.name));
+    }
+
     fn done(&self, result: &str) {
         let Shown { progress, name, begin, .. } = &*self.shown;
         progress.say(&format!("{name}: {result} in {}", duration(begin.elapsed())));

@@ -1,10 +1,31 @@
 //! The end of a campaign, for people.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use campaign::Summary;
 
-use crate::commands::{Ended, IdleCheckers};
+/// A campaign that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What it did.
+    pub summary: Summary,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The checkers, if none of them got a guest in time.
+    pub idle: Option<IdleCheckers>,
+}
+
+/// Checkers that never had a guest: every plan for them still waits.
+#[derive(Debug)]
+pub struct IdleCheckers {
+    /// Their kernel's name.
+    pub kernel: String,
+    /// Whether the cache has it.
+    pub built: bool,
+}
 
 /// Writes what the campaign did, and what is to be done where plans wait for a kernel.
 pub(crate) fn write(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
