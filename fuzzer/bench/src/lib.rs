@@ -1,9 +1,10 @@
-//! `fuzz bench`: what things cost. Each measurement is one JSON object with its units in the names, and says what it was made
-//! on.
+//! Measurements. Each is one JSON object, with its units in the names, and says what it was made on.
 
 mod cost;
 mod exact;
 mod kernels;
+mod paper;
+mod record;
 mod scale;
 mod steady;
 
@@ -27,17 +28,21 @@ use fuzz::{
 };
 use guests::{prepare::Wanted, prepared::Prepared, process, runner::GuestRunner};
 use serde::Serialize;
+use serde_json::Value;
 
 /// What runs where nothing else is asked for.
 const TARGET: &str = "btrfs-mount";
 
 /// Options of the measurements.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(version, about = "Measures executions, guests and campaigns; prints JSON")]
 pub struct Options {
     /// The measurement.
     #[arg(value_enum, default_value = "cost")]
     pub what: Measurement,
+    /// With `all`: make only these, and keep the others as they are in docs/measurements.json.
+    #[arg(value_name = "MEASUREMENT")]
+    pub only: Vec<String>,
     /// The only target to run; each measurement has its own without it.
     #[arg(long)]
     pub target: Option<String>,
@@ -67,6 +72,9 @@ pub enum Measurement {
     Kernels,
     /// A long campaign: whether guests drift and memory grows. An hour.
     Steady,
+    /// All of them one after the other, kept in docs/measurements.json and docs/measurements.md. 100
+    /// minutes.
+    All,
 }
 
 impl Options {
@@ -97,13 +105,23 @@ struct Session<'a> {
 /// The environment or the target; see [`CommandError`].
 pub fn bench(options: &Options, stop: &Stop, out: &mut dyn Write, progress: &Progress) -> Result<Answer, CommandError> {
     let session = Session { options, stop, progress };
-    match options.what {
-        Measurement::Cost => write_json(&cost::cost(&session)?, out),
-        Measurement::Scale => write_json(&scale::scale(&session)?, out),
-        Measurement::Exact => write_json(&exact::exact(&session)?, out),
-        Measurement::Kernels => write_json(&kernels::kernels(&session)?, out),
-        Measurement::Steady => write_json(&steady::steady(&session)?, out),
-    }
+    let result = if options.what == Measurement::All { record::record(&session)? } else { measure(&session)? };
+    let text = serde_json::to_string_pretty(&result).map_err(io::Error::other)?;
+    writeln!(out, "{text}")?;
+    Ok(Answer::Yes)
+}
+
+/// Makes one measurement.
+fn measure(session: &Session<'_>) -> Result<Value, CommandError> {
+    let result = match session.options.what {
+        Measurement::Cost => serde_json::to_value(cost::cost(session)?),
+        Measurement::Scale => serde_json::to_value(scale::scale(session)?),
+        Measurement::Exact => serde_json::to_value(exact::exact(session)?),
+        Measurement::Kernels => serde_json::to_value(kernels::kernels(session)?),
+        Measurement::Steady => serde_json::to_value(steady::steady(session)?),
+        Measurement::All => return Err(CommandError::Input("\"all\" is no single measurement".to_owned())),
+    };
+    Ok(result.map_err(io::Error::other)?)
 }
 
 /// What a measurement was made on.
@@ -131,12 +149,6 @@ impl Measured {
             acceleration: prepared.template().config().accel.to_string(),
         }
     }
-}
-
-fn write_json(result: &impl Serialize, out: &mut dyn Write) -> Result<Answer, CommandError> {
-    let text = serde_json::to_string_pretty(result).map_err(io::Error::other)?;
-    writeln!(out, "{text}")?;
-    Ok(Answer::Yes)
 }
 
 /// Runs a campaign. One whose time is up requests to stop where a worker is still getting ready: that is not for the next one.
