@@ -155,7 +155,7 @@ fn equipment(prepared: &Arc<Prepared>) -> Equipment<GuestRunner> {
     let meta = &prepared.kernel.meta;
     let (name, build_id) = (meta.name.clone(), meta.build_id.clone());
     let kernel = CampaignKernel { name, build_id, call_sites: Arc::clone(&prepared.call_sites) };
-    Equipment { kernel, runner: GuestRunner::new(&prepared) }
+    Equipment { kernel, runner: GuestRunner::new(prepared) }
 }
 
 /// Which guests a campaign has.
