@@ -34,7 +34,8 @@ pub(crate) const MEMORY: Functions = &[
     ("__filemap_add_folio", InjectedError::Errno(Errno::ENOMEM)),
 ];
 
-/// A target without disk in which `functions` may fail and whose steps pull these triggers of the self-test module.
+/// A target without disk in which `functions` may fail and whose steps pull these triggers of the
+/// self-test module.
 pub(crate) fn steps_target(triggers: &[&str], functions: Functions) -> TempDir {
     let steps: Vec<String> = triggers.iter().map(|name| format!("{{ trigger = {{ name = \"{name}\" }} }}")).collect();
     let mut text = format!("description = \"a test\"\nkernel = \"{KERNEL}\"\nsteps = [{}]\n", steps.join(", "));

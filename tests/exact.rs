@@ -1,5 +1,5 @@
-//! Clones that repeat exactly. A test program of its own, so that no other guest runs meanwhile: where the host's processors are
-//! contended, a few executions in a hundred differ.
+//! Clones that repeat exactly. A test program of its own, so that no other guest runs meanwhile:
+//! where the host's processors are contended, a few executions in a hundred differ.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -77,7 +77,8 @@ fn a_call_that_must_not_fail_never_does() {
     }
 }
 
-/// The allocations that the kernel may fail beside those that it promises not to fail, and what they return then.
+/// The allocations that the kernel may fail beside those that it promises not to fail, and what
+/// they return then.
 #[test]
 fn pages_folios_and_caches_that_must_not_fail_never_do() {
     let folder = steps_target(&["nofail_page", "nofail_folio", "bootstrap", "clean"], MEMORY);
@@ -120,8 +121,8 @@ fn pages_folios_and_caches_that_must_not_fail_never_do() {
     assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
 }
 
-/// btrfs keeps its devices open when `super_setup_bdi()` fails (`btrfs_fill_super()` in `fs/btrfs/super.c`, 6.12). That shows only
-/// when the disk is put back, after the report.
+/// btrfs keeps its devices open when `super_setup_bdi()` fails (`btrfs_fill_super()` in
+/// `fs/btrfs/super.c`, 6.12). That shows only when the disk is put back, after the report.
 #[test]
 fn a_guest_that_cannot_put_its_disk_back_runs_no_other_plan() {
     let mut guest = guests_of("btrfs-mount");
@@ -223,7 +224,8 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     let execution = guest.run(&hang);
     killer.join().unwrap();
     let counters = guest.usage();
-    // On a busy host one that hangs can be trouble as well, as it is not known whether it was let run.
+    // On a busy host one that hangs can be trouble as well, as it is not known whether it was let
+    // run.
     assert!(counters.harness_errors >= 1, "the killed guest was trouble: {counters:?}");
     assert_eq!(counters.guests, counters.harness_errors + 1, "trouble is tried again in a fresh guest");
     let report = report_of(&execution.findings);

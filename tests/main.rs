@@ -1,4 +1,5 @@
-//! End-to-end tests on a real guest: kernel, BPF programs, agent, QEMU, host. They fail, never skip, without one.
+//! End-to-end tests on a real guest: kernel, BPF programs, agent, QEMU, host. They fail, never
+//! skip, without one.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

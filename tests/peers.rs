@@ -1,5 +1,5 @@
-//! Two hosts that fuzz the same target, as a user runs them: each is a network namespace, and a cable is between them.
-//! This needs root, and fails without it.
+//! Two hosts that fuzz the same target, as a user runs them: each is a network namespace, and a
+//! cable is between them. This needs root, and fails without it.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

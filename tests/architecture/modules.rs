@@ -1,8 +1,8 @@
 //! No circle between modules: those of one folder use each other in one direction.
 //!
-//! A module counts with all that is below it. A name that a parent passes on (`pub use`) counts as the
-//! module that it comes from. That a module uses what its parent has, or the parent what it has, is no
-//! arrow: they are one room.
+//! A module counts with all that is below it. A name that a parent passes on (`pub use`) counts as
+//! the module that it comes from. That a module uses what its parent has, or the parent what it
+//! has, is no arrow: they are one room.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -20,7 +20,8 @@ const PARAGRAPH_WORDS: usize = 80;
 const README_LINES: usize = 120;
 const ARCHITECTURE_LINES: usize = 150;
 
-/// The paragraphs of a paper: runs of lines that are no table and no code. An entry of a list is one.
+/// The paragraphs of a paper: runs of lines that are no table and no code. An entry of a list is
+/// one.
 fn paragraphs(text: &str) -> Vec<String> {
     let mut paragraphs = vec![String::new()];
     let mut code = false;

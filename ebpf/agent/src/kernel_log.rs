@@ -55,8 +55,8 @@ impl KernelLog {
         Ok(cut(log, LIMITS.log_bytes))
     }
 
-    /// Gives the time of the last record that was read, in microseconds of the kernel's log; 0 where
-    /// there was none.
+    /// Gives the time of the last record that was read, in microseconds of the kernel's log; 0
+    /// where there was none.
     pub(crate) fn seen_us(&self) -> u64 {
         self.seen_us
     }

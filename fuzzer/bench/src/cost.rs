@@ -1,11 +1,13 @@
 //! `fuzz bench cost`: what an execution costs, and where the time goes.
 //!
-//! Two guests take turns in short blocks, as a processor that is shared with others changes its speed by half from one second to the next, and
-//! each block is compared with the one beside it: a bare one without probes and without coverage (only the tracepoint that notes which
-//! blocks were written is there), and one as the fuzzer uses it, which after that does only a part of it. Both run the fault-free plan
-//! on the same processor, as of two that are shared one can be slower than the other for long. Both are new clones in each round: by
-//! where its process has what in memory, one guest is up to a tenth faster than the next, for as long as it lives.
-//! Then a short campaign tells what the search itself costs.
+//! Two guests take turns in short blocks, as a processor that is shared with others changes its
+//! speed by half from one second to the next, and each block is compared with the one beside it: a
+//! bare one without probes and without coverage (only the tracepoint that notes which blocks were
+//! written is there), and one as the fuzzer uses it, which after that does only a part of it. Both
+//! run the fault-free plan on the same processor, as of two that are shared one can be slower than
+//! the other for long. Both are new clones in each round: by where its process has what in memory,
+//! one guest is up to a tenth faster than the next, for as long as it lives. Then a short campaign
+//! tells what the search itself costs.
 
 use std::{
     io,
@@ -27,7 +29,8 @@ use serde::Serialize;
 
 use super::{Measured, Scratch, Session, TARGET, middle};
 
-/// Executions of one guest before the other has its turn, but for one not counted, which finds the other's work in the processor's caches.
+/// Executions of one guest before the other has its turn, but for one not counted, which finds the
+/// other's work in the processor's caches.
 const BLOCK: u32 = 5;
 /// Executions of each guest in a round.
 const ROUND: u32 = 20;
@@ -49,13 +52,15 @@ struct Phases {
     collect_ms: f64,
     /// Between the report and the next request, while the host digests the report.
     reset_ms: f64,
-    /// From request to reply less the guest's phases: doorbell, encoding, what is left to do of the reset.
+    /// From request to reply less the guest's phases: doorbell, encoding, what is left to do of the
+    /// reset.
     transfer_ms: f64,
     /// On the host after the reply: reading the trace, distinct addresses.
     digest_ms: f64,
 }
 
-/// What the steps alone take when only a part of what an execution needs is on; medians, in milliseconds.
+/// What the steps alone take when only a part of what an execution needs is on; medians, in
+/// milliseconds.
 #[derive(Debug, Serialize)]
 struct Parts {
     /// Probes are in place and nothing is armed, nothing recorded.
@@ -78,8 +83,8 @@ pub(super) struct Cost {
     boot_to_clone: f64,
     /// From nothing to the first report of a clone, whose code is not translated yet.
     clone_first_execution_ms: f64,
-    /// What a crash costs beside its own execution, until the next one begins in a fresh guest: median over the crashes known of
-    /// the self-test target. Nothing when none of them came again.
+    /// What a crash costs beside its own execution, until the next one begins in a fresh guest:
+    /// median over the crashes known of the self-test target. Nothing when none of them came again.
     crash_to_next_ms: Option<f64>,
     /// The steps alone in a guest without probes and coverage, median.
     bare_run_ms: f64,
@@ -103,7 +108,8 @@ pub(super) struct Cost {
     campaign_s: u64,
     campaign_executions: u64,
     campaign_rate_per_s: f64,
-    /// Time of the search itself (feedback, mutation, disk) for each execution of the campaign, mean.
+    /// Time of the search itself (feedback, mutation, disk) for each execution of the campaign,
+    /// mean.
     search_ms: f64,
     guest_resident_kib: Option<u64>,
 }
@@ -184,7 +190,8 @@ fn clone_first_execution_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Resul
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
-/// The median time that a clone takes to come to life and answer that it cannot do what it is asked for.
+/// The median time that a clone takes to come to life and answer that it cannot do what it is asked
+/// for.
 fn clone_answer_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<f64, RunError> {
     let mut impossible = plan.clone();
     impossible.faults.push(Fault {
@@ -208,7 +215,8 @@ fn clone_answer_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<f64, Ru
     Ok(middle(times).unwrap_or(f64::NAN))
 }
 
-/// What is known to crash, from the target's folder `known`, in the guests of the kernel called `kernel`.
+/// What is known to crash, from the target's folder `known`, in the guests of the kernel called
+/// `kernel`.
 fn crash_to_next_ms(
     wanted: &Wanted,
     kernel: &str,
@@ -379,7 +387,8 @@ fn milliseconds(nanoseconds: u64) -> f64 {
     Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3
 }
 
-/// What the bare guest took `of` in a block over what whole executions of the full one took in the next, median over all blocks.
+/// What the bare guest took `of` in a block over what whole executions of the full one took in the
+/// next, median over all blocks.
 fn over_turns(bare: &[Run], full: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
     let turns = bare.chunks(BLOCK as usize).zip(full.chunks(BLOCK as usize));
     middle(turns.map(|(bare, full)| median(bare, &of) / median(full, |run| run.took_ms)).collect()).unwrap_or(f64::NAN)

@@ -1,7 +1,7 @@
 //! `fuzz bench exact`: whether executions that are to repeat exactly do.
 //!
-//! Of each target plans run several times, each in a fresh guest: what is known to crash, the fault-free plan, and single
-//! faults spread over the workload.
+//! Of each target plans run several times, each in a fresh guest: what is known to crash, the
+//! fault-free plan, and single faults spread over the workload.
 
 use std::{collections::BTreeSet, time::Instant};
 

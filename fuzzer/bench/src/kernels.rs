@@ -1,5 +1,5 @@
-//! `fuzz bench kernels`: what campaigns with an explorer and a checker find, and what those on the checking kernel alone find in
-//! the same time with as many guests.
+//! `fuzz bench kernels`: what campaigns with an explorer and a checker find, and what those on the
+//! checking kernel alone find in the same time with as many guests.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
@@ -40,7 +40,8 @@ struct Compared {
     checking_alone_rate_per_s: f64,
     /// By title on the checking kernel.
     found: BTreeMap<String, Found>,
-    /// Titles that most campaigns on the checking kernel alone found and most on two kernels did not.
+    /// Titles that most campaigns on the checking kernel alone found and most on two kernels did
+    /// not.
     missed: Vec<String>,
     /// Titles that both mostly found, the checking kernel alone sooner.
     later: Vec<String>,
@@ -118,8 +119,8 @@ fn median_of(times: &mut Vec<Option<f64>>) -> Option<f64> {
     middle(times.iter().map(|time| time.unwrap_or(f64::INFINITY)).collect()).filter(|time| time.is_finite())
 }
 
-/// Runs a campaign, on the kernel `only` if there is one. Returns what it did, and when it found each crash, by the title
-/// that the crash has on the checking kernel.
+/// Runs a campaign, on the kernel `only` if there is one. Returns what it did, and when it found
+/// each crash, by the title that the crash has on the checking kernel.
 fn campaign(
     session: &Session<'_>,
     target: &str,

@@ -1,4 +1,5 @@
-//! Measurements. Each is one JSON object, with its units in the names, and says what it was made on.
+//! Measurements. Each is one JSON object, with its units in the names, and says what it was made
+//! on.
 
 mod cost;
 mod exact;
@@ -67,13 +68,13 @@ pub enum Measurement {
     Scale,
     /// Whether executions that are to repeat exactly do. 5 minutes.
     Exact,
-    /// Crashes of campaigns on two kernels and when they were found, and of campaigns on the checking
-    /// kernel alone. 25 minutes.
+    /// Crashes of campaigns on two kernels and when they were found, and of campaigns on the
+    /// checking kernel alone. 25 minutes.
     Kernels,
     /// A long campaign: whether guests drift and memory grows. An hour.
     Steady,
-    /// All of them one after the other, kept in docs/measurements.json and docs/measurements.md. 100
-    /// minutes.
+    /// All of them one after the other, kept in docs/measurements.json and docs/measurements.md.
+    /// 100 minutes.
     All,
 }
 
@@ -151,7 +152,8 @@ impl Measured {
     }
 }
 
-/// Runs a campaign. One whose time is up requests to stop where a worker is still getting ready: that is not for the next one.
+/// Runs a campaign. One whose time is up requests to stop where a worker is still getting ready:
+/// that is not for the next one.
 fn campaign(options: &FuzzOptions, session: &Session<'_>) -> Result<Ended, CommandError> {
     let Session { stop, progress, .. } = session;
     let own = Stop::new();

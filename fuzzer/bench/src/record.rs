@@ -1,5 +1,5 @@
-//! `bench all`: makes the measurements one after the other, keeps each in `docs/measurements.json` as
-//! soon as it is there, and writes `docs/measurements.md` from that file.
+//! `bench all`: makes the measurements one after the other, keeps each in `docs/measurements.json`
+//! as soon as it is there, and writes `docs/measurements.md` from that file.
 
 use std::{fs, io, path::Path};
 
@@ -12,8 +12,8 @@ use super::{Measurement, Options, Session, measure, paper};
 
 /// The members of the file: name, measurement, kernel, executions.
 ///
-/// Of each pair of guests one is faster by up to a tenth: the ratio wants many pairs, and an execution
-/// on the lean kernel is short.
+/// Of each pair of guests one is faster by up to a tenth: the ratio wants many pairs, and an
+/// execution on the lean kernel is short.
 const MEMBERS: [(&str, Measurement, Option<&str>, u32); 6] = [
     ("cost_lean", Measurement::Cost, Some("linux-6.12-lean"), 600),
     ("cost_check", Measurement::Cost, Some("linux-6.12-check"), 100),

@@ -1,8 +1,9 @@
 //! `fuzz bench scale`: how the rate of executions and the memory grow with the number of guests.
 //!
-//! Guests run the fault-free plan, each in a thread of its own as in a campaign, so that only they and the host are measured. Processors
-//! that are shared with others are not equally fast: guests are bound to them in turn, and where there are fewer guests than processors,
-//! each processor has its turn.
+//! Guests run the fault-free plan, each in a thread of its own as in a campaign, so that only they
+//! and the host are measured. Processors that are shared with others are not equally fast: guests
+//! are bound to them in turn, and where there are fewer guests than processors, each processor has
+//! its turn.
 
 use std::{
     sync::Barrier,
@@ -22,12 +23,14 @@ use super::{Measured, Session, TARGET};
 const WARM_UP: u32 = 5;
 /// The most guests for each processor.
 const PER_PROCESSOR: usize = 2;
-/// How often each number of guests has its turn: a processor that is shared with others changes its speed by half within seconds.
+/// How often each number of guests has its turn: a processor that is shared with others changes its
+/// speed by half within seconds.
 const ROUNDS: u32 = 30;
 /// How long a turn takes.
 const TIME: Duration = Duration::from_secs(1);
 
-/// One number of guests. As a processor has one of two speeds in a turn, which a median would choose between, these are means.
+/// One number of guests. As a processor has one of two speeds in a turn, which a median would
+/// choose between, these are means.
 #[derive(Debug, Serialize)]
 struct Step {
     guests: usize,
@@ -44,7 +47,8 @@ pub(super) struct Scale {
     rounds: u32,
     seconds_each: u64,
     steps: Vec<Step>,
-    /// Memory of a guest's process that is its own, and its part of what it shares; mean of all guests.
+    /// Memory of a guest's process that is its own, and its part of what it shares; mean of all
+    /// guests.
     proportional_mib_per_guest: f64,
     /// Memory that it has written to; mean.
     private_mib_per_guest: f64,

@@ -39,7 +39,8 @@ pub(super) struct Steady {
     drifted: u64,
     harness_errors: u64,
     crashes: usize,
-    /// Calls by which the last control run differed from the first ones beyond their noise, in a million.
+    /// Calls by which the last control run differed from the first ones beyond their noise, in a
+    /// million.
     control_off_ppm: Trend,
     /// The campaign's process.
     resident_mib: Trend,

@@ -33,7 +33,8 @@ pub enum How {
 pub struct Ran {
     /// The execution of the plan, or why there is none.
     pub execution: Result<Execution, RunError>,
-    /// Effects of earlier plans that came to light meanwhile. They are here also when the run failed.
+    /// Effects of earlier plans that came to light meanwhile. They are here also when the run
+    /// failed.
     pub late: Vec<Attributed>,
 }
 
@@ -46,7 +47,8 @@ impl From<Result<Execution, RunError>> for Ran {
 /// Findings that came to light after the end of the execution that caused them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attributed {
-    /// The plan that ran then: the last one in that guest, or the fault-free one where none had run.
+    /// The plan that ran then: the last one in that guest, or the fault-free one where none had
+    /// run.
     pub plan: FaultPlan,
     /// The kind of run that it was.
     pub how: How,

@@ -94,7 +94,8 @@ const IMAGE_MIB: RangeInclusive<u32> = 1..=MEMORY_MIB / 2;
 const MAX_STEPS: usize = 1024;
 
 impl Target {
-    /// The target called `name` under `corpus`, or else the folder `name`. A name with a slash is always a folder's.
+    /// The target called `name` under `corpus`, or else the folder `name`. A name with a slash is
+    /// always a folder's.
     ///
     /// # Errors
     ///
@@ -162,7 +163,8 @@ impl Target {
         self.folder.join("seeds")
     }
 
-    /// The crashes in the target's folder `known`, which must keep reproducing, in the order of their files' names.
+    /// The crashes in the target's folder `known`, which must keep reproducing, in the order of
+    /// their files' names.
     ///
     /// # Errors
     ///

@@ -8,16 +8,18 @@ pub const ELLIPSIS: &str = "...";
 /// The longest pattern, in elements. It is also the number of callers that are read at each call.
 pub const MAX_CALL_PATH: usize = 24;
 
-/// The callers' symbol names at the moment of a call, innermost first; in a fault also a pattern of them.
+/// The callers' symbol names at the moment of a call, innermost first; in a fault also a pattern of
+/// them.
 ///
-/// As a pattern it matches every path that starts with it; the empty one matches all. [`ELLIPSIS`] between two
-/// names stands for any callers.
+/// As a pattern it matches every path that starts with it; the empty one matches all. [`ELLIPSIS`]
+/// between two names stands for any callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CallPath(pub Vec<String>);
 
 impl CallPath {
-    /// Whether this pattern matches the callers `path` (innermost first). Names are compared by [`base_name`].
+    /// Whether this pattern matches the callers `path` (innermost first). Names are compared by
+    /// [`base_name`].
     ///
     /// This is the definition; the BPF program does the same on numbers.
     #[must_use]
@@ -53,7 +55,8 @@ fn matches_from<S: AsRef<str>>(pattern: &[String], path: &[S]) -> bool {
         .is_some_and(|(caller, callers)| base_name(first) == base_name(caller.as_ref()) && matches_from(rest, callers))
 }
 
-/// The name without what the compiler appends to clones and parts: `.isra.0`, `.constprop.0`, `.part.0`, `.cold`.
+/// The name without what the compiler appends to clones and parts: `.isra.0`, `.constprop.0`,
+/// `.part.0`, `.cold`.
 #[must_use]
 pub fn base_name(symbol: &str) -> &str {
     // A leading dot is part of the name, not a suffix.

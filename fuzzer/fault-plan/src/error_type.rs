@@ -118,7 +118,8 @@ impl fmt::Display for InjectedError {
 
 impl Serialize for InjectedError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Not `collect_str`: for want of room postcard then says something else, which LibAFL does not know for that.
+        // Not `collect_str`: for want of room postcard then says something else, which LibAFL does
+        // not know for that.
         serializer.serialize_str(self.name())
     }
 }

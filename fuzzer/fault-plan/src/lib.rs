@@ -1,8 +1,8 @@
 //! Fault plans: the input of the fuzzer, one execution's worth of calls that must fail.
 //!
-//! A [`FaultPlan`] names [`Fault`]s; a fault names an injectable function, a [`CallPath`] pattern, an occurrence
-//! and the [`InjectedError`] to return. Everything is a name: a plan says nothing about addresses and survives a
-//! rebuild of the kernel. This crate does no I/O.
+//! A [`FaultPlan`] names [`Fault`]s; a fault names an injectable function, a [`CallPath`] pattern,
+//! an occurrence and the [`InjectedError`] to return. Everything is a name: a plan says nothing
+//! about addresses and survives a rebuild of the kernel. This crate does no I/O.
 
 mod call_path;
 mod condition;

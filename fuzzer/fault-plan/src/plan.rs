@@ -77,7 +77,8 @@ impl FaultPlan {
     ///
     /// # Errors
     ///
-    /// Bad syntax, unknown fields, an unsupported version, occurrence 0, a useless call path, too many faults.
+    /// Bad syntax, unknown fields, an unsupported version, occurrence 0, a useless call path, too
+    /// many faults.
     pub fn from_json(text: &str) -> Result<Self, PlanError> {
         let plan: Self = serde_json::from_str(text)?;
         plan.check()?;

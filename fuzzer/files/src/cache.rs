@@ -28,7 +28,8 @@ pub enum CacheError {
     },
 }
 
-/// The cache folder, created if need be: `FUZZ_CACHE`, else `XDG_CACHE_HOME/fuzz`, else `HOME/.cache/fuzz`.
+/// The cache folder, created if need be: `FUZZ_CACHE`, else `XDG_CACHE_HOME/fuzz`, else
+/// `HOME/.cache/fuzz`.
 ///
 /// All that is in it can be deleted while nothing runs; it is built again when needed.
 ///
@@ -48,27 +49,30 @@ fn place(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
         .or_else(|| set("HOME").map(|path| path.join(".cache/fuzz")))
 }
 
-/// Writes `bytes` to `path` so that a reader, or a start after a kill or power loss, sees the old content or the new.
+/// Writes `bytes` to `path` so that a reader, or a start after a kill or power loss, sees the old
+/// content or the new.
 ///
 /// The bytes go to a hidden file beside it (`.NAME.PID.N.tmp`), which then takes its name.
 ///
 /// # Errors
 ///
-/// What the file system says. `path` is then as before, unless all that failed is to bring its folder to the disk:
-/// then it has the new content, but perhaps not after a power loss.
+/// What the file system says. `path` is then as before, unless all that failed is to bring its
+/// folder to the disk: then it has the new content, but perhaps not after a power loss.
 pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary_beside(path)?;
     let mut file = File::create_new(&temporary)?;
     let written = file.write_all(bytes).and_then(|()| publish_file(&temporary, path));
     if written.is_err() {
-        // The first error is the one to tell; there is nothing to remove if the file has its name already.
+        // The first error is the one to tell; there is nothing to remove if the file has its name
+        // already.
         let _ = fs::remove_file(&temporary);
     }
     written
 }
 
-/// Gives the finished file `prepared` its name `destination`, on the same file system; what had that name is replaced.
-/// The content reaches the disk first, so that a file of that name is always whole.
+/// Gives the finished file `prepared` its name `destination`, on the same file system; what had
+/// that name is replaced. The content reaches the disk first, so that a file of that name is always
+/// whole.
 ///
 /// # Errors
 ///
@@ -79,8 +83,8 @@ pub fn publish_file(prepared: &Path, destination: &Path) -> io::Result<()> {
     sync_directory(parent(destination))
 }
 
-/// Gives the finished folder `prepared` its name `destination`, on the same file system. What is in it reaches the
-/// disk first, so that a folder of that name is always whole.
+/// Gives the finished folder `prepared` its name `destination`, on the same file system. What is in
+/// it reaches the disk first, so that a folder of that name is always whole.
 ///
 /// # Errors
 ///
@@ -91,8 +95,8 @@ pub fn publish_directory(prepared: &Path, destination: &Path) -> io::Result<()> 
     sync_directory(parent(destination))
 }
 
-/// Puts the finished folder `prepared` in the place of the folder `destination`, on the same file system; at every
-/// instant one of the two is there, whole.
+/// Puts the finished folder `prepared` in the place of the folder `destination`, on the same file
+/// system; at every instant one of the two is there, whole.
 ///
 /// # Errors
 ///
@@ -104,8 +108,8 @@ pub fn replace_directory(prepared: &Path, destination: &Path) -> io::Result<()> 
     sync_directory(parent(destination))
 }
 
-/// Takes the lock file `path`, creating it if need be; the lock ends with the returned file or with this process.
-/// When somebody else has it, calls `waiting` once and waits.
+/// Takes the lock file `path`, creating it if need be; the lock ends with the returned file or with
+/// this process. When somebody else has it, calls `waiting` once and waits.
 ///
 /// # Errors
 ///

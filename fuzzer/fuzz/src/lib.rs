@@ -1,4 +1,5 @@
-//! The command `fuzz`: its options, what each command does, how it is shown, and its exit status. See `ARCHITECTURE.md`.
+//! The command `fuzz`: its options, what each command does, how it is shown, and its exit status.
+//! See `ARCHITECTURE.md`.
 
 pub mod commands;
 pub mod exit;

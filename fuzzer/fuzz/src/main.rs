@@ -15,8 +15,8 @@ use fuzz::{
 };
 use tikv_jemallocator::Jemalloc;
 
-/// Gives back memory that a campaign no longer uses: its process grows less than with the C library's
-/// allocator.
+/// Gives back memory that a campaign no longer uses: its process grows less than with the C
+/// library's allocator.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

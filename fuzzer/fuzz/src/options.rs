@@ -9,8 +9,9 @@ use serde::Serialize;
 
 /// Finds bugs in the Linux kernel's error paths.
 ///
-/// Without a subcommand it runs a campaign on --target until Ctrl-C. Exit status: 0 done, 1 the answer
-/// is no, 2 wrong usage or input, 3 the environment lacks something, 130 stopped before it was done.
+/// Without a subcommand it runs a campaign on --target until Ctrl-C. Exit status: 0 done, 1 the
+/// answer is no, 2 wrong usage or input, 3 the environment lacks something, 130 stopped before it
+/// was done.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub struct Options {
@@ -63,18 +64,18 @@ pub struct FuzzOptions {
     /// Write the summary as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Guests that run at the same time, one for each core without it. Of two or more, half explore on
-    /// a lean kernel and the others check on the target's what they come across; with --kernel all of
-    /// them explore on that one.
+    /// Guests that run at the same time, one for each core without it. Of two or more, half explore
+    /// on a lean kernel and the others check on the target's what they come across; with --kernel
+    /// all of them explore on that one.
     #[arg(long, value_name = "N")]
     pub vms: Option<NonZeroUsize>,
-    /// Let campaigns on other hosts join: they and this one tell each other their plans and crashes. A
-    /// port alone is one of 127.0.0.1. There is no password and no encryption: whoever reaches another
-    /// address can join.
+    /// Let campaigns on other hosts join: they and this one tell each other their plans and
+    /// crashes. A port alone is one of 127.0.0.1. There is no password and no encryption: whoever
+    /// reaches another address can join.
     #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
     pub listen: Option<SocketAddr>,
-    /// Join the campaign that listens there, and again when the connection breaks. May be given several
-    /// times.
+    /// Join the campaign that listens there, and again when the connection breaks. May be given
+    /// several times.
     #[arg(long, value_name = "HOST:PORT", value_parser = join_address)]
     pub join: Vec<String>,
     /// The guests.
@@ -104,8 +105,8 @@ pub struct ReplayOptions {
     /// In how many fresh guests.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
-    /// Count instructions, so that all runs are the same, instruction for instruction: slower, and only
-    /// under TCG.
+    /// Count instructions, so that all runs are the same, instruction for instruction: slower, and
+    /// only under TCG.
     #[arg(long)]
     pub exact: bool,
     /// One line of JSON for each run.
@@ -141,8 +142,8 @@ pub enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove what this checkout's kernels.toml does not name and what killed processes left, unless it
-    /// is in use.
+    /// Remove what this checkout's kernels.toml does not name and what killed processes left,
+    /// unless it is in use.
     Prune(PruneOptions),
 }
 

@@ -11,8 +11,8 @@ use crate::views::progress::Progress;
 /// Log levels of the project's own crates, where `FUZZ_LOG` says nothing else.
 const LOG: &str = "warn,bench=info,campaign=info,execution=info,fuzz=info,guests=info";
 
-/// Sends the log to standard error, as far as `FUZZ_LOG` says. `fuzz=LEVEL` there means all crates of
-/// the project.
+/// Sends the log to standard error, as far as `FUZZ_LOG` says. `fuzz=LEVEL` there means all crates
+/// of the project.
 pub fn start_log(progress: &Progress) {
     let (colours, writer) = (progress.is_terminal(), progress.clone());
     let filter = std::env::var("FUZZ_LOG").ok().and_then(|text| EnvFilter::try_new(filter_of(&text)).ok());
@@ -22,7 +22,8 @@ pub fn start_log(progress: &Progress) {
         .with_ansi(colours)
         .with_target(false)
         .without_time()
-        // A line that cannot be written is not worth a panic, which telling of it on standard error would be.
+        // A line that cannot be written is not worth a panic, which telling of it on standard error
+        // would be.
         .log_internal_errors(false)
         .init();
 }

@@ -43,8 +43,9 @@ pub enum ImageError {
     },
 }
 
-/// The image for `recipe` under `cache`, made now if it is not there. Its name is the hash of the recipe and of the
-/// tool's version. Two processes that want the same image make it once: the second waits.
+/// The image for `recipe` under `cache`, made now if it is not there. Its name is the hash of the
+/// recipe and of the tool's version. Two processes that want the same image make it once: the
+/// second waits.
 ///
 /// # Errors
 ///

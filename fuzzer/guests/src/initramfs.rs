@@ -1,16 +1,17 @@
-//! The initial file system of the guest: the agent as `/init`, and the few names it needs before it has mounted
-//! anything.
+//! The initial file system of the guest: the agent as `/init`, and the few names it needs before it
+//! has mounted anything.
 //!
-//! The format is `newc` of `Documentation/driver-api/early-userspace/buffer-format.rst` (Linux 6.12): for each entry a
-//! header of ASCII hexadecimal fields, the name, the content, each padded to four bytes. Device nodes are plain
-//! entries here, so that writing one needs no privilege.
+//! The format is `newc` of `Documentation/driver-api/early-userspace/buffer-format.rst` (Linux
+//! 6.12): for each entry a header of ASCII hexadecimal fields, the name, the content, each padded
+//! to four bytes. Device nodes are plain entries here, so that writing one needs no privilege.
 
 const MAGIC: &[u8] = b"070701";
 const TRAILER: &str = "TRAILER!!!";
 const DIRECTORY: u32 = 0o040_755;
 const EXECUTABLE: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_600;
-/// Major and minor number of `/dev/console`, which the kernel opens for process 1 before any file system is mounted.
+/// Major and minor number of `/dev/console`, which the kernel opens for process 1 before any file
+/// system is mounted.
 const CONSOLE: (u32, u32) = (5, 1);
 
 struct Entry<'a> {
@@ -20,7 +21,8 @@ struct Entry<'a> {
     content: &'a [u8],
 }
 
-/// The initial file system whose `/init` is the program `agent`. The same program gives the same bytes.
+/// The initial file system whose `/init` is the program `agent`. The same program gives the same
+/// bytes.
 ///
 /// # Panics
 ///

@@ -109,8 +109,8 @@ impl Wanted {
     }
 }
 
-/// Prepares what is `wanted`: builds the kernel and the image unless the cache has them, and boots a
-/// guest. Tells `progress` what takes long.
+/// Prepares what is `wanted`: builds the kernel and the image unless the cache has them, and boots
+/// a guest. Tells `progress` what takes long.
 ///
 /// # Errors
 ///

@@ -35,7 +35,8 @@ static STARTER: LazyLock<Result<Sender<Order>, String>> = LazyLock::new(|| {
     let (sender, orders) = bounded::<Order>(0);
     let run = move || {
         for (mut command, inherited, reply) in orders {
-            // The one who asked waits for the answer; if it is gone nevertheless, so is its process.
+            // The one who asked waits for the answer; if it is gone nevertheless, so is its
+            // process.
             if let Err(unsent) = reply.send(spawn(&mut command, &inherited))
                 && let Ok(mut child) = unsent.into_inner()
             {
@@ -47,11 +48,12 @@ static STARTER: LazyLock<Result<Sender<Order>, String>> = LazyLock::new(|| {
     Ok(sender)
 });
 
-/// Starts `command`, with the descriptors `inherited` left open. One thread does this for all guests, so that none of them gets
-/// another one's.
+/// Starts `command`, with the descriptors `inherited` left open. One thread does this for all
+/// guests, so that none of them gets another one's.
 fn spawn(command: &mut Command, inherited: &[RawFd]) -> io::Result<Child> {
     let keep = |descriptor: RawFd, flags| {
-        // SAFETY: who has asked for the process waits for it, and has the descriptor open meanwhile.
+        // SAFETY: who has asked for the process waits for it, and has the descriptor open
+        // meanwhile.
         let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
         fcntl(descriptor, FcntlArg::F_SETFD(flags))
     };
@@ -65,18 +67,19 @@ fn spawn(command: &mut Command, inherited: &[RawFd]) -> io::Result<Child> {
     child
 }
 
-/// Starts `command` in a process group of its own (a Ctrl-C at the terminal is for the host alone), with no signal
-/// blocked, with the descriptors `inherited` left open, and killed when the host is gone, however that came about.
+/// Starts `command` in a process group of its own (a Ctrl-C at the terminal is for the host alone),
+/// with no signal blocked, with the descriptors `inherited` left open, and killed when the host is
+/// gone, however that came about.
 pub(crate) fn start(mut command: Command, inherited: Vec<RawFd>) -> io::Result<Child> {
     let host = getpid();
-    // SAFETY: the closure makes system calls only, allocates nothing and takes no lock, as the child of a process
-    // with threads must not.
+    // SAFETY: the closure makes system calls only, allocates nothing and takes no lock, as the
+    // child of a process with threads must not.
     unsafe { command.pre_exec(move || prepare(host)) };
     order(command, inherited)
 }
 
-/// A command that runs `program`, to be completed and given to [`start_often`]. `setpriv` is of util-linux (2.33), which every
-/// Debian has.
+/// A command that runs `program`, to be completed and given to [`start_often`]. `setpriv` is of
+/// util-linux (2.33), which every Debian has.
 pub(crate) fn often(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     // The host may have died before it was this process's death that it is bound to.
@@ -85,8 +88,9 @@ pub(crate) fn often(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Starts a `command` made by [`often`] as [`start`] does, but for the signals that this thread has blocked. It takes the same time
-/// however much memory the host has: nothing of it is copied to the child, as is done where code of the host's runs there.
+/// Starts a `command` made by [`often`] as [`start`] does, but for the signals that this thread has
+/// blocked. It takes the same time however much memory the host has: nothing of it is copied to the
+/// child, as is done where code of the host's runs there.
 pub(crate) fn start_often(command: Command, inherited: Vec<RawFd>) -> io::Result<Child> {
     order(command, inherited)
 }
@@ -112,8 +116,8 @@ fn prepare(host: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets this process have as many files open as the system allows it. A guest takes some ten of them, so that the usual 1024
-/// are too few for a hundred guests.
+/// Lets this process have as many files open as the system allows it. A guest takes some ten of
+/// them, so that the usual 1024 are too few for a hundred guests.
 pub fn allow_many_files() {
     let allowed =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
@@ -153,8 +157,9 @@ pub fn bind(pid: u32, processor: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// How long the threads of the process `pid`, all together, have been ready to run without being run; 0 when the host's
-/// kernel does not say. Reads the second field of `/proc/PID/task/TID/schedstat`, nanoseconds on a run queue
+/// How long the threads of the process `pid`, all together, have been ready to run without being
+/// run; 0 when the host's kernel does not say. Reads the second field of
+/// `/proc/PID/task/TID/schedstat`, nanoseconds on a run queue
 /// (`Documentation/scheduler/sched-stats.rst`, Linux 6.12).
 pub(crate) fn waited(pid: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

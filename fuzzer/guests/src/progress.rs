@@ -9,8 +9,8 @@ pub trait ProgressSink: Sync {
 
 /// A task under way. It ends when it is dropped.
 pub trait Task {
-    /// Takes in what the task is doing, a few words. `part` tells how much of all is done, where that
-    /// is known.
+    /// Takes in what the task is doing, a few words. `part` tells how much of all is done, where
+    /// that is known.
     fn update(&self, doing: &str, part: Option<Part>);
 
     /// Takes in what people have to know, one line: it stays.

@@ -1,5 +1,5 @@
-//! Descriptions of injection sites, which all guests of one kernel share: a site's number is the same
-//! in each of them.
+//! Descriptions of injection sites, which all guests of one kernel share: a site's number is the
+//! same in each of them.
 
 use std::{
     collections::HashMap,

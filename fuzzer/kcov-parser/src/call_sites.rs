@@ -10,7 +10,8 @@ const TRACE_PC: &str = "__sanitizer_cov_trace_pc";
 const CALL: u8 = 0xe8;
 const CALL_BYTES: usize = 5;
 
-/// The most text a kernel has: `KERNEL_IMAGE_SIZE` (`arch/x86/include/asm/page_64_types.h`, Linux 6.12).
+/// The most text a kernel has: `KERNEL_IMAGE_SIZE` (`arch/x86/include/asm/page_64_types.h`, Linux
+/// 6.12).
 const MAX_TEXT_BYTES: u64 = 1 << 30;
 
 /// One line of text, 64 bytes long: where its PCs are, and the index of the first of them.
@@ -23,9 +24,10 @@ struct Line {
 
 /// Every PC that KCOV can report in a kernel's text, numbered from 0 in order of address.
 ///
-/// A PC is the return address of a `call __sanitizer_cov_trace_pc`. gcc and clang emit that call as `e8 rel32` in
-/// front of each basic block (`-fsanitize-coverage=trace-pc`, `scripts/Makefile.kcov`, Linux 6.12); the text is searched for
-/// these five bytes at every offset. The numbers are the same for the same build.
+/// A PC is the return address of a `call __sanitizer_cov_trace_pc`. gcc and clang emit that call as
+/// `e8 rel32` in front of each basic block (`-fsanitize-coverage=trace-pc`,
+/// `scripts/Makefile.kcov`, Linux 6.12); the text is searched for these five bytes at every offset.
+/// The numbers are the same for the same build.
 ///
 /// Code between `_stext` and `_etext` counts, so not what is thrown away after boot (`.init.text`).
 #[derive(Debug)]
@@ -100,7 +102,8 @@ impl CallSites {
         self.offsets.is_empty()
     }
 
-    /// The first address of the kernel's text, `_stext`: what the offsets of a coverage report are relative to.
+    /// The first address of the kernel's text, `_stext`: what the offsets of a coverage report are
+    /// relative to.
     #[must_use]
     pub fn text_start(&self) -> u64 {
         self.text_start

@@ -76,7 +76,8 @@ pub(crate) fn address_of(file: &object::File<'_>, name: &str) -> Option<u64> {
         .map(|symbol| symbol.address())
 }
 
-/// The GNU build id of an ELF image, in lower-case hexadecimal; `None` when it has none or is no ELF image.
+/// The GNU build id of an ELF image, in lower-case hexadecimal; `None` when it has none or is no
+/// ELF image.
 ///
 /// A running kernel tells its own in `/sys/kernel/notes` (same note).
 #[must_use]

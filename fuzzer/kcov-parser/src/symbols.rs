@@ -55,7 +55,8 @@ impl Symbols {
             if !elf::holds_code(&section) || name.is_empty() || name.starts_with(PADDING_PREFIX) {
                 continue;
             }
-            // Of names for one address the one a reader knows: a function's, not weak, with few underscores.
+            // Of names for one address the one a reader knows: a function's, not weak, with few
+            // underscores.
             let underscores = name.bytes().take_while(|byte| *byte == b'_').count();
             let rank = (!is_code, symbol.is_weak(), underscores);
             found.push((rank, Function { address: symbol.address(), bytes: symbol.size(), name: name.to_owned() }));
@@ -70,8 +71,8 @@ impl Symbols {
         Ok(Self { functions: found.into_iter().map(|(_, function)| function).collect() })
     }
 
-    /// The function that holds `address`. For a return address ask for one byte less: a call may be the last
-    /// instruction of its function.
+    /// The function that holds `address`. For a return address ask for one byte less: a call may be
+    /// the last instruction of its function.
     #[must_use]
     pub fn resolve(&self, address: u64) -> Option<Location<'_>> {
         let after = self.functions.partition_point(|function| function.address <= address);

@@ -23,8 +23,8 @@ pub(crate) fn branch(text: &mut [u8], opcode: u8, at: usize, to: usize) {
 /// Name, type, flags, address, content, link, info, entry size.
 type Section<'content> = (u32, u32, u64, u64, &'content [u8], u32, u32, u64);
 
-/// An ELF image whose `.text` is `text` and whose symbols are `(name, offset in the text, size, is a function)`;
-/// `_stext` and `_etext` are added.
+/// An ELF image whose `.text` is `text` and whose symbols are `(name, offset in the text, size, is
+/// a function)`; `_stext` and `_etext` are added.
 pub(crate) fn image(text: &[u8], symbols: &[(&str, u64, u64, bool)]) -> Vec<u8> {
     let mut names = vec![0u8];
     let mut table = vec![0u8; 24];
@@ -82,8 +82,8 @@ pub(crate) fn image(text: &[u8], symbols: &[(&str, u64, u64, bool)]) -> Vec<u8> 
     elf
 }
 
-/// A kernel of 512 bytes: `callee` at 0, `alpha` at 32 with three PCs, `beta` at 200 with one and a part of it split
-/// off, a tail jump, a call elsewhere.
+/// A kernel of 512 bytes: `callee` at 0, `alpha` at 32 with three PCs, `beta` at 200 with one and a
+/// part of it split off, a tail jump, a call elsewhere.
 pub(crate) fn kernel() -> Vec<u8> {
     let mut text = vec![0x90u8; 512];
     for at in [33, 60, 123, 210, 301] {

@@ -1,6 +1,7 @@
 //! Distinct PCs of one trace.
 
-/// A set of numbers below a bound that is emptied by naming what it holds, not by clearing all of it.
+/// A set of numbers below a bound that is emptied by naming what it holds, not by clearing all of
+/// it.
 #[derive(Debug)]
 struct BitSet {
     words: Vec<u64>,
@@ -35,8 +36,8 @@ impl BitSet {
 
 /// Turns traces into distinct PCs.
 ///
-/// It holds one bit for each byte of the kernel's text (a PC is the address after a call, and may be odd), so it is
-/// made once and used for every execution.
+/// It holds one bit for each byte of the kernel's text (a PC is the address after a call, and may
+/// be odd), so it is made once and used for every execution.
 #[derive(Debug)]
 pub struct Deduplicator {
     text_start: u64,
@@ -45,16 +46,17 @@ pub struct Deduplicator {
 }
 
 impl Deduplicator {
-    /// For a kernel whose text has `text_bytes` bytes from address `text_start` on. Text beyond 4 GiB counts as
-    /// outside.
+    /// For a kernel whose text has `text_bytes` bytes from address `text_start` on. Text beyond 4
+    /// GiB counts as outside.
     #[must_use]
     pub fn new(text_start: u64, text_bytes: u64) -> Self {
         let text_bytes = text_bytes.min(1 << 32);
         Self { text_start, text_bytes, seen: BitSet::new(text_bytes) }
     }
 
-    /// Replaces what `out` held by the distinct PCs of `trace`, as offsets in bytes from the text's start, in the
-    /// order in which they first ran. `trace` is what KCOV stored, without the count in word 0.
+    /// Replaces what `out` held by the distinct PCs of `trace`, as offsets in bytes from the text's
+    /// start, in the order in which they first ran. `trace` is what KCOV stored, without the count
+    /// in word 0.
     ///
     /// Returns how many words of `trace` lay outside the text; they are left out.
     pub fn distinct(&mut self, trace: impl IntoIterator<Item = u64>, out: &mut Vec<u32>) -> usize {

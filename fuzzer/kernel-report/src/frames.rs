@@ -57,14 +57,16 @@ fn instruction_pointer(line: &str) -> Option<&str> {
     symbol(line.strip_prefix("RIP: ")?.split_once(':')?.1.split(' ').next()?)
 }
 
-/// The first call trace in `lines`, innermost first. Where the processor was (`RIP:`) is a frame of its own.
+/// The first call trace in `lines`, innermost first. Where the processor was (`RIP:`) is a frame of
+/// its own.
 pub(super) fn call_trace<'log>(lines: &[&'log str]) -> Vec<Frame<'log>> {
     let mut frames: Vec<Frame<'log>> = Vec::new();
     let mut in_trace = false;
     let (mut in_interrupt, mut in_nmi) = (false, false);
     let mut traced = false;
     let mut pointer = None;
-    // Where in `frames` what the NMI came in between is: it ran in an interrupt itself if one's trace follows.
+    // Where in `frames` what the NMI came in between is: it ran in an interrupt itself if one's
+    // trace follows.
     let mut interrupted = None;
     for line in lines {
         if let Some(function) = instruction_pointer(line) {

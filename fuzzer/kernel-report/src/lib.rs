@@ -1,17 +1,19 @@
 //! Kernel reports: finds them in a console log and names them.
 //!
-//! A kernel that notices its own defect prints a *report*: a header line ("BUG: KASAN: …", "WARNING: CPU: …"),
-//! registers, a call trace. [`first_report`] finds the first one (it is mostly the cause, and what follows are its
-//! consequences) and [`reports`] all of them. Each gets a *title* by which duplicates are recognised: what was wrong
-//! and in which function, without anything that differs between two runs or two builds.
+//! A kernel that notices its own defect prints a *report*: a header line ("BUG: KASAN: …",
+//! "WARNING: CPU: …"), registers, a call trace. [`first_report`] finds the first one (it is mostly
+//! the cause, and what follows are its consequences) and [`reports`] all of them. Each gets a
+//! *title* by which duplicates are recognised: what was wrong and in which function, without
+//! anything that differs between two runs or two builds.
 //!
 //! ```text
 //! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ frames, skip ─▶ function ─ title ─▶ KernelReport
 //! ```
 //!
-//! What is known about the kernel's messages is data: `rules` (headers), `skip` (functions that never are the
-//! culprit). The formats are those of Linux 6.12 and, where they differ, 6.1. A message by which a file system
-//! announces an error that it was given, a failed allocation's stack dump or fault injection's own are no reports.
+//! What is known about the kernel's messages is data: `rules` (headers), `skip` (functions that
+//! never are the culprit). The formats are those of Linux 6.12 and, where they differ, 6.1. A
+//! message by which a file system announces an error that it was given, a failed allocation's stack
+//! dump or fault injection's own are no reports.
 
 mod frames;
 mod lines;
@@ -32,7 +34,8 @@ pub use title::title_slug;
 const MAX_REPORT_LINES: usize = 400;
 /// How far above its header a report can begin.
 const MAX_CONTEXT_LINES: usize = 8;
-/// The most bytes of a line that are kept; the kernel's own are shorter (`PRINTKRB_RECORD_MAX`, 6.12).
+/// The most bytes of a line that are kept; the kernel's own are shorter (`PRINTKRB_RECORD_MAX`,
+/// 6.12).
 const MAX_LINE_BYTES: usize = 1024;
 
 /// A defect that the kernel reported about itself.
@@ -46,13 +49,14 @@ pub struct KernelReport {
     pub text: String,
 }
 
-/// What stands before the file and line of a check, in what `__warn()` of `kernel/panic.c` and `report_bug()` of `lib/bug.c`
-/// (6.12) print.
+/// What stands before the file and line of a check, in what `__warn()` of `kernel/panic.c` and
+/// `report_bug()` of `lib/bug.c` (6.12) print.
 const CHECKS: [&str; 2] = ["WARNING: ", "kernel BUG at "];
 
 impl KernelReport {
-    /// File and line of the check that reports, if it is one in the kernel's source: `fs/btrfs/space-info.h:259`. They are the same in
-    /// all kernels of one source, whatever the compiler made one function of.
+    /// File and line of the check that reports, if it is one in the kernel's source:
+    /// `fs/btrfs/space-info.h:259`. They are the same in all kernels of one source, whatever the
+    /// compiler made one function of.
     #[must_use]
     pub fn location(&self) -> Option<&str> {
         let line = self.text.lines().find(|line| CHECKS.iter().any(|check| line.contains(check)))?;
@@ -109,8 +113,9 @@ impl fmt::Display for ReportKind {
 }
 
 impl KernelReport {
-    /// The functions of the report's first call trace, innermost first, without compiler suffixes; the one that
-    /// faulted comes first. What the kernel marks with `?` is left out, and so are those that printed the report.
+    /// The functions of the report's first call trace, innermost first, without compiler suffixes;
+    /// the one that faulted comes first. What the kernel marks with `?` is left out, and so are
+    /// those that printed the report.
     #[must_use]
     pub fn stack(&self) -> Vec<String> {
         let lines: Vec<&str> = self.text.lines().collect();
@@ -123,16 +128,19 @@ impl KernelReport {
     }
 }
 
-/// The first report in `log`, a console log or a part of one; `None` when the kernel reported nothing.
+/// The first report in `log`, a console log or a part of one; `None` when the kernel reported
+/// nothing.
 ///
-/// Lines may have the console's prefixes (`<4>[   12.345678][  T123] `), and other lines may stand in between.
+/// Lines may have the console's prefixes (`<4>[   12.345678][  T123] `), and other lines may stand
+/// in between.
 #[must_use]
 pub fn first_report(log: &str) -> Option<KernelReport> {
     Reports::new(log).next()
 }
 
-/// All reports in `log` as [`first_report`] finds them, in the order in which they were printed; of those that share a
-/// title the first. A panic that only follows from a report before it is left out.
+/// All reports in `log` as [`first_report`] finds them, in the order in which they were printed; of
+/// those that share a title the first. A panic that only follows from a report before it is left
+/// out.
 #[must_use]
 pub fn reports(log: &str) -> Vec<KernelReport> {
     let mut titles = HashSet::new();
@@ -182,9 +190,10 @@ impl Iterator for Reports<'_> {
     }
 }
 
-/// Where the kernel hangs, for a title: the first function of the call trace in `stack`, console text of a processor
-/// that was interrupted (an NMI's backtrace, say), that neither runs in an interrupt nor waits, reports or helps
-/// anybody. Without compiler suffixes; `None` when no function will do.
+/// Where the kernel hangs, for a title: the first function of the call trace in `stack`, console
+/// text of a processor that was interrupted (an NMI's backtrace, say), that neither runs in an
+/// interrupt nor waits, reports or helps anybody. Without compiler suffixes; `None` when no
+/// function will do.
 #[must_use]
 pub fn hanging_function(stack: &str) -> Option<String> {
     let lines: Vec<&str> = lines::clean(stack).collect();

@@ -1,11 +1,13 @@
 //! Console lines without what the console adds.
 
-/// What some of the kernel's files put in front of their messages (`pr_fmt`), in the order in which it may stand.
+/// What some of the kernel's files put in front of their messages (`pr_fmt`), in the order in which
+/// it may stand.
 const SUBSYSTEMS: [&str; 5] = ["NMI ", "watchdog: ", "rcu: ", "traps: ", "kmemleak: "];
 
 /// The lines of `log` without levels, time stamps, callers, subsystems and blanks around them.
 ///
-/// A time stamp within a line starts a line of its own: a program wrote to the console without ending its line.
+/// A time stamp within a line starts a line of its own: a program wrote to the console without
+/// ending its line.
 pub(super) fn clean(log: &str) -> impl Iterator<Item = &str> {
     log.lines().flat_map(split_at_stamps).map(strip)
 }

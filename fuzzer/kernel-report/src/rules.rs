@@ -2,7 +2,8 @@
 
 use super::ReportKind;
 
-/// Ends the report of an Oops, a warning or UBSAN (`print_oops_end_marker()` in `kernel/panic.c`, 6.12).
+/// Ends the report of an Oops, a warning or UBSAN (`print_oops_end_marker()` in `kernel/panic.c`,
+/// 6.12).
 pub(super) const END_TRACE: &str = "---[ end ";
 /// Begins that of a warning or `BUG()` (`include/asm-generic/bug.h`).
 pub(super) const CUT_HERE: &str = "[ cut here ]";
@@ -70,14 +71,16 @@ const fn rule(pieces: &'static [&'static str], kind: ReportKind, wording: Wordin
     Rule { pieces, kind, wording }
 }
 
-/// What a panic says that only follows from the report before it, which asked for a panic or killed its task.
+/// What a panic says that only follows from the report before it, which asked for a panic or killed
+/// its task.
 const CONSEQUENCES: &[&str] = &[
     // arch/x86/kernel/dumpstack.c, kernel/exit.c
     "Fatal exception",
     "Aiee, killing interrupt handler!",
     "Attempted to kill init!",
     "Attempted to kill the idle task!",
-    // kernel/panic.c, watchdog.c, hung_task.c, rcu/tree_stall.h; what asks for it may stand in front
+    // kernel/panic.c, watchdog.c, hung_task.c, rcu/tree_stall.h; what asks for it may stand in
+    // front
     "panic_on_warn set",
     "softlockup: hung tasks",
     "Hard LOCKUP",
@@ -87,7 +90,8 @@ const CONSEQUENCES: &[&str] = &[
 
 /// Lines that look like a header and are none.
 const IGNORED: &[&[&str]] = &[
-    // Lockdep has run out of room and stops checking (`print_lockdep_off()` in `kernel/locking/lockdep.c`).
+    // Lockdep has run out of room and stops checking (`print_lockdep_off()` in
+    // `kernel/locking/lockdep.c`).
     &["BUG: MAX_"],
     &["BUG: Bad page state: ", " messages suppressed"],
     &["BUG: Bad page map: ", " messages suppressed"],
@@ -95,7 +99,8 @@ const IGNORED: &[&[&str]] = &[
     &["INFO: ", "suppressed full report"],
 ];
 
-/// What a file system says, by `WARN()`, of an error that it was given: the error path at work, no defect.
+/// What a file system says, by `WARN()`, of an error that it was given: the error path at work, no
+/// defect.
 const EXPECTED: &[&str] = &[
     // `btrfs_abort_transaction()` in `fs/btrfs/transaction.h`.
     "BTRFS: Transaction aborted (error ",
@@ -154,7 +159,8 @@ static RULES: &[Rule] = &[
     rule(&["[ BUG: Invalid wait context ]"], Lockdep, Wording::In("BUG: invalid wait context")),
     rule(&["INFO: trying to register non-static key"], Lockdep, Wording::In("INFO: trying to register non-static key")),
     rule(&["BUG: looking up invalid subclass"], Lockdep, Wording::In("BUG: looking up invalid lock subclass")),
-    // kernel/sched/core.c, lib/smp_processor_id.c, kernel/locking/spinlock_debug.c, kernel/workqueue.c
+    // kernel/sched/core.c, lib/smp_processor_id.c, kernel/locking/spinlock_debug.c,
+    // kernel/workqueue.c
     rule(&["BUG: sleeping function called from invalid context"], Lockdep,
         Wording::Waits("BUG: sleeping function called from invalid context")),
     rule(&["BUG: scheduling while atomic"], Lockdep, Wording::Waits("BUG: scheduling while atomic")),
@@ -199,8 +205,9 @@ static RULES: &[Rule] = &[
     rule(&[PANIC], Panic, Wording::Panic),
 ];
 
-/// What is printed just before a `BUG()` or with a `WARN()` and says more than it does: what such a line starts with,
-/// and the words for the title. Without words the line's own are taken, up to the first full stop or parenthesis.
+/// What is printed just before a `BUG()` or with a `WARN()` and says more than it does: what such a
+/// line starts with, and the words for the title. Without words the line's own are taken, up to the
+/// first full stop or parenthesis.
 const DETAILS: &[(&str, Option<&str>)] = &[
     // lib/list_debug.c
     ("list_add corruption", Some("list_add corruption")),

@@ -1,4 +1,5 @@
-//! Functions that never are the culprit: a title names the first function of a trace that is not among them.
+//! Functions that never are the culprit: a title names the first function of a trace that is not
+//! among them.
 //!
 //! A name ending in `*` stands for all that start so. Compiler suffixes are gone already.
 
@@ -552,7 +553,8 @@ const WAITING: &[&str] = &[
     "raw_spin_rq_*",
 ];
 
-/// Whether a title never names `function`; in a report about something that `waits`, neither what waits.
+/// Whether a title never names `function`; in a report about something that `waits`, neither what
+/// waits.
 pub(super) fn is_skipped(function: &str, waits: bool) -> bool {
     is_reporting(function)
         || is_among(function, HELPERS)

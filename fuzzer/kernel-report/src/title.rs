@@ -15,7 +15,8 @@ const MAX_SLUG: usize = 80;
 /// Hexadecimal digits of the hash in such a name.
 const HASH_DIGITS: usize = 8;
 
-/// The title of the report whose header, by `rule`, is the first of `body`; `context` stands above it.
+/// The title of the report whose header, by `rule`, is the first of `body`; `context` stands above
+/// it.
 pub(super) fn title(rule: &Rule, context: &[&str], body: &[&str]) -> String {
     let header = body.first().copied().unwrap_or_default();
     let detail = context.iter().rev().find_map(|line| rules::detail(line));
@@ -81,7 +82,8 @@ fn named(words: &str, function: Option<&str>) -> String {
     }
 }
 
-/// `slab-use-after-free Read`, from "BUG: KASAN: slab-use-after-free in f+0x1/0x2" and "Read of size 8 at addr …".
+/// `slab-use-after-free Read`, from "BUG: KASAN: slab-use-after-free in f+0x1/0x2" and "Read of
+/// size 8 at addr …".
 fn kasan_words(header: &str, body: &[&str]) -> String {
     let what = before_place(header.trim_start_matches("BUG: KASAN: "));
     let access = body.iter().skip(1).take(6).find_map(|line| match line.split(' ').next() {
@@ -94,8 +96,9 @@ fn kasan_words(header: &str, body: &[&str]) -> String {
     }
 }
 
-/// What KASAN makes of the address of a fault: `null-ptr-deref`, from "KASAN: null-ptr-deref in range [0x…-0x…]"
-/// (`kasan_non_canonical_hook()` in `mm/kasan/report.c`, 6.12). Whether it was a read it cannot say.
+/// What KASAN makes of the address of a fault: `null-ptr-deref`, from "KASAN: null-ptr-deref in
+/// range [0x…-0x…]" (`kasan_non_canonical_hook()` in `mm/kasan/report.c`, 6.12). Whether it was a
+/// read it cannot say.
 fn bad_address<'log>(body: &[&'log str]) -> Option<&'log str> {
     // It stands among the first lines of an Oops; a later one belongs to a later fault.
     body.iter().take(20).find_map(|line| {
@@ -111,7 +114,8 @@ fn fault_words(header: &str) -> String {
     if unnamed { "BUG: Oops".to_owned() } else { words.to_owned() }
 }
 
-/// `BUG kmalloc-32: Poison overwritten`, from "BUG kmalloc-32 (Tainted: G B): Object corrupt" and the line above it.
+/// `BUG kmalloc-32: Poison overwritten`, from "BUG kmalloc-32 (Tainted: G B): Object corrupt" and
+/// the line above it.
 fn slab_words(header: &str, detail: Option<&str>) -> String {
     let cache = header.split(' ').nth(1).unwrap_or_default();
     let what = header.split_once("): ").map_or("", |(_, what)| what);
@@ -141,8 +145,8 @@ fn lock_taker(line: &str) -> Option<&str> {
 
 /// `text` without addresses, offsets and numbers of processors or tasks, in printable ASCII.
 ///
-/// A number is digits that do not follow a letter or an underscore: `ext4` and `kmalloc-32` stay. What begins with
-/// `0x` is one wherever it stands.
+/// A number is digits that do not follow a letter or an underscore: `ext4` and `kmalloc-32` stay.
+/// What begins with `0x` is one wherever it stands.
 fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for word in text.split(|character: char| !character.is_ascii_graphic()).filter(|word| !word.is_empty()) {
@@ -170,8 +174,8 @@ fn clean(text: &str) -> String {
     cleaned
 }
 
-/// How many bytes at the start of `text` are a number: decimal, `0x` and hexadecimal, or at least eight
-/// hexadecimal digits of which one is decimal.
+/// How many bytes at the start of `text` are a number: decimal, `0x` and hexadecimal, or at least
+/// eight hexadecimal digits of which one is decimal.
 fn digits(text: &str) -> usize {
     let hex = |text: &str| text.bytes().take_while(u8::is_ascii_hexdigit).count();
     if let Some(rest) = text.strip_prefix("0x") {
@@ -184,8 +188,8 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// A file name for `title`: of `[A-Za-z0-9._-]`, at most 80 bytes, with a hash behind it where the title had to be
-/// changed, so that different titles have different names.
+/// A file name for `title`: of `[A-Za-z0-9._-]`, at most 80 bytes, with a hash behind it where the
+/// title had to be changed, so that different titles have different names.
 #[must_use]
 pub fn title_slug(title: &str) -> String {
     let mut slug = String::with_capacity(title.len());

@@ -111,9 +111,9 @@ impl Injector {
         })
     }
 
-    /// Puts the rules of `plan`, which was checked, in place and begins a new execution. The kernel's
-    /// log was read up to the message of the time `seen_us`: the host tells by it which text on the
-    /// console came before.
+    /// Puts the rules of `plan`, which was checked, in place and begins a new execution. The
+    /// kernel's log was read up to the message of the time `seen_us`: the host tells by it which
+    /// text on the console came before.
     ///
     /// # Errors
     ///

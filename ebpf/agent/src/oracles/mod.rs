@@ -26,9 +26,8 @@ pub(crate) trait Oracle {
 pub(crate) struct Oracles(Vec<Box<dyn Oracle>>);
 
 impl Oracles {
-    /// The oracles for a workload that mounts its disk at `mount_point`, and whose file systems have
-    /// oracles of their own, `file_systems`.
-    /// These look when nothing is mounted any more.
+    /// The oracles for a workload that mounts its disk at `mount_point`, and whose file systems
+    /// have oracles of their own, `file_systems`. These look when nothing is mounted any more.
     pub(crate) fn new(mount_point: &'static str, file_systems: Vec<Box<dyn Oracle>>) -> Result<Self> {
         let mut oracles: Vec<Box<dyn Oracle>> = vec![Box::new(Mounts(mount_point))];
         oracles.extend(file_systems);

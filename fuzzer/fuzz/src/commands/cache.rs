@@ -1,4 +1,5 @@
-//! `fuzz cache list` and `fuzz cache prune`: what the cache has, what of it is of no use, and removing that.
+//! `fuzz cache list` and `fuzz cache prune`: what the cache has, what of it is of no use, and
+//! removing that.
 
 use std::{
     collections::BTreeSet,
@@ -68,7 +69,8 @@ impl PruneOptions {
 fn prune(items: &[Item], options: &PruneOptions, out: &mut dyn Write) -> Result<(), CommandError> {
     let mut freed = 0;
     for item in items.iter().filter(|item| options.selects(item)) {
-        // Somebody may have begun to use it since it was looked at. Lock files stay: others may wait for them.
+        // Somebody may have begun to use it since it was looked at. Lock files stay: others may
+        // wait for them.
         let lock = item.lock.as_deref().map(try_lock).transpose()?;
         if matches!(lock, Some(None)) {
             continue;
@@ -180,9 +182,9 @@ fn items(cache: &Path, named: &Named) -> Vec<Item> {
     items
 }
 
-/// What the entry `name` of the cache's folder `folder` is, and the name of its lock without `.lock`; nothing for what
-/// is only told with others, such as logs. The names are those in the heads of `kernel`, `kernel::source`, `image` and
-/// `guest::store`.
+/// What the entry `name` of the cache's folder `folder` is, and the name of its lock without
+/// `.lock`; nothing for what is only told with others, such as logs. The names are those in the
+/// heads of `kernel`, `kernel::source`, `image` and `guest::store`.
 fn classify(folder: &Path, name: &str) -> Option<(Kind, Option<String>)> {
     let folder = folder.file_name()?.to_str()?;
     let own = |kind, lock: &str| Some((kind, Some(lock.to_owned())));
@@ -220,7 +222,8 @@ fn item(kind: Kind, path: PathBuf, lock: Option<PathBuf>, named: &Named, open: &
     Item { kind, bytes: size(&path), path, state, lock }
 }
 
-/// What is used by what is in use: the compiler's cache by a build, a kernel by a guest that runs it.
+/// What is used by what is in use: the compiler's cache by a build, a kernel by a guest that runs
+/// it.
 fn share_use(items: &mut [Item]) {
     let used = |item: &&Item| item.state == State::Used;
     let guests: Vec<_> = items.iter().filter(used).filter_map(|item| template_kernel(&item.path)).collect();

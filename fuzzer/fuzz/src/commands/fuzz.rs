@@ -79,7 +79,8 @@ pub fn campaign(options: &FuzzOptions, stop: &Stop, progress: &Progress) -> Resu
         prepared.clone()
     };
     let summary = thread::scope(|scope| {
-        // Both kernels get ready at once, unless one is to be built: exploring does not wait for the one that checks.
+        // Both kernels get ready at once, unless one is to be built: exploring does not wait for
+        // the one that checks.
         if guests.checkers > 0 && guests.is_built()? {
             scope.spawn(checking);
         }
@@ -102,8 +103,8 @@ pub fn campaign(options: &FuzzOptions, stop: &Stop, progress: &Progress) -> Resu
     Ok(Ended { summary, folder, idle })
 }
 
-/// Opens the campaign's folder and the door for others, before anything takes long. Returns what the campaign is to do, and the
-/// folder.
+/// Opens the campaign's folder and the door for others, before anything takes long. Returns what
+/// the campaign is to do, and the folder.
 fn begin(
     options: &FuzzOptions,
     target: Target,

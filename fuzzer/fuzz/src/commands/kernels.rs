@@ -10,7 +10,8 @@ use execution::Stop;
 use files::cache;
 use guests::{kernel, prepare::built_kernel, project::Project};
 
-/// Builds the kernel called `name`, or all of them, unless the cache has them, and says where they are.
+/// Builds the kernel called `name`, or all of them, unless the cache has them, and says where they
+/// are.
 ///
 /// # Errors
 ///

@@ -35,8 +35,8 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
     }
 }
 
-/// Replays. The answer is no when a reproducer's title did not come again in every run (a plan without a title has
-/// nothing to come again), or when runs that are to be the same were not.
+/// Replays. The answer is no when a reproducer's title did not come again in every run (a plan
+/// without a title has nothing to come again), or when runs that are to be the same were not.
 ///
 /// # Errors
 ///

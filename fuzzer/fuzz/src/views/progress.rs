@@ -12,8 +12,8 @@
 //! end (dropped) ───▶ the line that moves disappears
 //! ```
 //!
-//! All that the process writes to standard error goes through [`Progress`], the log as well, so that a
-//! line that stays never ends up inside one that moves.
+//! All that the process writes to standard error goes through [`Progress`], the log as well, so
+//! that a line that stays never ends up inside one that moves.
 
 use std::{
     io::{self, Write},
@@ -62,8 +62,8 @@ impl std::fmt::Debug for Screen {
 }
 
 impl Screen {
-    /// Writes whole lines above those that move. When nobody reads them any more, there is nobody to
-    /// tell.
+    /// Writes whole lines above those that move. When nobody reads them any more, there is nobody
+    /// to tell.
     fn write(&mut self, lines: &[u8]) {
         // `MultiProgress::suspend` would panic when the terminal is gone.
         if !self.moving.is_empty() {
@@ -140,7 +140,8 @@ impl Write for LineWriter {
     }
 }
 
-/// A task that is shown. A thread of its own shows it again and again, however long it says nothing.
+/// A task that is shown. A thread of its own shows it again and again, however long it says
+/// nothing.
 struct Running {
     shown: Arc<Shown>,
     /// The thread ends when this is dropped.

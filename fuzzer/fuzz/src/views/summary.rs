@@ -70,8 +70,8 @@ fn trouble(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// Writes what the checking kernel did. One that was not ready in time has checked nothing: then the
-/// user has to do something.
+/// Writes what the checking kernel did. One that was not ready in time has checked nothing: then
+/// the user has to do something.
 fn checks(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
     let Ended { summary: Summary { checked, different, unchecked, .. }, .. } = ended;
     match &ended.idle {

@@ -17,16 +17,17 @@ use super::{
 use execution::Stop;
 use files::cache;
 
-/// Builds `kernel`, or gives the one that the cache folder `cache` has already. `progress` hears of every step, and
-/// every second while compiling.
+/// Builds `kernel`, or gives the one that the cache folder `cache` has already. `progress` hears of
+/// every step, and every second while compiling.
 ///
-/// Two builds of the same kernel at once are one build: the second waits and takes the first one's result. A build
-/// that is killed leaves nothing but a temporary folder, which the next build removes.
+/// Two builds of the same kernel at once are one build: the second waits and takes the first one's
+/// result. A build that is killed leaves nothing but a temporary folder, which the next build
+/// removes.
 ///
 /// # Errors
 ///
-/// The machine lacks a command or the source, the configuration cannot be had as asked, a command fails, the cache
-/// cannot be written, or the user asks to stop.
+/// The machine lacks a command or the source, the configuration cannot be had as asked, a command
+/// fails, the cache cannot be written, or the user asks to stop.
 pub fn build(
     kernel: &Kernel,
     cache: &Path,
@@ -63,8 +64,8 @@ pub fn build(
 /// What the names of a build's temporary folders start with.
 pub const BUILD_LEFTOVER: &str = ".build-";
 
-/// Removes what killed builds left: every temporary folder whose lock nobody holds, or which the caller holds because
-/// it builds `own`.
+/// Removes what killed builds left: every temporary folder whose lock nobody holds, or which the
+/// caller holds because it builds `own`.
 fn remove_leftovers(kernels: &Path, own: &str) {
     let Ok(entries) = fs::read_dir(kernels) else { return };
     for entry in entries.flatten() {
@@ -79,8 +80,8 @@ fn remove_leftovers(kernels: &Path, own: &str) {
     }
 }
 
-/// Removes a folder of many thousand files, which can take minutes, without anybody waiting for it. What does not get
-/// removed now, the next build removes.
+/// Removes a folder of many thousand files, which can take minutes, without anybody waiting for it.
+/// What does not get removed now, the next build removes.
 fn discard(work: &Path) {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"rm -rf "$1" >/dev/null 2>&1 </dev/null &"#, "sh"]).arg(work);

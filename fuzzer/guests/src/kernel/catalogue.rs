@@ -16,7 +16,8 @@ use super::{
 };
 use files::{TextFile, TextFileError};
 
-/// Part of every cache key: to be raised when the way of building changes so that the kernel differs.
+/// Part of every cache key: to be raised when the way of building changes so that the kernel
+/// differs.
 const RECIPE: &str = "6";
 
 #[derive(Deserialize)]
@@ -138,9 +139,9 @@ impl Kernel {
         })
     }
 
-    /// Names the kernel that this entry builds from the archive with the checksum `archive` (SHA-256 in hexadecimal), with
-    /// the compiler, the linker and the pahole of this machine, as 64 hexadecimal digits: the same key means the same
-    /// kernel.
+    /// Names the kernel that this entry builds from the archive with the checksum `archive`
+    /// (SHA-256 in hexadecimal), with the compiler, the linker and the pahole of this machine, as
+    /// 64 hexadecimal digits: the same key means the same kernel.
     ///
     /// # Errors
     ///

@@ -13,8 +13,8 @@ pub(super) struct BadLine {
 
 /// The value of every option named in `text`; `None` for `# CONFIG_X is not set`.
 ///
-/// The lines are those that `conf_read_simple()` in `scripts/kconfig/confdata.c` (Linux 6.12) understands, but where
-/// it warns or is silent about anything else, that is refused here.
+/// The lines are those that `conf_read_simple()` in `scripts/kconfig/confdata.c` (Linux 6.12)
+/// understands, but where it warns or is silent about anything else, that is refused here.
 fn parse(text: &str) -> Result<BTreeMap<&str, Option<&str>>, BadLine> {
     let mut options = BTreeMap::new();
     for (line, content) in (1..).zip(text.lines()) {
@@ -50,7 +50,8 @@ pub(super) fn check(fragment: &str) -> Result<(), BadLine> {
 
 /// What `fragment` asks for and the finished `config` does not say, one line for each option.
 ///
-/// Kconfig drops an option silently when something it depends on is missing, and adds one that something selects.
+/// Kconfig drops an option silently when something it depends on is missing, and adds one that
+/// something selects.
 pub(super) fn unmet(fragment: &str, config: &str) -> Result<Vec<String>, BadLine> {
     let finished = parse(config)?;
     let differs = parse(fragment)?.into_iter().filter_map(|(name, wanted)| {

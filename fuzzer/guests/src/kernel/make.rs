@@ -1,4 +1,5 @@
-//! Running the build's commands: everything they print goes to a log, and is watched on its way there.
+//! Running the build's commands: everything they print goes to a log, and is watched on its way
+//! there.
 
 use std::{
     collections::VecDeque,
@@ -33,13 +34,15 @@ impl Log {
         Ok(Self { path, file })
     }
 
-    /// Runs `command` to its end. `watch` sees every line that it prints, and `None` when it prints nothing for a
-    /// while. The command and what it started do not outlive this call. When this process is killed, the command is
-    /// too, and what it started ends when it next prints, as nobody reads that.
+    /// Runs `command` to its end. `watch` sees every line that it prints, and `None` when it prints
+    /// nothing for a while. The command and what it started do not outlive this call. When this
+    /// process is killed, the command is too, and what it started ends when it next prints, as
+    /// nobody reads that.
     ///
     /// # Errors
     ///
-    /// The command cannot be run or fails (the error has the end of what it printed), or the user asks to stop.
+    /// The command cannot be run or fails (the error has the end of what it printed), or the user
+    /// asks to stop.
     pub(super) fn run(
         &mut self,
         step: &'static str,

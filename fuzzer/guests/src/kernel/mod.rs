@@ -1,5 +1,5 @@
-//! Kernels as a product: described in `kernels/kernels.toml`, built once, kept in the cache under the content of
-//! everything that went into them.
+//! Kernels as a product: described in `kernels/kernels.toml`, built once, kept in the cache under
+//! the content of everything that went into them.
 //!
 //! ```text
 //! CACHE/kernels/NAME-KEY.lock        held while NAME-KEY is being built
@@ -201,7 +201,8 @@ pub enum Progress {
     Waiting,
     /// A step begins.
     Step(&'static str),
-    /// The package archive no longer has the version of the source that is asked for, and another one is taken.
+    /// The package archive no longer has the version of the source that is asked for, and another
+    /// one is taken.
     Substitute {
         /// Debian package of the source.
         package: String,
@@ -216,7 +217,8 @@ pub enum Progress {
         done: u32,
         /// Objects in the end, an estimate; never less than `done`.
         total: u32,
-        /// Time that it will still take, estimated from the time it took so far; none at the very beginning.
+        /// Time that it will still take, estimated from the time it took so far; none at the very
+        /// beginning.
         left: Option<Duration>,
     },
 }
@@ -242,13 +244,14 @@ impl fmt::Display for Progress {
 ///
 /// # Errors
 ///
-/// The compiler, which is part of the kernel's identity, cannot be run, or the folder in the cache is damaged.
+/// The compiler, which is part of the kernel's identity, cannot be run, or the folder in the cache
+/// is damaged.
 pub fn find(kernel: &Kernel, cache: &Path) -> Result<Option<Built>, KernelError> {
     Ok(locate(kernel, cache)?.1)
 }
 
-/// Where the finished `kernel` is in the cache folder `cache`, or will be. It may be built from an archive that stands in
-/// for the source's version.
+/// Where the finished `kernel` is in the cache folder `cache`, or will be. It may be built from an
+/// archive that stands in for the source's version.
 fn locate(kernel: &Kernel, cache: &Path) -> Result<(PathBuf, Option<Built>), KernelError> {
     let dir = place(kernel, &kernel.cache_key(&kernel.source.sha256)?, cache);
     if let Some(built) = open(kernel, &dir)? {

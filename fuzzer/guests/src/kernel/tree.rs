@@ -45,8 +45,8 @@ pub(super) struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    /// The folder of the build's output. In the source folder itself, because Kbuild then uses relative paths only
-    /// and the compiler's cache serves the next tree too, wherever it is.
+    /// The folder of the build's output. In the source folder itself, because Kbuild then uses
+    /// relative paths only and the compiler's cache serves the next tree too, wherever it is.
     fn out(&self) -> PathBuf {
         self.source.join("out")
     }
@@ -127,7 +127,8 @@ impl Tree<'_> {
         Ok(meter.done)
     }
 
-    /// Removes the debug information, which is several times the kernel: pahole has made the kernel's types (BTF) of it.
+    /// Removes the debug information, which is several times the kernel: pahole has made the
+    /// kernel's types (BTF) of it.
     fn strip(&mut self) -> Result<(), KernelError> {
         let mut strip = Command::new("strip");
         strip.arg("--strip-debug").arg(self.out().join("vmlinux"));
@@ -138,7 +139,8 @@ impl Tree<'_> {
         let mut make = Command::new("make");
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         make.current_dir(&self.source).args([format!("-j{jobs}"), "O=out".to_owned(), goal.to_owned()]);
-        // Nothing of the place, the time, the user or tools that it does not use may get into the kernel.
+        // Nothing of the place, the time, the user or tools that it does not use may get into the
+        // kernel.
         make.args(["KBUILD_BUILD_TIMESTAMP=1970-01-01", "KBUILD_BUILD_USER=fuzz", "KBUILD_BUILD_HOST=fuzz"]);
         make.args(["KBUILD_BUILD_VERSION=1", "RUSTC=false"]);
         for variable in FOREIGN_VARIABLES {
@@ -147,7 +149,8 @@ impl Tree<'_> {
         make.env("LC_ALL", "C");
         if installed("ccache") {
             make.args(["CC=ccache gcc", "HOSTCC=ccache gcc"]);
-            // Depend mode spares a miss, the case of every first build, a second run of the preprocessor.
+            // Depend mode spares a miss, the case of every first build, a second run of the
+            // preprocessor.
             make.envs([("CCACHE_NOHASHDIR", "1"), ("CCACHE_DEPEND", "1")]).env("CCACHE_BASEDIR", &self.source);
             if env::var_os("CCACHE_DIR").is_none() {
                 make.env("CCACHE_DIR", self.cache.join("ccache"));

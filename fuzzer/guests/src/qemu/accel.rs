@@ -1,9 +1,10 @@
 //! Whether KVM can be used, which only a guest that boots can prove.
 //!
-//! `/dev/kvm` may exist, open and answer, and yet not run an ordinary kernel: where virtualization is itself emulated,
-//! the guest hangs or dies early. So a guest is booted once, and the answer is kept in a file as long as QEMU, the
-//! host's kernel and processor, and the guest's kernel are the same. Trouble that can be the host's for the moment (no
-//! memory, a processor that is busy) is kept as long as this process runs.
+//! `/dev/kvm` may exist, open and answer, and yet not run an ordinary kernel: where virtualization
+//! is itself emulated, the guest hangs or dies early. So a guest is booted once, and the answer is
+//! kept in a file as long as QEMU, the host's kernel and processor, and the guest's kernel are the
+//! same. Trouble that can be the host's for the moment (no memory, a processor that is busy) is
+//! kept as long as this process runs.
 
 use std::{
     collections::BTreeMap,
@@ -71,8 +72,8 @@ const BOOTED: [&str; 2] = ["VFS: Unable to mount root fs", "No working init foun
 /// File of the answers in the cache folder.
 const ANSWERS: &str = "kvm.json";
 
-/// What stood in the way of KVM since this process began, by QEMU: what may be gone when the next one does. All kernels of a campaign
-/// run in the same way, and the second is not kept waiting.
+/// What stood in the way of KVM since this process began, by QEMU: what may be gone when the next
+/// one does. All kernels of a campaign run in the same way, and the second is not kept waiting.
 static PASSING: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 
 /// The answers by [`identity()`]: null where KVM works, else why it does not.
@@ -81,8 +82,8 @@ static PASSING: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 struct Answers(BTreeMap<String, Option<String>>);
 
 impl AccelChoice {
-    /// What to run guests with. KVM has to prove itself: the kernel `vmlinux` has to boot under it. The answer is kept
-    /// in the folder `cache`.
+    /// What to run guests with. KVM has to prove itself: the kernel `vmlinux` has to boot under it.
+    /// The answer is kept in the folder `cache`.
     ///
     /// # Errors
     ///
@@ -159,8 +160,8 @@ enum Proof {
     Passing(String),
 }
 
-/// Boots the kernel under KVM. It gets no initial file system, so that it panics when it has started all of its drivers
-/// and finds none: that is the proof.
+/// Boots the kernel under KVM. It gets no initial file system, so that it panics when it has
+/// started all of its drivers and finds none: that is the proof.
 fn boot(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Proof, GuestError> {
     let config = GuestConfig {
         qemu: qemu.to_owned(),

@@ -1,8 +1,8 @@
 //! The rate of the clock that translated guests count time with.
 //!
-//! QEMU's translator hands the host's time stamp counter to the guest (`cpu_get_host_ticks()`). A guest's kernel that
-//! has to find out its rate by itself compares it with emulated timers, and on a busy host is wrong by factors: its
-//! timeouts then fire early. So the kernel is told.
+//! QEMU's translator hands the host's time stamp counter to the guest (`cpu_get_host_ticks()`). A
+//! guest's kernel that has to find out its rate by itself compares it with emulated timers, and on
+//! a busy host is wrong by factors: its timeouts then fire early. So the kernel is told.
 
 use std::{
     sync::LazyLock,

@@ -52,8 +52,9 @@ pub struct GuestConfig {
     pub memory_mib: u32,
     /// What the kernel's command line says besides what every guest's does.
     pub kernel_options: String,
-    /// Whether the first executions of two clones that get the same request are the same, instruction for instruction.
-    /// Time is then counted in instructions, which only TCG can; that makes an execution slower.
+    /// Whether the first executions of two clones that get the same request are the same,
+    /// instruction for instruction. Time is then counted in instructions, which only TCG can; that
+    /// makes an execution slower.
     pub exact: bool,
 }
 
@@ -74,15 +75,17 @@ impl fmt::Debug for GuestConfig {
     }
 }
 
-/// The least and the most memory of a guest, in MiB: with more the window could not be at its address.
+/// The least and the most memory of a guest, in MiB: with more the window could not be at its
+/// address.
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 128..=3072;
 
-/// Increments in a millisecond of the time stamp counter of a guest whose instructions are counted: one each
-/// nanosecond of its time (`icount_get()` in QEMU 7.2's `softmmu/icount.c`).
+/// Increments in a millisecond of the time stamp counter of a guest whose instructions are counted:
+/// one each nanosecond of its time (`icount_get()` in QEMU 7.2's `softmmu/icount.c`).
 const EXACT_KHZ: u64 = 1_000_000;
 
-/// Has a device do what the guest asks for in the thread of the guest's processor. Else QEMU's main thread does it, at a moment that
-/// nobody controls, and asks each queue of a clone once when that has begun to run: to the guest an interrupt for nothing, or two
+/// Has a device do what the guest asks for in the thread of the guest's processor. Else QEMU's main
+/// thread does it, at a moment that nobody controls, and asks each queue of a clone once when that
+/// has begun to run: to the guest an interrupt for nothing, or two
 /// (`virtio_device_start_ioeventfd_impl()` in QEMU 7.2's `hw/virtio/virtio.c`).
 const NOTIFIED_AT_ONCE: &str = "ioeventfd=off";
 
@@ -133,7 +136,8 @@ impl GuestConfig {
         self.disk.as_deref().map_or(Ok(()), |disk| readable("the disk image", disk))
     }
 
-    /// How long booting may take, and preparing the target as well: ten times what it takes on an idle machine.
+    /// How long booting may take, and preparing the target as well: ten times what it takes on an
+    /// idle machine.
     pub(super) fn boot_deadline(&self) -> Duration {
         Duration::from_secs(if self.accel == Accel::Kvm { 30 } else { 120 })
     }
@@ -142,7 +146,8 @@ impl GuestConfig {
         u64::from(self.memory_mib) << 20
     }
 
-    /// Increments in a millisecond of the time stamp counter that the guest sees, where that has to be told.
+    /// Increments in a millisecond of the time stamp counter that the guest sees, where that has to
+    /// be told.
     pub(super) fn counter_khz(&self) -> Option<u64> {
         match self.accel {
             Accel::Kvm => None,
@@ -156,7 +161,8 @@ impl GuestConfig {
         let words = [
             // The console: errors and warnings, the least that a whole report needs.
             "console=ttyS0 loglevel=5",
-            // Whatever the kernel finds fatal ends the guest at once. A soft lockup is one after twice the threshold.
+            // Whatever the kernel finds fatal ends the guest at once. A soft lockup is one after
+            // twice the threshold.
             "panic=-1 oops=panic watchdog_thresh=5 sysctl.kernel.softlockup_panic=1",
             "sysctl.kernel.hung_task_timeout_secs=10 sysctl.kernel.hung_task_panic=1",
             "rcupdate.rcu_cpu_stall_timeout=20",
@@ -168,14 +174,15 @@ impl GuestConfig {
         ];
         let mut words: Vec<String> = words.map(str::to_owned).into();
         if self.accel == Accel::Tcg {
-            // ACPI's routing table of the pc machine is a program that a checking kernel interprets for seconds,
-            // translated; the BIOS has it ready-made.
-            // Emulated, the HPET misses its own deadlines and the kernel says so over and over.
+            // ACPI's routing table of the pc machine is a program that a checking kernel interprets
+            // for seconds, translated; the BIOS has it ready-made. Emulated, the HPET misses its
+            // own deadlines and the kernel says so over and over.
             words.push("acpi=noirq hpet=disable".to_owned());
             words.extend(counter_khz.map(|khz| format!("tsc=reliable tsc_early_khz={khz}")));
         }
         if self.exact {
-            // A processor that halts is woken by QEMU's main thread, when the host lets that one run.
+            // A processor that halts is woken by QEMU's main thread, when the host lets that one
+            // run.
             words.push("idle=poll".to_owned());
         }
         if !self.kernel_options.is_empty() {
@@ -189,8 +196,8 @@ impl GuestConfig {
         words.join(" ")
     }
 
-    /// QEMU's arguments. Those of a boot and of a clone make the same machine: they differ in whether the memory's
-    /// file is written to, and a clone gets no kernel, as its memory has one.
+    /// QEMU's arguments. Those of a boot and of a clone make the same machine: they differ in
+    /// whether the memory's file is written to, and a clone gets no kernel, as its memory has one.
     pub(super) fn qemu_arguments(&self, plumbing: &Plumbing, birth: Birth) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |option: &str, value: String| arguments.extend([option.into(), value.into()]);
@@ -210,7 +217,8 @@ impl GuestConfig {
         add("-mon", "chardev=qmp,mode=control".to_owned());
         add("-chardev", format!("file,id=console,path=/proc/self/fd/{}", plumbing.console));
         add("-serial", "chardev:console".to_owned());
-        // A guest that panics reboots; that ends it, and its end leaves it paused, so that it can still be read.
+        // A guest that panics reboots; that ends it, and its end leaves it paused, so that it can
+        // still be read.
         add("-action", "reboot=shutdown,shutdown=pause".to_owned());
         if self.exact {
             // An instruction takes two nanoseconds, and an idle processor waits for nothing.

@@ -49,8 +49,8 @@ impl Console {
         Mark(inner.dropped + inner.bytes.len() as u64)
     }
 
-    /// The text between two marks, as far as it is kept, made fit to print: line feeds and tabs are the only control
-    /// characters, and bytes that are no UTF-8 are replaced.
+    /// The text between two marks, as far as it is kept, made fit to print: line feeds and tabs are
+    /// the only control characters, and bytes that are no UTF-8 are replaced.
     pub(super) fn between(&self, from: Mark, to: Mark) -> String {
         let inner = self.lock();
         let index = |mark: Mark| {

@@ -5,7 +5,8 @@ use std::{io, path::PathBuf, time::Duration};
 use guest_protocol::{FromAgent, MessageError, WindowError};
 use thiserror::Error;
 
-/// Guest trouble. Never a finding: the guest that caused it is gone, and the execution may be tried again in a fresh one.
+/// Guest trouble. Never a finding: the guest that caused it is gone, and the execution may be tried
+/// again in a fresh one.
 #[derive(Debug, Error)]
 pub enum GuestError {
     /// A setting that no guest can have.
@@ -105,8 +106,8 @@ pub enum GuestError {
     /// The guest is dead since an earlier execution.
     #[error("the guest is dead since an earlier execution")]
     Dead,
-    /// The guest died and its kernel did not say of what. For the callers of [`super::Guest::execute`], who know what a
-    /// kernel's words are.
+    /// The guest died and its kernel did not say of what. For the callers of
+    /// [`super::Guest::execute`], who know what a kernel's words are.
     #[error("the guest ended without a word of its kernel")]
     Lost,
     /// It looks hung, but the host did not let it run.
@@ -145,7 +146,8 @@ impl GuestError {
         Self::Unexpected { found: found.to_owned(), expected }
     }
 
-    /// Says whether the next attempt may succeed: QEMU died by itself, or the host lacked something.
+    /// Says whether the next attempt may succeed: QEMU died by itself, or the host lacked
+    /// something.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::QemuDied { .. } | Self::Host { .. })
     }

@@ -7,8 +7,8 @@ use abi::{MAX_FRAMES, MAX_RULES};
 pub struct FiredLog {
     /// Number that the agent gave the execution; tells a log that is left over from an earlier one.
     pub generation: u32,
-    /// Time of the last message in the kernel's log before the plan was in place, in microseconds; 0
-    /// where there was none.
+    /// Time of the last message in the kernel's log before the plan was in place, in microseconds;
+    /// 0 where there was none.
     pub seen_us: u64,
     /// The faults, in the order in which they fired.
     pub fired: Vec<Fired>,
@@ -34,8 +34,8 @@ const ENTRY_BYTES: usize = size_of::<abi::Fired>();
 const HEADER_BYTES: usize = LOG_BYTES - MAX_RULES * ENTRY_BYTES;
 
 impl FiredLog {
-    /// The log in `bytes`, an [`abi::FiredLog`] in little-endian order. They come from a guest with corrupted memory:
-    /// nothing when they are too few, or when an entry cannot be one.
+    /// The log in `bytes`, an [`abi::FiredLog`] in little-endian order. They come from a guest with
+    /// corrupted memory: nothing when they are too few, or when an entry cannot be one.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (header, entries) = bytes.get(..LOG_BYTES)?.split_at(HEADER_BYTES);

@@ -21,8 +21,8 @@ pub(super) fn identity(qemu: &Path, vmlinux: &Path) -> Result<String, GuestError
     Ok(short(hash))
 }
 
-/// The first processor's model in the text of `/proc/cpuinfo` (`arch/x86/kernel/cpu/proc.c`, Linux 6.12); empty when
-/// there is none.
+/// The first processor's model in the text of `/proc/cpuinfo` (`arch/x86/kernel/cpu/proc.c`, Linux
+/// 6.12); empty when there is none.
 fn processor_model(cpuinfo: &str) -> &str {
     let model = |line| Some(str::strip_prefix(line, "model name")?.split_once(':')?.1.trim());
     cpuinfo.lines().find_map(model).unwrap_or_default()

@@ -33,8 +33,8 @@ use super::{
     watch::{Streams, Watched, watch},
 };
 
-/// What the host must have of a guest. The host's kernel can be told that nobody may look into a process of their own
-/// (`Documentation/admin-guide/LSM/Yama.rst`, Linux 6.12).
+/// What the host must have of a guest. The host's kernel can be told that nobody may look into a
+/// process of their own (`Documentation/admin-guide/LSM/Yama.rst`, Linux 6.12).
 const MEMORY_VIEW: &str = "view of the memory (is kernel.yama.ptrace_scope above 1?)";
 
 /// How long QEMU may take to answer a command.
@@ -234,7 +234,8 @@ impl Machine {
         }
     }
 
-    /// How long the process's threads have been ready to run without being run; 0 when the host does not say.
+    /// How long the process's threads have been ready to run without being run; 0 when the host
+    /// does not say.
     pub(super) fn waited(&self) -> Duration {
         process::waited(self.child.id())
     }
@@ -314,8 +315,8 @@ impl Machine {
         }
     }
 
-    /// Makes the kernel panic where it is, by an interrupt that it cannot switch off (`unknown_nmi_panic`), so that it
-    /// says where that is. Whether it did.
+    /// Makes the kernel panic where it is, by an interrupt that it cannot switch off
+    /// (`unknown_nmi_panic`), so that it says where that is. Whether it did.
     pub(super) fn interrupt(&mut self, stop: &Stop) -> Result<bool, GuestError> {
         self.command("inject-nmi", &json!({}))?;
         let until = Instant::now() + INTERRUPT_DEADLINE;
@@ -328,8 +329,8 @@ impl Machine {
         }
     }
 
-    /// The log of fired faults at the guest-physical `address`; nothing when that is no place for it, or there is no
-    /// log.
+    /// The log of fired faults at the guest-physical `address`; nothing when that is no place for
+    /// it, or there is no log.
     pub(super) fn fired_log(&self, address: u64) -> Option<FiredLog> {
         let mut log = [0; LOG_BYTES];
         let range = MemoryRange { address, bytes: LOG_BYTES as u64 };
@@ -366,7 +367,8 @@ impl Machine {
         if let Some(watched) = self.watched.take() {
             self.memory = None;
             process::end(&mut self.child);
-            // The monitor's stream has ended with the process, unless a process that QEMU started still holds it.
+            // The monitor's stream has ended with the process, unless a process that QEMU started
+            // still holds it.
             if let Err(error) = self.qmp.shutdown(Shutdown::Both) {
                 tracing::debug!(%error, "a guest's monitor is gone already");
             }

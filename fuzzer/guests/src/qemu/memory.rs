@@ -19,8 +19,8 @@ use nix::{
 
 use super::GuestError;
 
-/// A file that is a guest's memory or state: mostly one in memory without a name (`memfd_create(2)`), gone when its last
-/// user is.
+/// A file that is a guest's memory or state: mostly one in memory without a name
+/// (`memfd_create(2)`), gone when its last user is.
 #[derive(Debug)]
 pub(super) struct MemoryFile {
     file: File,
@@ -94,8 +94,8 @@ impl MappedWindow {
             mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, &file.file, 0)
         };
         let base = base.map_err(|errno| GuestError::Host { what, source: errno.into() })?;
-        // SAFETY: `WINDOW_BYTES` are mapped at `base` until `drop`, the file can neither shrink nor grow, and nothing
-        // else points into the mapping.
+        // SAFETY: `WINDOW_BYTES` are mapped at `base` until `drop`, the file can neither shrink nor
+        // grow, and nothing else points into the mapping.
         let window = unsafe { Window::new(base.as_ptr().cast()) };
         Ok(Self { file, window, base })
     }
@@ -111,7 +111,8 @@ impl MappedWindow {
 
 impl Drop for MappedWindow {
     fn drop(&mut self) {
-        // SAFETY: `base` is the mapping made in `new`, of this length; the window that uses it goes with it.
+        // SAFETY: `base` is the mapping made in `new`, of this length; the window that uses it goes
+        // with it.
         let unmapped = unsafe { munmap(self.base, WINDOW_BYTES) };
         if let Err(errno) = unmapped {
             tracing::warn!(%errno, "a guest's window stays mapped");

@@ -12,16 +12,19 @@
 //!                      dead (the process is gone)
 //! ```
 //!
-//! A guest is a QEMU process. Its memory, its window and its saved state are memory files without a name
-//! (`memfd_create(2)`): they need no directory, and nothing of them is left when the host is killed. Nor is the
-//! process: it dies with the thread that started it, and that one lives as long as the host.
+//! A guest is a QEMU process. Its memory, its window and its saved state are memory files without a
+//! name (`memfd_create(2)`): they need no directory, and nothing of them is left when the host is
+//! killed. Nor is the process: it dies with the thread that started it, and that one lives as long
+//! as the host.
 //!
-//! One thread a guest watches console, QMP and doorbell, and wakes the thread that executes through channels.
-//! It reads the console first: what a guest printed before it rang, stopped or died is there when that is known.
+//! One thread a guest watches console, QMP and doorbell, and wakes the thread that executes through
+//! channels. It reads the console first: what a guest printed before it rang, stopped or died is
+//! there when that is known.
 //!
-//! The guest is hostile. Its messages are bounded by the window and checked when they are decoded, its console is
-//! cut to its last 4 MiB, doorbells beyond the first do not pile up, and the log of fired faults is parsed as bytes, which
-//! are read, as the coverage is, where they lie in its memory.
+//! The guest is hostile. Its messages are bounded by the window and checked when they are decoded,
+//! its console is cut to its last 4 MiB, doorbells beyond the first do not pile up, and the log of
+//! fired faults is parsed as bytes, which are read, as the coverage is, where they lie in its
+//! memory.
 
 mod about;
 mod accel;

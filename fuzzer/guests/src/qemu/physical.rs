@@ -1,5 +1,5 @@
-//! The guest's physical memory, read out of its QEMU process: what the guest wrote is there without its help, also when
-//! it has died, for as long as the process lives.
+//! The guest's physical memory, read out of its QEMU process: what the guest wrote is there without
+//! its help, also when it has died, for as long as the process lives.
 
 use std::{
     fs,
@@ -15,7 +15,8 @@ use nix::{
 
 use super::memory::MemoryFile;
 
-/// The most pieces that the host's kernel reads at once: `IOV_MAX` of `include/uapi/linux/uio.h` (`UIO_MAXIOV`, 6.12).
+/// The most pieces that the host's kernel reads at once: `IOV_MAX` of `include/uapi/linux/uio.h`
+/// (`UIO_MAXIOV`, 6.12).
 const PIECES: usize = 1024;
 
 /// The memory of one guest.
@@ -28,7 +29,8 @@ pub(super) struct Physical {
 }
 
 impl Physical {
-    /// The `bytes` of memory that the process `qemu` has mapped from `file`, if this process may read it.
+    /// The `bytes` of memory that the process `qemu` has mapped from `file`, if this process may
+    /// read it.
     pub(super) fn of(qemu: u32, file: &MemoryFile, bytes: u64) -> io::Result<Self> {
         let inode = file.file().metadata()?.ino();
         let maps = fs::read_to_string(format!("/proc/{qemu}/maps"))?;
@@ -39,7 +41,8 @@ impl Physical {
         Ok(memory)
     }
 
-    /// Fills `out` with what is in `ranges`, one after the other. What a guest says of where something is may be wrong.
+    /// Fills `out` with what is in `ranges`, one after the other. What a guest says of where
+    /// something is may be wrong.
     pub(super) fn read(&self, ranges: &[MemoryRange], out: &mut [u8]) -> io::Result<()> {
         let mut read = 0;
         for ranges in ranges.chunks(PIECES) {
@@ -78,11 +81,12 @@ impl Physical {
     }
 }
 
-/// Where the first `bytes` of the file with this number are mapped, in the text of `/proc/PID/maps`: lines of
-/// `START-END PERMISSIONS OFFSET MAJOR:MINOR INODE PATH`. Mirrors `show_map_vma()` of `fs/proc/task_mmu.c` (6.12).
+/// Where the first `bytes` of the file with this number are mapped, in the text of
+/// `/proc/PID/maps`: lines of `START-END PERMISSIONS OFFSET MAJOR:MINOR INODE PATH`. Mirrors
+/// `show_map_vma()` of `fs/proc/task_mmu.c` (6.12).
 ///
-/// The device says nothing: that of btrfs and overlayfs is another one there than for `stat(2)`. A guest's memory is larger than
-/// whatever else QEMU maps.
+/// The device says nothing: that of btrfs and overlayfs is another one there than for `stat(2)`. A
+/// guest's memory is larger than whatever else QEMU maps.
 fn mapped_at(maps: &str, inode: u64, bytes: u64) -> Option<u64> {
     maps.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -94,7 +98,8 @@ fn mapped_at(maps: &str, inode: u64, bytes: u64) -> Option<u64> {
     })
 }
 
-/// What a guest recorded of the code that ran, in order: the program counters that KCOV stores, once for each basic block.
+/// What a guest recorded of the code that ran, in order: the program counters that KCOV stores,
+/// once for each basic block.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     /// What was read, the count of the words first; what is behind them is left from others.
@@ -122,7 +127,8 @@ impl Trace {
         (self.words, self.full) = (0, false);
     }
 
-    /// Replaces it by the one in `ranges` of a guest's memory (see [`guest_protocol::Ready::trace`]).
+    /// Replaces it by the one in `ranges` of a guest's memory (see
+    /// [`guest_protocol::Ready::trace`]).
     pub(super) fn read(&mut self, memory: &Physical, ranges: &[MemoryRange]) -> io::Result<()> {
         self.clear();
         let bytes = ranges.iter().map(|range| range.bytes).sum::<u64>();
@@ -150,7 +156,8 @@ impl Trace {
 }
 
 const WORD_BYTES: usize = 8;
-/// Memory for a trace that is kept for the next one, several times what most need. One that loops until its guest is given up has 16 MiB.
+/// Memory for a trace that is kept for the next one, several times what most need. One that loops
+/// until its guest is given up has 16 MiB.
 const KEPT_BYTES: usize = 4 << 20;
 
 #[cfg(test)]

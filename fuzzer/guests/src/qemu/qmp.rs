@@ -69,8 +69,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Adds what was read and returns the lines that it completes. A line that is too long is cut into pieces, which
-    /// are no QMP.
+    /// Adds what was read and returns the lines that it completes. A line that is too long is cut
+    /// into pieces, which are no QMP.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut complete = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {

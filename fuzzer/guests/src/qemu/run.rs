@@ -117,8 +117,8 @@ impl Guest {
     /// the code that ran, if the request asks for it, also of a guest that died or hung; else it is
     /// empty.
     ///
-    /// The kernel reports a soft lockup or a hung task by itself after 10 to 20 s: a longer deadline
-    /// gives better reports of hangs.
+    /// The kernel reports a soft lockup or a hung task by itself after 10 to 20 s: a longer
+    /// deadline gives better reports of hangs.
     pub fn execute(&mut self, request: &Execute, deadline: Duration, trace: &mut Trace) -> Observed {
         trace.clear();
         let observed = self.observe(request, deadline);
@@ -187,7 +187,8 @@ impl Guest {
                 Ok(End::Reported(report))
             }
             Wake::Message(FromAgent::Refused(reason)) => Ok(End::Refused(reason)),
-            // Only an execution before this one can have left something, and this one has not begun.
+            // Only an execution before this one can have left something, and this one has not
+            // begun.
             Wake::Message(FromAgent::Unclean(leftover)) if self.reported && self.generation() == generation_before => {
                 self.machine.settle();
                 Ok(End::Unclean(leftover))

@@ -1,12 +1,13 @@
-//! Templates in the cache: a guest is booted and prepared once, and every later start continues its clones at once.
+//! Templates in the cache: a guest is booted and prepared once, and every later start continues its
+//! clones at once.
 //!
 //! ```text
 //! CACHE/templates/KEY.lock   held while KEY is looked for or made
 //! CACHE/templates/KEY/       memory, state, meta.json; appears by one rename and is never written to again
 //! ```
 //!
-//! The key is a hash of all that the guest is made of, so that an outdated template is simply not found. The files
-//! are checked before they are used: a damaged one is removed and made anew.
+//! The key is a hash of all that the guest is made of, so that an outdated template is simply not
+//! found. The files are checked before they are used: a damaged one is removed and made anew.
 
 use std::{
     fmt,
@@ -39,7 +40,8 @@ const FORMAT: u32 = 1;
 const KEPT: usize = 12;
 const PAGE: usize = 4096;
 static ZERO: [u8; PAGE] = [0; PAGE];
-/// How far the rate of the host's counter may be from what the template's kernel was told, in parts of a thousand.
+/// How far the rate of the host's counter may be from what the template's kernel was told, in parts
+/// of a thousand.
 const RATE_TOLERANCE: u64 = 5;
 
 /// The place of one template in the cache.
@@ -100,7 +102,8 @@ impl Store {
         Ok(Self { templates: cache.join("templates"), key: key(config, setup)? })
     }
 
-    /// Keeps others from looking for this template and from making it, until the returned file is dropped.
+    /// Keeps others from looking for this template and from making it, until the returned file is
+    /// dropped.
     pub(super) fn lock(&self) -> io::Result<File> {
         fs::create_dir_all(&self.templates)?;
         cache::lock(&self.templates.join(format!("{}.lock", self.key)), || {
@@ -132,7 +135,8 @@ impl Store {
         };
         let memory = open("memory", meta.memory_bytes, meta.memory_sum)?;
         let state = open("state", meta.state_bytes, meta.state_sum)?;
-        // The time of the last use, for `forget_oldest`; a cache that cannot be written only forgets the wrong one.
+        // The time of the last use, for `forget_oldest`; a cache that cannot be written only
+        // forgets the wrong one.
         let _ = File::open(folder.join("meta.json")).and_then(|file| file.set_modified(SystemTime::now()));
         Ok(Some(Saved { about: meta.about, memory, state }))
     }
@@ -167,7 +171,8 @@ impl Store {
     }
 }
 
-/// All that the guest is made of. The clock's rate is not in it, as it is measured and never twice the same.
+/// All that the guest is made of. The clock's rate is not in it, as it is measured and never twice
+/// the same.
 fn key(config: &GuestConfig, setup: &Setup) -> Result<String, GuestError> {
     let none = String::new();
     let plumbing = Plumbing { memory: none.clone(), window: none, initramfs: None, door: 0, qmp: 0, console: 0 };
@@ -231,8 +236,8 @@ fn checksum(file: &File) -> io::Result<u32> {
     each_page(file, |_, _| Ok(()))
 }
 
-/// Calls `with` for each page that is not all zero, and returns the CRC-32 of those pages and their offsets. Whether
-/// zeros are holes makes no difference.
+/// Calls `with` for each page that is not all zero, and returns the CRC-32 of those pages and their
+/// offsets. Whether zeros are holes makes no difference.
 fn each_page(file: &File, mut with: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<u32> {
     let mut sum = crc32fast::Hasher::new();
     let mut buffer = vec![0; 256 * PAGE];

@@ -40,8 +40,8 @@ pub struct Template {
 }
 
 impl Template {
-    /// The template in the folder `cache`, or one that is prepared now, after calling `booting`, and put there. Trouble
-    /// with the cache costs only the time to boot.
+    /// The template in the folder `cache`, or one that is prepared now, after calling `booting`,
+    /// and put there. Trouble with the cache costs only the time to boot.
     ///
     /// # Errors
     ///
@@ -76,7 +76,8 @@ impl Template {
         booting();
         let template = Self::prepare_again(&config, setup, stop)?;
         match store.keep(&template.about, &template.memory, &template.state) {
-            // From the file, its pages are shared with all other guests on this machine that are its clones.
+            // From the file, its pages are shared with all other guests on this machine that are
+            // its clones.
             Ok(Saved { about, memory, state }) => Ok(Self { about, memory, state, ..template }),
             Err(error) => {
                 tracing::warn!(%error, "the guest cannot be kept in the cache, the next start boots again");
@@ -85,8 +86,8 @@ impl Template {
         }
     }
 
-    /// Prepares a guest, and tries again when QEMU dies meanwhile: somebody may have killed it, or the
-    /// host may lack something for a moment.
+    /// Prepares a guest, and tries again when QEMU dies meanwhile: somebody may have killed it, or
+    /// the host may lack something for a moment.
     fn prepare_again(config: &GuestConfig, setup: &Setup, stop: &Stop) -> Result<Self, GuestError> {
         let mut pauses = PAUSES.iter();
         loop {
@@ -102,8 +103,8 @@ impl Template {
         }
     }
 
-    /// Boots a guest, has its agent prepare the target, saves it, and ends it. A request to `stop` ends this and all
-    /// that the template's guests do.
+    /// Boots a guest, has its agent prepare the target, saves it, and ends it. A request to `stop`
+    /// ends this and all that the template's guests do.
     ///
     /// # Errors
     ///
@@ -132,8 +133,8 @@ impl Template {
         Ok(Self { about, config, memory, state, stop: stop.clone() })
     }
 
-    /// A guest that continues where the template was saved, with memory and window of its own, once it gets its first
-    /// request.
+    /// A guest that continues where the template was saved, with memory and window of its own, once
+    /// it gets its first request.
     ///
     /// # Errors
     ///
@@ -193,7 +194,8 @@ fn answer(
 fn save(machine: &mut Machine, state: &MemoryFile, stop: &Stop) -> Result<(), GuestError> {
     machine.command("stop", &json!({}))?;
     ignore_shared_memory(machine)?;
-    // QEMU 7.2 saves to a program's standard input, to a socket, or to a descriptor passed over the monitor's socket.
+    // QEMU 7.2 saves to a program's standard input, to a socket, or to a descriptor passed over the
+    // monitor's socket.
     let command = "migrate";
     let done = MemoryFile::growing("end of guest state")?;
     let (host, to, end) = (process::id(), state.file().as_raw_fd(), done.file().as_raw_fd());

@@ -35,7 +35,8 @@ pub(super) struct Streams {
 /// The answer to a monitor command: its number, and what it returned or why it was refused.
 pub(super) type Reply = (u64, Result<Value, String>);
 
-/// What is known of a guest. The channels are disconnected once its process has ended, when all is read.
+/// What is known of a guest. The channels are disconnected once its process has ended, when all is
+/// read.
 pub(super) struct Watched {
     pub(super) console: Arc<Console>,
     pub(super) stderr: Arc<Console>,
@@ -91,11 +92,13 @@ impl Watcher {
     fn run(mut self) {
         let mut open = Open { console: true, stderr: true, door: true };
         while let Some((door, qmp)) = self.wait(&open) {
-            // In this order: whoever learns that the guest rang, stopped or ended finds what it printed before.
+            // In this order: whoever learns that the guest rang, stopped or ended finds what it
+            // printed before.
             open.console = open.console && drain(&mut self.streams.console, |bytes| self.console.append(bytes));
             open.stderr = open.stderr && drain(&mut self.streams.stderr, |bytes| self.stderr.append(bytes));
             if door {
-                // A full channel means that an earlier ring was not noticed yet: one is as good as many.
+                // A full channel means that an earlier ring was not noticed yet: one is as good as
+                // many.
                 open.door = drain(&mut self.streams.door, |_| _ = self.rings.try_send(()));
             }
             if qmp && !self.read_monitor() {
@@ -104,8 +107,8 @@ impl Watcher {
         }
     }
 
-    /// Waits until something can be read. Returns whether it is the doorbell and whether it is the monitor; nothing
-    /// when waiting is impossible.
+    /// Waits until something can be read. Returns whether it is the doorbell and whether it is the
+    /// monitor; nothing when waiting is impossible.
     fn wait(&self, open: &Open) -> Option<(bool, bool)> {
         let mut descriptors = vec![PollFd::new(self.streams.qmp.as_fd(), PollFlags::POLLIN)];
         let others = [

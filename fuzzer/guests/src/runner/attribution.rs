@@ -8,18 +8,18 @@
 //!         before
 //! ```
 //!
-//! - *request*: the host puts the plan into the window. The agent may still put the disk back for it,
-//!   and its kernel may still do what the execution before has caused.
-//! - *plan in place*: the agent has lowered the plan. Two facts tell of it: the log of fired faults has
-//!   a new generation and says which kernel message was the last one before, and the report quotes
-//!   the kernel's log up to then.
-//! - *end of the request*: a report, a refusal, a death, the deadline, or trouble of guest or host. A
-//!   refusal and word of a leftover say that no plan was put in place.
+//! - *request*: the host puts the plan into the window. The agent may still put the disk back for
+//!   it, and its kernel may still do what the execution before has caused.
+//! - *plan in place*: the agent has lowered the plan. Two facts tell of it: the log of fired faults
+//!   has a new generation and says which kernel message was the last one before, and the report
+//!   quotes the kernel's log up to then.
+//! - *end of the request*: a report, a refusal, a death, the deadline, or trouble of guest or host.
+//!   A refusal and word of a leftover say that no plan was put in place.
 //!
 //! Whatever belongs to the execution before is *late*: it goes to the last plan that ran in that
 //! guest, or to the fault-free one where none has. A guest in which something came to light late is
-//! no place to judge another plan by. Where no fact tells whether the plan was in place, as of a QEMU
-//! that was killed, text is late: the plan runs again, and then shows whether it was its own.
+//! no place to judge another plan by. Where no fact tells whether the plan was in place, as of a
+//! QEMU that was killed, text is late: the plan runs again, and then shows whether it was its own.
 //!
 //! All of it is a function of facts: no guest is needed to test it.
 
@@ -37,8 +37,8 @@ use crate::qemu::{End, FiredLog, GuestError, Observed};
 const WATCHED: Duration = Duration::from_secs(1);
 
 /// A hang is no finding when the guest waited for a processor of the host for more than one part in
-/// this many of the time: its clock goes on meanwhile, and detectors and deadlines see a kernel that
-/// stands still.
+/// this many of the time: its clock goes on meanwhile, and detectors and deadlines see a kernel
+/// that stands still.
 const STARVED: u32 = 2;
 
 /// A request, as the host made it.
@@ -208,7 +208,8 @@ impl Attribution {
         Some(Judgement { verdict: Verdict::Spoilt, late })
     }
 
-    /// Gives findings to the execution before. `fired` is what its log says now, if that can be read.
+    /// Gives findings to the execution before. `fired` is what its log says now, if that can be
+    /// read.
     fn attribute(&mut self, findings: Vec<Finding>, fired: Option<Vec<Fired>>, console: String) -> Attributed {
         let previous = self.previous.take().unwrap_or_else(|| Previous {
             plan: FaultPlan::fault_free(&self.target),

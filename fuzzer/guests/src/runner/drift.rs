@@ -1,4 +1,5 @@
-//! Drift: says whether a guest still does what it did at first, by running the fault-free plan now and then.
+//! Drift: says whether a guest still does what it did at first, by running the fault-free plan now
+//! and then.
 
 use std::collections::{HashMap, HashSet};
 

@@ -274,8 +274,8 @@ impl GuestRunner {
         Ok(execution)
     }
 
-    /// Runs `plan` in a guest that repeats exactly. That guest goes at once: the next such run is for
-    /// another crash, and has time.
+    /// Runs `plan` in a guest that repeats exactly. That guest goes at once: the next such run is
+    /// for another crash, and has time.
     fn run_exact(&mut self, plan: &FaultPlan) -> Ran {
         if self.exact.is_none() {
             match self.prepared.exact.get() {

@@ -30,8 +30,8 @@ pub(super) fn silent_hang(target: &str, deadline: Duration, stack: &str) -> Kern
     }
 }
 
-/// Gives how many bytes at the start of `console` were printed up to the time `seen_us` of the kernel's
-/// log, in microseconds. Lines without a time belong to the line before.
+/// Gives how many bytes at the start of `console` were printed up to the time `seen_us` of the
+/// kernel's log, in microseconds. Lines without a time belong to the line before.
 pub(super) fn bytes_until(seen_us: u64, console: &str) -> usize {
     let mut printed = 0;
     for line in console.split_inclusive('\n') {

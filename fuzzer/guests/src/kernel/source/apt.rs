@@ -39,7 +39,8 @@ impl Apt<'_> {
         Ok(versions)
     }
 
-    /// Fetches package lists of its own into `folder`: the machine's may be old, and only root may renew them.
+    /// Fetches package lists of its own into `folder`: the machine's may be old, and only root may
+    /// renew them.
     pub(super) fn update(&mut self, folder: &Path) -> Result<(), KernelError> {
         let partial = folder.join("partial");
         fs::create_dir_all(&partial).map_err(|source| failed("create", &partial, source))?;
@@ -58,8 +59,8 @@ impl Apt<'_> {
         self.log.run("fetching package lists", command, self.stop, |_| {})
     }
 
-    /// Downloads a version of `package` and unpacks it in the new folder `folder`. apt checks what it downloads
-    /// against the archive's signed lists.
+    /// Downloads a version of `package` and unpacks it in the new folder `folder`. apt checks what
+    /// it downloads against the archive's signed lists.
     pub(super) fn unpack(&mut self, package: &str, version: &str, folder: &Path) -> Result<(), KernelError> {
         let download = folder.with_extension("download");
         fs::create_dir(&download).map_err(|source| failed("create", &download, source))?;

@@ -1,7 +1,8 @@
 //! The archive that a kernel is built from: on this machine, in the cache, or fetched.
 //!
-//! A package archive keeps few versions. When the one that `kernels.toml` names is gone, the newest of the package
-//! stands in for it. That one's checksum is part of the kernel's key, so that it makes another kernel.
+//! A package archive keeps few versions. When the one that `kernels.toml` names is gone, the newest
+//! of the package stands in for it. That one's checksum is part of the kernel's key, so that it
+//! makes another kernel.
 
 use std::{
     ffi::OsString,
@@ -77,11 +78,13 @@ fn stands_for(folder: &Path, source: &Source) -> Option<Kept> {
     (!hidden && kept.package == source.package && kept.wanted == source.version).then_some(kept)
 }
 
-/// The archive of `source`, checked: what the package has installed, or what the cache has, or fetched now.
+/// The archive of `source`, checked: what the package has installed, or what the cache has, or
+/// fetched now.
 ///
 /// # Errors
 ///
-/// There is no way to fetch it, or that fails, or it is not what `kernels.toml` says; or the user asks to stop.
+/// There is no way to fetch it, or that fails, or it is not what `kernels.toml` says; or the user
+/// asks to stop.
 pub(in crate::kernel) fn obtain(
     source: &Source,
     cache: &Path,
@@ -248,7 +251,8 @@ mod tests {
         }
     }
 
-    /// A package archive in `folder` that has these versions, each with its content. Returns apt's options for it.
+    /// A package archive in `folder` that has these versions, each with its content. Returns apt's
+    /// options for it.
     fn archive(folder: &Path, versions: &[(&str, &str)]) -> Vec<OsString> {
         let repository = folder.join("repository");
         let _ = fs::remove_dir_all(&repository);

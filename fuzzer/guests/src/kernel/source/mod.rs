@@ -1,4 +1,5 @@
-//! Kernel sources: a Debian package's archive, and what is changed in its tree before a kernel is built from it.
+//! Kernel sources: a Debian package's archive, and what is changed in its tree before a kernel is
+//! built from it.
 //!
 //! ```text
 //! CACHE/sources/PACKAGE.lock             held while an archive of PACKAGE is looked for or fetched
@@ -57,13 +58,14 @@ pub struct Source {
     pub sha256: String,
     /// The patches' names and texts, in the order in which they apply.
     pub patches: Vec<(String, String)>,
-    /// Objects (`lib/bitmap.o`) and folders (`fs/kernfs/`) of the tree that are compiled without KCOV.
+    /// Objects (`lib/bitmap.o`) and folders (`fs/kernfs/`) of the tree that are compiled without
+    /// KCOV.
     pub uninstrumented: Vec<String>,
 }
 
 impl Source {
-    /// Whether the folder `folder` of the cache has the archive that kernels are built from, or one that stands in for
-    /// it.
+    /// Whether the folder `folder` of the cache has the archive that kernels are built from, or one
+    /// that stands in for it.
     #[must_use]
     pub fn is_in(&self, folder: &Path) -> bool {
         archive::is_kept(folder, self)

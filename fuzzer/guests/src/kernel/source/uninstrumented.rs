@@ -9,7 +9,8 @@ use std::{
 use super::{super::make::failed, Source};
 use crate::kernel::KernelError;
 
-/// Whether `path` has the form of an object (`lib/bitmap.o`) or of a folder (`fs/kernfs/`) within a tree.
+/// Whether `path` has the form of an object (`lib/bitmap.o`) or of a folder (`fs/kernfs/`) within a
+/// tree.
 pub(super) fn is_path(path: &str) -> bool {
     let (parts, is_folder) = match path.strip_suffix('/') {
         Some(folder) => (folder, true),
@@ -23,8 +24,9 @@ pub(super) fn is_path(path: &str) -> bool {
     parts.split('/').all(plain) && (is_folder || path.ends_with(".o"))
 }
 
-/// Has the objects and folders that `source` names compiled without KCOV: a line more in the Makefile that compiles
-/// them. A variable on make's command line would hold for each object of that name, in whatever folder.
+/// Has the objects and folders that `source` names compiled without KCOV: a line more in the
+/// Makefile that compiles them. A variable on make's command line would hold for each object of
+/// that name, in whatever folder.
 ///
 /// # Errors
 ///
@@ -48,7 +50,8 @@ fn line_for(tree: &Path, path: &str) -> Option<(PathBuf, String)> {
     }
     let object = tree.join(path);
     ["c", "S"].into_iter().find(|suffix| object.with_extension(suffix).is_file())?;
-    // A folder without a Makefile is compiled by the one above, which calls the object by its path from there.
+    // A folder without a Makefile is compiled by the one above, which calls the object by its path
+    // from there.
     let above = object.ancestors().skip(1).take_while(|folder| folder.starts_with(tree));
     let makefile = above.filter_map(kbuild_file).next()?;
     let name = object.strip_prefix(makefile.parent()?).ok()?.to_str()?.to_owned();

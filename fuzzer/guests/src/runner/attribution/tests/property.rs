@@ -1,9 +1,9 @@
-//! Whatever order text, replies and deaths come in, a report goes to the plan that made it or is marked
-//! as late; it is never lost and never counted twice.
+//! Whatever order text, replies and deaths come in, a report goes to the plan that made it or is
+//! marked as late; it is never lost and never counted twice.
 //!
-//! A model of a guest runs plans. Each plan makes its kernel report things at moments of the model's
-//! choice, also long after its own end. The host's rules are those of the runner: a guest that is
-//! spoilt, dead or not clean goes, and its plan runs again in a fresh one.
+//! A model of a guest runs plans. Each plan makes its kernel report things at moments of the
+//! model's choice, also long after its own end. The host's rules are those of the runner: a guest
+//! that is spoilt, dead or not clean goes, and its plan runs again in a fresh one.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -200,8 +200,8 @@ impl Found {
         }
     }
 
-    /// Takes in late findings. Those that the plan `running` has made just then may be marked so, too:
-    /// it runs again.
+    /// Takes in late findings. Those that the plan `running` has made just then may be marked so,
+    /// too: it runs again.
     fn add_late(&mut self, plan: &FaultPlan, findings: &[Finding], running: u32) {
         let (own, earlier): (Vec<_>, Vec<_>) =
             findings.iter().cloned().partition(|finding| finding.title().starts_with(&format!("{TITLE}{running}_")));
@@ -210,8 +210,8 @@ impl Found {
     }
 }
 
-/// Runs a history as the runner does. Gives the findings, and the titles of all reports that the host
-/// was given the text of.
+/// Runs a history as the runner does. Gives the findings, and the titles of all reports that the
+/// host was given the text of.
 fn run(events: &[Event]) -> (Found, BTreeMap<String, u32>) {
     let mut attribution = Attribution::new("test");
     let (mut model, mut found, mut shown) = (Model::default(), Found::default(), BTreeMap::new());
