@@ -148,7 +148,7 @@ fn write_json(result: &impl Serialize, out: &mut dyn Write) -> Result<Answer, Co
     Ok(Answer::Yes)
 }
 
-/// Runs a campaign. One whose time is up requests to stop where a worker is still getting ready: that is not for the next one.
+/// Runs a campaign. One whose time is up requests to stop where a client is still starting: that is not for the next one.
 fn campaign(options: &FuzzOptions, stop: &Stop) -> Result<(Summary, PathBuf), CommandError> {
     let own = Stop::new();
     let (running, ended) = bounded::<Infallible>(0);

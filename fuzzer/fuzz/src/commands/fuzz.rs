@@ -10,7 +10,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Summary, Worker};
+use campaign::{
+    self, CampaignFolder, CampaignKernel, CampaignOptions, Client, ClientSetup, PeerOptions, Role, Summary,
+};
 use execution::{Stop, Target};
 use files::cache;
 use guests::{
@@ -76,15 +78,15 @@ pub fn campaign(options: &FuzzOptions, stop: &Stop, say: fn(&str)) -> Result<(Su
         // Then nobody waits for the other one any more.
         let end = || stop.request();
         let exploring = prepare(&explorer, stop, &mut { say }).inspect_err(|_| end())?;
-        let mut workers = Vec::new();
+        let mut clients = Vec::new();
         for _ in 0..guests.explorers {
             let exploring = Arc::clone(&exploring);
-            workers.push(Worker { role: Role::Explorer, equip: Box::new(move || Ok(equipment(&exploring))) });
+            clients.push(Client { role: Role::Explorer, start: Box::new(move || Ok(client_setup(&exploring))) });
         }
         for _ in 0..guests.checkers {
-            workers.push(Worker { role: Role::Checker, equip: Box::new(move || Ok(equipment(&checking()?))) });
+            clients.push(Client { role: Role::Checker, start: Box::new(move || Ok(client_setup(&checking()?))) });
         }
-        Ok((campaign::run(campaign, workers).inspect_err(|_| end())?, path))
+        Ok((campaign::run(campaign, clients).inspect_err(|_| end())?, path))
     })
 }
 
@@ -137,11 +139,11 @@ fn listen(address: SocketAddr) -> Result<TcpListener, CommandError> {
     Ok(listener)
 }
 
-fn equipment(prepared: &Arc<Prepared>) -> Equipment<GuestRunner> {
+fn client_setup(prepared: &Arc<Prepared>) -> ClientSetup<GuestRunner> {
     let meta = &prepared.kernel.meta;
     let (name, build_id) = (meta.name.clone(), meta.build_id.clone());
     let kernel = CampaignKernel { name, build_id, call_sites: Arc::clone(&prepared.call_sites) };
-    Equipment { kernel, runner: prepared.runner() }
+    ClientSetup { kernel, runner: prepared.runner() }
 }
 
 /// Which guests a campaign has.
@@ -195,37 +197,37 @@ fn seed_from_clock() -> u64 {
 }
 
 fn write_summary(summary: &Summary, folder: &str, out: &mut dyn Write) -> io::Result<()> {
-    let Summary { counters, .. } = summary;
+    let Summary { seconds, statistics: counts, .. } = summary;
     #[expect(clippy::cast_precision_loss, reason = "ratios for people; counts stay below 2^52")]
     let (rate, fired, coverage) = (
-        summary.executions as f64 / summary.seconds.max(1) as f64,
-        100.0 * counters.fired as f64 / counters.with_faults.max(1) as f64,
-        summary.coverage as f64 / summary.fault_free_coverage.max(1) as f64,
+        counts.executions as f64 / (*seconds).max(1) as f64,
+        100.0 * counts.fired as f64 / counts.with_faults.max(1) as f64,
+        counts.coverage as f64 / counts.fault_free_coverage.max(1) as f64,
     );
     writeln!(out, "campaign   {folder}")?;
-    writeln!(out, "executions {} in {} s ({rate:.1}/s)", summary.executions, summary.seconds)?;
-    writeln!(out, "faults     {} executions with faults, one fired in {fired:.1} % of them", counters.with_faults)?;
-    writeln!(out, "sites      {} discovered, {} failed at least once", summary.sites, summary.sites_failed)?;
+    writeln!(out, "executions {} in {} s ({rate:.1}/s)", counts.executions, seconds)?;
+    writeln!(out, "faults     {} executions with faults, one fired in {fired:.1} % of them", counts.with_faults)?;
+    writeln!(out, "sites      {} discovered, {} failed at least once", counts.sites, counts.sites_failed)?;
     writeln!(
         out,
         "coverage   {} places, {coverage:.2} times the {} of the fault-free workload; {} corpus entries",
-        summary.coverage, summary.fault_free_coverage, summary.corpus
+        counts.coverage, counts.fault_free_coverage, counts.corpus
     )?;
     writeln!(
         out,
         "trouble    {} crashed, {} hung, {} harness errors, {} guests not clean, {} plans refused, {} given up",
-        counters.crashed, counters.hung, summary.harness_errors, summary.leftovers, counters.refused, counters.given_up
+        counts.crashed, counts.hung, counts.harness_errors, counts.leftovers, counts.refused, counts.given_up
     )?;
     writeln!(
         out,
         "guests     {} started, at most {} executions in one; {} control runs, {} drifted",
-        summary.guests, summary.longest_life, summary.controls, summary.drifted
+        counts.guests, counts.longest_life, counts.controls, counts.drifted
     )?;
-    if summary.checked + summary.unchecked > 0 {
+    if counts.checked + counts.unchecked > 0 {
         writeln!(
             out,
             "checks     {} plans ran on the checking kernel too, {} did something else there, {} still wait",
-            summary.checked, summary.different, summary.unchecked
+            counts.checked, counts.different, counts.unchecked
         )?;
     }
     if summary.crashes.is_empty() {
