@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use campaign::{CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Worker};
+use campaign::{CampaignFolder, CampaignKernel, CampaignOptions, Client, ClientSetup, PeerOptions, Role};
 use execution::{Execution, Fate, How, Ran, RunError, Runner, Stop, Usage};
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
 use fuzz::{exit::CommandError, views::progress::Progress};
@@ -151,7 +151,7 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
     progress.say(&format!("a campaign of {} s", time.as_secs()));
     let (summary, in_runner, elapsed) = short_campaign(&prepared, &mut full, time, stop)?;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
-    let executions = summary.executions.max(1) as f64;
+    let executions = summary.statistics.executions.max(1) as f64;
     Ok(Cost {
         measured,
         executions: u32::try_from(full_runs.len()).unwrap_or(u32::MAX),
@@ -175,7 +175,7 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
         injection_sites,
         injectable_calls,
         campaign_s: summary.seconds,
-        campaign_executions: summary.executions,
+        campaign_executions: summary.statistics.executions,
         campaign_rate_per_s: executions / elapsed.as_secs_f64(),
         search_ms: elapsed.saturating_sub(in_runner).as_secs_f64() * 1e3 / executions,
         guest_resident_kib,
@@ -358,8 +358,8 @@ fn short_campaign(
     let mut in_runner = Duration::ZERO;
     let timed = Timed { runner, total: &mut in_runner };
     let start = Instant::now();
-    let equip = Box::new(move || Ok(Equipment { kernel, runner: timed }));
-    let summary = campaign::run(options, vec![Worker { role: Role::Explorer, equip }]);
+    let explorer = Client { role: Role::Explorer, start: Box::new(move || Ok(ClientSetup { kernel, runner: timed })) };
+    let summary = campaign::run(options, vec![explorer]);
     let elapsed = start.elapsed();
     Ok((summary?, in_runner, elapsed))
 }

@@ -82,7 +82,7 @@ fn compare(session: &Session<'_>, target: &str, time: Duration) -> Result<Compar
             let only = alone.then(|| kernel.clone());
             let (summary, crashes) = campaign(session, target, &kernel, only, time, repeat)?;
             #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
-            rates.push(summary.executions as f64 / summary.seconds.max(1) as f64);
+            rates.push(summary.statistics.executions as f64 / summary.seconds.max(1) as f64);
             for (title, seconds) in crashes {
                 let found = found.entry(title).or_default();
                 let times = if alone { &mut found.checking_alone_s } else { &mut found.two_kernels_s };

@@ -15,18 +15,17 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::MutexGuard,
 };
 
 use fault_plan::PlanError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::catalogue::{Catalogue, Site};
+use crate::sites::Site;
 use files::{cache::try_lock, cache::write_file};
 
 /// The version of `campaign.json` and `meta.json`.
-pub(super) const FOLDER_VERSION: u32 = 1;
+pub(crate) const FOLDER_VERSION: u32 = 1;
 
 /// The file that a process holds locked while it works on the campaign.
 const LOCK: &str = ".lock";
@@ -139,12 +138,12 @@ pub struct CampaignFile {
 /// A campaign's folder, locked for this process.
 #[derive(Debug)]
 pub struct CampaignFolder {
-    pub(super) path: PathBuf,
+    path: PathBuf,
     kernel: String,
     _lock: File,
 }
 
-pub(super) fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FolderError + 'a {
+pub(crate) fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FolderError + 'a {
     move |source| FolderError::Io { verb, path: path.to_owned(), source }
 }
 
@@ -219,11 +218,11 @@ impl CampaignFolder {
         serde_json::from_str(&text).map(Some).map_err(|source| FolderError::Damaged { path, source })
     }
 
-    pub(super) fn write(&self, path: &Path, text: &str) -> Result<(), FolderError> {
+    pub(crate) fn write(&self, path: &Path, text: &str) -> Result<(), FolderError> {
         write_file(path, text.as_bytes()).map_err(failed("write", path))
     }
 
-    pub(super) fn write_json<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), FolderError> {
+    pub(crate) fn write_json<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), FolderError> {
         self.write(path, &json(path, value)?)
     }
 
@@ -253,16 +252,13 @@ impl CampaignFolder {
         self.write_json(&self.path.join("campaign.json"), file)
     }
 
-    /// Writes `sites.json`. Nobody else has the catalogue until its text is there, and everybody while that is written.
+    /// Writes `sites.json`.
     ///
     /// # Errors
     ///
     /// The file system says no.
-    pub(super) fn write_sites(&self, catalogue: MutexGuard<'_, Catalogue>) -> Result<(), FolderError> {
-        let path = self.path.join("sites.json");
-        let text = json(&path, &catalogue.to_file())?;
-        drop(catalogue);
-        self.write(&path, &text)
+    pub(crate) fn write_sites(&self, sites: &[Site]) -> Result<(), FolderError> {
+        self.write_json(&self.path.join("sites.json"), &sites)
     }
 
     /// The sites that earlier starts discovered.
@@ -320,11 +316,11 @@ fn not_ours(path: &Path) -> Option<String> {
     entries.map(|entry| entry_name(&entry.path())).find(|name| !ours(name))
 }
 
-pub(super) fn entry_name(path: &Path) -> String {
+pub(crate) fn entry_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-pub(super) fn json<T: Serialize>(path: &Path, value: &T) -> Result<String, FolderError> {
+pub(crate) fn json<T: Serialize>(path: &Path, value: &T) -> Result<String, FolderError> {
     let mut text =
         serde_json::to_string_pretty(value).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })?;
     text.push('\n');

@@ -18,24 +18,25 @@ use libafl_bolts::{
 };
 use rand::{RngExt, seq::IndexedRandom};
 
-use super::{
-    book::KernelBook,
-    catalogue::{Calls, Catalogue, Reached},
+use crate::{
     input::PlanInput,
+    kernels::KnownKernel,
+    sites::{Calls, Reached, Sites},
 };
 use execution::Target;
 
 /// The most faults that a mutation makes; plans of the user may have more.
-pub(super) const MOST_FAULTS: usize = 6;
+pub(crate) const MOST_FAULTS: usize = 6;
 
-/// How many of the mutated plans run although one of their faults is at a site where most are known to cost the guest. What is
-/// known is found once more by that, and a fresh guest is slow at first; but a second fault may change how the first one ends.
+/// The share of mutated plans that run although one of their faults is at a site where most are known to
+/// cost the guest. Such a plan mostly finds again a thing that is known, and a fresh guest is slow at
+/// first; but a second fault may change how the first one ends.
 const FATAL_KEPT: f64 = 0.1;
 
-/// What a mutation may look at.
+/// The things that a mutation may look at.
 struct Context<'a> {
     target: &'a Target,
-    catalogue: &'a Catalogue,
+    sites: &'a Sites,
     /// The calls that the parent made.
     reached: &'a [Calls],
     /// Faults of another corpus entry.
@@ -43,10 +44,10 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// How many calls of the parent's execution match `pattern` of `function`.
+    /// Counts the calls of the parent's execution that match `pattern` of `function`.
     fn calls(&self, function: &str, pattern: &CallPath) -> u32 {
         let of = |calls: &Calls| {
-            let site = self.catalogue.get(calls.site)?;
+            let site = self.sites.get(calls.site)?;
             (site.function == function && pattern.matches(&site.call_path)).then_some(calls.count)
         };
         self.reached.iter().filter_map(of).sum()
@@ -57,18 +58,18 @@ impl Context<'_> {
 type Change = fn(&mut FaultPlan, &Context<'_>, &mut StdRand) -> Option<()>;
 
 /// A mutation of plans.
-pub(super) struct PlanMutator {
+pub(crate) struct PlanMutator {
     name: &'static str,
     change: Change,
     target: Arc<Target>,
-    book: Arc<KernelBook>,
+    known: Arc<KnownKernel>,
     cow: Cow<'static, str>,
 }
 
 impl PlanMutator {
-    fn new(name: &'static str, change: Change, (target, book): (&Arc<Target>, &Arc<KernelBook>)) -> Self {
-        let (target, book) = (Arc::clone(target), Arc::clone(book));
-        Self { name, change, target, book, cow: Cow::Borrowed(name) }
+    fn new(name: &'static str, change: Change, (target, known): (&Arc<Target>, &Arc<KnownKernel>)) -> Self {
+        let (target, known) = (Arc::clone(target), Arc::clone(known));
+        Self { name, change, target, known, cow: Cow::Borrowed(name) }
     }
 }
 
@@ -92,11 +93,11 @@ where
         let reached = state.current_testcase()?.metadata_map().get::<Reached>().map(Reached::calls).unwrap_or_default();
         let other = faults_of_another(state)?;
         let mut generator = *state.rand_mut();
-        let catalogue = self.book.sites();
-        let context = Context { target: &self.target, catalogue: &catalogue, reached: &reached, other: &other };
+        let sites = self.known.sites();
+        let context = Context { target: &self.target, sites: &sites, reached: &reached, other: &other };
         let before = input.0.faults.clone();
         let changed = (self.change)(&mut input.0, &context, &mut generator);
-        drop(catalogue);
+        drop(sites);
         *state.rand_mut() = generator;
         let mutated = changed.is_some() && input.0.faults != before;
         Ok(if mutated { MutationResult::Mutated } else { MutationResult::Skipped })
@@ -107,31 +108,30 @@ where
     }
 }
 
-/// A mutation that mostly makes nothing where what `inner` makes is known to cost the guest.
-pub(super) struct Sparing<M> {
+/// The mutation that mostly makes nothing where a plan that `inner` makes is known to cost the guest.
+pub(crate) struct AvoidFatal<M> {
     inner: M,
-    book: Arc<KernelBook>,
+    known: Arc<KnownKernel>,
 }
 
-impl<M> Sparing<M> {
-    /// What `inner` makes, with what the sites of `book` are known for.
-    #[must_use]
-    pub(super) fn new(inner: M, book: &Arc<KernelBook>) -> Self {
-        Self { inner, book: Arc::clone(book) }
+impl<M> AvoidFatal<M> {
+    /// Makes a mutation that looks up the sites of the kernel `known`.
+    pub(crate) fn new(inner: M, known: &Arc<KnownKernel>) -> Self {
+        Self { inner, known: Arc::clone(known) }
     }
 }
 
-impl<M: Named> Named for Sparing<M> {
+impl<M: Named> Named for AvoidFatal<M> {
     fn name(&self) -> &Cow<'static, str> {
         self.inner.name()
     }
 }
 
-impl<M: Mutator<PlanInput, S>, S: HasRand<Rand = StdRand>> Mutator<PlanInput, S> for Sparing<M> {
+impl<M: Mutator<PlanInput, S>, S: HasRand<Rand = StdRand>> Mutator<PlanInput, S> for AvoidFatal<M> {
     fn mutate(&mut self, state: &mut S, input: &mut PlanInput) -> Result<MutationResult, Error> {
         let result = self.inner.mutate(state, input)?;
-        let spared = is_fatal(&input.0, &self.book.sites()) && !state.rand_mut().random_bool(FATAL_KEPT);
-        Ok(if spared { MutationResult::Skipped } else { result })
+        let is_avoided = is_fatal(&input.0, &self.known.sites()) && !state.rand_mut().random_bool(FATAL_KEPT);
+        Ok(if is_avoided { MutationResult::Skipped } else { result })
     }
 
     fn post_exec(&mut self, state: &mut S, entry: Option<CorpusId>) -> Result<(), Error> {
@@ -139,8 +139,8 @@ impl<M: Mutator<PlanInput, S>, S: HasRand<Rand = StdRand>> Mutator<PlanInput, S>
     }
 }
 
-fn is_fatal(plan: &FaultPlan, catalogue: &Catalogue) -> bool {
-    plan.faults.iter().any(|fault| catalogue.is_fatal(fault))
+fn is_fatal(plan: &FaultPlan, sites: &Sites) -> bool {
+    plan.faults.iter().any(|fault| sites.is_fatal(fault))
 }
 
 fn faults_of_another<S>(state: &mut S) -> Result<Vec<Fault>, Error>
@@ -158,13 +158,12 @@ where
 }
 
 /// The type of [`plan_mutations`].
-pub(super) type PlanMutations =
+pub(crate) type PlanMutations =
     tuple_list_type!(PlanMutator, PlanMutator, PlanMutator, PlanMutator, PlanMutator, PlanMutator, PlanMutator);
 
-/// All mutations of plans for `target`, with the sites of `book`.
-#[must_use]
-pub(super) fn plan_mutations(target: &Arc<Target>, book: &Arc<KernelBook>) -> PlanMutations {
-    let with = (target, book);
+/// Makes all mutations of plans for `target` on the kernel `known`.
+pub(crate) fn plan_mutations(target: &Arc<Target>, known: &Arc<KnownKernel>) -> PlanMutations {
+    let with = (target, known);
     tuple_list!(
         PlanMutator::new("add-fault", add_fault, with),
         PlanMutator::new("drop-fault", drop_fault, with),
@@ -181,12 +180,12 @@ fn add_fault(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> 
     if plan.faults.len() >= MOST_FAULTS {
         return None;
     }
-    let fresh: Vec<_> = context.reached.iter().filter(|calls| !context.catalogue.attempted(calls.site)).collect();
+    let fresh: Vec<_> = context.reached.iter().filter(|calls| !context.sites.attempted(calls.site)).collect();
     let calls = match fresh.choose(rng) {
         Some(calls) if rng.random_bool(0.75) => *calls,
         _ => context.reached.choose(rng)?,
     };
-    let site = context.catalogue.get(calls.site)?;
+    let site = context.sites.get(calls.site)?;
     let occurrence = if rng.random_bool(0.5) { 1 } else { rng.random_range(1..=calls.count.max(1)) };
     let error = *context.target.errors(&site.function).choose(rng)?;
     let fault = site.fault(occurrence, error);
@@ -217,7 +216,7 @@ fn change_error(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
 fn lengthen_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> Option<()> {
     let fault = pick(plan, rng)?;
     let matching = |calls: &Calls| {
-        let site = context.catalogue.get(calls.site)?;
+        let site = context.sites.get(calls.site)?;
         let longer = site.call_path.len() > fault.call_path.0.len();
         (longer && site.function == fault.function && fault.call_path.matches(&site.call_path))
             .then_some((calls.count, site))

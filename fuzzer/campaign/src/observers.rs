@@ -1,58 +1,76 @@
-//! What an execution shows to the feedbacks.
+//! What an execution shows to feedbacks and objective.
 
 use std::borrow::Cow;
 
-use kcov_parser::CallSites;
-use libafl::observers::{Observer, OwnedMapObserver, map::MapObserver};
+use execution::{Attributed, Execution, RunError};
+use libafl::observers::{ExplicitTracking, Observer, OwnedMapObserver, TimeObserver};
 use libafl_bolts::Named;
 use serde::{Deserialize, Serialize};
 
-use execution::Execution;
+/// Name of the coverage map, its feedback and LibAFL's statistic of it.
+pub(crate) const COVERAGE_MAP: &str = "coverage map";
 
-/// Name of the coverage map and of its feedback and statistics.
-pub(super) const COVERAGE: &str = "coverage";
+/// The basic blocks that ran: one byte for each coverage point, with the indices that the scheduler
+/// wants.
+pub(crate) type CoverageMap = ExplicitTracking<OwnedMapObserver<u8>, true, false>;
+/// The observers of a campaign.
+pub(crate) type Observers = (CoverageMap, (ExecutionObserver, (TimeObserver, ())));
 
-/// Which basic blocks ran: one byte for each place in the kernel that can report coverage.
-pub(super) type CoverageMap = OwnedMapObserver<u8>;
-
-/// Marks the covered call sites in `map`. Returns how many addresses are no known call site.
-pub(super) fn mark_coverage(map: &mut CoverageMap, sites: &CallSites, coverage: &[u64]) -> u64 {
-    let mut unknown = 0;
-    for pc in coverage {
-        match sites.index_of(*pc) {
-            Some(index) => map.set(index as usize, 1),
-            None => unknown += 1,
-        }
-    }
-    unknown
+/// The reason why there is no execution.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: RunError,
+    /// Whether no other plan would do better.
+    pub(crate) ends_campaign: bool,
 }
 
 /// The last execution as a whole.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct ExecutionObserver {
+pub(crate) struct ExecutionObserver {
     #[serde(skip)]
     execution: Option<Execution>,
-    /// Whether it reached a site never seen before.
-    new_site: bool,
+    /// Covered addresses that are no known coverage point.
+    unknown_pcs: u64,
+    #[serde(skip)]
+    late: Vec<Attributed>,
+    #[serde(skip)]
+    failure: Option<Failure>,
 }
 
 impl ExecutionObserver {
-    /// The last execution, if the one under way or just ended got that far.
-    #[must_use]
-    pub(super) fn execution(&self) -> Option<&Execution> {
+    /// Gives the last execution, if the plan got that far.
+    pub(crate) fn execution(&self) -> Option<&Execution> {
         self.execution.as_ref()
     }
 
-    /// Whether it reached a site never seen before.
-    #[must_use]
-    pub(super) fn has_new_site(&self) -> bool {
-        self.new_site
+    /// Counts its addresses that are no known coverage point.
+    pub(crate) fn unknown_pcs(&self) -> u64 {
+        self.unknown_pcs
     }
 
-    /// Sets the execution, and whether it reached a site never seen before.
-    pub(super) fn set(&mut self, execution: Execution, new_site: bool) {
-        self.execution = Some(execution);
-        self.new_site = new_site;
+    /// Gives what came to light meanwhile of earlier executions.
+    pub(crate) fn late(&self) -> &[Attributed] {
+        &self.late
+    }
+
+    /// Says why there is no execution.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// Sets the execution, with so many addresses that are no known coverage point.
+    pub(crate) fn set(&mut self, execution: Execution, unknown_pcs: u64) {
+        (self.execution, self.unknown_pcs) = (Some(execution), unknown_pcs);
+    }
+
+    /// Adds what came to light of earlier executions.
+    pub(crate) fn add_late(&mut self, late: Vec<Attributed>) {
+        self.late.extend(late);
+    }
+
+    /// Sets the reason why there is no execution.
+    pub(crate) fn fail(&mut self, error: RunError, ends_campaign: bool) {
+        self.failure = Some(Failure { error, ends_campaign });
     }
 }
 
@@ -64,8 +82,7 @@ impl Named for ExecutionObserver {
 
 impl<I, S> Observer<I, S> for ExecutionObserver {
     fn pre_exec(&mut self, _state: &mut S, _input: &I) -> Result<(), libafl::Error> {
-        self.execution = None;
-        self.new_site = false;
+        *self = Self::default();
         Ok(())
     }
 }

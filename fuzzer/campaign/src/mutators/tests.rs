@@ -19,7 +19,7 @@ fn target() -> Target {
     Target::load(folder.path(), &execution::FunctionGroups::default()).unwrap()
 }
 
-fn world() -> (Catalogue, Vec<Calls>) {
+fn world() -> (Sites, Vec<Calls>) {
     let sites = [(1, vec!["a", "x"], 3), (2, vec!["a", "y"], 1), (3, vec!["b"], 5)];
     let descriptions: Vec<SiteDescription> = sites
         .iter()
@@ -32,11 +32,11 @@ fn world() -> (Catalogue, Vec<Calls>) {
         .collect();
     let hits: Vec<Hit> =
         sites.iter().map(|(site, _, count)| Hit { site: *site, count: *count, first_sequence: 1 }).collect();
-    let mut catalogue = Catalogue::default();
+    let mut known_sites = Sites::default();
     let descriptions: Vec<_> = descriptions.into_iter().map(Arc::new).collect();
-    catalogue.learn(&descriptions, &hits);
-    let reached = catalogue.reached(&hits).calls();
-    (catalogue, reached)
+    known_sites.learn(&descriptions, &hits);
+    let reached = known_sites.reached(&hits).calls();
+    (known_sites, reached)
 }
 
 fn fault(path: &[&str], occurrence: u32) -> Fault {
@@ -50,9 +50,9 @@ fn fault(path: &[&str], occurrence: u32) -> Fault {
 
 #[test]
 fn calls_are_counted_over_all_paths_that_match() {
-    let (catalogue, reached) = world();
+    let (known_sites, reached) = world();
     let target = target();
-    let context = Context { target: &target, catalogue: &catalogue, reached: &reached, other: &[] };
+    let context = Context { target: &target, sites: &known_sites, reached: &reached, other: &[] };
     assert_eq!(context.calls("f", &CallPath(vec!["a".to_owned()])), 4);
     assert_eq!(context.calls("f", &CallPath::default()), 9);
     assert_eq!(context.calls("g", &CallPath::default()), 0);
@@ -60,9 +60,9 @@ fn calls_are_counted_over_all_paths_that_match() {
 
 #[test]
 fn a_fault_free_plan_can_only_grow() {
-    let (catalogue, reached) = world();
+    let (known_sites, reached) = world();
     let target = target();
-    let context = Context { target: &target, catalogue: &catalogue, reached: &reached, other: &[] };
+    let context = Context { target: &target, sites: &known_sites, reached: &reached, other: &[] };
     let mut rng = StdRand::with_seed(1);
     for change in [drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice] {
         assert!(change(&mut FaultPlan::fault_free("t"), &context, &mut rng).is_none());
@@ -76,10 +76,10 @@ proptest! {
     /// What a mutation makes is a plan that is accepted, and each of its faults matches a call that was made.
     #[test]
     fn mutated_plans_are_plans_that_fire(seed in any::<u64>(), steps in prop::collection::vec(0usize..7, 1..30)) {
-        let (catalogue, reached) = world();
+        let (known_sites, reached) = world();
         let target = target();
         let other = [fault(&["b"], 2)];
-        let context = Context { target: &target, catalogue: &catalogue, reached: &reached, other: &other };
+        let context = Context { target: &target, sites: &known_sites, reached: &reached, other: &other };
         let changes = [add_fault, drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice];
         let mut rng = StdRand::with_seed(seed);
         let mut plan = FaultPlan::fault_free("t");
@@ -98,12 +98,12 @@ proptest! {
 
 #[test]
 fn a_plan_with_a_fault_that_is_known_to_cost_the_guest_is_known_for_it() {
-    let (mut catalogue, _) = world();
+    let (mut known_sites, _) = world();
     for _ in 0..9 {
-        catalogue.fired(3);
-        catalogue.was_fatal(3);
+        known_sites.fired(3);
+        known_sites.was_fatal(3);
     }
     let plan = |faults: &[Fault]| FaultPlan { faults: faults.to_vec(), ..FaultPlan::fault_free("t") };
-    assert!(is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["b"], 2)]), &catalogue));
-    assert!(!is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["a"], 2)]), &catalogue));
+    assert!(is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["b"], 2)]), &known_sites));
+    assert!(!is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["a"], 2)]), &known_sites));
 }

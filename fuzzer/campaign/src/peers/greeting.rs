@@ -17,12 +17,10 @@ use thiserror::Error;
 use super::wire::{MOST_WORD, WireError, framed, is_word, read_exact, read_frame};
 use execution::Target;
 
-/// What a hub says first.
+/// The first bytes that a hub says.
 const MAGIC: [u8; 8] = *b"fuzzpeer";
 /// Version of all that hubs say.
-const PROTOCOL: u32 = 1;
-/// The library that events are encoded by; its version decides what they look like.
-pub(super) const LIBRARY: &str = "libafl 0.16.1";
+const PROTOCOL: u32 = 2;
 /// The longest hello.
 const MOST_BYTES: usize = 4 << 10;
 /// How long a greeting may take.
@@ -46,9 +44,6 @@ pub(super) enum GreetingError {
         /// Its.
         found: u32,
     },
-    /// Another version of LibAFL.
-    #[error("the other side has another library than this build's {LIBRARY}")]
-    Library,
     /// Another target.
     #[error("the other side fuzzes another target than \"{ours}\", or one with other functions or steps")]
     Target {
@@ -61,7 +56,7 @@ pub(super) enum GreetingError {
 }
 
 impl GreetingError {
-    /// Whether it will be the same the next time.
+    /// Says whether it will be the same the next time.
     pub(super) fn is_final(&self) -> bool {
         !matches!(self, Self::Unreachable(_) | Self::Wire(_))
     }
@@ -70,10 +65,9 @@ impl GreetingError {
 /// How a hub introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
-    library: String,
     /// Name of the target.
     target: String,
-    /// What tells targets of one name apart.
+    /// Hash that tells targets of one name apart.
     digest: String,
     /// A number by chance, of this start of the campaign.
     pub(super) node: u64,
@@ -82,14 +76,13 @@ pub(super) struct Hello {
 }
 
 impl Hello {
-    /// What the hub of a campaign on `target` says of itself.
+    /// Makes the introduction of the hub of a campaign on `target`.
     ///
     /// # Errors
     ///
     /// The target cannot be encoded.
     pub(super) fn new(target: &Target, node: u64, host: String) -> Result<Self, WireError> {
-        let (library, target, digest) = (LIBRARY.to_owned(), target.name.clone(), digest(target)?);
-        Ok(Self { library, target, digest, node, host })
+        Ok(Self { target: target.name.clone(), digest: digest(target)?, node, host })
     }
 
     /// Says it to the other side, and hears what that says.
@@ -103,26 +96,22 @@ impl Hello {
         stream.set_write_timeout(Some(TIME)).map_err(WireError::from)?;
         stream.write_all(&[&MAGIC[..], &PROTOCOL.to_be_bytes(), &hello].concat()).map_err(WireError::from)?;
         let mut magic = [0; MAGIC.len()];
-        read_exact(stream, &mut magic, Some(deadline))?;
+        read_exact(stream, &mut magic, deadline)?;
         if magic != MAGIC {
             return Err(GreetingError::Stranger);
         }
         let mut version = [0; 4];
-        read_exact(stream, &mut version, Some(deadline))?;
+        read_exact(stream, &mut version, deadline)?;
         match u32::from_be_bytes(version) {
             PROTOCOL => {}
             found => return Err(GreetingError::Version { found }),
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let theirs: Self =
-            postcard::from_bytes(&read_frame(stream, MOST_BYTES, Some(left))?).map_err(WireError::from)?;
+        let theirs: Self = postcard::from_bytes(&read_frame(stream, MOST_BYTES, left)?).map_err(WireError::from)?;
         self.accept(theirs)
     }
 
     fn accept(&self, theirs: Self) -> Result<Self, GreetingError> {
-        if theirs.library != self.library {
-            return Err(GreetingError::Library);
-        }
         if (&theirs.target, &theirs.digest) != (&self.target, &self.digest) {
             return Err(GreetingError::Target { ours: self.target.clone() });
         }
@@ -136,7 +125,7 @@ impl Hello {
     }
 }
 
-/// A hash of what a plan for `target` means.
+/// Hashes what a plan for `target` means.
 fn digest(target: &Target) -> Result<String, WireError> {
     let functions: Vec<_> = target
         .functions
@@ -149,7 +138,7 @@ fn digest(target: &Target) -> Result<String, WireError> {
     Ok(hex::encode(Sha256::digest(postcard::to_allocvec(&(functions, &target.steps))?)))
 }
 
-/// This host's name, as far as it can be a name in a file.
+/// Gives this host's name, as far as it can be a name in a file.
 pub(super) fn host_name() -> String {
     let name = nix::sys::utsname::uname()
         .map_or_else(|_| String::new(), |uname| uname.nodename().to_string_lossy().into_owned());

@@ -18,8 +18,9 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use super::{
     greeting::{GreetingError, TIME},
-    hub::{Hub, Next, Origin, Reader},
-    wire::{MOST_BYTES, Message, News, PING, WireError, frame, read_frame},
+    hub::{Hub, Next},
+    log::{Origin, Reader},
+    wire::{MOST_BYTES, News, WireError, read_frame},
 };
 
 /// The most connections that others have made to this host.
@@ -37,23 +38,23 @@ const FRAMES: usize = 64;
 /// How often the thread that waits for others looks whether the campaign ends.
 const LOOK: u16 = 500;
 
-/// A place among those that others can take.
-struct Place<'a>(&'a AtomicUsize);
+/// One of the connections that others can make.
+struct Slot<'a>(&'a AtomicUsize);
 
-impl<'a> Place<'a> {
+impl<'a> Slot<'a> {
     fn take(taken: &'a AtomicUsize) -> Option<Self> {
         let more = |taken| (taken < MOST_GUESTS).then_some(taken + 1);
         taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok().then(|| Self(taken))
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// Whoever connects to `listener`, which does not block, until the campaign ends.
+/// Lets in whoever connects to `listener`, which does not block, until the campaign ends.
 pub(super) fn accept<'scope>(hub: &'scope Arc<Hub>, scope: &'scope Scope<'scope, '_>, listener: &TcpListener) {
     let told = Arc::new(Mutex::new(HashSet::new()));
     while !hub.closed().is_requested() {
@@ -69,13 +70,13 @@ pub(super) fn accept<'scope>(hub: &'scope Arc<Hub>, scope: &'scope Scope<'scope,
                 continue;
             }
         };
-        let Some(place) = Place::take(hub.guests()) else {
+        let Some(slot) = Slot::take(hub.guests()) else {
             tracing::debug!(%address, "no place for another host");
             continue;
         };
         let told = Arc::clone(&told);
         let receive = move || {
-            let _place = place;
+            let _slot = slot;
             if let Err(error) = talk(hub, stream, address, false) {
                 tell_once(&told, address.ip(), &error);
             }
@@ -182,8 +183,8 @@ fn talk(hub: &Hub, mut stream: TcpStream, address: SocketAddr, dialed: bool) -> 
 /// Takes in what the other side says, and returns why that ends.
 fn hear(hub: &Hub, node: u64, stream: &mut TcpStream) -> WireError {
     let mut next = || -> Result<(), WireError> {
-        let message: Message = postcard::from_bytes(&read_frame(stream, MOST_BYTES, Some(SILENCE))?)?;
-        News::read(&message)?.map_or(Ok(()), |news| hub.add(Origin::Peer(node), news))
+        let news = News::read(&read_frame(stream, MOST_BYTES, SILENCE)?)?;
+        hub.add(Origin::Peer(node), &news)
     };
     loop {
         if let Err(error) = next() {
@@ -202,7 +203,7 @@ fn tell(hub: &Hub, node: u64, mut stream: &TcpStream) -> Result<(), WireError> {
     loop {
         match hub.next(Reader::Peer(node), &mut position, FRAMES, PING_INTERVAL) {
             Next::Frames(frames) => frames.iter().try_for_each(|frame| stream.write_all(frame))?,
-            Next::Nothing => stream.write_all(&frame(PING, Vec::new())?)?,
+            Next::Nothing => stream.write_all(&News::Ping.frame()?)?,
             Next::End => return Ok(()),
         }
     }

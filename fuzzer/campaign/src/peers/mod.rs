@@ -1,72 +1,79 @@
-//! Other hosts that fuzz the same target: campaigns that are connected tell each other the plans of their corpora and
-//! their crashes. The other host is as hostile as a guest, and whoever reaches the port is another host.
+//! Other hosts that fuzz the same target: campaigns that are connected tell each other the plans of
+//! their corpora and their crashes. The other host is as hostile as a guest, and whoever reaches the port
+//! is another host.
 //!
 //! ```text
-//! clients ─ broker ─ local ─ hub ═ link ═══ TCP ═══ link ═ hub ─ local ─ broker ─ clients
+//! clients ─ broker ─ exchange ─ hub ═ link ═══ TCP ═══ link ═ hub ─ exchange ─ broker ─ clients
 //! ```
 
+mod exchange;
 mod greeting;
 mod hub;
 mod link;
-mod local;
+mod log;
 mod wire;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
-    thread::Scope,
+    thread::{self, Scope, ScopedJoinHandle},
 };
 
-use libafl::Error;
+use crossbeam::channel::Receiver;
 
-pub(super) use self::{
-    hub::Hub,
-    local::attach,
-    wire::{CrashNews, News},
+use self::exchange::{Campaign, exchange};
+pub(crate) use self::hub::Hub;
+use crate::{
+    clients::{Connection, Shared},
+    crashes::CrashNews,
 };
 
-/// With which other hosts a campaign is to be connected.
+/// The other hosts with which a campaign is to be connected.
 #[derive(Debug, Default)]
 pub struct PeerOptions {
-    /// Where others may connect.
+    /// Socket at which others may connect.
     pub listener: Option<TcpListener>,
-    /// Where to connect to others, each HOST:PORT.
+    /// Addresses of others to connect to, each HOST:PORT.
     pub join: Vec<String>,
 }
 
 impl PeerOptions {
-    /// Whether there is any.
+    /// Says whether there is any.
     #[must_use]
     pub fn is_some(&self) -> bool {
         self.listener.is_some() || !self.join.is_empty()
     }
 }
 
-/// Starts what connects a campaign with `explorers` explorers to other hosts: threads of `scope` that end after
-/// [`Hub::close`]. `broker` is the connection to the campaign's own broker.
+/// Starts what connects a campaign to other hosts: threads of `scope` that end after [`Hub::close`]. The
+/// one that is returned ends by itself, after the broker to which it has a `connection`. `found` are the
+/// crashes of this campaign.
 ///
 /// # Errors
 ///
-/// The system has no descriptors left.
-pub(super) fn start<'scope>(
+/// The system has no threads left.
+pub(crate) fn start<'scope>(
     hub: &'scope Arc<Hub>,
     scope: &'scope Scope<'scope, '_>,
-    broker: TcpStream,
-    explorers: usize,
+    shared: &'scope Shared,
+    (connection, found): (Connection, Receiver<CrashNews>),
     options: PeerOptions,
-) -> Result<(), Error> {
-    local::start(hub, scope, broker, explorers as u64)?;
+) -> io::Result<ScopedJoinHandle<'scope, ()>> {
+    let (turns, explorers) = (&*shared.turns, shared.explorers as u64);
+    let campaign = Campaign { connection, found, turns, explorers };
+    let exchanging = thread::Builder::new().spawn_scoped(scope, move || exchange(hub, campaign))?;
     if let Some(listener) = options.listener {
         listener.set_nonblocking(true)?;
-        scope.spawn(move || link::accept(hub, scope, &listener));
+        thread::Builder::new().spawn_scoped(scope, move || link::accept(hub, scope, &listener))?;
     }
     for address in options.join {
-        scope.spawn(move || link::join(hub, &address));
+        thread::Builder::new().spawn_scoped(scope, move || link::join(hub, &address))?;
     }
-    Ok(())
+    Ok(exchanging)
 }
 
-/// The address in `text`, ADDR:PORT, or a port of this machine alone.
+/// Reads the address in `text`, ADDR:PORT, or a port of this machine alone.
 ///
 /// # Errors
 ///
@@ -82,7 +89,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// The host and port in `text`, as they are: the name may have another address later.
+/// Reads the host and port in `text`, and leaves them as they are: the name may have another address later.
 ///
 /// # Errors
 ///

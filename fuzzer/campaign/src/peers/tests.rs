@@ -1,59 +1,50 @@
 //! Hubs that are connected over the loopback device, without guests.
 
-mod frames;
+mod exchange;
 mod hostile;
+mod wire;
 
 use std::{
     collections::BTreeSet,
     fs,
     io::Write,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, TcpStream},
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
 
-use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer};
+use execution::Stop;
+use fault_plan::{FaultPlan, InjectedError, Reproducer};
+use kernel_report::{ReportKind, title_slug};
 use tempfile::TempDir;
 
 use super::{
     greeting::Hello,
-    hub::{Next, Origin, Reader},
+    hub::Next,
     link::{accept, join},
-    wire::{MOST_BYTES, Message, WireError, read_frame},
+    log::{Origin, Reader},
+    wire::{HEAD_BYTES, MOST_BYTES, News, WireError, read_frame},
     *,
 };
-use crate::tests::FAKE;
-use crate::{CampaignFolder, CrashMeta, book::Books, input::PlanInput};
-use execution::{FunctionGroups, Target};
-use kernel_report::{ReportKind, title_slug};
-
-fn target(text: &str) -> Target {
-    let folder = tempfile::tempdir().unwrap();
-    let fake = folder.path().join("fake");
-    fs::create_dir(&fake).unwrap();
-    fs::write(fake.join("target.toml"), text).unwrap();
-    Target::load(&fake, &FunctionGroups::default()).unwrap()
-}
+use crate::{
+    clients::Lifecycle,
+    crashes::{CrashMeta, Crashes},
+    fake::{self, TARGET, target},
+    input::PlanInput,
+};
 
 fn plan(caller: &str) -> FaultPlan {
-    let (function, call_path) = ("should_failslab".to_owned(), CallPath(vec![caller.to_owned()]));
-    let error = InjectedError::Errno(Errno::ENOMEM);
-    FaultPlan { faults: vec![Fault { function, call_path, occurrence: 1, error }], ..FaultPlan::fault_free("fake") }
+    fake::plan(vec![caller.to_owned()], 1)
 }
 
 fn plan_news(caller: &str) -> News {
     News::Plan(PlanInput(plan(caller)))
 }
 
-fn crash(host: &str, title: &str) -> CrashNews {
-    let reproducer = Reproducer {
-        reproducer_version: REPRODUCER_VERSION,
-        title: title.to_owned(),
-        kernel: "fake".to_owned(),
-        kernel_build_id: "0123abcd".to_owned(),
-        plan: plan("guilty"),
-    };
-    CrashNews { host: host.to_owned(), kind: ReportKind::Bug, reproducer }
+fn crash(host: &str, title: &str) -> News {
+    let reproducer = Reproducer { kernel_build_id: "0123abcd".to_owned(), ..fake::reproducer(title, &plan("guilty")) };
+    News::Crash { host: host.to_owned(), crash: CrashNews { kind: ReportKind::Bug, reproducer } }
 }
 
 /// A host without guests.
@@ -68,9 +59,10 @@ impl Host {
     }
 
     fn in_folder(folder: TempDir) -> Self {
-        let (opened, earlier) = CampaignFolder::open(folder.path(), "fake", "fake").unwrap();
-        let books = Books::open("fake".to_owned(), Arc::new(opened), 1, earlier).unwrap();
-        let hub = Hub::open(Arc::new(target(FAKE)), Arc::new(books), &[]).unwrap();
+        let opened = Arc::new(fake::open(folder.path()));
+        let crashes = Crashes::restore(Arc::clone(&opened), Duration::ZERO, None).unwrap();
+        let lifecycle = Arc::new(Lifecycle::new(Stop::new(), None));
+        let hub = Hub::open(Arc::new(target(TARGET)), Arc::new(crashes), lifecycle, &opened, &[]).unwrap();
         Self { folder, hub }
     }
 
@@ -78,7 +70,11 @@ impl Host {
     fn log(&self) -> Vec<News> {
         let next = self.hub.next(Reader::Peer(0), &mut 0, usize::MAX, Duration::ZERO);
         let Next::Frames(frames) = next else { panic!("{next:?}") };
-        frames.iter().map(|frame| read(&frame[4..]).unwrap()).collect()
+        frames.iter().map(|frame| News::read(&frame[HEAD_BYTES..]).unwrap()).collect()
+    }
+
+    fn peers(&self) -> usize {
+        self.hub.peers().load(Ordering::Relaxed)
     }
 
     fn knows(&self, news: &News) -> bool {
@@ -89,10 +85,6 @@ impl Host {
         let path = self.folder.path().join("crashes").join(title_slug(title)).join("meta.json");
         Some(serde_json::from_str(&fs::read_to_string(path).ok()?).unwrap())
     }
-}
-
-fn read(body: &[u8]) -> Option<News> {
-    News::read(&postcard::from_bytes::<Message>(body).unwrap()).unwrap()
 }
 
 fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -139,24 +131,26 @@ struct Raw(TcpStream);
 impl Raw {
     fn greeted(address: SocketAddr, node: u64) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
-        Hello::new(&target(FAKE), node, "raw".to_owned()).unwrap().exchange(&mut stream).unwrap();
+        Hello::new(&target(TARGET), node, "raw".to_owned()).unwrap().exchange(&mut stream).unwrap();
         Self(stream)
     }
 
     /// What comes until there is nothing more to say.
     fn news(&mut self) -> Vec<News> {
         let mut news = Vec::new();
-        while let Some(next) = read(&read_frame(&mut self.0, MOST_BYTES, Some(Duration::from_secs(10))).unwrap()) {
-            news.push(next);
+        loop {
+            match News::read(&read_frame(&mut self.0, MOST_BYTES, Duration::from_secs(10)).unwrap()).unwrap() {
+                News::Ping => return news,
+                next => news.push(next),
+            }
         }
-        news
     }
 
     /// Whether the other side ends the connection, whatever it says before.
     fn is_ended_within(&mut self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         loop {
-            match read_frame(&mut self.0, MOST_BYTES, Some(deadline.saturating_duration_since(Instant::now()))) {
+            match read_frame(&mut self.0, MOST_BYTES, deadline.saturating_duration_since(Instant::now())) {
                 Ok(_) => {}
                 Err(WireError::End | WireError::Io(_)) => return true,
                 Err(_) => return false,
@@ -168,20 +162,20 @@ impl Raw {
 #[test]
 fn a_log_begins_with_what_is_on_disk_and_takes_everything_once() {
     let host = Host::new();
-    host.hub.add(Origin::Peer(7), News::Crash(crash("away", "BUG in a"))).unwrap();
-    host.hub.add_own(plan_news("once"));
-    host.hub.add(Origin::Peer(7), plan_news("once")).unwrap();
-    host.hub.add(Origin::Peer(7), News::Crash(crash("elsewhere", "BUG in a"))).unwrap();
+    host.hub.add(Origin::Peer(7), &crash("away", "BUG in a")).unwrap();
+    host.hub.add_own(&plan_news("once"));
+    host.hub.add(Origin::Peer(7), &plan_news("once")).unwrap();
+    host.hub.add(Origin::Peer(7), &crash("elsewhere", "BUG in a")).unwrap();
     let fault_free = News::Plan(PlanInput(FaultPlan::fault_free("fake")));
-    assert_eq!(host.log(), [fault_free.clone(), News::Crash(crash("away", "BUG in a")), plan_news("once")]);
+    assert_eq!(host.log(), [fault_free.clone(), crash("away", "BUG in a"), plan_news("once")]);
     let read_by = |reader| host.hub.next(reader, &mut 0, usize::MAX, Duration::ZERO);
     let Next::Frames(frames) = read_by(Reader::Peer(7)) else { panic!("there is own news") };
     assert_eq!(frames.len(), 2, "what the reader said itself is left out");
-    assert_eq!(read_by(Reader::Broker), Next::Nothing, "neither own plans nor crashes are for the broker");
+    assert_eq!(read_by(Reader::Clients), Next::Nothing, "clients know their own plans, and run no crashes");
     let Host { folder, hub } = host;
     drop(hub);
     let again = Host::in_folder(folder);
-    assert_eq!(again.log(), [fault_free, News::Crash(crash("away", "BUG in a"))], "the finder's name is kept");
+    assert_eq!(again.log(), [fault_free, crash("away", "BUG in a")], "the finder's name is kept");
 }
 
 #[test]
@@ -189,11 +183,11 @@ fn three_hosts_in_a_ring_tell_each_other_everything_once() {
     let hosts = [Host::new(), Host::new(), Host::new()];
     let all: Vec<_> = hosts.iter().collect();
     connected(&all, &[(0, 1), (1, 2), (2, 0)], |_| {
-        eventually("connected", || hosts.iter().all(|host| host.hub.peers() == 2));
+        eventually("connected", || hosts.iter().all(|host| host.peers() == 2));
         for number in 0..60 {
-            hosts[number % 3].hub.add_own(plan_news(&format!("caller_{number}")));
+            hosts[number % 3].hub.add_own(&plan_news(&format!("caller_{number}")));
         }
-        hosts[0].hub.add_own(News::Crash(crash("first", "BUG in ring")));
+        hosts[0].hub.add_own(&crash("first", "BUG in ring"));
         eventually("all know all", || hosts.iter().all(|host| host.log().len() == 62));
         thread::sleep(Duration::from_millis(300));
         for host in &hosts {
@@ -209,7 +203,7 @@ fn three_hosts_in_a_ring_tell_each_other_everything_once() {
 fn hosts_that_join_each_other_keep_one_connection() {
     let hosts = [Host::new(), Host::new()];
     connected(&[&hosts[0], &hosts[1]], &[(0, 1), (1, 0), (0, 1), (1, 0)], |_| {
-        let both = || hosts.iter().all(|host| host.hub.peers() == 1);
+        let both = || hosts.iter().all(|host| host.peers() == 1);
         eventually("connected", both);
         thread::sleep(Duration::from_secs(3));
         for _ in 0..300 {
@@ -223,14 +217,14 @@ fn hosts_that_join_each_other_keep_one_connection() {
 fn whoever_connects_again_is_told_everything_again() {
     let host = Host::new();
     connected(&[&host], &[], |addresses| {
-        host.hub.add_own(plan_news("before"));
+        host.hub.add_own(&plan_news("before"));
         let mut first = Raw::greeted(addresses[0], 7);
         assert_eq!(first.news().len(), 2, "the fault-free plan and one more");
         first.0.write_all(&plan_news("theirs").frame().unwrap()).unwrap();
         eventually("heard", || host.knows(&plan_news("theirs")));
         drop(first);
-        host.hub.add_own(plan_news("meanwhile"));
-        eventually("noticed", || host.hub.peers() == 0);
+        host.hub.add_own(&plan_news("meanwhile"));
+        eventually("noticed", || host.peers() == 0);
         let news = Raw::greeted(addresses[0], 7).news();
         assert!(news.contains(&plan_news("before")) && news.contains(&plan_news("meanwhile")), "{news:?}");
         assert!(!news.contains(&plan_news("theirs")), "it said so itself");
@@ -243,9 +237,9 @@ fn whoever_connects_again_is_told_everything_again() {
 fn what_was_found_last_arrives_before_the_end() {
     let hosts = [Host::new(), Host::new()];
     connected(&[&hosts[0], &hosts[1]], &[(0, 1)], |_| {
-        eventually("connected", || hosts[0].hub.peers() == 1);
+        eventually("connected", || hosts[0].peers() == 1);
         for number in 0..500 {
-            hosts[0].hub.add_own(plan_news(&format!("caller_{number}")));
+            hosts[0].hub.add_own(&plan_news(&format!("caller_{number}")));
         }
         hosts[0].hub.close().unwrap();
         assert!(hosts[1].knows(&plan_news("caller_499")), "the end waits for it");

@@ -1,9 +1,7 @@
-//! What hubs say to each other, and a hub to the broker of its own campaign: the frames of LibAFL's brokers among
-//! themselves. Nothing in them is believed before it was checked.
+//! What hubs say to each other. Nothing in it is believed before it was checked.
 //!
 //! ```text
-//! frame    length of the rest (u32, big-endian), postcard of a Message
-//! payload  EVENT: postcard of LibAFL's event that brings a plan; CRASH: postcard of CrashNews; PING: nothing
+//! frame  length of the rest (u32, big-endian), postcard of News
 //! ```
 
 use std::{
@@ -12,30 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fault_plan::{FaultPlan, PlanError, Reproducer};
-use libafl::{
-    events::{Event, EventConfig, EventWithStats},
-    executors::ExitKind,
-};
-use libafl_bolts::{
-    ClientId,
-    llmp::{Flags, Tag},
-};
+use fault_plan::{FaultPlan, PlanError, REPRODUCER_VERSION};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::super::input::PlanInput;
+use crate::{crashes::CrashNews, input::PlanInput};
 use execution::Target;
-use kernel_report::ReportKind;
 
-/// The tag of LibAFL's events: `LLMP_TAG_EVENT_TO_BOTH` in LibAFL 0.16.1, which keeps it to itself.
-pub(super) const EVENT: Tag = Tag(0x002B_0741);
-/// The tag of crashes, which LibAFL's brokers do not pass on.
-pub(super) const CRASH: Tag = Tag(0x6675_0001);
-/// The tag of a sign of life.
-pub(super) const PING: Tag = Tag(0x6675_0002);
-
+/// Bytes of a frame before its body.
+pub(super) const HEAD_BYTES: usize = 4;
 /// The longest frame: twice what the largest plan needs whose names are as long as the kernel's.
 pub(super) const MOST_BYTES: usize = 256 << 10;
 /// The longest name of a function in a call path (`KSYM_NAME_LEN`, 6.12).
@@ -76,101 +60,65 @@ pub(super) enum WireError {
     Refused(&'static str),
 }
 
-/// `ll_mp::TcpRemoteNewMessage` (0.16.1), whose fields are private: the same ones in the same order have the same
-/// encoding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Message {
-    pub(super) client_id: ClientId,
-    pub(super) tag: Tag,
-    pub(super) flags: Flags,
-    pub(super) payload: Vec<u8>,
-}
-
-/// What recognises a piece of news that was there before.
+/// The number that recognises a piece of news that was there before.
 pub(super) type Digest = [u8; 16];
 
-/// What hubs tell each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum News {
+/// A thing that hubs tell each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum News {
     /// A plan of somebody's corpus.
     Plan(PlanInput),
-    /// A crash that somebody found.
-    Crash(CrashNews),
-}
-
-/// A crash that was found on another host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CrashNews {
-    /// The host that found it.
-    pub(crate) host: String,
-    /// The kind of report.
-    pub(crate) kind: ReportKind,
-    /// Title, kernel and plan.
-    pub(crate) reproducer: Reproducer,
+    /// A crash.
+    Crash {
+        /// The host that found it.
+        host: String,
+        /// Its kind, title, kernel and plan.
+        crash: CrashNews,
+    },
+    /// A sign of life.
+    Ping,
 }
 
 impl News {
-    /// The frame that tells it. A plan's is LibAFL's event, with nothing in it but the plan: a count of executions that
-    /// adds nothing, and no observers, so that a client runs the plan for itself.
+    /// Gives the frame that tells it.
     ///
     /// # Errors
     ///
     /// It is too long.
     pub(super) fn frame(&self) -> Result<Vec<u8>, WireError> {
-        let (tag, payload) = match self {
-            Self::Plan(plan) => {
-                let event = Event::NewTestcase {
-                    input: plan.clone(),
-                    observers_buf: None,
-                    exit_kind: ExitKind::Ok,
-                    corpus_size: 0,
-                    client_config: EventConfig::AlwaysUnique,
-                    forward_id: None,
-                };
-                (EVENT, postcard::to_allocvec(&EventWithStats::with_current_time(event, 0))?)
-            }
-            Self::Crash(crash) => (CRASH, postcard::to_allocvec(crash)?),
-        };
-        frame(tag, payload)
+        framed(&postcard::to_allocvec(self)?)
     }
 
-    /// What the payload of `message` says; nothing where that is a sign of life. It is not checked.
+    /// Reads it from the body of a frame. It is not checked.
     ///
     /// # Errors
     ///
-    /// It is not encoded as its tag says, or says something that hubs do not tell each other.
-    pub(super) fn read(message: &Message) -> Result<Option<Self>, WireError> {
-        match message.tag {
-            EVENT => {
-                let event: EventWithStats<PlanInput> = postcard::from_bytes(&message.payload)?;
-                match event.into_parts().0 {
-                    Event::NewTestcase { input, .. } => Ok(Some(Self::Plan(input))),
-                    _ => Err(WireError::Refused("an event that brings no plan")),
-                }
-            }
-            CRASH => Ok(Some(Self::Crash(postcard::from_bytes(&message.payload)?))),
-            PING => Ok(None),
-            _ => Err(WireError::Refused("a message of an unknown kind")),
+    /// The body is something else, or longer.
+    pub(super) fn read(body: &[u8]) -> Result<Self, WireError> {
+        match postcard::take_from_bytes(body)? {
+            (news, []) => Ok(news),
+            _ => Err(WireError::Refused("a message with something behind it")),
         }
     }
 
-    /// Checks all that can be checked without running it: it is for `target`, fails what that lets fail, and every name
-    /// in it can be one.
+    /// Checks all that can be checked without running it: it is for `target`, fails what that lets fail,
+    /// and every name in it can be one.
     ///
     /// # Errors
     ///
     /// What is wrong with it.
     pub(super) fn check(&self, target: &Target) -> Result<(), WireError> {
         match self {
+            Self::Ping => Ok(()),
             Self::Plan(plan) => check_plan(&plan.0, target),
-            Self::Crash(CrashNews { host, reproducer, .. }) => {
+            Self::Crash { host, crash: CrashNews { reproducer, .. } } => {
                 if reproducer.title.len() > MOST_TITLE || !is_line(&reproducer.title) {
                     return Err(WireError::Refused("a crash with a title that cannot be one"));
                 }
                 if ![host, &reproducer.kernel, &reproducer.kernel_build_id].into_iter().all(|word| is_word(word)) {
                     return Err(WireError::Refused("a crash of a host or kernel with a name that cannot be one"));
                 }
-                if reproducer.reproducer_version != fault_plan::REPRODUCER_VERSION {
+                if reproducer.reproducer_version != REPRODUCER_VERSION {
                     return Err(WireError::Refused("a reproducer of another version"));
                 }
                 check_plan(&reproducer.plan, target)
@@ -178,12 +126,13 @@ impl News {
         }
     }
 
-    /// What recognises it.
-    pub(super) fn digest(&self) -> Digest {
+    /// Gives the number that recognises it; nothing for a sign of life, which is no news.
+    pub(super) fn digest(&self) -> Option<Digest> {
         let mut hash = Sha256::new();
         match self {
+            Self::Ping => return None,
             Self::Plan(plan) => hash.update(plan.0.to_json()),
-            Self::Crash(CrashNews { reproducer, .. }) => {
+            Self::Crash { crash: CrashNews { reproducer, .. }, .. } => {
                 hash.update("crash\n");
                 hash.update(&reproducer.title);
                 hash.update("\n");
@@ -192,7 +141,7 @@ impl News {
         }
         let mut digest = Digest::default();
         digest.copy_from_slice(&hash.finalize()[..size_of::<Digest>()]);
-        digest
+        Some(digest)
     }
 }
 
@@ -213,28 +162,18 @@ fn check_plan(plan: &FaultPlan, target: &Target) -> Result<(), WireError> {
     Ok(())
 }
 
-/// Whether `text` is one line that any terminal shows as it is.
+/// Says whether `text` is one line that any terminal shows as it is.
 fn is_line(text: &str) -> bool {
     !text.trim().is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
 }
 
-/// Whether `text` can be the name of a kernel, of a build or of a host.
+/// Says whether `text` can be the name of a kernel, of a build or of a host.
 pub(super) fn is_word(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=MOST_WORD).contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// The frame of a message.
-///
-/// # Errors
-///
-/// It is too long.
-pub(super) fn frame(tag: Tag, payload: Vec<u8>) -> Result<Vec<u8>, WireError> {
-    let message = Message { client_id: ClientId(0), tag, flags: Flags(0), payload };
-    framed(&postcard::to_allocvec(&message)?)
-}
-
-/// `body` with its length in front.
+/// Puts the length of `body` in front of it.
 ///
 /// # Errors
 ///
@@ -245,15 +184,15 @@ pub(super) fn framed(body: &[u8]) -> Result<Vec<u8>, WireError> {
     Ok([&length.to_be_bytes(), body].concat())
 }
 
-/// Reads a frame of at most `most` bytes, and gives what comes after its length. All of it must be there `within` that
-/// time; without it there is none to wait for.
+/// Reads a frame of at most `most` bytes, and gives its body. All of it must be there `within` that
+/// time.
 ///
 /// # Errors
 ///
 /// The connection ends, is silent, or announces more than `most` bytes.
-pub(super) fn read_frame(stream: &mut TcpStream, most: usize, within: Option<Duration>) -> Result<Vec<u8>, WireError> {
-    let deadline = within.map(|within| Instant::now() + within);
-    let mut length = [0; 4];
+pub(super) fn read_frame(stream: &mut TcpStream, most: usize, within: Duration) -> Result<Vec<u8>, WireError> {
+    let deadline = Instant::now() + within;
+    let mut length = [0; HEAD_BYTES];
     read_exact(stream, &mut length, deadline)?;
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     if length > most {
@@ -269,22 +208,18 @@ pub(super) fn read_frame(stream: &mut TcpStream, most: usize, within: Option<Dur
 /// # Errors
 ///
 /// The connection ends, or is silent until the `deadline`.
-pub(super) fn read_exact(
-    stream: &mut TcpStream,
-    mut buffer: &mut [u8],
-    deadline: Option<Instant>,
-) -> Result<(), WireError> {
+pub(super) fn read_exact(stream: &mut TcpStream, mut buffer: &mut [u8], deadline: Instant) -> Result<(), WireError> {
     while !buffer.is_empty() {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Err(WireError::Silent);
         }
-        stream.set_read_timeout(left)?;
+        stream.set_read_timeout(Some(left))?;
         match stream.read(buffer) {
             Ok(0) => return Err(WireError::End),
             Ok(count) => buffer = &mut buffer[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What a read that takes too long says is either of the two.
+            // A read that takes too long says either of the two.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
             Err(error) => return Err(error.into()),
         }

@@ -2,25 +2,13 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use fault_plan::{REPRODUCER_VERSION, Reproducer};
+use fault_plan::Fault;
 
 use super::*;
-use crate::{crashes::Cause, crashes::Crashes, peers::CrashNews};
-use kernel_report::title_slug;
-
-fn meta(folder: &Path, title: &str) -> Option<CrashMeta> {
-    let text = fs::read_to_string(folder.join("crashes").join(title_slug(title)).join("meta.json")).ok()?;
-    Some(serde_json::from_str(&text).unwrap())
-}
-
-/// What a campaign says in its last line.
-fn last_line(folder: &Path) -> serde_json::Value {
-    let text = fs::read_to_string(folder.join("stats.jsonl")).unwrap();
-    serde_json::from_str(text.lines().last().unwrap()).unwrap()
-}
+use crate::fake::{fails_at, seed, warning};
 
 #[test]
 fn connected_campaigns_share_plans_and_crashes() {
@@ -80,70 +68,6 @@ fn a_campaign_that_finds_nobody_ends_as_ever() {
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     options.peers.join = vec![nobody.to_string(), "name.invalid:1".to_owned()];
     let summary = run(options, explorer(fake)).unwrap();
-    assert_eq!((summary.sites, summary.crashes.len()), (44, 2));
+    assert_eq!((summary.statistics.sites, summary.crashes.len()), (44, 2));
     assert_eq!(last_line(folder.path())["peers"], 0);
-}
-
-fn news(title: &str, plan: &FaultPlan) -> CrashNews {
-    let reproducer = Reproducer {
-        reproducer_version: REPRODUCER_VERSION,
-        title: title.to_owned(),
-        kernel: "fake".to_owned(),
-        kernel_build_id: "fake".to_owned(),
-        plan: plan.clone(),
-    };
-    CrashNews { host: "away".to_owned(), kind: ReportKind::Bug, reproducer }
-}
-
-#[test]
-fn a_title_that_two_hosts_see_has_one_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let opened = || Arc::new(CampaignFolder::open(folder.path(), "fake", "fake").unwrap().0);
-    let crashes = Crashes::restore(opened(), Duration::ZERO).unwrap();
-    let call_sites = Arc::new(CallSites::from_offsets(TEXT_START, vec![0]));
-    let kernel = CampaignKernel { name: "fake".to_owned(), build_id: "fake".to_owned(), call_sites };
-    let plan = seed("fake", "should_failslab");
-    let mut fake = FakeRunner::new(&Stop::new(), 10);
-    let mut execution = fake.execute(&FaultPlan::fault_free("fake")).unwrap();
-    let mut found = |title: &str| {
-        execution.findings = vec![warning(title).into()];
-        crashes.note(&kernel, &Cause::of(&plan.0, &execution)).unwrap()
-    };
-    crashes.note_foreign(&news("BUG in theirs", &FaultPlan::fault_free("fake"))).unwrap();
-    assert!(!found("BUG in theirs"), "it is known");
-    assert!(found("BUG in ours"));
-    crashes.note_foreign(&news("BUG in ours", &FaultPlan::fault_free("fake"))).unwrap();
-    assert_eq!(crashes.len(), 2);
-    assert_eq!(fs::read_dir(folder.path().join("crashes")).unwrap().count(), 2);
-    assert_eq!(meta(folder.path(), "BUG in theirs").unwrap().origin.as_deref(), Some("away"));
-    let ours = folder.path().join("crashes").join(title_slug("BUG in ours"));
-    assert!(meta(folder.path(), "BUG in ours").unwrap().origin.is_none() && ours.join("report.txt").is_file());
-
-    let taken = title_slug("BUG in ours");
-    assert_eq!(title_slug(&taken), taken, "two titles, one folder");
-    crashes.note_foreign(&news(&taken, &plan.0)).unwrap();
-    assert_eq!(meta(folder.path(), "BUG in ours").unwrap().title, "BUG in ours");
-    assert_eq!(crashes.len(), 2);
-
-    let try_in_vain = || {
-        let untried = crashes.take_untried(&kernel, Duration::ZERO).unwrap();
-        let title = untried.title.clone();
-        crashes.tried(untried, 3, 0).unwrap();
-        title
-    };
-    assert_eq!([try_in_vain(), try_in_vain()], ["BUG in ours", "BUG in theirs"], "both are tried here");
-    crashes.note_foreign(&news("BUG in ours", &FaultPlan::fault_free("fake"))).unwrap();
-    assert!(ours.join("report.txt").is_file(), "what this host saw for itself stays");
-    assert!(found("BUG in theirs"), "a plan of this host is welcome for what could not be made again");
-    assert!(meta(folder.path(), "BUG in theirs").unwrap().origin.is_none());
-    let inexact = crashes.take_inexact(&kernel).unwrap();
-    assert_eq!(inexact.title, "BUG in ours");
-    crashes.tried_exactly(&inexact, true).unwrap();
-    assert_eq!(meta(folder.path(), "BUG in ours").unwrap().exact, Some(true));
-    assert!(!found("BUG in ours"), "a plan that makes it again is all that is wanted");
-    drop(crashes);
-    let crashes = Crashes::restore(opened(), Duration::ZERO).unwrap();
-    assert_eq!(crashes.len(), 2);
-    assert_eq!(crashes.take_untried(&kernel, Duration::ZERO).unwrap().title, "BUG in theirs");
-    assert!(crashes.take_inexact(&kernel).is_none(), "it was tried exactly");
 }

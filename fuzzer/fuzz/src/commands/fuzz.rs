@@ -10,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Equipment, PeerOptions, Role, Worker};
+use campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Client, ClientSetup, PeerOptions, Role};
 use execution::{Stop, Target};
 use files::cache;
 use guests::{
@@ -87,15 +87,15 @@ pub fn campaign(options: &FuzzOptions, stop: &Stop, progress: &Progress) -> Resu
         // Then nobody waits for the other one any more.
         let end = || stop.request();
         let exploring = prepare(&explorer, stop, progress).inspect_err(|_| end())?;
-        let mut workers = Vec::new();
+        let mut clients = Vec::new();
         for _ in 0..guests.explorers {
             let exploring = Arc::clone(&exploring);
-            workers.push(Worker { role: Role::Explorer, equip: Box::new(move || Ok(equipment(&exploring))) });
+            clients.push(Client { role: Role::Explorer, start: Box::new(move || Ok(client_setup(&exploring))) });
         }
         for _ in 0..guests.checkers {
-            workers.push(Worker { role: Role::Checker, equip: Box::new(move || Ok(equipment(&checking()?))) });
+            clients.push(Client { role: Role::Checker, start: Box::new(move || Ok(client_setup(&checking()?))) });
         }
-        campaign::run(campaign, workers).map_err(CommandError::from).inspect_err(|_| end())
+        campaign::run(campaign, clients).map_err(CommandError::from).inspect_err(|_| end())
     })?;
     let idle = guests.checkers > 0 && !matches!(prepared.get(), Some(Ok(_)));
     let idle =
@@ -152,11 +152,11 @@ fn listen(address: SocketAddr) -> Result<TcpListener, CommandError> {
     Ok(listener)
 }
 
-fn equipment(prepared: &Arc<Prepared>) -> Equipment<GuestRunner> {
+fn client_setup(prepared: &Arc<Prepared>) -> ClientSetup<GuestRunner> {
     let meta = &prepared.kernel.meta;
     let (name, build_id) = (meta.name.clone(), meta.build_id.clone());
     let kernel = CampaignKernel { name, build_id, call_sites: Arc::clone(&prepared.call_sites) };
-    Equipment { kernel, runner: GuestRunner::new(prepared) }
+    ClientSetup { kernel, runner: GuestRunner::new(prepared) }
 }
 
 /// Which guests a campaign has.

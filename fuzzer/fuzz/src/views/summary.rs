@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use campaign::Summary;
+use campaign::{Statistics, Summary};
 
 /// A campaign that has ended.
 #[derive(Debug)]
@@ -38,42 +38,44 @@ pub(crate) fn write(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn search(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
-    let Summary { executions, seconds, counters, coverage, fault_free_coverage, .. } = summary;
+    let Summary { seconds, statistics, .. } = summary;
+    let Statistics { executions, with_faults, fired, coverage, fault_free_coverage, .. } = statistics;
     #[expect(clippy::cast_precision_loss, reason = "ratios for people; counts stay below 2^52")]
     let (rate, fired, times) = (
         *executions as f64 / (*seconds).max(1) as f64,
-        100.0 * counters.fired as f64 / counters.with_faults.max(1) as f64,
+        100.0 * *fired as f64 / (*with_faults).max(1) as f64,
         *coverage as f64 / (*fault_free_coverage).max(1) as f64,
     );
     writeln!(out, "executions {executions} in {seconds} s ({rate:.1}/s)")?;
-    writeln!(out, "faults     {} executions with faults, one fired in {fired:.1} % of them", counters.with_faults)?;
-    writeln!(out, "sites      {} discovered, {} failed at least once", summary.sites, summary.sites_failed)?;
+    writeln!(out, "faults     {with_faults} executions with faults, one fired in {fired:.1} % of them")?;
+    writeln!(out, "sites      {} discovered, {} failed at least once", statistics.sites, statistics.sites_failed)?;
     writeln!(
         out,
         "coverage   {coverage} places, {times:.2} times the {fault_free_coverage} of the fault-free workload; \
          {} corpus entries",
-        summary.corpus
+        statistics.corpus
     )
 }
 
 fn trouble(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
-    let counters = &summary.counters;
+    let Statistics { crashed, hung, harness_errors, leftovers, refused, given_up, .. } = &summary.statistics;
+    let Statistics { guests, longest_life, controls, drifted, .. } = &summary.statistics;
     writeln!(
         out,
-        "trouble    {} crashed, {} hung, {} harness errors, {} guests not clean, {} plans refused, {} given up",
-        counters.crashed, counters.hung, summary.harness_errors, summary.leftovers, counters.refused, counters.given_up
+        "trouble    {crashed} crashed, {hung} hung, {harness_errors} harness errors, {leftovers} guests not clean, \
+         {refused} plans refused, {given_up} given up"
     )?;
     writeln!(
         out,
-        "guests     {} started, at most {} executions in one; {} control runs, {} drifted",
-        summary.guests, summary.longest_life, summary.controls, summary.drifted
+        "guests     {guests} started, at most {longest_life} executions in one; {controls} control runs, \
+         {drifted} drifted"
     )
 }
 
 /// Writes what the checking kernel did. One that was not ready in time has checked nothing: then
 /// the user has to do something.
 fn checks(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
-    let Ended { summary: Summary { checked, different, unchecked, .. }, .. } = ended;
+    let Statistics { checked, different, unchecked, .. } = &ended.summary.statistics;
     match &ended.idle {
         Some(IdleCheckers { kernel, built: false }) => {
             writeln!(out, "checks     none: {kernel} was not built in time, {unchecked} plans wait for it; build it:")?;
@@ -120,7 +122,8 @@ mod tests {
 
     #[test]
     fn a_kernel_that_was_not_built_in_time_is_named_with_the_command_that_builds_it() {
-        let summary = Summary { executions: 100, seconds: 20, unchecked: 7, ..Summary::default() };
+        let statistics = Statistics { executions: 100, unchecked: 7, ..Statistics::default() };
+        let summary = Summary { seconds: 20, statistics, ..Summary::default() };
         let text = |built: Option<bool>| {
             let idle = built.map(|built| IdleCheckers { kernel: "linux-check".to_owned(), built });
             let ended = Ended { summary: summary.clone(), folder: "campaigns/t".into(), idle };

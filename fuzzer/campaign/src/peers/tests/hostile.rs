@@ -1,18 +1,12 @@
-//! What whoever reaches the port can do, and cannot.
+//! Whoever reaches the port: what such a one can do, and cannot.
 
 use std::io::Read;
 
-use super::{
-    super::{
-        link::SILENCE,
-        wire::{PING, frame},
-    },
-    *,
-};
+use super::{super::link::SILENCE, *};
 
 /// A start of a hello: magic and version.
-const START: &[u8] = b"fuzzpeer\0\0\0\x01";
-/// What a greeting may take, and a bit.
+const START: &[u8] = b"fuzzpeer\0\0\0\x02";
+/// The time that a greeting may take, and a bit.
 const GREETING: Duration = Duration::from_secs(5);
 
 /// A connection whose greeting is `said`.
@@ -27,7 +21,7 @@ fn is_ended(stream: &mut TcpStream, time: Duration) -> bool {
     stream.set_read_timeout(Some(time)).unwrap();
     let mut rest = Vec::new();
     // Unread bytes make of an end a reset.
-    stream.read_to_end(&mut rest).map_or_else(|error| error.kind() == std::io::ErrorKind::ConnectionReset, |_| true)
+    stream.read_to_end(&mut rest).map_or_else(|error| error.kind() == io::ErrorKind::ConnectionReset, |_| true)
 }
 
 #[test]
@@ -36,21 +30,21 @@ fn a_greeting_that_is_none_is_the_end() {
     connected(&[&host], &[], |addresses| {
         let long = [START, &[0xff; 4]].concat();
         let half = [START, &[0, 0, 0, 100], &[0; 50]].concat();
-        let other_version = b"fuzzpeer\0\0\0\x02".as_slice();
+        let other_version = b"fuzzpeer\0\0\0\x01".as_slice();
         let greetings = [&[], &START[..5], START, &long, &half, other_version, b"GET / HTTP/1.1\r\n\r\n"];
         let mut streams: Vec<_> = greetings.iter().map(|said| saying(addresses[0], said)).collect();
         for (stream, said) in streams.iter_mut().zip(greetings) {
             assert!(is_ended(stream, GREETING), "{said:?}");
         }
-        let other = target(&FAKE.replace("ENOMEM", "EIO"));
-        for hello in [Hello::new(&other, 7, "raw".to_owned()), Hello::new(&target(FAKE), 7, "a/b".to_owned())] {
+        let other = target(&TARGET.replace("ENOMEM", "EIO"));
+        for hello in [Hello::new(&other, 7, "raw".to_owned()), Hello::new(&target(TARGET), 7, "a/b".to_owned())] {
             let mut stream = TcpStream::connect(addresses[0]).unwrap();
             let _ = hello.unwrap().exchange(&mut stream);
             assert!(is_ended(&mut stream, GREETING));
         }
         let mut ourselves = TcpStream::connect(addresses[0]).unwrap();
         assert!(host.hub.hello().exchange(&mut ourselves).is_err());
-        assert_eq!(host.hub.peers(), 0);
+        assert_eq!(host.peers(), 0);
         assert_eq!(Raw::greeted(addresses[0], 7).news().len(), 1, "who greets is welcome");
     });
 }
@@ -63,7 +57,7 @@ fn news_that_is_none_is_the_end_and_leaves_nothing_behind() {
         change(&mut plan);
         News::Plan(PlanInput(plan)).frame().unwrap()
     };
-    let other_crash = |title: &str| News::Crash(crash("away", title)).frame().unwrap();
+    let other_crash = |title: &str| crash("away", title).frame().unwrap();
     let hostile = [
         vec![0xff; 4],
         vec![0, 0, 0, 3, 0xff, 0xff, 0xff],
@@ -102,13 +96,12 @@ fn who_is_silent_is_dropped_and_who_gives_signs_of_life_is_not() {
         let mut alive = Raw::greeted(addresses[0], 9);
         let started = Instant::now();
         while started.elapsed() < SILENCE + Duration::from_secs(2) {
-            let ping = frame(PING, Vec::new()).unwrap();
-            alive.0.write_all(&ping).unwrap();
+            alive.0.write_all(&News::Ping.frame().unwrap()).unwrap();
             thread::sleep(Duration::from_secs(1));
         }
         assert!(silent.is_ended_within(Duration::from_secs(1)) && half.is_ended_within(Duration::from_secs(1)));
-        eventually("counted out", || host.hub.peers() <= 1);
-        assert_eq!(host.hub.peers(), 1);
+        eventually("counted out", || host.peers() <= 1);
+        assert_eq!(host.peers(), 1);
     });
 }
 
@@ -118,11 +111,11 @@ fn there_is_room_for_a_few_only() {
     connected(&[&host], &[], |addresses| {
         let held: Vec<_> = (1..=16).map(|node| Raw::greeted(addresses[0], node)).collect();
         assert!(is_ended(&mut TcpStream::connect(addresses[0]).unwrap(), Duration::from_secs(2)), "one too many");
-        eventually("counted in", || host.hub.peers() >= 16);
-        assert_eq!(host.hub.peers(), 16);
+        eventually("counted in", || host.peers() >= 16);
+        assert_eq!(host.peers(), 16);
         drop(held);
-        eventually("gone", || host.hub.peers() == 0);
-        eventually("room again", || host.hub.guests().load(std::sync::atomic::Ordering::Acquire) == 0);
+        eventually("gone", || host.peers() == 0);
+        eventually("room again", || host.hub.guests().load(Ordering::Acquire) == 0);
         assert_eq!(Raw::greeted(addresses[0], 17).news().len(), 1);
     });
 }

@@ -1,7 +1,7 @@
 //! Memory that LibAFL's clients and broker share, for those that are threads of one process.
 //!
-//! LibAFL's own kinds have names, so that a killed process leaves them behind, or file descriptors that both sides
-//! close. Here each side has a descriptor of its own of a memory file without a name.
+//! LibAFL's own kinds have names, so that a killed process leaves them behind, or file descriptors that
+//! both sides close. Here each side has a descriptor of its own of a memory file without a name.
 
 use std::{
     ffi::c_void,
@@ -11,10 +11,11 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
     ptr::NonNull,
     slice,
+    sync::{Arc, OnceLock},
 };
 
 use libafl::Error;
-use libafl_bolts::shmem::{ShMem, ShMemId, ShMemProvider};
+use libafl_bolts::shmem::{ShMem, ShMemDescription, ShMemId, ShMemProvider};
 use nix::sys::{
     memfd::{MFdFlags, memfd_create},
     mman::{MapFlags, ProtFlags, mmap, munmap},
@@ -22,7 +23,7 @@ use nix::sys::{
 
 /// A mapped memory file. Its id is the number of its descriptor, which means something in this process only.
 #[derive(Debug)]
-pub(super) struct SharedMemory {
+pub(crate) struct SharedMemory {
     file: File,
     base: NonNull<c_void>,
     length: NonZeroUsize,
@@ -38,7 +39,7 @@ impl SharedMemory {
             return Err(Error::illegal_argument("shared memory of another size"));
         }
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // LLMP fills all of it sooner or later: it counts from the start, and what grows later is something else.
+        // LLMP fills all of it sooner or later. It is counted from the start, so that growth is a leak.
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe { mmap(None, length, access, flags, &file, 0) };
@@ -57,8 +58,8 @@ impl Deref for SharedMemory {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `length` bytes are mapped at `base` until `drop`; LLMP, which is all that uses this, orders its
-        // accesses by itself.
+        // SAFETY: `length` bytes are mapped at `base` until `drop`; LLMP, which is all that uses this,
+        // orders its accesses by itself.
         unsafe { slice::from_raw_parts(self.base.as_ptr().cast(), self.length.get()) }
     }
 }
@@ -79,27 +80,39 @@ impl Drop for SharedMemory {
     }
 }
 
-/// Provides [`SharedMemory`].
+/// The provider of [`SharedMemory`]. It remembers its first piece, as LibAFL's broker tells only over
+/// TCP where its own is that it made first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Provider;
+pub(crate) struct Provider {
+    first: Arc<OnceLock<ShMemDescription>>,
+}
+
+impl Provider {
+    /// Describes the first piece that this provider or a clone of it made.
+    pub(crate) fn first(&self) -> Option<ShMemDescription> {
+        self.first.get().copied()
+    }
+}
 
 impl ShMemProvider for Provider {
     type ShMem = SharedMemory;
 
     fn new() -> Result<Self, Error> {
-        Ok(Self)
+        Ok(Self::default())
     }
 
     fn new_shmem(&mut self, length: usize) -> Result<SharedMemory, Error> {
         let file = memfd_create("campaign messages", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
         let file = File::from(file);
         file.set_len(length as u64)?;
-        SharedMemory::map(file, length)
+        let memory = SharedMemory::map(file, length)?;
+        self.first.get_or_init(|| memory.description());
+        Ok(memory)
     }
 
     fn shmem_from_id_and_size(&mut self, id: ShMemId, length: usize) -> Result<SharedMemory, Error> {
-        // SAFETY: whoever gave the id keeps its descriptor open until this side has its own: LLMP unmaps a page only
-        // when the other side has said that it is done with it.
+        // SAFETY: whoever gave the id keeps its descriptor open until this side has its own: LLMP
+        // unmaps a page only when the other side has said that it is done with it.
         let theirs = unsafe { BorrowedFd::borrow_raw(i32::from(id)) };
         SharedMemory::map(File::from(theirs.try_clone_to_owned()?), length)
     }
@@ -121,5 +134,7 @@ mod tests {
         assert_eq!(second[7], 1);
         assert!(provider.shmem_from_id_and_size(second.id(), 8192).is_err());
         assert!(provider.new_shmem(0).is_err());
+        assert_eq!(provider.new_shmem(8192).unwrap().len(), 8192);
+        assert_eq!(provider.clone().first().map(|first| first.size), Some(4096));
     }
 }

@@ -1,7 +1,7 @@
 //! In what order plans are checked on the other kernel.
 
 use super::*;
-use crate::{checks::Check, checks::Checks};
+use crate::fake::{self, seed, warning};
 
 fn plan(occurrence: u32) -> PlanInput {
     let mut plan = seed("fake", "should_failslab");
@@ -11,16 +11,15 @@ fn plan(occurrence: u32) -> PlanInput {
 
 #[test]
 fn a_crash_that_is_easy_to_make_does_not_keep_others_from_being_checked() {
-    let checks = Checks::default();
-    let mut fake = FakeRunner::new(&Stop::new(), 1);
-    let quiet = fake.execute(&FaultPlan::fault_free("fake")).unwrap();
+    let checks = SecondKernelQueue::default();
+    let quiet = fake::quiet();
     let crashed = |title: &str| Execution { findings: vec![warning(title).into()], ..quiet.clone() };
     for occurrence in 1..=20 {
         checks.offer(&plan(occurrence), &crashed("WARNING in f"), false);
     }
     checks.offer(&plan(21), &quiet, true);
     checks.offer(&plan(22), &crashed("BUG in g"), false);
-    let occurrence = |check: Check| check.plan.0.faults[0].occurrence;
+    let occurrence = |check: QueuedPlan| check.plan.0.faults[0].occurrence;
     assert_eq!(checks.take(Duration::from_secs(60)).map(occurrence), Some(21));
     assert!(checks.take(Duration::from_secs(60)).is_none(), "crashes are not that old");
     let order: Vec<u32> = std::iter::from_fn(|| checks.take(Duration::ZERO)).map(occurrence).collect();
@@ -29,14 +28,13 @@ fn a_crash_that_is_easy_to_make_does_not_keep_others_from_being_checked() {
 
 #[test]
 fn one_check_of_the_source_is_one_crash_whatever_function_it_was_made_part_of() {
-    let mut fake = FakeRunner::new(&Stop::new(), 1);
-    let quiet = fake.execute(&FaultPlan::fault_free("fake")).unwrap();
+    let quiet = fake::quiet();
     let crashed = |function: &str, line: u32| {
         let text = format!("WARNING: CPU: 0 PID: 1 at fs/f.h:{line} {function}+0x1/0x2\n");
         let report = KernelReport { text, ..warning(&format!("WARNING in {function}")) };
         Execution { findings: vec![report.into()], ..quiet.clone() }
     };
-    let checks = Checks::default();
+    let checks = SecondKernelQueue::default();
     checks.offer(&plan(1), &crashed("caller", 7), false);
     let check = checks.take(Duration::ZERO).unwrap();
     assert_eq!(check.same_crash(&crashed("inlined", 7)), Some(("WARNING in caller", "WARNING in inlined")));

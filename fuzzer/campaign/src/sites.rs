@@ -1,4 +1,4 @@
-//! What the campaign knows about injection sites: the supply of faults to try.
+//! Injection sites that a campaign has discovered: the supply of faults to try.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -56,12 +56,12 @@ impl Site {
     }
 }
 
-/// Position of a site in a [`Catalogue`].
-pub(super) type SiteIndex = u32;
+/// Position of a site in [`Sites`].
+pub(crate) type SiteIndex = u32;
 
 /// The injection sites discovered so far.
 #[derive(Clone, Debug, Default)]
-pub struct Catalogue {
+pub(crate) struct Sites {
     /// In the order in which they were discovered.
     sites: Vec<Site>,
     /// Their indices, by the numbers that the agent gives them.
@@ -76,16 +76,15 @@ fn key(function: &str, call_path: &[String]) -> String {
     format!("{function} {}", call_path.join(" "))
 }
 
-impl Catalogue {
-    /// A catalogue that knows `sites` from earlier starts.
-    #[must_use]
-    pub fn remembering(sites: Vec<Site>) -> Self {
+impl Sites {
+    /// Makes sites that know `sites` from earlier starts.
+    pub(crate) fn remembering(sites: Vec<Site>) -> Self {
         let remembered = sites.into_iter().map(|site| (key(&site.function, &site.call_path), site)).collect();
         Self { remembered, ..Self::default() }
     }
 
     /// Takes in an execution's descriptions and hits. Returns whether a site is new.
-    pub fn learn(&mut self, descriptions: &[Arc<SiteDescription>], hits: &[Hit]) -> bool {
+    pub(crate) fn learn(&mut self, descriptions: &[Arc<SiteDescription>], hits: &[Hit]) -> bool {
         let before = self.len();
         for description in descriptions {
             let SiteDescription { site, function, call_path, truncated } = &**description;
@@ -118,7 +117,7 @@ impl Catalogue {
     }
 
     /// Takes in that a fault fired at the site with this number.
-    pub fn fired(&mut self, site: u64) {
+    pub(crate) fn fired(&mut self, site: u64) {
         if let Some((index, known)) = self.numbered(site) {
             known.failed += 1;
             self.judge(index);
@@ -126,7 +125,7 @@ impl Catalogue {
     }
 
     /// Takes in that a fault at the site with this number, the last one of its execution, cost the guest.
-    pub fn was_fatal(&mut self, site: u64) {
+    pub(crate) fn was_fatal(&mut self, site: u64) {
         if let Some((index, known)) = self.numbered(site) {
             known.fatal += 1;
             self.judge(index);
@@ -148,49 +147,40 @@ impl Catalogue {
     }
 
     /// Whether `fault` is one at a site where most are known to cost the guest.
-    #[must_use]
-    pub fn is_fatal(&self, fault: &Fault) -> bool {
+    pub(crate) fn is_fatal(&self, fault: &Fault) -> bool {
         self.fatal.iter().filter_map(|site| self.get(*site)).any(|site| site.has(fault))
     }
 
     /// The calls of an execution that was learnt, for its corpus entry.
-    pub(super) fn reached(&self, hits: &[Hit]) -> Reached {
+    pub(crate) fn reached(&self, hits: &[Hit]) -> Reached {
         let calls = |hit: &Hit| Some(Calls { site: *self.indices.get(&hit.site)?, count: hit.count });
         Reached::pack(hits.iter().filter_map(calls).collect())
     }
 
     /// The site at this index.
-    pub(super) fn get(&self, site: SiteIndex) -> Option<&Site> {
+    pub(crate) fn get(&self, site: SiteIndex) -> Option<&Site> {
         self.sites.get(site as usize)
     }
 
     /// How many sites are known.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sites.len() + self.remembered.len()
     }
 
-    /// Whether no site is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// How many sites were failed at least once.
-    #[must_use]
-    pub fn failed(&self) -> usize {
+    pub(crate) fn failed(&self) -> usize {
         self.all().filter(|site| site.failed > 0).count()
     }
 
     /// Marks a site as attempted by the first-failure stage.
-    pub(super) fn attempt(&mut self, site: SiteIndex) {
+    pub(crate) fn attempt(&mut self, site: SiteIndex) {
         if let Some(site) = self.sites.get_mut(site as usize) {
             site.attempted = true;
         }
     }
 
     /// Whether the first-failure stage has had its turn on the site, or a fault fired there anyway.
-    pub(super) fn attempted(&self, site: SiteIndex) -> bool {
+    pub(crate) fn attempted(&self, site: SiteIndex) -> bool {
         self.get(site).is_some_and(|site| site.attempted || site.failed > 0)
     }
 
@@ -198,10 +188,9 @@ impl Catalogue {
         self.sites.iter().chain(self.remembered.values())
     }
 
-    /// The sites for `sites.json`, sorted by name.
-    #[must_use]
-    pub fn to_file(&self) -> Vec<&Site> {
-        let mut sites: Vec<&Site> = self.all().collect();
+    /// Copies the sites for `sites.json`, sorted by name.
+    pub(crate) fn to_file(&self) -> Vec<Site> {
+        let mut sites: Vec<Site> = self.all().cloned().collect();
         sites.sort_by(|a, b| (&a.function, &a.call_path).cmp(&(&b.function, &b.call_path)));
         sites
     }
@@ -209,15 +198,15 @@ impl Catalogue {
 
 /// The calls at one site in one execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Calls {
-    pub(super) site: SiteIndex,
-    pub(super) count: u32,
+pub(crate) struct Calls {
+    pub(crate) site: SiteIndex,
+    pub(crate) count: u32,
 }
 
 /// The calls that the execution of one corpus entry made, by site. Packed, as this is most of what an entry takes in memory, and there
 /// may be thousands of both.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Reached {
+pub(crate) struct Reached {
     /// [`Calls`] as `postcard` writes them, small numbers in one byte, each `site` less the one before: three bytes instead
     /// of eight.
     packed: Box<[u8]>,
@@ -236,8 +225,8 @@ impl Reached {
         Self { packed: postcard::to_stdvec(&calls).unwrap_or_default().into() }
     }
 
-    /// The calls, in the order in which the catalogue has their sites.
-    pub(super) fn calls(&self) -> Vec<Calls> {
+    /// The calls, in the order in which the sites has their sites.
+    pub(crate) fn calls(&self) -> Vec<Calls> {
         let mut all: Vec<Calls> = postcard::from_bytes(&self.packed).unwrap_or_default();
         let mut before = 0;
         for calls in &mut all {
@@ -259,68 +248,68 @@ mod tests {
 
     #[test]
     fn a_site_is_new_once() {
-        let mut catalogue = Catalogue::default();
+        let mut sites = Sites::default();
         let hits = [Hit { site: 1, count: 3, first_sequence: 1 }, Hit { site: 9, count: 1, first_sequence: 2 }];
-        assert!(catalogue.learn(&[description(1, "f")], &hits));
-        assert!(!catalogue.learn(&[description(1, "f")], &hits));
-        let site = catalogue.get(0).unwrap();
+        assert!(sites.learn(&[description(1, "f")], &hits));
+        assert!(!sites.learn(&[description(1, "f")], &hits));
+        let site = sites.get(0).unwrap();
         assert_eq!((site.most_calls, site.executions, site.failed), (3, 2, 0));
-        catalogue.fired(1);
-        catalogue.fired(2);
-        assert_eq!((catalogue.failed(), catalogue.len()), (1, 1));
-        assert!(catalogue.attempted(0));
+        sites.fired(1);
+        sites.fired(2);
+        assert_eq!((sites.failed(), sites.len()), (1, 1));
+        assert!(sites.attempted(0));
     }
 
     #[test]
     fn calls_are_packed_small_and_come_out_as_they_were() {
-        let mut catalogue = Catalogue::default();
+        let mut sites = Sites::default();
         let numbers: Vec<u64> = (0..300).map(|index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
         let descriptions: Vec<_> = numbers.iter().map(|number| description(*number, &number.to_string())).collect();
-        catalogue.learn(&descriptions, &[]);
-        assert!(catalogue.reached(&[]).calls().is_empty());
+        sites.learn(&descriptions, &[]);
+        assert!(sites.reached(&[]).calls().is_empty());
         let hit = |(site, count)| Hit { site, count, first_sequence: 1 };
         let hits: Vec<Hit> = numbers.iter().rev().copied().zip(1..).map(hit).collect();
         let stranger = [Hit { site: 7, count: 1, first_sequence: 1 }];
-        let reached = catalogue.reached(&[&hits[..], &stranger].concat());
+        let reached = sites.reached(&[&hits[..], &stranger].concat());
         let calls: Vec<_> = (0..300).map(|site| Calls { site, count: 300 - site }).collect();
         assert_eq!(reached.calls(), calls);
         assert!(reached.packed.len() <= 3 * 300 + 2, "{}", reached.packed.len());
-        assert!(catalogue.reached(&hits[299..]).calls() == [Calls { site: 0, count: 300 }]);
+        assert!(sites.reached(&hits[299..]).calls() == [Calls { site: 0, count: 300 }]);
     }
 
     #[test]
     fn a_site_where_most_faults_cost_the_guest_is_known_for_it() {
-        let mut catalogue = Catalogue::default();
-        catalogue.learn(&[description(1, "f"), description(2, "g")], &[]);
-        let fault = catalogue.get(0).unwrap().fault(7, InjectedError::True);
+        let mut sites = Sites::default();
+        sites.learn(&[description(1, "f"), description(2, "g")], &[]);
+        let fault = sites.get(0).unwrap().fault(7, InjectedError::True);
         for _ in 0..KNOWN_AS_FATAL {
-            assert!(!catalogue.is_fatal(&fault));
-            catalogue.fired(1);
-            catalogue.was_fatal(1);
+            assert!(!sites.is_fatal(&fault));
+            sites.fired(1);
+            sites.was_fatal(1);
         }
-        assert!(catalogue.is_fatal(&fault));
-        assert!(!catalogue.is_fatal(&catalogue.get(1).unwrap().fault(1, InjectedError::True)));
+        assert!(sites.is_fatal(&fault));
+        assert!(!sites.is_fatal(&sites.get(1).unwrap().fault(1, InjectedError::True)));
         let wider = Fault { call_path: CallPath::default(), ..fault.clone() };
-        assert!(!catalogue.is_fatal(&wider), "it can hit other calls");
-        let mut later = Catalogue::remembering(catalogue.to_file().into_iter().cloned().collect());
+        assert!(!sites.is_fatal(&wider), "it can hit other calls");
+        let mut later = Sites::remembering(sites.to_file());
         later.learn(&[description(9, "f")], &[]);
         assert!(later.is_fatal(&fault));
         for _ in 0..KNOWN_AS_FATAL {
-            catalogue.fired(1);
+            sites.fired(1);
         }
-        assert!(!catalogue.is_fatal(&fault), "half of them are not most");
+        assert!(!sites.is_fatal(&fault), "half of them are not most");
     }
 
     #[test]
     fn a_site_of_an_earlier_start_is_not_new() {
-        let mut catalogue = Catalogue::default();
-        catalogue.learn(&[description(1, "f"), description(2, "g")], &[]);
-        catalogue.attempt(0);
-        let mut later = Catalogue::remembering(catalogue.to_file().into_iter().cloned().collect());
+        let mut sites = Sites::default();
+        sites.learn(&[description(1, "f"), description(2, "g")], &[]);
+        sites.attempt(0);
+        let mut later = Sites::remembering(sites.to_file());
         assert_eq!(later.len(), 2);
         assert!(!later.learn(&[description(7, "f")], &[]));
         assert!(later.attempted(0));
-        assert_eq!(later.to_file(), catalogue.to_file());
+        assert_eq!(later.to_file(), sites.to_file());
         assert!(later.learn(&[description(8, "h")], &[]));
     }
 }

@@ -1,4 +1,4 @@
-//! What the explorers' kernel has run and the checkers' kernel is still to run.
+//! Plans that the explorers' kernel has run and the checkers' kernel is still to run.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -9,22 +9,22 @@ use std::{
 
 use guest_protocol::StepResult;
 
-use super::input::PlanInput;
+use crate::input::PlanInput;
 use execution::{Execution, Fate};
 use kernel_report::KernelReport;
 
 /// The most plans that wait for one reason; beyond that the oldest go.
 const MOST_WAITING: usize = 500;
 
-/// How many plans that end in the same reports are checked before all others. A crash that is easy to make would else leave the
-/// checkers no time for anything, as each takes a guest.
+/// The number of plans that end in the same reports and are checked before all others. A crash that is
+/// easy to make would else leave the checkers no time for anything, as each takes a guest.
 const CRASHES_FIRST: u32 = 2;
 
 /// Why a plan is to be checked, best reason first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// It reached new code or a new site: it is in the corpus. First, as it may have found what only the checkers' kernel sees,
-    /// while a report is on disk already.
+pub(crate) enum Reason {
+    /// It reached new code or a new site: it is in the corpus. First, as it may have found a thing that
+    /// only the checkers' kernel sees, while a report is on disk already.
     Signal,
     /// The kernel reported something that it did not report often before.
     Crash,
@@ -38,14 +38,14 @@ const REASONS: usize = 4;
 
 /// A plan to be checked, and what it did where it was explored.
 #[derive(Clone, Debug)]
-pub(super) struct Check {
-    pub(super) plan: PlanInput,
+pub(crate) struct QueuedPlan {
+    pub(crate) plan: PlanInput,
     steps: Vec<StepResult>,
     reports: Vec<Reported>,
     since: Instant,
 }
 
-/// What is kept of a kernel report.
+/// The parts of a kernel report that are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Reported {
     title: String,
@@ -57,22 +57,22 @@ impl Reported {
         Self { title: report.title.clone(), location: report.location().map(str::to_owned) }
     }
 
-    /// The function that the title names.
+    /// Gives the function that the title names.
     fn function(&self) -> Option<&str> {
         self.title.rsplit_once(" in ").map(|(_, function)| function)
     }
 
-    /// Whether it is the same check of the kernel, or at least in the same function, as in `other`.
+    /// Says whether it is the same check of the kernel, or at least in the same function, as in `other`.
     fn is_same(&self, other: &Self) -> bool {
         let same = |ours: Option<&str>, theirs| ours.is_some() && ours == theirs;
         same(self.location.as_deref(), other.location.as_deref()) || same(self.function(), other.function())
     }
 }
 
-impl Check {
-    /// A crash that both kernels saw, by two titles of the same check or function: that of the explorers' kernel, and that of
-    /// the one on which `execution` was made.
-    pub(super) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
+impl QueuedPlan {
+    /// Gives a crash that both kernels saw, by two titles of the same check or function: that of the
+    /// explorers' kernel, and that of the one on which `execution` was made.
+    pub(crate) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
         self.reports.iter().filter(|explored| !execution.has_title(&explored.title)).find_map(|explored| {
             let same = execution.reports().find(|report| explored.is_same(&Reported::of(report)))?;
             Some((explored.title.as_str(), same.title.as_str()))
@@ -82,18 +82,18 @@ impl Check {
 
 /// Counts of checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct CheckCounts {
+pub(crate) struct CheckCounts {
     /// Plans run on both kernels.
-    pub(super) checked: u64,
+    pub(crate) checked: u64,
     /// Of those, plans whose steps had other results, or of which only one kernel reported anything.
-    pub(super) different: u64,
+    pub(crate) different: u64,
     /// Plans that wait.
-    pub(super) waiting: u64,
+    pub(crate) waiting: u64,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: [VecDeque<Check>; REASONS],
+    waiting: [VecDeque<QueuedPlan>; REASONS],
     taken: HashSet<u64>,
     outcomes: HashSet<u64>,
     hits: HashSet<u64>,
@@ -105,7 +105,7 @@ struct Inner {
 
 /// The plans that wait to be checked.
 #[derive(Debug, Default)]
-pub(super) struct Checks {
+pub(crate) struct SecondKernelQueue {
     inner: Mutex<Inner>,
 }
 
@@ -115,14 +115,14 @@ fn digest(of: impl Hash) -> u64 {
     hasher.finish()
 }
 
-impl Checks {
+impl SecondKernelQueue {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in an execution of `plan`; it waits to be checked if there is a reason to. `signal` says that it goes
-    /// into the corpus.
-    pub(super) fn offer(&self, plan: &PlanInput, execution: &Execution, signal: bool) {
+    /// Takes in an execution of `plan`, once; the plan waits to be checked if there is a reason to.
+    /// `is_entry` says that it goes into the corpus.
+    pub(crate) fn offer(&self, plan: &PlanInput, execution: &Execution, is_entry: bool) {
         let mut inner = self.inner();
         let outcome = digest(execution.steps.iter().map(|step| format!("{step:?}")).collect::<Vec<_>>());
         let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
@@ -135,7 +135,7 @@ impl Checks {
             *times += 1;
             *times <= CRASHES_FIRST
         };
-        let reason = if signal {
+        let reason = if is_entry {
             Reason::Signal
         } else if rare {
             Reason::Crash
@@ -154,15 +154,15 @@ impl Checks {
             queue.pop_front();
         }
         let (plan, steps) = (plan.clone(), execution.steps.clone());
-        queue.push_back(Check { plan, steps, reports, since: Instant::now() });
+        queue.push_back(QueuedPlan { plan, steps, reports, since: Instant::now() });
     }
 
-    /// The plan to check next. Those of crashes are not taken before they have waited for the time `crash_age`: they are on disk, and
-    /// each costs a guest while there is most to be found.
-    pub(super) fn take(&self, crash_age: Duration) -> Option<Check> {
+    /// Takes the plan to check next. Those of crashes are not taken before they have waited for the time
+    /// `crash_age`: they are on disk, and each costs a guest while there is most to be found.
+    pub(crate) fn take(&self, crash_age: Duration) -> Option<QueuedPlan> {
         let mut inner = self.inner();
         loop {
-            let due = |(reason, queue): (usize, &mut VecDeque<Check>)| {
+            let due = |(reason, queue): (usize, &mut VecDeque<QueuedPlan>)| {
                 let crash = reason == Reason::Crash as usize;
                 queue.pop_front_if(|check| !crash || check.since.elapsed() >= crash_age)
             };
@@ -175,7 +175,7 @@ impl Checks {
     }
 
     /// Takes in what the checkers' kernel made of a plan.
-    pub(super) fn compare(&self, check: &Check, execution: &Execution) {
+    pub(crate) fn compare(&self, check: &QueuedPlan, execution: &Execution) {
         let mut inner = self.inner();
         inner.checked += 1;
         // A guest that died tells no results.
@@ -186,10 +186,13 @@ impl Checks {
         }
     }
 
-    /// How many were checked, and how many wait.
-    pub(super) fn counts(&self) -> CheckCounts {
+    /// Counts those that were checked, and those that wait.
+    pub(crate) fn counts(&self) -> CheckCounts {
         let inner = self.inner();
         let waiting = inner.waiting.iter().map(VecDeque::len).sum::<usize>() as u64;
         CheckCounts { checked: inner.checked, different: inner.different, waiting }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,30 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
+use fault_plan::{FaultPlan, Reproducer};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CampaignKernel,
-    crashes::Cause,
-    folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed},
-    peers::CrashNews,
-};
+use super::evidence::{Cause, CrashNews};
+use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
 use files::{cache::publish_directory, cache::replace_directory};
-use kernel_report::{KernelReport, title_slug};
-
-/// What is written of a crash.
-#[derive(Debug)]
-pub(super) struct Crash<'a> {
-    /// What the kernel said.
-    pub report: &'a KernelReport,
-    /// The kernel.
-    pub kernel: &'a CampaignKernel,
-    /// The execution that caused it.
-    pub(super) cause: &'a Cause<'a>,
-    /// Milliseconds of fuzzing, earlier starts included, until it was found.
-    pub found_ms: u64,
-}
+use kernel_report::{KernelReport, ReportKind, title_slug};
 
 /// `meta.json` of a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,25 +22,25 @@ pub struct CrashMeta {
     /// The crash's title.
     pub title: String,
     /// The kind of report.
-    pub kind: String,
+    pub kind: ReportKind,
     /// The faults that fired, in that order.
     pub fired: Vec<CrashFault>,
     /// The functions on the report's call trace, innermost first.
     pub stack: Vec<String>,
-    /// Milliseconds of the campaign's fuzzing, all starts together, until this plan was found. Not there when another host found
-    /// it.
+    /// Milliseconds of the campaign's fuzzing, all starts together, until this plan was found. Not
+    /// there when another host found it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_ms: Option<u64>,
     /// Fresh guests in which the reproducer was tried.
     pub tried: u32,
     /// Those in which the same title came again.
     pub reproduced: u32,
-    /// Whether the title came again in a guest that counts instructions: then it does every time (`fuzz replay --exact`). Not
-    /// there when that was not tried.
+    /// Whether the title came again in a guest that counts instructions: then it does every time
+    /// (`fuzz replay --exact`). Not there when that was not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,
-    /// The title that this crash has on the kernel that judges, if the same plan crashed in the same function there. Not there
-    /// when none is known or this is that title.
+    /// The title that this crash has on the kernel that judges, if the same plan crashed in the same
+    /// function there. Not there when none is known or this is that title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_as: Option<String>,
     /// The other host that found it, from which there is no report. Not there when this one did.
@@ -79,53 +62,13 @@ pub struct CrashFault {
     pub call_path: Vec<String>,
 }
 
-impl CampaignFolder {
-    fn crash_path(&self, title: &str) -> PathBuf {
-        self.path.join("crashes").join(title_slug(title))
-    }
-
-    /// Writes a crash's folder, whole; in the place of one of the same title, if there is one.
-    ///
-    /// # Errors
-    ///
-    /// The file system says no.
-    pub(super) fn write_crash(&self, crash: &Crash<'_>) -> Result<(), FolderError> {
-        let KernelReport { title, kind, text } = crash.report;
-        let reproducer = Reproducer {
-            reproducer_version: REPRODUCER_VERSION,
-            title: title.clone(),
-            kernel: crash.kernel.name.clone(),
-            kernel_build_id: crash.kernel.build_id.clone(),
-            plan: crash.cause.plan.clone(),
-        };
-        let meta = CrashMeta {
+impl CrashMeta {
+    /// Makes the meta of a crash of which no more is known.
+    fn new(title: &str, kind: ReportKind) -> Self {
+        Self {
             version: FOLDER_VERSION,
-            title: title.clone(),
-            kind: kind.to_string(),
-            fired: crash.cause.fired.iter().map(|fired| crash_fault(crash.cause.plan, fired)).collect(),
-            stack: crash.report.stack(),
-            found_ms: Some(crash.found_ms),
-            tried: 0,
-            reproduced: 0,
-            exact: None,
-            same_as: None,
-            origin: None,
-        };
-        let texts = [("report.txt", text.as_str()), ("console.log", crash.cause.console)];
-        self.publish_crash(&meta, &reproducer, &texts)
-    }
-
-    /// Writes the folder of a crash that another host found, as [`CampaignFolder::write_crash`] does. There is no more of
-    /// it than that host says.
-    ///
-    /// # Errors
-    ///
-    /// The file system says no.
-    pub(super) fn write_foreign_crash(&self, crash: &CrashNews) -> Result<(), FolderError> {
-        let meta = CrashMeta {
-            version: FOLDER_VERSION,
-            title: crash.reproducer.title.clone(),
-            kind: crash.kind.to_string(),
+            title: title.to_owned(),
+            kind,
             fired: Vec::new(),
             stack: Vec::new(),
             found_ms: None,
@@ -133,8 +76,48 @@ impl CampaignFolder {
             reproduced: 0,
             exact: None,
             same_as: None,
-            origin: Some(crash.host.clone()),
+            origin: None,
+        }
+    }
+}
+
+impl CampaignFolder {
+    fn crash_path(&self, title: &str) -> PathBuf {
+        self.path().join("crashes").join(title_slug(title))
+    }
+
+    /// Writes a crash's folder, whole; in the place of one of the same title, if there is one.
+    /// `found_ms` is the time of fuzzing, earlier starts included, until it was found.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub(super) fn write_crash(
+        &self,
+        report: &KernelReport,
+        reproducer: &Reproducer,
+        cause: &Cause<'_>,
+        found_ms: u64,
+    ) -> Result<(), FolderError> {
+        let meta = CrashMeta {
+            fired: cause.fired.iter().map(|fired| crash_fault(cause.plan, fired)).collect(),
+            stack: report.stack(),
+            found_ms: Some(found_ms),
+            ..CrashMeta::new(&report.title, report.kind)
         };
+        let texts = [("report.txt", report.text.as_str()), ("console.log", cause.console)];
+        self.publish_crash(&meta, reproducer, &texts)
+    }
+
+    /// Writes the folder of a crash that `host` found, as [`CampaignFolder::write_crash`] does. There
+    /// is no more of it than that host says.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no.
+    pub(super) fn write_foreign_crash(&self, host: &str, crash: &CrashNews) -> Result<(), FolderError> {
+        let origin = Some(host.to_owned());
+        let meta = CrashMeta { origin, ..CrashMeta::new(&crash.reproducer.title, crash.kind) };
         self.publish_crash(&meta, &crash.reproducer, &[])
     }
 
@@ -145,7 +128,7 @@ impl CampaignFolder {
         texts: &[(&str, &str)],
     ) -> Result<(), FolderError> {
         let path = self.crash_path(&meta.title);
-        let prepared = self.path.join("crashes").join(format!(".{}", title_slug(&meta.title)));
+        let prepared = self.path().join("crashes").join(format!(".{}", title_slug(&meta.title)));
         fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
         self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
         for (name, text) in texts {
@@ -156,8 +139,8 @@ impl CampaignFolder {
         publish(&prepared, &path).map_err(failed("write", &path))
     }
 
-    /// Whether the folder that a crash of this title would have is that of another title. Folders have short hashes in their
-    /// names, so that another host can make such a title on purpose.
+    /// Says whether the folder that a crash of this title would have is that of another title. Folders
+    /// have short hashes in their names, so that another host can make such a title on purpose.
     ///
     /// # Errors
     ///
@@ -167,7 +150,8 @@ impl CampaignFolder {
         Ok(path.exists() && read_meta(&path)?.title != title)
     }
 
-    /// Changes a crash's `meta.json`, which says what became of its reproducer, unless its folder is that of another title.
+    /// Changes a crash's `meta.json`, which says what became of its reproducer, unless its folder is
+    /// that of another title.
     ///
     /// # Errors
     ///
@@ -188,7 +172,7 @@ impl CampaignFolder {
     ///
     /// One of them is damaged.
     pub fn crashes(&self) -> Result<Vec<(CrashMeta, Reproducer)>, FolderError> {
-        let path = self.path.join("crashes");
+        let path = self.path().join("crashes");
         let mut crashes = Vec::new();
         for entry in fs::read_dir(&path).map_err(failed("read", &path))? {
             let folder = entry.map_err(failed("read", &path))?.path();

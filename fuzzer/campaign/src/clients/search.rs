@@ -1,0 +1,137 @@
+//! The search of one client: LibAFL's parts, put together.
+
+use std::{cell::Cell, num::NonZeroUsize, rc::Rc, sync::Arc};
+
+use libafl::{
+    feedback_or,
+    feedbacks::{Feedback, MaxMapFeedback, TimeFeedback},
+    fuzzer::{BloomInputFilter, StdFuzzerBuilder},
+    mutators::{HavocScheduledMutator, SingleChoiceScheduledMutator},
+    observers::{CanTrack, OwnedMapObserver, TimeObserver},
+    schedulers::{IndexesLenTimeMinimizerScheduler, QueueScheduler},
+    stages::StdMutationalStage,
+    state::HasExecutions,
+};
+use libafl_bolts::tuples::tuple_list;
+
+use super::{
+    broker::Manager,
+    report::Reporter,
+    search_loop::SearchLoop,
+    setup::ClientSetup,
+    shared::Shared,
+    state::{State, new_state},
+};
+use crate::{
+    error::CampaignError,
+    executor::PlanExecutor,
+    feedbacks::{
+        CountersFeedback, LoadingFeedback, NewSiteFeedback, OfferFeedback, SchedulingFeedback, WrittenFeedback,
+        sites_feedbacks,
+    },
+    input::PlanInput,
+    kernels::{KnownKernel, Role},
+    mutators::{AvoidFatal, plan_mutations},
+    objective::CrashObjective,
+    observers::{COVERAGE_MAP, CoverageMap, ExecutionObserver, Observers},
+    stages::{FirstFailureStage, TriageStage},
+};
+use execution::Runner;
+
+/// The most plans with one change that are made of a corpus entry before the next entry has its turn.
+const MUTATIONS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not 0");
+/// The most plans with several changes.
+const STACKED_MUTATIONS: NonZeroUsize = NonZeroUsize::new(8).expect("it is not 0");
+/// Such a plan has 2 to 2^this changes.
+const STACK_POWER: usize = 2;
+/// The most plans that a checker makes by itself before it looks again whether there is something to
+/// check.
+const IDLE_MUTATIONS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
+/// Room in the filter that keeps a plan from running twice, and its rate of false alarms: 3.6 MB, and a
+/// plan in a thousand is left out when a guest has run twenty in each second of a day.
+const FILTER: (usize, f64) = (2_000_000, 1e-3);
+
+/// Searches until the campaign ends, as client number `client`, from 0.
+///
+/// # Errors
+///
+/// The folder is damaged or cannot be written, or guests fail.
+pub(super) fn search<R: Runner>(
+    client: usize,
+    role: Role,
+    setup: ClientSetup<R>,
+    shared: &Shared,
+    manager: &mut Manager<State>,
+) -> Result<(), CampaignError> {
+    let Shared { target, folder, lifecycle, .. } = shared;
+    let known = shared.kernels.get(folder, &setup.kernel, role)?;
+    let offers = shared.second_kernel.as_ref().filter(|_| role == Role::Explorer);
+    let coverage = OwnedMapObserver::new(COVERAGE_MAP, vec![0_u8; known.kernel.call_sites.len()]).track_indices();
+    let time = TimeObserver::new("time");
+    let loading = Rc::new(Cell::new(false));
+    let crashes = CrashObjective::new(Arc::clone(&shared.crashes), Arc::clone(&known));
+    let triage = TriageStage::new(crashes.clone(), Arc::clone(&shared.crashes), shared.start);
+    let (learnt_sites, new_site) = sites_feedbacks(&known);
+    // LibAFL asks the objective about each execution, and the feedback only about no solution.
+    let objective = feedback_or!(CountersFeedback, learnt_sites, crashes);
+    let mut objective = OfferFeedback::solutions(objective, offers);
+    let feedback = feedback(shared, &known, (&coverage, &time), new_site, Rc::clone(&loading));
+    let mut feedback = OfferFeedback::others(feedback, offers);
+    let before = if client == 0 { shared.executions_before() } else { 0 };
+    let seed = shared.seed.wrapping_add(client as u64);
+    let mut state = new_state(seed, folder, &known, &mut feedback, &mut objective)?;
+    *state.executions_mut() = before;
+    let fuzzer = StdFuzzerBuilder::new()
+        .input_filter(BloomInputFilter::new(FILTER.0, FILTER.1))
+        .scheduler(IndexesLenTimeMinimizerScheduler::new(&coverage, QueueScheduler::new()))
+        .feedback(feedback)
+        .objective(objective)
+        .build();
+    let must_end = || lifecycle.must_end();
+    let observers = tuple_list!(coverage, ExecutionObserver::default(), time);
+    let call_sites = Arc::clone(&known.kernel.call_sites);
+    let mutations = |most| {
+        let mutator = AvoidFatal::new(SingleChoiceScheduledMutator::new(plan_mutations(target, &known)), &known);
+        StdMutationalStage::with_max_iterations(mutator, most)
+    };
+    let stacked = HavocScheduledMutator::with_max_stack_pow(plan_mutations(target, &known), STACK_POWER);
+    SearchLoop {
+        client,
+        role,
+        shared,
+        known: &known,
+        fuzzer,
+        executor: PlanExecutor::new(setup.runner, observers, call_sites, &must_end),
+        state,
+        manager,
+        loading: &loading,
+        exploring: tuple_list!(
+            triage.clone(),
+            FirstFailureStage::new(Arc::clone(target), Arc::clone(&known)),
+            mutations(MUTATIONS),
+            StdMutationalStage::with_max_iterations(AvoidFatal::new(stacked, &known), STACKED_MUTATIONS)
+        ),
+        idle: tuple_list!(triage.clone(), mutations(IDLE_MUTATIONS)),
+        triage,
+        reporter: Reporter::new(client, before, shared, &known),
+    }
+    .run()
+}
+
+/// Makes the feedback that decides what is kept.
+fn feedback(
+    shared: &Shared,
+    known: &Arc<KnownKernel>,
+    (coverage, time): (&CoverageMap, &TimeObserver),
+    new_site: NewSiteFeedback,
+    loading: Rc<Cell<bool>>,
+) -> impl Feedback<Manager<State>, PlanInput, Observers, State> + use<> {
+    feedback_or!(
+        MaxMapFeedback::new(coverage),
+        SchedulingFeedback::new(Arc::clone(known)),
+        new_site,
+        LoadingFeedback::new(loading),
+        TimeFeedback::new(time),
+        WrittenFeedback::new(shared.folder.corpus())
+    )
+}

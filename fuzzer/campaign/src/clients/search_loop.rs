@@ -1,0 +1,167 @@
+//! The loop of one client's search.
+//!
+//! ```text
+//! fault-free runs ─▶ first plans ─▶ ┌▶ explorer: LibAFL's next entry, through the stages
+//!                                   │  checker:  the next plan of the queue, or an entry while it is empty
+//!                                   └─── report, until the campaign ends ───▶ last triage, last report
+//! ```
+
+use std::{cell::Cell, time::Duration};
+
+use libafl::{
+    Error,
+    corpus::{Corpus, Testcase},
+    executors::HasObservers,
+    feedbacks::Feedback,
+    fuzzer::{Evaluator, ExecutesInput, Fuzzer, HasFeedback, HasObjective},
+    inputs::Input,
+    state::HasCorpus,
+};
+
+use super::{
+    broker::Manager,
+    report::{Reporter, When},
+    shared::Shared,
+    state::State,
+};
+use crate::{
+    error::CampaignError,
+    executor::PlanExecutor,
+    input::PlanInput,
+    kernels::{KnownKernel, Role},
+    observers::Observers,
+    stages::TriageStage,
+};
+use execution::Runner;
+
+/// Fault-free executions at the start. Coverage in which they differ is noise, and counts as known.
+const FAULT_FREE_RUNS: usize = 8;
+/// The age at which a checker runs a crash's plan, and tries its reproducer, while there are other
+/// plans to check. So a crash's neighbours are found before it is known how well the crash comes again.
+const LATER: Duration = Duration::from_secs(5);
+
+/// The loop of a client, and the parts that it turns.
+pub(super) struct SearchLoop<'a, R, Z, X, I> {
+    pub(super) client: usize,
+    pub(super) role: Role,
+    pub(super) shared: &'a Shared,
+    pub(super) known: &'a KnownKernel,
+    pub(super) fuzzer: Z,
+    pub(super) executor: PlanExecutor<'a, R>,
+    pub(super) state: State,
+    pub(super) manager: &'a mut Manager<State>,
+    /// Says that the plans to begin with are loaded.
+    pub(super) loading: &'a Cell<bool>,
+    /// The stages of an explorer.
+    pub(super) exploring: X,
+    /// The stages of a checker that has nothing to check.
+    pub(super) idle: I,
+    pub(super) triage: TriageStage,
+    pub(super) reporter: Reporter<'a>,
+}
+
+impl<'a, R, Z, X, I> SearchLoop<'a, R, Z, X, I>
+where
+    R: Runner,
+    Z: Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, X>
+        + Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, I>
+        + Evaluator<PlanExecutor<'a, R>, Manager<State>, PlanInput, State>
+        + ExecutesInput<PlanExecutor<'a, R>, Manager<State>, PlanInput, State>
+        + HasFeedback<Feedback: Feedback<Manager<State>, PlanInput, Observers, State>>
+        + HasObjective<Objective: Feedback<Manager<State>, PlanInput, Observers, State>>,
+{
+    /// Searches until the campaign ends.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or guests fail.
+    pub(super) fn run(mut self) -> Result<(), CampaignError> {
+        let ended = match self.begin().and_then(|()| self.search()) {
+            Ok(()) | Err(Error::ShuttingDown) if !self.shared.lifecycle.is_interrupted() => {
+                self.triage.triage(self.executor.runner(), Duration::ZERO)
+            }
+            other => other,
+        };
+        self.report(When::End)?;
+        match ended {
+            Ok(()) | Err(Error::ShuttingDown) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Runs the plans that the client begins with.
+    fn begin(&mut self) -> Result<(), Error> {
+        let fault_free = PlanInput(self.shared.target.fault_free());
+        self.absorb_noise(&fault_free)?;
+        self.report(When::Now)?;
+        self.loading.set(true);
+        let explorer = self.role == Role::Explorer;
+        let plans = if explorer { self.shared.first_plans(self.client) } else { Vec::new() };
+        self.state.load_initial_inputs_by_filenames(&mut self.fuzzer, &mut self.executor, self.manager, &plans)?;
+        let name = fault_free.generate_name(None);
+        let comes_anyway = self.client != 0 || self.shared.plans.iter().any(|path| path.ends_with(&name));
+        if self.state.corpus().count() == 0 || !comes_anyway {
+            self.evaluate(&fault_free)?;
+        }
+        self.loading.set(false);
+        Ok(())
+    }
+
+    /// Runs the fault-free plan a few times and takes all it covers for known.
+    fn absorb_noise(&mut self, plan: &PlanInput) -> Result<(), Error> {
+        let Self { fuzzer, executor, state, manager, .. } = self;
+        for _ in 0..FAULT_FREE_RUNS {
+            let exit_kind = fuzzer.execute_input(state, executor, manager, plan)?;
+            let observers = executor.observers();
+            fuzzer.objective_mut().is_interesting(state, manager, plan, &*observers, &exit_kind)?;
+            let feedback = fuzzer.feedback_mut();
+            feedback.is_interesting(state, manager, plan, &*observers, &exit_kind)?;
+            feedback.append_metadata(state, manager, &*observers, &mut Testcase::from(plan.clone()))?;
+            if let Some(execution) = observers.1.0.execution() {
+                self.known.note_fault_free(&execution.coverage);
+            }
+        }
+        Ok(())
+    }
+
+    fn search(&mut self) -> Result<(), Error> {
+        // When every plan that the mutations make has run already, nothing reaches the executor.
+        while !self.shared.lifecycle.must_end() {
+            self.report(When::Due)?;
+            if self.role == Role::Explorer {
+                let Self { fuzzer, executor, state, manager, exploring, .. } = self;
+                fuzzer.fuzz_one(exploring, executor, state, manager)?;
+                self.shared.turn();
+            } else if !self.check()? {
+                let Self { fuzzer, executor, state, manager, idle, .. } = self;
+                fuzzer.fuzz_one(idle, executor, state, manager)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the next plan that waits for this kernel. Returns whether there was one.
+    fn check(&mut self) -> Result<bool, Error> {
+        let Some(queue) = &self.shared.second_kernel else { return Ok(false) };
+        let Some(queued) = queue.take(LATER) else { return Ok(false) };
+        self.evaluate(&queued.plan)?;
+        if let Some(execution) = self.executor.observers().1.0.execution() {
+            queue.compare(&queued, execution);
+            if let Some((explored, judged)) = queued.same_crash(execution) {
+                self.shared.crashes.same(explored, judged)?;
+            }
+        }
+        self.triage.triage(self.executor.runner(), LATER)?;
+        self.triage.triage_exactly(self.executor.runner())?;
+        Ok(true)
+    }
+
+    fn evaluate(&mut self, plan: &PlanInput) -> Result<(), Error> {
+        self.fuzzer.evaluate_input(&mut self.state, &mut self.executor, self.manager, plan).map(drop)
+    }
+
+    fn report(&mut self, when: When) -> Result<(), Error> {
+        let usage = self.executor.runner().usage();
+        self.reporter.report(&mut self.state, self.manager, usage, when)
+    }
+}

@@ -1,0 +1,161 @@
+//! What the clients of one start of a campaign share, and its totals on disk.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use execution::Target;
+
+use super::lifecycle::Lifecycle;
+use crate::{
+    crashes::Crashes,
+    folder::{CampaignFile, CampaignFolder, FOLDER_VERSION, FolderError},
+    kernels::Kernels,
+    second_kernel::SecondKernelQueue,
+    statistics::{Statistics, Summary},
+};
+
+/// How often sites and coverage are written, besides at the end.
+const WRITE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the totals are written, besides at the start and at the end of a client. Each write waits
+/// for the disk, and there may be hundreds of clients.
+const TOTALS_INTERVAL: Duration = Duration::from_secs(4);
+
+/// What the clients share.
+pub(crate) struct Shared {
+    pub(crate) target: Arc<Target>,
+    pub(crate) folder: Arc<CampaignFolder>,
+    pub(crate) crashes: Arc<Crashes>,
+    pub(crate) kernels: Kernels,
+    /// The plans that wait for the checkers, where there are some.
+    pub(crate) second_kernel: Option<SecondKernelQueue>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    /// How often explorers have run what the broker had for them, and plans of their own.
+    pub(crate) turns: Arc<AtomicU64>,
+    /// The plans to begin with.
+    pub(crate) plans: Vec<PathBuf>,
+    /// The number of clients that explore.
+    pub(crate) explorers: usize,
+    pub(crate) seed: u64,
+    pub(crate) earlier: Option<CampaignFile>,
+    pub(crate) start: Instant,
+    pub(crate) reports: Mutex<Reports>,
+}
+
+/// What the clients have reported in this start.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    clients: BTreeMap<usize, Statistics>,
+    /// The moment when the totals were written.
+    totals: Option<Instant>,
+    /// The moment when sites and coverage were written.
+    findings: Instant,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { clients: BTreeMap::new(), totals: None, findings: Instant::now() }
+    }
+}
+
+/// Gives the time that earlier starts have fuzzed.
+pub(crate) fn time_before(earlier: Option<&CampaignFile>) -> Duration {
+    Duration::from_secs(earlier.map_or(0, |earlier| earlier.seconds))
+}
+
+impl Shared {
+    fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the plans with which explorer number `client` begins; it gets the others' from them.
+    pub(crate) fn first_plans(&self, client: usize) -> Vec<PathBuf> {
+        self.plans.iter().skip(client).step_by(self.explorers.max(1)).cloned().collect()
+    }
+
+    /// Counts the executions of earlier starts.
+    pub(crate) fn executions_before(&self) -> u64 {
+        self.earlier.as_ref().map_or(0, |earlier| earlier.executions)
+    }
+
+    /// Takes in that an explorer has run what the broker had for it, and plans of its own.
+    pub(crate) fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives the statistics that are known of the campaign as a whole.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let count = |number: usize| number as u64;
+        let mut statistics = Statistics { crashes: count(self.crashes.len()), ..Statistics::default() };
+        if let Some(explored) = self.kernels.explored() {
+            statistics.fault_free_coverage = count(explored.covered_fault_free());
+            statistics.coverage = count(explored.covered());
+            let sites = explored.sites();
+            (statistics.sites, statistics.sites_failed) = (count(sites.len()), count(sites.failed()));
+        }
+        if let Some(queue) = &self.second_kernel {
+            let counts = queue.counts();
+            (statistics.checked, statistics.different) = (counts.checked, counts.different);
+            statistics.unchecked = counts.waiting;
+        }
+        statistics
+    }
+
+    /// Takes in what a client has done so far in this start. Writes the totals, and sites and coverage,
+    /// each if that was not done just before, or if it must be done `now`.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn report(&self, client: usize, statistics: Statistics, now: bool) -> Result<(), FolderError> {
+        let due = |written: Option<Instant>, interval| now || written.is_none_or(|at| at.elapsed() >= interval);
+        // Held while the totals are written: they must not fall.
+        let mut reports = self.reports();
+        reports.clients.insert(client, statistics);
+        if due(reports.totals, TOTALS_INTERVAL) {
+            reports.totals = Some(Instant::now());
+            self.write_totals(reports.clients.values().map(|client| client.executions).sum())?;
+        }
+        let findings = due(Some(reports.findings), WRITE_INTERVAL);
+        if findings {
+            reports.findings = Instant::now();
+        }
+        drop(reports);
+        if findings { self.kernels.write(&self.folder) } else { Ok(()) }
+    }
+
+    fn write_totals(&self, executions: u64) -> Result<(), FolderError> {
+        self.folder.write_campaign(&CampaignFile {
+            version: FOLDER_VERSION,
+            target: self.target.name.clone(),
+            kernel: self.folder.kernel().to_owned(),
+            kernel_build_id: self.kernels.build_id(self.folder.kernel()).unwrap_or_default(),
+            fuzz_version: env!("CARGO_PKG_VERSION").to_owned(),
+            seed: self.earlier.as_ref().map_or(self.seed, |earlier| earlier.seed),
+            executions: self.executions_before() + executions,
+            seconds: (time_before(self.earlier.as_ref()) + self.start.elapsed()).as_secs(),
+        })
+    }
+
+    /// Makes what the user is told at the end.
+    ///
+    /// # Errors
+    ///
+    /// A crash in the folder is damaged.
+    pub(crate) fn summary(&self) -> Result<Summary, FolderError> {
+        let clients: Vec<_> = self.reports().clients.values().copied().collect();
+        let corpus = self.folder.plans()? as u64;
+        let statistics = Statistics { corpus, ..Statistics::over(&clients, &self.statistics()) };
+        let crashes = self.folder.crashes()?;
+        let same = crashes.iter().filter(|(meta, _)| meta.same_as.is_some()).count();
+        let once = crashes.into_iter().filter(|(meta, _)| meta.same_as.is_none());
+        let crashes = once.map(|(meta, _)| (meta.title, meta.reproduced, meta.tried)).collect();
+        Ok(Summary { seconds: self.start.elapsed().as_secs(), statistics, same, crashes })
+    }
+}

@@ -1,0 +1,162 @@
+//! What becomes of crashes and of the plans that made them.
+
+use std::fs;
+
+use execution::Execution;
+use kernel_report::{ReportKind, title_slug};
+
+use super::*;
+use crate::fake::{self, kernel, seed, warning};
+
+/// Crashes of a folder, found on whatever kernel is asked for.
+struct Found {
+    folder: tempfile::TempDir,
+    crashes: Crashes,
+    execution: Execution,
+}
+
+impl Found {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Arc::new(fake::open(folder.path()));
+        let crashes = Crashes::restore(opened, Duration::from_secs(100), None).unwrap();
+        Self { folder, crashes, execution: fake::quiet() }
+    }
+
+    fn found(&mut self, title: &str, kernel: &CampaignKernel, plan: &PlanInput) -> bool {
+        self.execution.findings = vec![warning(title).into()];
+        self.crashes.note(kernel, &Cause::of(&plan.0, &self.execution)).unwrap()
+    }
+
+    fn meta(&self, title: &str) -> CrashMeta {
+        let path = self.folder.path().join("crashes").join(title_slug(title)).join("meta.json");
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    }
+}
+
+fn plans() -> [PlanInput; 2] {
+    [seed("fake", "should_failslab"), PlanInput(FaultPlan::fault_free("fake"))]
+}
+
+#[test]
+fn a_plan_that_makes_its_crash_only_exactly_is_not_tried_for_ever() {
+    let (mut found, lean, [plan, other]) = (Found::new(), kernel("lean"), plans());
+    assert!(found.found("BUG in f", &lean, &plan));
+    let found_ms = found.meta("BUG in f").found_ms.unwrap();
+    assert!((100_000..130_000).contains(&found_ms), "earlier starts count: {found_ms}");
+    assert!(found.crashes.take_untried(&lean, Duration::from_secs(60)).is_none(), "it is not that old");
+    let untried = found.crashes.take_untried(&lean, Duration::ZERO).unwrap();
+    found.crashes.tried(&untried, 3, 0).unwrap();
+    let inexact = found.crashes.take_inexact(&lean).unwrap();
+    found.crashes.tried_exactly(&inexact, true).unwrap();
+    assert!(!found.found("BUG in f", &lean, &plan) && !found.found("BUG in f", &lean, &other));
+    assert!(found.crashes.take_untried(&lean, Duration::ZERO).is_none() && found.crashes.take_inexact(&lean).is_none());
+    assert_eq!((found.meta("BUG in f").exact, found.meta("BUG in f").reproduced), (Some(true), 0));
+}
+
+#[test]
+fn what_is_known_of_an_earlier_plan_is_not_said_of_the_next_one() {
+    let (mut found, lean, [plan, other]) = (Found::new(), kernel("lean"), plans());
+    assert!(found.found("BUG in f", &lean, &plan));
+    let untried = found.crashes.take_untried(&lean, Duration::ZERO).unwrap();
+    found.crashes.tried(&untried, 3, 0).unwrap();
+    let under_way = found.crashes.take_inexact(&lean).unwrap();
+    assert!(found.found("BUG in f", &lean, &other), "another plan is welcome");
+    found.crashes.tried_exactly(&under_way, true).unwrap();
+    assert_eq!(found.meta("BUG in f").exact, None, "that was the first one's");
+    let untried = found.crashes.take_untried(&lean, Duration::ZERO).unwrap();
+    assert_eq!(untried.plan, other);
+    found.crashes.tried(&untried, 3, 3).unwrap();
+    assert_eq!(found.crashes.take_inexact(&lean).unwrap().plan, other);
+    assert!(found.crashes.take_inexact(&lean).is_none());
+}
+
+#[test]
+fn a_crash_is_another_one_only_on_another_kernel_and_never_both_ways() {
+    let (mut found, lean, check, [plan, _]) = (Found::new(), kernel("lean"), kernel("check"), plans());
+    assert!(found.found("BUG in f", &lean, &plan));
+    for title in ["KASAN in f", "WARNING in f"] {
+        assert!(found.found(title, &check, &plan));
+    }
+    found.crashes.same("BUG in f", "gone in f").unwrap();
+    found.crashes.same("KASAN in f", "WARNING in f").unwrap();
+    assert_eq!(found.crashes.len(), 3, "nothing is the same yet");
+    found.crashes.same("BUG in f", "KASAN in f").unwrap();
+    found.crashes.same("KASAN in f", "BUG in f").unwrap();
+    assert_eq!(found.crashes.len(), 2);
+    assert_eq!(found.meta("BUG in f").same_as.as_deref(), Some("KASAN in f"));
+    assert_eq!(found.meta("KASAN in f").same_as, None);
+}
+
+fn news(title: &str, plan: &FaultPlan) -> CrashNews {
+    CrashNews { kind: ReportKind::Bug, reproducer: fake::reproducer(title, plan) }
+}
+
+#[test]
+fn a_title_that_two_hosts_see_has_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = || Arc::new(fake::open(folder.path()));
+    let crashes = Crashes::restore(opened(), Duration::ZERO, None).unwrap();
+    let (kernel, plan) = (kernel("fake"), seed("fake", "should_failslab"));
+    let mut execution = fake::quiet();
+    let mut found = |title: &str| {
+        execution.findings = vec![warning(title).into()];
+        crashes.note(&kernel, &Cause::of(&plan.0, &execution)).unwrap()
+    };
+    let meta = |title: &str| {
+        let path = folder.path().join("crashes").join(title_slug(title)).join("meta.json");
+        serde_json::from_str::<CrashMeta>(&fs::read_to_string(path).unwrap()).unwrap()
+    };
+    crashes.note_foreign("away", &news("BUG in theirs", &FaultPlan::fault_free("fake"))).unwrap();
+    assert!(!found("BUG in theirs"), "it is known");
+    assert!(found("BUG in ours"));
+    crashes.note_foreign("away", &news("BUG in ours", &FaultPlan::fault_free("fake"))).unwrap();
+    assert_eq!(crashes.len(), 2);
+    assert_eq!(fs::read_dir(folder.path().join("crashes")).unwrap().count(), 2);
+    assert_eq!(meta("BUG in theirs").origin.as_deref(), Some("away"));
+    let ours = folder.path().join("crashes").join(title_slug("BUG in ours"));
+    assert!(meta("BUG in ours").origin.is_none() && ours.join("report.txt").is_file());
+
+    let taken = title_slug("BUG in ours");
+    assert_eq!(title_slug(&taken), taken, "two titles, one folder");
+    crashes.note_foreign("away", &news(&taken, &plan.0)).unwrap();
+    assert_eq!(meta("BUG in ours").title, "BUG in ours");
+    assert_eq!(crashes.len(), 2);
+
+    let try_in_vain = || {
+        let untried = crashes.take_untried(&kernel, Duration::ZERO).unwrap();
+        let title = untried.title.clone();
+        crashes.tried(&untried, 3, 0).unwrap();
+        title
+    };
+    assert_eq!([try_in_vain(), try_in_vain()], ["BUG in ours", "BUG in theirs"], "both are tried here");
+    crashes.note_foreign("away", &news("BUG in ours", &FaultPlan::fault_free("fake"))).unwrap();
+    assert!(ours.join("report.txt").is_file(), "what this host saw for itself stays");
+    assert!(found("BUG in theirs"), "a plan of this host is welcome for what could not be made again");
+    assert!(meta("BUG in theirs").origin.is_none());
+    let inexact = crashes.take_inexact(&kernel).unwrap();
+    assert_eq!(inexact.title, "BUG in ours");
+    crashes.tried_exactly(&inexact, true).unwrap();
+    assert_eq!(meta("BUG in ours").exact, Some(true));
+    assert!(!found("BUG in ours"), "a plan that makes it again is all that is wanted");
+    drop(crashes);
+    let crashes = Crashes::restore(opened(), Duration::ZERO, None).unwrap();
+    assert_eq!(crashes.len(), 2);
+    assert_eq!(crashes.take_untried(&kernel, Duration::ZERO).unwrap().title, "BUG in theirs");
+    assert!(crashes.take_inexact(&kernel).is_none(), "it was tried exactly");
+}
+
+#[test]
+fn others_are_told_of_what_this_host_finds_and_of_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, told) = crossbeam::channel::unbounded();
+    let crashes = Crashes::restore(Arc::new(fake::open(folder.path())), Duration::ZERO, Some(sender)).unwrap();
+    let (plan, execution) = (FaultPlan::fault_free("fake"), fake::quiet());
+    crashes.note_foreign("away", &news("BUG in theirs", &plan)).unwrap();
+    for title in ["BUG in ours", "BUG in ours", "BUG in theirs"] {
+        let found = Execution { findings: vec![warning(title).into()], ..execution.clone() };
+        crashes.note(&kernel("fake"), &Cause::of(&plan, &found)).unwrap();
+    }
+    let reproducer = fake::reproducer("BUG in ours", &plan);
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [CrashNews { kind: ReportKind::Warning, reproducer }]);
+}

@@ -1,0 +1,218 @@
+//! Fakes for unit tests: a target, a runner without guests, and what comes of both.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use execution::{Execution, Fate, Fired, FunctionGroups, How, Ran, RunError, Runner, Stop, Target, Usage};
+use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer};
+use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
+use kcov_parser::CallSites;
+use kernel_report::{KernelReport, ReportKind};
+use libafl::observers::{CanTrack, OwnedMapObserver, TimeObserver};
+use libafl_bolts::tuples::tuple_list;
+
+use crate::{
+    folder::CampaignFolder,
+    input::PlanInput,
+    kernels::CampaignKernel,
+    observers::{ExecutionObserver, Observers},
+};
+
+/// A target called `fake`, without a disk.
+pub(crate) const TARGET: &str = r#"
+description = "a fake"
+kernel = "fake"
+steps = [{ sync = {} }]
+[[functions]]
+name = "should_failslab"
+errors = ["ENOMEM"]
+"#;
+
+/// The first coverage point.
+pub(crate) const TEXT_START: u64 = 0x1000;
+
+const ALLOCATIONS: u64 = 40;
+
+/// Makes the target of this text.
+pub(crate) fn target(text: &str) -> Target {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = folder.path().join("fake");
+    fs::create_dir(&fake).unwrap();
+    fs::write(fake.join("target.toml"), text).unwrap();
+    Target::load(&fake, &FunctionGroups::default()).unwrap()
+}
+
+/// Opens the folder of a campaign on the fake target.
+pub(crate) fn open(path: &Path) -> CampaignFolder {
+    CampaignFolder::open(path, "fake", "fake").unwrap().0
+}
+
+/// Makes a kernel with a thousand coverage points.
+pub(crate) fn kernel(name: &str) -> CampaignKernel {
+    let call_sites = Arc::new(CallSites::from_offsets(TEXT_START, (0..1000).collect()));
+    CampaignKernel { name: name.to_owned(), build_id: name.to_owned(), call_sites }
+}
+
+/// Makes observers that have seen nothing.
+pub(crate) fn observers() -> Observers {
+    let map = OwnedMapObserver::new("map", vec![0; 8]).track_indices();
+    tuple_list!(map, ExecutionObserver::default(), TimeObserver::new("time"))
+}
+
+/// Makes a plan with one fault.
+pub(crate) fn plan(call_path: Vec<String>, occurrence: u32) -> FaultPlan {
+    let (function, call_path) = ("should_failslab".to_owned(), CallPath(call_path));
+    let error = InjectedError::Errno(Errno::ENOMEM);
+    FaultPlan { faults: vec![Fault { function, call_path, occurrence, error }], ..FaultPlan::fault_free("fake") }
+}
+
+/// Makes a plan for `target` that fails `function` at the third allocation of the workload.
+pub(crate) fn seed(target: &str, function: &str) -> PlanInput {
+    let mut plan = FaultPlan { target: target.to_owned(), ..plan(caller(3), 1) };
+    function.clone_into(&mut plan.faults[0].function);
+    PlanInput(plan)
+}
+
+/// Makes a reproducer of a crash on the fake kernel.
+pub(crate) fn reproducer(title: &str, plan: &FaultPlan) -> Reproducer {
+    Reproducer {
+        reproducer_version: REPRODUCER_VERSION,
+        title: title.to_owned(),
+        kernel: "fake".to_owned(),
+        kernel_build_id: "fake".to_owned(),
+        plan: plan.clone(),
+    }
+}
+
+/// Makes a warning of the kernel.
+pub(crate) fn warning(title: &str) -> KernelReport {
+    KernelReport { title: title.to_owned(), kind: ReportKind::Warning, text: format!("{title}\n") }
+}
+
+/// Makes an execution in which nothing happened.
+pub(crate) fn quiet() -> Execution {
+    Execution {
+        findings: Vec::new(),
+        guest: Fate::Alive,
+        steps: vec![StepResult::Done(0)],
+        hits: Vec::new(),
+        sites: Vec::new(),
+        fired: Vec::new(),
+        coverage: Vec::new(),
+        guarded: 0,
+        incomplete: false,
+        console: String::new(),
+        wall: Duration::ZERO,
+        timings: Timings::default(),
+    }
+}
+
+/// Gives the callers at a site.
+pub(crate) fn caller(site: u64) -> Vec<String> {
+    let function = if site >= 1000 { format!("fallback_{}", site - 1000) } else { format!("step_{site}") };
+    vec![function, "workload".to_owned()]
+}
+
+/// Says whether a fault of `plan` is at the site.
+pub(crate) fn fails_at(plan: &FaultPlan, site: u64) -> bool {
+    plan.faults.iter().any(|fault| fault.call_path.matches(&caller(site)))
+}
+
+fn describe(site: u64) -> Arc<SiteDescription> {
+    let function = "should_failslab".to_owned();
+    Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false })
+}
+
+/// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own; the
+/// failure of every tenth is followed by one more allocation, in a fallback. Number 7 has a bug, and so
+/// has the fallback of 20.
+pub(crate) struct FakeRunner {
+    pub(crate) stop: Stop,
+    pub(crate) executions_left: u32,
+    /// The state of the guest after a crash.
+    pub(crate) crashed: Fate,
+    pub(crate) usage: Usage,
+}
+
+impl FakeRunner {
+    /// Makes a runner that requests `stop` after so many executions.
+    pub(crate) fn new(stop: &Stop, executions_left: u32) -> Self {
+        Self { stop: stop.clone(), executions_left, crashed: Fate::Alive, usage: Usage::default() }
+    }
+
+    fn execute(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
+        if self.executions_left == 0 {
+            self.stop.request();
+            return Err(RunError::Stopped);
+        }
+        self.executions_left -= 1;
+        let mut model = Model { plan, crashed: self.crashed, seen: vec![0; plan.faults.len()], execution: quiet() };
+        model.workload();
+        Ok(model.execution)
+    }
+}
+
+impl Runner for FakeRunner {
+    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        if how == How::Exact {
+            return Err(RunError::NoExactGuests("a fake".to_owned())).into();
+        }
+        self.usage.guests += u64::from(how == How::Fresh);
+        self.execute(plan).into()
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage
+    }
+}
+
+struct Model<'a> {
+    plan: &'a FaultPlan,
+    crashed: Fate,
+    seen: Vec<u32>,
+    execution: Execution,
+}
+
+impl Model<'_> {
+    fn allocate(&mut self, site: u64) -> bool {
+        let sequence = u32::try_from(self.execution.hits.len()).unwrap() + 1;
+        self.execution.hits.push(Hit { site, count: 1, first_sequence: sequence });
+        self.execution.sites.push(describe(site));
+        self.execution.coverage.push(TEXT_START + site % 1000);
+        let mut fails = false;
+        for (index, fault) in self.plan.faults.iter().enumerate() {
+            if fault.call_path.matches(&caller(site)) {
+                self.seen[index] += 1;
+                if self.seen[index] == fault.occurrence {
+                    fails = true;
+                    self.execution.fired.push(Fired { fault: index, sequence, site, call_path: caller(site) });
+                }
+            }
+        }
+        !fails
+    }
+
+    fn crash(&mut self, title: &str) {
+        let report = KernelReport { kind: ReportKind::Bug, ..warning(title) };
+        self.execution.findings = vec![report.into()];
+        self.execution.guest = self.crashed;
+    }
+
+    fn workload(&mut self) {
+        for site in 0..ALLOCATIONS {
+            if self.allocate(site) {
+                continue;
+            }
+            self.execution.coverage.push(TEXT_START + 500 + site);
+            if site == 7 {
+                self.crash("BUG in step_7");
+            }
+            if site % 10 == 0 && !self.allocate(1000 + site) {
+                self.execution.coverage.push(TEXT_START + 600 + site);
+                if site == 20 {
+                    self.crash("BUG in fallback_20");
+                }
+            }
+            return;
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The kernels of a campaign, and what its clients know of each: injection sites and coverage.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kcov_parser::CallSites;
+
+use crate::{
+    folder::{CampaignFolder, FolderError},
+    sites::Sites,
+};
+
+/// The part that a client, and the kernel it runs, has in a campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The client searches.
+    Explorer,
+    /// The client runs on another kernel the plans that the explorers came across, and searches when
+    /// there is none.
+    Checker,
+}
+
+/// A kernel that plans run on.
+#[derive(Clone, Debug)]
+pub struct CampaignKernel {
+    /// Its name.
+    pub name: String,
+    /// Its build id.
+    pub build_id: String,
+    /// The call sites of its coverage function, which are the points of the coverage map.
+    pub call_sites: Arc<CallSites>,
+}
+
+/// All that is known of one kernel.
+pub(crate) struct KnownKernel {
+    pub(crate) kernel: CampaignKernel,
+    pub(crate) role: Role,
+    sites: Mutex<Sites>,
+    coverage: Mutex<Coverage>,
+}
+
+struct Coverage {
+    /// One byte for each coverage point.
+    history: Vec<u8>,
+    /// The points that the fault-free executions covered.
+    fault_free: BTreeSet<u32>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl KnownKernel {
+    /// Restores what the campaign knows of `kernel`. The sites that it keeps are those of the
+    /// explorers' kernel.
+    fn restore(folder: &CampaignFolder, kernel: &CampaignKernel, role: Role) -> Result<Self, FolderError> {
+        let mut history = vec![0_u8; kernel.call_sites.len()];
+        for pc in folder.read_coverage(&kernel.build_id)? {
+            if let Some(index) = kernel.call_sites.index_of(pc) {
+                history[index as usize] = 1;
+            }
+        }
+        let sites = match role {
+            Role::Explorer => Sites::remembering(folder.read_sites()?),
+            Role::Checker => Sites::default(),
+        };
+        let coverage = Mutex::new(Coverage { history, fault_free: BTreeSet::new() });
+        Ok(Self { kernel: kernel.clone(), role, sites: Mutex::new(sites), coverage })
+    }
+
+    /// Gives the injection sites, locked.
+    pub(crate) fn sites(&self) -> MutexGuard<'_, Sites> {
+        locked(&self.sites)
+    }
+
+    /// Gives the coverage so far, that of earlier starts included: one byte for each point.
+    pub(crate) fn history(&self) -> Vec<u8> {
+        locked(&self.coverage).history.clone()
+    }
+
+    /// Takes in the coverage of a client.
+    pub(crate) fn cover(&self, history: &[u8]) {
+        for (seen, now) in locked(&self.coverage).history.iter_mut().zip(history) {
+            *seen |= *now;
+        }
+    }
+
+    /// Takes in the addresses that a fault-free execution covered.
+    pub(crate) fn note_fault_free(&self, covered: &[u64]) {
+        let points = covered.iter().filter_map(|pc| self.kernel.call_sites.index_of(*pc));
+        locked(&self.coverage).fault_free.extend(points);
+    }
+
+    /// Leaves those of `points` that no fault-free execution covered.
+    pub(crate) fn keep_beyond_fault_free(&self, points: &mut Vec<usize>) {
+        let coverage = locked(&self.coverage);
+        points.retain(|point| u32::try_from(*point).is_ok_and(|point| !coverage.fault_free.contains(&point)));
+    }
+
+    /// Counts the points that were covered.
+    pub(crate) fn covered(&self) -> usize {
+        locked(&self.coverage).history.iter().filter(|seen| **seen != 0).count()
+    }
+
+    /// Counts the points that the fault-free executions covered.
+    pub(crate) fn covered_fault_free(&self) -> usize {
+        locked(&self.coverage).fault_free.len()
+    }
+
+    /// Writes sites and coverage.
+    fn write(&self, folder: &CampaignFolder) -> Result<(), FolderError> {
+        if self.role == Role::Explorer {
+            // Copied, so that nobody waits for the disk.
+            let sites = self.sites().to_file();
+            folder.write_sites(&sites)?;
+        }
+        let history = self.history();
+        let covered = self.kernel.call_sites.iter().zip(&history).filter(|(_, seen)| **seen != 0);
+        folder.write_coverage(&self.kernel.build_id, covered.map(|(pc, _)| pc))
+    }
+}
+
+/// The kernels that clients of this start run.
+#[derive(Default)]
+pub(crate) struct Kernels {
+    /// By build id.
+    known: Mutex<BTreeMap<String, Arc<KnownKernel>>>,
+}
+
+impl Kernels {
+    /// Gives what is known of `kernel`, restored from `folder` for the first client that runs it.
+    ///
+    /// # Errors
+    ///
+    /// A file of an earlier start is damaged.
+    pub(crate) fn get(
+        &self,
+        folder: &CampaignFolder,
+        kernel: &CampaignKernel,
+        role: Role,
+    ) -> Result<Arc<KnownKernel>, FolderError> {
+        let mut known = locked(&self.known);
+        if let Some(known) = known.get(&kernel.build_id) {
+            return Ok(Arc::clone(known));
+        }
+        let restored = Arc::new(KnownKernel::restore(folder, kernel, role)?);
+        known.insert(kernel.build_id.clone(), Arc::clone(&restored));
+        Ok(restored)
+    }
+
+    /// Gives the explorers' kernel, once one of them has started.
+    pub(crate) fn explored(&self) -> Option<Arc<KnownKernel>> {
+        locked(&self.known).values().find(|known| known.role == Role::Explorer).cloned()
+    }
+
+    /// Gives the build id of the kernel called `name`, or else that of any other one.
+    pub(crate) fn build_id(&self, name: &str) -> Option<String> {
+        let known = locked(&self.known);
+        let named = known.values().find(|known| known.kernel.name == name);
+        named.or_else(|| known.values().next()).map(|known| known.kernel.build_id.clone())
+    }
+
+    /// Writes sites and coverage of all of them.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn write(&self, folder: &CampaignFolder) -> Result<(), FolderError> {
+        // Held meanwhile: of two that write the same file the later one must know more.
+        locked(&self.known).values().try_for_each(|known| known.write(folder))
+    }
+}

@@ -1,0 +1,101 @@
+//! The objective of the search: crashes. All that is written of them passes through here.
+
+use std::{borrow::Cow, sync::Arc};
+
+use execution::{Attributed, Execution, Fate, How, RunError};
+use libafl::{
+    Error,
+    executors::ExitKind,
+    feedbacks::{Feedback, StateInitializer},
+};
+use libafl_bolts::Named;
+
+use crate::{
+    crashes::{Cause, Crashes},
+    input::PlanInput,
+    kernels::{CampaignKernel, KnownKernel},
+    observers::Observers,
+};
+
+/// The objective that takes for a solution a kernel report or hang with a title that the campaign does
+/// not have, or has without a plan that makes it again. It is on disk before it counts.
+#[derive(Clone)]
+pub(crate) struct CrashObjective {
+    crashes: Arc<Crashes>,
+    known: Arc<KnownKernel>,
+}
+
+impl CrashObjective {
+    /// Makes the objective that writes to `crashes` the findings on the kernel `known`.
+    pub(crate) fn new(crashes: Arc<Crashes>, known: Arc<KnownKernel>) -> Self {
+        Self { crashes, known }
+    }
+
+    /// Gives the kernel on which crashes are found.
+    pub(crate) fn kernel(&self) -> &CampaignKernel {
+        &self.known.kernel
+    }
+
+    /// Writes the crashes that `execution` ended in. Returns whether one was worth it.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn note(&self, plan: &PlanInput, execution: &Execution) -> Result<bool, Error> {
+        let found = self.crashes.note(self.kernel(), &Cause::of(&plan.0, execution))?;
+        if found && plan.0.faults.is_empty() {
+            tracing::warn!("the kernel reports something although no fault is injected");
+        }
+        Ok(found)
+    }
+
+    /// Writes the crashes among the late effects of earlier executions, and takes in that each cost its
+    /// guest.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn note_late(&self, late: &[Attributed]) -> Result<(), Error> {
+        for late in late {
+            if late.how == How::Warm {
+                late.fired.last().into_iter().for_each(|fired| self.known.sites().was_fatal(fired.site));
+            }
+            self.crashes.note(self.kernel(), &Cause::of_late(late))?;
+        }
+        Ok(())
+    }
+}
+
+impl Named for CrashObjective {
+    fn name(&self) -> &Cow<'static, str> {
+        const { &Cow::Borrowed("crashes") }
+    }
+}
+
+impl<S> StateInitializer<S> for CrashObjective {}
+
+impl<EM, S> Feedback<EM, PlanInput, Observers, S> for CrashObjective {
+    /// Ends the search where no other plan would do better than one that could not be run.
+    fn is_interesting(
+        &mut self,
+        _: &mut S,
+        _: &mut EM,
+        input: &PlanInput,
+        observers: &Observers,
+        _: &ExitKind,
+    ) -> Result<bool, Error> {
+        let observer = &observers.1.0;
+        self.note_late(observer.late())?;
+        if let Some(failure) = observer.failure() {
+            return match &failure.error {
+                RunError::Stopped => Err(Error::shutting_down()),
+                error if failure.ends_campaign => Err(Error::unknown(execution::chain(error))),
+                _ => Ok(false),
+            };
+        }
+        let Some(execution) = observer.execution() else { return Ok(false) };
+        // A solution does not get into LibAFL's corpus. But a plan that left the guest alive may have
+        // reached what none did before.
+        Ok(self.note(input, execution)? && execution.guest == Fate::Dead)
+    }
+}

@@ -1,0 +1,129 @@
+//! Triage: how well does a crash's reproducer make it again?
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use execution::{Execution, How, Ran, RunError, Runner};
+use libafl::{
+    Error,
+    stages::{Restartable, Stage},
+};
+
+use crate::{crashes::Crashes, executor::PlanExecutor, objective::CrashObjective};
+
+/// The age of a campaign at which reproducers begin to be tried exactly.
+const EXACT_AFTER: Duration = Duration::from_secs(120);
+
+/// Fresh guests in which a new reproducer is tried.
+pub(crate) const TRIES: u32 = 3;
+
+/// The stage that tries the reproducers of new crashes in fresh guests and notes how often each made its
+/// crash again.
+#[derive(Clone)]
+pub(crate) struct TriageStage {
+    objective: CrashObjective,
+    crashes: Arc<Crashes>,
+    start: Instant,
+}
+
+impl TriageStage {
+    /// Makes a stage that tries those of `crashes` that are on the kernel of `objective`, which writes
+    /// what else comes to light. The campaign has begun at `start`.
+    pub(crate) fn new(objective: CrashObjective, crashes: Arc<Crashes>, start: Instant) -> Self {
+        Self { objective, crashes, start }
+    }
+
+    /// Tries every reproducer that was not tried yet and whose crash has been known for the time `age`,
+    /// but of those of other hosts one: the search must go on however many they have. One with which all
+    /// guests fail is left for the next start.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or the user wants to stop.
+    pub(crate) fn triage<R: Runner>(&self, runner: &mut R, age: Duration) -> Result<(), Error> {
+        while let Some(taken) = self.crashes.take_untried(self.objective.kernel(), age) {
+            let title = &taken.title;
+            let (mut tries, mut reproduced) = (0, 0);
+            for _ in 0..TRIES {
+                match self.tried(title, runner.run(&taken.plan.0, How::Fresh)) {
+                    Ok(Some(execution)) => {
+                        tries += 1;
+                        reproduced += u32::from(execution.has_title(title));
+                        self.objective.note(&taken.plan, &execution)?;
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.crashes.put_back(&taken);
+                        return Err(error);
+                    }
+                }
+            }
+            tracing::info!(title, "reproduced {reproduced} of {tries} times in fresh guests");
+            self.crashes.tried(&taken, tries, reproduced)?;
+            if taken.foreign {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries one reproducer in a guest that repeats exactly, when the search has had its first time: such
+    /// guests have to be booted.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or the user wants to stop.
+    pub(crate) fn triage_exactly<R: Runner>(&self, runner: &mut R) -> Result<(), Error> {
+        if self.start.elapsed() <= EXACT_AFTER {
+            return Ok(());
+        }
+        let Some(taken) = self.crashes.take_inexact(self.objective.kernel()) else { return Ok(()) };
+        let title = &taken.title;
+        if let Some(execution) = self.tried(title, runner.run(&taken.plan.0, How::Exact))? {
+            let again = execution.has_title(title);
+            let how = if again { "again" } else { "not again" };
+            tracing::info!(title, "came {how} in a guest that counts instructions");
+            // First: a plan that makes the crash exactly is not to be tried once more.
+            self.crashes.tried_exactly(&taken, again)?;
+            self.objective.note(&taken.plan, &execution)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the execution of a crash's plan, if there was one.
+    fn tried(&self, title: &str, ran: Ran) -> Result<Option<Execution>, Error> {
+        let Ran { execution, late } = ran;
+        self.objective.note_late(&late)?;
+        match execution {
+            Ok(execution) => Ok(Some(execution)),
+            Err(RunError::Stopped) => Err(Error::shutting_down()),
+            Err(RunError::NoExactGuests(reason)) => {
+                tracing::debug!(title, reason, "not tried exactly");
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::warn!(title, "the reproducer cannot be tried: {}", execution::chain(&error));
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl<EM, R: Runner, S, Z> Stage<PlanExecutor<'_, R>, EM, S, Z> for TriageStage {
+    fn perform(&mut self, _: &mut Z, executor: &mut PlanExecutor<'_, R>, _: &mut S, _: &mut EM) -> Result<(), Error> {
+        self.triage(executor.runner(), Duration::ZERO)?;
+        self.triage_exactly(executor.runner())
+    }
+}
+
+impl<S> Restartable<S> for TriageStage {
+    fn should_restart(&mut self, _: &mut S) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn clear_progress(&mut self, _: &mut S) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! What a campaign begins with, and goes on with.
+
+use super::*;
+use crate::fake::seed;
+
+#[test]
+fn a_campaign_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = campaign(folder.path(), 300);
+    let second = campaign(folder.path(), 300);
+    let file: CampaignFile =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("campaign.json")).unwrap()).unwrap();
+    assert_eq!(file.executions, first.statistics.executions + second.statistics.executions);
+    assert!(
+        second.statistics.coverage >= first.statistics.coverage && second.statistics.sites >= first.statistics.sites
+    );
+    assert_eq!(second.statistics.corpus, fs::read_dir(folder.path().join("corpus")).unwrap().count() as u64);
+    assert_eq!(second.statistics.fault_free_coverage, first.statistics.fault_free_coverage);
+    for crash in &first.crashes {
+        assert!(second.crashes.contains(crash), "{crash:?} is lost");
+    }
+}
+
+#[test]
+fn what_a_killed_start_had_begun_to_write_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = campaign(folder.path(), 300);
+    let unfinished = [folder.path().join("corpus/.1.json.tmp"), folder.path().join("crashes/.half")];
+    fs::write(&unfinished[0], "{").unwrap();
+    fs::create_dir(&unfinished[1]).unwrap();
+    fs::write(unfinished[1].join("meta.json"), "{").unwrap();
+    let second = campaign(folder.path(), 100);
+    assert_eq!(second.crashes, first.crashes);
+    assert!(unfinished.iter().all(|path| !path.exists()));
+}
+
+#[test]
+fn a_folder_of_another_target_or_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    campaign(folder.path(), 20);
+    let open = |target: &str| CampaignFolder::open(folder.path(), target, "fake");
+    assert!(open("other").unwrap_err().to_string().contains("target \"fake\", not \"other\""));
+    let text = fs::read_to_string(folder.path().join("campaign.json")).unwrap();
+    fs::write(folder.path().join("campaign.json"), text.replace("\"version\": 1", "\"version\": 9")).unwrap();
+    assert!(open("fake").unwrap_err().to_string().contains("format version 9"));
+    fs::write(folder.path().join("campaign.json"), text).unwrap();
+    let _held = open("fake").unwrap();
+    assert!(matches!(open("fake").unwrap_err(), FolderError::Busy { .. }));
+}
+
+#[test]
+fn a_folder_with_something_else_in_it_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    let error = CampaignFolder::open(folder.path(), "fake", "fake").unwrap_err();
+    assert!(error.to_string().contains("holds no campaign (there is .git)"), "{error}");
+    assert!(folder.path().join(".git").is_dir());
+}
+
+/// A campaign on a target with this seed, of ten executions: the fault-free ones at the start, and what it begins with.
+fn campaign_with_seed(folder: &Path, seed: &PlanInput) -> Result<Summary, CampaignError> {
+    let stop = Stop::new();
+    let runner = FakeRunner::new(&stop, 10);
+    let targets = targets();
+    let seeds = targets.path().join("fake/seeds");
+    fs::create_dir(&seeds).unwrap();
+    seed.to_file(seeds.join("first.json")).unwrap();
+    run(options_for(targets.path(), folder, &stop, None), explorer(runner))
+}
+
+#[test]
+fn a_seed_runs_once_and_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = seed("fake", "should_failslab");
+    for start in 1..=2 {
+        let summary = campaign_with_seed(folder.path(), &seed).unwrap();
+        assert_eq!(
+            (summary.statistics.fired, summary.statistics.corpus),
+            (1, 2),
+            "start {start}: the seed and the fault-free plan"
+        );
+        let files = fs::read_dir(folder.path().join("corpus")).unwrap().count();
+        assert_eq!(files, 2, "start {start}");
+    }
+    assert!(folder.path().join("corpus").join(seed.generate_name(None)).is_file());
+}
+
+#[test]
+fn a_seed_for_something_else_is_refused() {
+    let refusal = |target, function| {
+        let folder = tempfile::tempdir().unwrap();
+        execution::chain(&campaign_with_seed(folder.path(), &seed(target, function)).unwrap_err())
+    };
+    let other = refusal("other", "should_failslab");
+    assert!(other.contains("first.json is a plan for the target \"other\", not \"fake\""), "{other}");
+    let unknown = refusal("fake", "open_ctree");
+    assert!(unknown.contains("fault 1: open_ctree is none of the target's functions"), "{unknown}");
+}

@@ -1,0 +1,60 @@
+//! How a campaign ends.
+
+use super::*;
+
+/// A runner of one allocation: the search has soon run every plan there is.
+struct OneCall(FakeRunner);
+
+impl Runner for OneCall {
+    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        let mut ran = self.0.run(plan, how);
+        if let Ok(execution) = &mut ran.execution {
+            execution.hits.truncate(1);
+            execution.sites.truncate(1);
+            execution.coverage.truncate(1);
+            execution.findings.clear();
+        }
+        ran
+    }
+
+    fn usage(&self) -> Usage {
+        self.0.usage()
+    }
+}
+
+#[test]
+fn a_campaign_with_nothing_left_to_try_ends_when_its_time_is_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let runner = OneCall(FakeRunner::new(&stop, u32::MAX));
+    let summary = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), explorer(runner)).unwrap();
+    assert_eq!(summary.statistics.sites, 1);
+    assert!(!stop.is_requested());
+}
+
+#[test]
+fn a_client_that_cannot_start_ends_the_campaign() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let fake = FakeRunner::new(&stop, u32::MAX);
+    let mut clients = explorer(fake);
+    clients.push(Client { role: Role::Checker, start: Box::new(|| Err("no kernel".into())) });
+    let error = run(options(folder.path(), &stop, None), clients).unwrap_err();
+    assert_eq!(execution::chain(&error), "a client cannot start: no kernel");
+}
+
+#[test]
+fn a_client_that_is_still_starting_does_not_keep_a_campaign_from_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let fake = FakeRunner::new(&stop, u32::MAX);
+    let mut clients = explorer(fake);
+    let told = stop.clone();
+    let start = Box::new(move || {
+        assert!(told.receiver().recv().is_err(), "waits for the request to stop");
+        Err("stopped".into())
+    });
+    clients.push(Client { role: Role::Checker, start });
+    let result = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), clients);
+    assert!(result.is_ok(), "{result:?}");
+}
