@@ -207,6 +207,14 @@ fn own(folder: &Path) -> Vec<(String, bool)> {
     crashes(folder).into_iter().filter(|(title, _)| !title.starts_with("planted")).collect()
 }
 
+fn alone_it_listens_nowhere(network: &Network, folder: &Path) {
+    let mut alone = Campaign::start(network, 1, folder, &[]);
+    alone.wait("it runs plans", SOON, |campaign| campaign.said().contains("executions"));
+    assert_eq!(alone.listens(), [], "nobody can connect to its clients");
+    assert!(!alone.said().contains("  peers "), "{}", alone.said());
+    alone.kill();
+}
+
 #[test]
 fn two_hosts_share_what_they_find_and_lose_nothing_when_cut_off_or_killed() {
     let network = Network::new();
@@ -228,11 +236,7 @@ fn two_hosts_share_what_they_find_and_lose_nothing_when_cut_off_or_killed() {
     let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(3) && reason.contains(&format!("cannot listen at {listen}")), "{reason}");
 
-    let mut alone = Campaign::start(&network, 1, &c, &[]);
-    alone.wait("it runs plans", SOON, |campaign| campaign.said().contains("executions"));
-    assert_eq!(alone.listens(), [], "nobody can connect to its clients");
-    assert!(!alone.said().contains("  peers "), "{}", alone.said());
-    alone.kill();
+    alone_it_listens_nowhere(&network, &c);
 
     let joining = ["--join", listen.as_str(), "--seed", "2"];
     let mut second = Campaign::start(&network, 1, &b, &joining);

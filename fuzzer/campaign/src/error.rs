@@ -1,4 +1,4 @@
-//! Why a campaign ended before its time.
+//! Errors that end a campaign before its time.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! LibAFL's executor over a [`Runner`]. It runs plans and fills the observers; feedbacks and objective
-//! make of that what they will.
+//! LibAFL's executor over a [`Runner`]. It runs plans and fills the observers; feedbacks and
+//! objective make of that what they will.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ pub(crate) struct PlanExecutor<'a, R> {
 }
 
 impl<'a, R: Runner> PlanExecutor<'a, R> {
-    /// Makes an executor of plans on the kernel with these `call_sites`, which stops when the campaign
-    /// `must_end`.
+    /// Makes an executor of plans on the kernel with these `call_sites`, which stops when the
+    /// campaign `must_end`.
     pub(crate) fn new(
         runner: R,
         observers: Observers,
@@ -44,8 +44,8 @@ impl<'a, R: Runner> PlanExecutor<'a, R> {
         &mut self.runner
     }
 
-    /// Takes in that `plan` could not be run. Where guests failed, the fault-free plan says whether it
-    /// is the plan's doing.
+    /// Takes in that `plan` could not be run. Where guests failed, the fault-free plan says whether
+    /// it is the plan's doing.
     fn fail(&mut self, plan: &FaultPlan, error: RunError) {
         let observer = &mut self.observers.1.0;
         match error {

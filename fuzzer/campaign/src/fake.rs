@@ -122,9 +122,9 @@ fn describe(site: u64) -> Arc<SiteDescription> {
     Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false })
 }
 
-/// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own; the
-/// failure of every tenth is followed by one more allocation, in a fallback. Number 7 has a bug, and so
-/// has the fallback of 20.
+/// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own;
+/// the failure of every tenth is followed by one more allocation, in a fallback. Number 7 has a
+/// bug, and so has the fallback of 20.
 pub(crate) struct FakeRunner {
     pub(crate) stop: Stop,
     pub(crate) executions_left: u32,

@@ -1,5 +1,5 @@
-//! A campaign on disk. Every file is written whole or not at all, so that a campaign killed at any instant resumes
-//! with everything it had reported.
+//! A campaign on disk. Every file is written whole or not at all, so that a campaign killed at any
+//! instant resumes with everything it had reported.
 //!
 //! ```text
 //! DIR/campaign.json      target, kernel, seed, totals
@@ -36,11 +36,11 @@ pub enum FolderError {
     /// The file system says no.
     #[error("cannot {verb} {path}")]
     Io {
-        /// What was tried.
+        /// The attempt.
         verb: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
     /// A file of it makes no sense.
@@ -113,7 +113,7 @@ impl FolderError {
     }
 }
 
-/// `campaign.json`: what the campaign is.
+/// `campaign.json`: the campaign's identity and totals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CampaignFile {
@@ -148,7 +148,8 @@ pub(crate) fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::
 }
 
 impl CampaignFolder {
-    /// Opens the folder, making it if need be, and locks it. Returns it with what an earlier start left.
+    /// Opens the folder, making it if need be, and locks it. Returns it with what an earlier start
+    /// left.
     ///
     /// # Errors
     ///
@@ -180,7 +181,8 @@ impl CampaignFolder {
         Ok((folder, earlier))
     }
 
-    /// Removes what a killed start had begun to write. Nothing else has a hidden name in a campaign's folder.
+    /// Removes what a killed start had begun to write. Nothing else has a hidden name in a
+    /// campaign's folder.
     fn remove_unfinished(&self) -> Result<(), FolderError> {
         for folder in [self.path.clone(), self.corpus(), self.path.join("crashes"), self.path.join("coverage")] {
             for entry in fs::read_dir(&folder).map_err(failed("read", &folder))? {
@@ -196,13 +198,13 @@ impl CampaignFolder {
         Ok(())
     }
 
-    /// The folder's path.
+    /// Gives the folder's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder of the fault plans.
+    /// Gives the folder of the fault plans.
     #[must_use]
     pub fn corpus(&self) -> PathBuf {
         self.path.join("corpus")
@@ -226,13 +228,13 @@ impl CampaignFolder {
         self.write(path, &json(path, value)?)
     }
 
-    /// Name of the campaign's kernel: the one that judges.
+    /// Gives the name of the campaign's kernel: the one that judges.
     #[must_use]
     pub fn kernel(&self) -> &str {
         &self.kernel
     }
 
-    /// How many plans the corpus has.
+    /// Counts the plans of the corpus.
     ///
     /// # Errors
     ///
@@ -261,7 +263,7 @@ impl CampaignFolder {
         self.write_json(&self.path.join("sites.json"), &sites)
     }
 
-    /// The sites that earlier starts discovered.
+    /// Reads the sites that earlier starts discovered.
     ///
     /// # Errors
     ///
@@ -270,7 +272,8 @@ impl CampaignFolder {
         Ok(self.read("sites.json")?.unwrap_or_default())
     }
 
-    /// Writes the addresses covered so far on the kernel with this build id, one in hexadecimal on each line.
+    /// Writes the addresses covered so far on the kernel with this build id, one in hexadecimal on
+    /// each line.
     ///
     /// # Errors
     ///
@@ -283,7 +286,7 @@ impl CampaignFolder {
         self.write(&self.coverage_path(build_id), &text)
     }
 
-    /// The addresses that earlier starts covered on this very kernel.
+    /// Reads the addresses that earlier starts covered on this very kernel.
     ///
     /// # Errors
     ///
@@ -303,7 +306,8 @@ impl CampaignFolder {
     }
 }
 
-/// The name of something in the folder `path` that no campaign has put there; nothing in a folder with a campaign.
+/// Gives the name of something in the folder `path` that no campaign has put there; nothing in a
+/// folder with a campaign.
 fn not_ours(path: &Path) -> Option<String> {
     if path.join("campaign.json").exists() {
         return None;

@@ -15,7 +15,8 @@ use files::cache::write_file;
 pub struct PlanInput(pub FaultPlan);
 
 impl Input for PlanInput {
-    /// A file that is there is this plan, as its name says: each client of a campaign keeps what the others find.
+    /// Writes the plan. A file that is there is this plan, as its name says: each client of a
+    /// campaign keeps the plans of the others.
     fn to_file<P: AsRef<Path>>(&self, path: P) -> Result<(), Error> {
         let path = path.as_ref();
         if path.exists() {
@@ -38,7 +39,7 @@ impl Input for PlanInput {
 }
 
 impl HasLen for PlanInput {
-    /// Faults, and one for the workload: the fault-free plan has length 1.
+    /// Counts the faults, and one for the workload: the fault-free plan has length 1.
     fn len(&self) -> usize {
         self.0.faults.len() + 1
     }
@@ -50,7 +51,8 @@ mod tests {
 
     use super::*;
 
-    /// LibAFL tries a buffer of some size and then makes one that is large enough, if that was all that was wrong.
+    /// LibAFL tries a buffer of some size and then makes one that is large enough, if that was all
+    /// that was wrong.
     #[test]
     fn a_buffer_too_small_for_a_plan_is_just_that() {
         let fault = |error| Fault {

@@ -17,8 +17,8 @@ use crate::{
 pub enum Role {
     /// The client searches.
     Explorer,
-    /// The client runs on another kernel the plans that the explorers came across, and searches when
-    /// there is none.
+    /// The client runs on another kernel the plans that the explorers came across, and searches
+    /// when there is none.
     Checker,
 }
 

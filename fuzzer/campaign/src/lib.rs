@@ -72,8 +72,8 @@ pub struct CampaignOptions {
     pub folder: Arc<CampaignFolder>,
     /// The totals that an earlier start left.
     pub earlier: Option<CampaignFile>,
-    /// Ends the campaign when requested. The campaign requests it itself when a client is still starting
-    /// while all others have ended.
+    /// Ends the campaign when requested. The campaign requests it itself when a client is still
+    /// starting while all others have ended.
     pub stop: Stop,
     /// The time to fuzz; without it until stopped.
     pub time: Option<Duration>,
@@ -85,8 +85,8 @@ pub struct CampaignOptions {
     pub peers: PeerOptions,
 }
 
-/// Runs a campaign until its time is up, it is stopped, or something breaks. The first of the `clients`
-/// explores.
+/// Runs a campaign until its time is up, it is stopped, or something breaks. The first of the
+/// `clients` explores.
 ///
 /// # Errors
 ///
@@ -143,8 +143,8 @@ pub fn run<R: Runner>(options: CampaignOptions, clients: Vec<Client<'_, R>>) -> 
 /// A client's thread.
 type ClientThread<'scope> = ScopedJoinHandle<'scope, Result<(), CampaignError>>;
 
-/// Starts a thread for each of the `clients`, and adds it to `threads`. When one cannot be started, the
-/// others end as well.
+/// Starts a thread for each of the `clients`, and adds it to `threads`. When one cannot be started,
+/// the others end as well.
 fn start_clients<'scope, R: Runner + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     clients: Vec<(Client<'scope, R>, Connection)>,

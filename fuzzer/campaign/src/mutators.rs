@@ -1,5 +1,5 @@
-//! How plans change. A mutation picks among the calls that the parent's execution really made, so that most of its
-//! faults fire.
+//! Mutations of plans. A mutation picks among the calls that the parent's execution really made, so
+//! that most of its faults fire.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -28,9 +28,9 @@ use execution::Target;
 /// The most faults that a mutation makes; plans of the user may have more.
 pub(crate) const MOST_FAULTS: usize = 6;
 
-/// The share of mutated plans that run although one of their faults is at a site where most are known to
-/// cost the guest. Such a plan mostly finds again a thing that is known, and a fresh guest is slow at
-/// first; but a second fault may change how the first one ends.
+/// The share of mutated plans that run although one of their faults is at a site where most are
+/// known to cost the guest. Such a plan mostly finds again a thing that is known, and a fresh guest
+/// is slow at first; but a second fault may change how the first one ends.
 const FATAL_KEPT: f64 = 0.1;
 
 /// The things that a mutation may look at.
@@ -108,7 +108,8 @@ where
     }
 }
 
-/// The mutation that mostly makes nothing where a plan that `inner` makes is known to cost the guest.
+/// The mutation that mostly makes nothing where a plan that `inner` makes is known to cost the
+/// guest.
 pub(crate) struct AvoidFatal<M> {
     inner: M,
     known: Arc<KnownKernel>,

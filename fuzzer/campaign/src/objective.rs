@@ -17,8 +17,8 @@ use crate::{
     observers::Observers,
 };
 
-/// The objective that takes for a solution a kernel report or hang with a title that the campaign does
-/// not have, or has without a plan that makes it again. It is on disk before it counts.
+/// The objective that takes for a solution a kernel report or hang with a title that the campaign
+/// does not have, or has without a plan that makes it again. It is on disk before it counts.
 #[derive(Clone)]
 pub(crate) struct CrashObjective {
     crashes: Arc<Crashes>,
@@ -49,8 +49,8 @@ impl CrashObjective {
         Ok(found)
     }
 
-    /// Writes the crashes among the late effects of earlier executions, and takes in that each cost its
-    /// guest.
+    /// Writes the crashes among the late effects of earlier executions, and takes in that each cost
+    /// its guest.
     ///
     /// # Errors
     ///
@@ -94,8 +94,79 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for CrashObjective {
             };
         }
         let Some(execution) = observer.execution() else { return Ok(false) };
-        // A solution does not get into LibAFL's corpus. But a plan that left the guest alive may have
-        // reached what none did before.
+        // A solution does not get into LibAFL's corpus. But a plan that left the guest alive may
+        // have reached what none did before.
         Ok(self.note(input, execution)? && execution.guest == Fate::Dead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fault_plan::FaultPlan;
+
+    use super::*;
+    use crate::{
+        fake::{self, warning},
+        kernels::{Kernels, Role},
+    };
+
+    struct Found {
+        _folder: tempfile::TempDir,
+        objective: CrashObjective,
+        crashes: Arc<Crashes>,
+    }
+
+    fn found() -> Found {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Arc::new(fake::open(folder.path()));
+        let known = Kernels::default().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
+        let crashes = Arc::new(Crashes::restore(opened, Duration::ZERO, None).unwrap());
+        Found { _folder: folder, objective: CrashObjective::new(Arc::clone(&crashes), known), crashes }
+    }
+
+    fn verdict(objective: &mut CrashObjective, observers: &Observers) -> Result<bool, Error> {
+        let plan = PlanInput(FaultPlan::fault_free("fake"));
+        Feedback::<(), _, _, ()>::is_interesting(objective, &mut (), &mut (), &plan, observers, &ExitKind::Ok)
+    }
+
+    #[test]
+    fn a_solution_is_a_new_crash_that_cost_the_guest() {
+        let Found { mut objective, crashes, .. } = found();
+        let mut judge = |title: &str, guest| {
+            let mut observers = fake::observers();
+            let findings = vec![warning(title).into()];
+            observers.1.0.set(Execution { findings, guest, ..fake::quiet() }, 0);
+            verdict(&mut objective, &observers).unwrap()
+        };
+        assert!(judge("BUG in f", Fate::Dead));
+        assert!(!judge("BUG in f", Fate::Dead), "it is known");
+        assert!(!judge("WARNING in f", Fate::Alive), "its plan may be worth keeping");
+        assert_eq!(crashes.len(), 2, "both are written");
+    }
+
+    #[test]
+    fn late_effects_are_written_also_when_the_run_failed_and_the_search_ends() {
+        let late = |title: &str| Attributed {
+            plan: FaultPlan::fault_free("fake"),
+            how: How::Fresh,
+            fired: Vec::new(),
+            findings: vec![warning(title).into()],
+            console: String::new(),
+        };
+        let Found { mut objective, crashes, .. } = found();
+        let mut judge = |title: &str, error, ends| {
+            let mut observers = fake::observers();
+            observers.1.0.add_late(vec![late(title)]);
+            observers.1.0.fail(error, ends);
+            verdict(&mut objective, &observers)
+        };
+        assert!(matches!(judge("WARNING in f", RunError::Stopped, true), Err(Error::ShuttingDown)));
+        let lost = || RunError::Guests { attempts: 5, source: "lost".into() };
+        let error = judge("WARNING in g", lost(), true).unwrap_err().to_string();
+        assert!(error.contains("5 guests in a row failed: lost"), "{error}");
+        assert!(!judge("WARNING in h", lost(), false).unwrap(), "another plan may do better");
+        assert_eq!(crashes.len(), 3);
     }
 }

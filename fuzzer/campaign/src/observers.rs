@@ -1,4 +1,4 @@
-//! What an execution shows to feedbacks and objective.
+//! Observers: the sides of an execution that feedbacks and objective see.
 
 use std::borrow::Cow;
 

@@ -15,8 +15,8 @@ use crate::{
     input::PlanInput,
 };
 
-/// Gives the files of the plans to begin with: those of the campaign's corpus, and the target's seeds
-/// that are not among them.
+/// Gives the files of the plans to begin with: those of the campaign's corpus, and the target's
+/// seeds that are not among them.
 ///
 /// # Errors
 ///

@@ -16,15 +16,15 @@ use kernel_report::KernelReport;
 /// The most plans that wait for one reason; beyond that the oldest go.
 const MOST_WAITING: usize = 500;
 
-/// The number of plans that end in the same reports and are checked before all others. A crash that is
-/// easy to make would else leave the checkers no time for anything, as each takes a guest.
+/// The number of plans that end in the same reports and are checked before all others. A crash that
+/// is easy to make would else leave the checkers no time for anything, as each takes a guest.
 const CRASHES_FIRST: u32 = 2;
 
 /// Why a plan is to be checked, best reason first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// It reached new code or a new site: it is in the corpus. First, as it may have found a thing that
-    /// only the checkers' kernel sees, while a report is on disk already.
+    /// It reached new code or a new site: it is in the corpus. First, as it may have found a thing
+    /// that only the checkers' kernel sees, while a report is on disk already.
     Signal,
     /// The kernel reported something that it did not report often before.
     Crash,
@@ -62,7 +62,8 @@ impl Reported {
         self.title.rsplit_once(" in ").map(|(_, function)| function)
     }
 
-    /// Says whether it is the same check of the kernel, or at least in the same function, as in `other`.
+    /// Says whether it is the same check of the kernel, or at least in the same function, as in
+    /// `other`.
     fn is_same(&self, other: &Self) -> bool {
         let same = |ours: Option<&str>, theirs| ours.is_some() && ours == theirs;
         same(self.location.as_deref(), other.location.as_deref()) || same(self.function(), other.function())
@@ -70,8 +71,8 @@ impl Reported {
 }
 
 impl QueuedPlan {
-    /// Gives a crash that both kernels saw, by two titles of the same check or function: that of the
-    /// explorers' kernel, and that of the one on which `execution` was made.
+    /// Gives a crash that both kernels saw, by two titles of the same check or function: that of
+    /// the explorers' kernel, and that of the one on which `execution` was made.
     pub(crate) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
         self.reports.iter().filter(|explored| !execution.has_title(&explored.title)).find_map(|explored| {
             let same = execution.reports().find(|report| explored.is_same(&Reported::of(report)))?;
@@ -85,7 +86,8 @@ impl QueuedPlan {
 pub(crate) struct CheckCounts {
     /// Plans run on both kernels.
     pub(crate) checked: u64,
-    /// Of those, plans whose steps had other results, or of which only one kernel reported anything.
+    /// Of those, plans whose steps had other results, or of which only one kernel reported
+    /// anything.
     pub(crate) different: u64,
     /// Plans that wait.
     pub(crate) waiting: u64,
@@ -97,7 +99,7 @@ struct Inner {
     taken: HashSet<u64>,
     outcomes: HashSet<u64>,
     hits: HashSet<u64>,
-    /// How often each set of reports came.
+    /// Number of times that each set of reports came.
     crashes: HashMap<u64, u32>,
     checked: u64,
     different: u64,
@@ -157,8 +159,8 @@ impl SecondKernelQueue {
         queue.push_back(QueuedPlan { plan, steps, reports, since: Instant::now() });
     }
 
-    /// Takes the plan to check next. Those of crashes are not taken before they have waited for the time
-    /// `crash_age`: they are on disk, and each costs a guest while there is most to be found.
+    /// Takes the plan to check next. Those of crashes are not taken before they have waited for the
+    /// time `crash_age`: they are on disk, and each costs a guest while there is most to be found.
     pub(crate) fn take(&self, crash_age: Duration) -> Option<QueuedPlan> {
         let mut inner = self.inner();
         loop {

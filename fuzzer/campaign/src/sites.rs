@@ -32,11 +32,11 @@ pub struct Site {
     pub attempted: bool,
 }
 
-/// A site has so many fatal faults before it is known for that.
+/// Number of fatal faults from which a site is known for them.
 const KNOWN_AS_FATAL: u64 = 3;
 
 impl Site {
-    /// The fault that fails the `occurrence`-th call at this very site.
+    /// Makes the fault that fails the `occurrence`-th call at this very site.
     #[must_use]
     pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {
         let mut call_path = self.call_path.clone();
@@ -44,12 +44,12 @@ impl Site {
         Fault { function: self.function.clone(), call_path: CallPath(call_path), occurrence, error }
     }
 
-    /// Whether most faults here are known to cost the guest.
+    /// Says whether most faults here are known to cost the guest.
     fn is_fatal(&self) -> bool {
         self.fatal >= KNOWN_AS_FATAL && self.fatal * 2 > self.failed
     }
 
-    /// Whether `fault` is one at this very site.
+    /// Says whether `fault` is one at this very site.
     fn has(&self, fault: &Fault) -> bool {
         let length = self.call_path.len().min(MAX_CALL_PATH);
         self.function == fault.function && self.call_path[..length] == fault.call_path.0
@@ -124,7 +124,8 @@ impl Sites {
         }
     }
 
-    /// Takes in that a fault at the site with this number, the last one of its execution, cost the guest.
+    /// Takes in that a fault at the site with this number, the last one of its execution, cost the
+    /// guest.
     pub(crate) fn was_fatal(&mut self, site: u64) {
         if let Some((index, known)) = self.numbered(site) {
             known.fatal += 1;
@@ -132,7 +133,7 @@ impl Sites {
         }
     }
 
-    /// The site with this number of the agent's.
+    /// Gives the site with this number of the agent's.
     fn numbered(&mut self, site: u64) -> Option<(SiteIndex, &mut Site)> {
         let index = *self.indices.get(&site)?;
         Some((index, self.sites.get_mut(index as usize)?))
@@ -146,28 +147,28 @@ impl Sites {
         }
     }
 
-    /// Whether `fault` is one at a site where most are known to cost the guest.
+    /// Says whether `fault` is one at a site where most are known to cost the guest.
     pub(crate) fn is_fatal(&self, fault: &Fault) -> bool {
         self.fatal.iter().filter_map(|site| self.get(*site)).any(|site| site.has(fault))
     }
 
-    /// The calls of an execution that was learnt, for its corpus entry.
+    /// Gives the calls of an execution that was learnt, for its corpus entry.
     pub(crate) fn reached(&self, hits: &[Hit]) -> Reached {
         let calls = |hit: &Hit| Some(Calls { site: *self.indices.get(&hit.site)?, count: hit.count });
         Reached::pack(hits.iter().filter_map(calls).collect())
     }
 
-    /// The site at this index.
+    /// Gives the site at this index.
     pub(crate) fn get(&self, site: SiteIndex) -> Option<&Site> {
         self.sites.get(site as usize)
     }
 
-    /// How many sites are known.
+    /// Counts the sites that are known.
     pub(crate) fn len(&self) -> usize {
         self.sites.len() + self.remembered.len()
     }
 
-    /// How many sites were failed at least once.
+    /// Counts the sites that were failed at least once.
     pub(crate) fn failed(&self) -> usize {
         self.all().filter(|site| site.failed > 0).count()
     }
@@ -179,7 +180,8 @@ impl Sites {
         }
     }
 
-    /// Whether the first-failure stage has had its turn on the site, or a fault fired there anyway.
+    /// Says whether the first-failure stage has had its turn on the site, or a fault fired there
+    /// anyway.
     pub(crate) fn attempted(&self, site: SiteIndex) -> bool {
         self.get(site).is_some_and(|site| site.attempted || site.failed > 0)
     }
@@ -203,12 +205,12 @@ pub(crate) struct Calls {
     pub(crate) count: u32,
 }
 
-/// The calls that the execution of one corpus entry made, by site. Packed, as this is most of what an entry takes in memory, and there
-/// may be thousands of both.
+/// The calls that the execution of one corpus entry made, by site. Packed, as this is most of what
+/// an entry takes in memory, and there may be thousands of both.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reached {
-    /// [`Calls`] as `postcard` writes them, small numbers in one byte, each `site` less the one before: three bytes instead
-    /// of eight.
+    /// [`Calls`] as `postcard` writes them, small numbers in one byte, each `site` less the one
+    /// before: three bytes instead of eight.
     packed: Box<[u8]>,
 }
 
@@ -225,7 +227,7 @@ impl Reached {
         Self { packed: postcard::to_stdvec(&calls).unwrap_or_default().into() }
     }
 
-    /// The calls, in the order in which the sites has their sites.
+    /// Gives the calls, in the order in which the sites has their sites.
     pub(crate) fn calls(&self) -> Vec<Calls> {
         let mut all: Vec<Calls> = postcard::from_bytes(&self.packed).unwrap_or_default();
         let mut before = 0;

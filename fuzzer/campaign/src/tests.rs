@@ -17,7 +17,7 @@ use super::*;
 use crate::fake::FakeRunner;
 use execution::{Finding, How, Ran, Usage};
 
-/// The only client of a campaign.
+/// Makes the only client of a campaign.
 fn explorer<'a, R: Runner + Send + 'a>(runner: R) -> Vec<Client<'a, R>> {
     vec![client(Role::Explorer, "fake", runner)]
 }

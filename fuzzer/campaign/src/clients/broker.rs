@@ -4,8 +4,8 @@
 //! client ──its own pages──▶ broker ──pages that all clients read──▶ client
 //! ```
 //!
-//! Clients are threads of this process. So each is registered before its thread starts, and none needs
-//! a port to connect to, at which anybody on this machine could.
+//! Clients are threads of this process. So each is registered before its thread starts, and none
+//! needs a port to connect to, at which anybody on this machine could.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{error::CampaignError, input::PlanInput};
 
-/// How long the broker sleeps when it has looked at every client.
+/// Pause of the broker when it has looked at every client.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Size of a client's first page; later ones are as large as its messages need.
 const PAGE_BYTES: usize = 1 << 20;
@@ -86,7 +86,8 @@ impl Connection {
         S: HasExecutions + HasMetadata + HasImported + HasSolutions<PlanInput> + HasCurrentTestcase<PlanInput>,
     {
         let client = LlmpClient::on_existing_shmem(Provider::default(), self.own, None, self.broadcast, None)?;
-        // Coverage of one client means nothing to another: each runs for itself the plans it takes in.
+        // Coverage of one client means nothing to another: each runs for itself the plans it takes
+        // in.
         LlmpEventManagerBuilder::new().hooks(tuple_list!(imports)).build_from_client(client, EventConfig::AlwaysUnique)
     }
 }
@@ -128,8 +129,8 @@ impl<M: Monitor> Broker<M> {
         Ok(Connection { own, broadcast })
     }
 
-    /// Passes messages on until `clients` clients have ended. The campaign has failed when it does not
-    /// get there.
+    /// Passes messages on until `clients` clients have ended. The campaign has failed when it does
+    /// not get there.
     ///
     /// # Errors
     ///

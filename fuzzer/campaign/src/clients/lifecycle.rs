@@ -9,12 +9,13 @@
 //! ```
 //!
 //! - *is ready*: a client may have to wait for a kernel to be built. Nobody waits for it.
-//! - *the campaign ends*: the user stops it, its time is up, or a client, the broker or the connection
-//!   to other hosts fails or panics. A deadline still leaves time to try the crashes that are known.
-//! - *cannot start*: no failure when the user wanted to stop meanwhile. A client that is still starting
-//!   when the time is up and all others have ended is asked to stop in the same way.
-//! - *last message read*: messages are in memory of the one who sent them. So a client keeps its memory
-//!   until the broker has ended, which ends when all clients wait.
+//! - *the campaign ends*: the user stops it, its time is up, or a client, the broker or the
+//!   connection to other hosts fails or panics. A deadline still leaves time to try the crashes
+//!   that are known.
+//! - *cannot start*: no failure when the user wanted to stop meanwhile. A client that is still
+//!   starting when the time is up and all others have ended is asked to stop in the same way.
+//! - *last message read*: messages are in memory of the one who sent them. So a client keeps its
+//!   memory until the broker has ended, which ends when all clients wait.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -27,7 +28,7 @@ use execution::Stop;
 /// The time between two looks of who waits for the broker.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What the clients of a campaign, its broker and its connection to other hosts know of each other's end.
+/// The state in which the clients of a campaign, its broker and its hub see each other.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     stop: Stop,
@@ -84,8 +85,8 @@ impl Lifecycle {
         BrokerLife { lifecycle: self, _watched: self.watch() }
     }
 
-    /// Watches a thread that is neither client nor broker, as long as it holds this: a panic ends the
-    /// campaign.
+    /// Watches a thread that is neither client nor broker, as long as it holds this: a panic ends
+    /// the campaign.
     pub(crate) fn watch(&self) -> Watched<'_> {
         Watched(self)
     }
@@ -154,8 +155,8 @@ impl BrokerLife<'_> {
         self.lifecycle.waiting.load(Ordering::Acquire)
     }
 
-    /// Asks those of `clients` that are still starting to stop, when the campaign ends and all others
-    /// wait.
+    /// Asks those of `clients` that are still starting to stop, when the campaign ends and all
+    /// others wait.
     pub(crate) fn stop_starting(&self, clients: usize) {
         let starting = clients.saturating_sub(self.lifecycle.started.load(Ordering::Acquire));
         if self.lifecycle.must_end() && self.waiting() + starting >= clients {

@@ -23,7 +23,7 @@ pub(crate) use self::{
 };
 use crate::{error::CampaignError, kernels::Role};
 
-/// Lives the life of client number `number`, from 0, until the campaign ends.
+/// Runs client number `number`, from 0, until the campaign ends.
 ///
 /// # Errors
 ///

@@ -15,7 +15,7 @@ use super::{broker::Manager, shared::Shared, state::State};
 use crate::{
     kernels::{KnownKernel, Role},
     observers::COVERAGE_MAP,
-    statistics::{INTERVAL, STATISTICS, Statistics},
+    statistics::{INTERVAL, STATISTICS, StatisticRow, Statistics},
 };
 
 /// The moment of a report.
@@ -48,7 +48,7 @@ impl<'a> Reporter<'a> {
         Self { client, before, reported: None, told: None, shared, known }
     }
 
-    /// Reports.
+    /// Sends a report, if one is due.
     ///
     /// # Errors
     ///
@@ -97,9 +97,8 @@ impl<'a> Reporter<'a> {
 
     /// Tells the monitors the values that have changed: LibAFL adds up over all clients for each.
     fn tell(&mut self, state: &mut State, manager: &mut Manager<State>, statistics: &Statistics) -> Result<(), Error> {
-        let changed = STATISTICS
-            .iter()
-            .filter(|row| self.told.as_ref().is_none_or(|told| row.value(told) != row.value(statistics)));
+        let is_new = |row: &&StatisticRow| self.told.is_none_or(|told| row.value(&told) != row.value(statistics));
+        let changed = STATISTICS.iter().filter(is_new);
         let stats = changed.map(|row| (row.name.into(), row.user_stats(statistics))).collect();
         let event = Event::UpdateUserStatsMap { stats, phantom: PhantomData };
         manager.fire(state, EventWithStats::with_current_time(event, *state.executions()))?;

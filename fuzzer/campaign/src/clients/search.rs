@@ -38,17 +38,18 @@ use crate::{
 };
 use execution::Runner;
 
-/// The most plans with one change that are made of a corpus entry before the next entry has its turn.
+/// The most plans with one change that are made of a corpus entry before the next entry has its
+/// turn.
 const MUTATIONS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not 0");
 /// The most plans with several changes.
 const STACKED_MUTATIONS: NonZeroUsize = NonZeroUsize::new(8).expect("it is not 0");
 /// Such a plan has 2 to 2^this changes.
 const STACK_POWER: usize = 2;
-/// The most plans that a checker makes by itself before it looks again whether there is something to
-/// check.
+/// The most plans that a checker makes by itself before it looks again whether there is something
+/// to check.
 const IDLE_MUTATIONS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
-/// Room in the filter that keeps a plan from running twice, and its rate of false alarms: 3.6 MB, and a
-/// plan in a thousand is left out when a guest has run twenty in each second of a day.
+/// Room in the filter that keeps a plan from running twice, and its rate of false alarms: 3.6 MB,
+/// and a plan in a thousand is left out when a guest has run twenty in each second of a day.
 const FILTER: (usize, f64) = (2_000_000, 1e-3);
 
 /// Searches until the campaign ends, as client number `client`, from 0.

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! fault-free runs ─▶ first plans ─▶ ┌▶ explorer: LibAFL's next entry, through the stages
-//!                                   │  checker:  the next plan of the queue, or an entry while it is empty
-//!                                   └─── report, until the campaign ends ───▶ last triage, last report
+//!                                   │  checker:  the next plan of the queue, or else an entry
+//!                                   └─ report ◀┘
+//!                                          └─ the campaign ends ─▶ last triage, last report
 //! ```
 
 use std::{cell::Cell, time::Duration};
@@ -37,7 +38,8 @@ use execution::Runner;
 /// Fault-free executions at the start. Coverage in which they differ is noise, and counts as known.
 const FAULT_FREE_RUNS: usize = 8;
 /// The age at which a checker runs a crash's plan, and tries its reproducer, while there are other
-/// plans to check. So a crash's neighbours are found before it is known how well the crash comes again.
+/// plans to check. So a crash's neighbours are found before it is known how well the crash comes
+/// again.
 const LATER: Duration = Duration::from_secs(5);
 
 /// The loop of a client, and the parts that it turns.

@@ -1,4 +1,4 @@
-//! What a campaign needs to know of a client.
+//! The description of a client.
 
 use crate::{
     error::StartError,

@@ -1,4 +1,4 @@
-//! What the clients of one start of a campaign share, and its totals on disk.
+//! The knowledge that the clients of one start of a campaign share, and its totals on disk.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +21,13 @@ use crate::{
     statistics::{Statistics, Summary},
 };
 
-/// How often sites and coverage are written, besides at the end.
+/// Interval at which sites and coverage are written, besides at the end.
 const WRITE_INTERVAL: Duration = Duration::from_secs(30);
-/// How often the totals are written, besides at the start and at the end of a client. Each write waits
-/// for the disk, and there may be hundreds of clients.
+/// Interval at which the totals are written, besides at the start and at the end of a client. Each
+/// write waits for the disk, and there may be hundreds of clients.
 const TOTALS_INTERVAL: Duration = Duration::from_secs(4);
 
-/// What the clients share.
+/// The knowledge that the clients share.
 pub(crate) struct Shared {
     pub(crate) target: Arc<Target>,
     pub(crate) folder: Arc<CampaignFolder>,
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     /// The plans that wait for the checkers, where there are some.
     pub(crate) second_kernel: Option<SecondKernelQueue>,
     pub(crate) lifecycle: Arc<Lifecycle>,
-    /// How often explorers have run what the broker had for them, and plans of their own.
+    /// Number of times that an explorer has run all the broker had for it, and plans of its own.
     pub(crate) turns: Arc<AtomicU64>,
     /// The plans to begin with.
     pub(crate) plans: Vec<PathBuf>,
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) reports: Mutex<Reports>,
 }
 
-/// What the clients have reported in this start.
+/// The reports of the clients in this start.
 #[derive(Debug)]
 pub(crate) struct Reports {
     clients: BTreeMap<usize, Statistics>,
@@ -107,8 +107,8 @@ impl Shared {
         statistics
     }
 
-    /// Takes in what a client has done so far in this start. Writes the totals, and sites and coverage,
-    /// each if that was not done just before, or if it must be done `now`.
+    /// Takes in what a client has done so far in this start. Writes the totals, and sites and
+    /// coverage, each if that was not done just before, or if it must be done `now`.
     ///
     /// # Errors
     ///
@@ -143,7 +143,7 @@ impl Shared {
         })
     }
 
-    /// Makes what the user is told at the end.
+    /// Makes the summary that the user is told at the end.
     ///
     /// # Errors
     ///

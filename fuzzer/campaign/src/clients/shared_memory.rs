@@ -1,7 +1,8 @@
 //! Memory that LibAFL's clients and broker share, for those that are threads of one process.
 //!
-//! LibAFL's own kinds have names, so that a killed process leaves them behind, or file descriptors that
-//! both sides close. Here each side has a descriptor of its own of a memory file without a name.
+//! LibAFL's own kinds have names, so that a killed process leaves them behind, or file descriptors
+//! that both sides close. Here each side has a descriptor of its own of a memory file without a
+//! name.
 
 use std::{
     ffi::c_void,
@@ -21,7 +22,8 @@ use nix::sys::{
     mman::{MapFlags, ProtFlags, mmap, munmap},
 };
 
-/// A mapped memory file. Its id is the number of its descriptor, which means something in this process only.
+/// A mapped memory file. Its id is the number of its descriptor, which means something in this
+/// process only.
 #[derive(Debug)]
 pub(crate) struct SharedMemory {
     file: File,
@@ -39,7 +41,8 @@ impl SharedMemory {
             return Err(Error::illegal_argument("shared memory of another size"));
         }
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // LLMP fills all of it sooner or later. It is counted from the start, so that growth is a leak.
+        // LLMP fills all of it sooner or later. It is counted from the start, so that growth is a
+        // leak.
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe { mmap(None, length, access, flags, &file, 0) };
@@ -58,8 +61,8 @@ impl Deref for SharedMemory {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `length` bytes are mapped at `base` until `drop`; LLMP, which is all that uses this,
-        // orders its accesses by itself.
+        // SAFETY: `length` bytes are mapped at `base` until `drop`; LLMP, which is all that uses
+        // this, orders its accesses by itself.
         unsafe { slice::from_raw_parts(self.base.as_ptr().cast(), self.length.get()) }
     }
 }
@@ -80,8 +83,8 @@ impl Drop for SharedMemory {
     }
 }
 
-/// The provider of [`SharedMemory`]. It remembers its first piece, as LibAFL's broker tells only over
-/// TCP where its own is that it made first.
+/// The provider of [`SharedMemory`]. It remembers its first piece, as LibAFL's broker tells only
+/// over TCP where its own is that it made first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Provider {
     first: Arc<OnceLock<ShMemDescription>>,

@@ -65,7 +65,7 @@ pub(super) struct Crash {
     pub(super) same_as: Option<String>,
     standing: Standing,
     next: Next,
-    /// Its place among those that wait for the same step.
+    /// Its position among those that wait for the same step.
     queued: u64,
 }
 
@@ -104,7 +104,7 @@ impl Crash {
         }
     }
 
-    /// Gives its place among those that wait for `step` on `kernel`, if it does.
+    /// Gives its position among those that wait for `step` on `kernel`, if it does.
     pub(super) fn waits_for(&self, step: Next, kernel: &CampaignKernel) -> Option<u64> {
         (self.next == step && self.kernel == kernel.name).then_some(self.queued)
     }

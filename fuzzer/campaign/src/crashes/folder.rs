@@ -39,8 +39,8 @@ pub struct CrashMeta {
     /// (`fuzz replay --exact`). Not there when that was not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,
-    /// The title that this crash has on the kernel that judges, if the same plan crashed in the same
-    /// function there. Not there when none is known or this is that title.
+    /// The title that this crash has on the kernel that judges, if the same plan crashed in the
+    /// same function there. Not there when none is known or this is that title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_as: Option<String>,
     /// The other host that found it, from which there is no report. Not there when this one did.
@@ -109,8 +109,8 @@ impl CampaignFolder {
         self.publish_crash(&meta, reproducer, &texts)
     }
 
-    /// Writes the folder of a crash that `host` found, as [`CampaignFolder::write_crash`] does. There
-    /// is no more of it than that host says.
+    /// Writes the folder of a crash that `host` found, as [`CampaignFolder::write_crash`] does.
+    /// There is no more of it than that host says.
     ///
     /// # Errors
     ///
@@ -139,8 +139,9 @@ impl CampaignFolder {
         publish(&prepared, &path).map_err(failed("write", &path))
     }
 
-    /// Says whether the folder that a crash of this title would have is that of another title. Folders
-    /// have short hashes in their names, so that another host can make such a title on purpose.
+    /// Says whether the folder that a crash of this title would have is that of another title.
+    /// Folders have short hashes in their names, so that another host can make such a title on
+    /// purpose.
     ///
     /// # Errors
     ///
@@ -150,8 +151,8 @@ impl CampaignFolder {
         Ok(path.exists() && read_meta(&path)?.title != title)
     }
 
-    /// Changes a crash's `meta.json`, which says what became of its reproducer, unless its folder is
-    /// that of another title.
+    /// Changes a crash's `meta.json`, which says what became of its reproducer, unless its folder
+    /// is that of another title.
     ///
     /// # Errors
     ///
@@ -166,7 +167,7 @@ impl CampaignFolder {
         self.write_json(&path, &meta)
     }
 
-    /// The crashes that are there, each with its reproducer.
+    /// Reads the crashes that are there, each with its reproducer.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! The crashes of a campaign, shared by its clients: a title is one crash.
 //!
 //! ```text
-//! objective ────note────▶ ┌─────────┐ ──take──▶ triage
-//! peers ────note_foreign─▶ │ crashes │ ◀─tried── triage
-//! second kernel ──same───▶ └─────────┘ ──news──▶ peers, by a channel
+//! objective ─────── note ────────▶ ┌─────────┐ ─ take ──▶ triage
+//! peers ─────────── note_foreign ▶ │ crashes │ ◀ tried ── triage
+//! second kernel ─── same ────────▶ └─────────┘ ─ news ──▶ peers, by a channel
 //! ```
 
 mod crash;
@@ -46,7 +46,7 @@ pub(crate) struct Taken {
 #[derive(Debug, Default)]
 struct Known {
     crashes: BTreeMap<String, Crash>,
-    /// How many places in queues were given out.
+    /// Number of positions in queues that were given out.
     queued: u64,
 }
 
@@ -76,7 +76,7 @@ impl Crashes {
         let mut known = Known::default();
         for (meta, reproducer) in folder.crashes()? {
             let (plan, foreign) = (PlanInput(reproducer.plan), meta.origin.is_some());
-            let mut crash = Crash::new(plan, &reproducer.kernel, foreign, 0, known.next_place());
+            let mut crash = Crash::new(plan, &reproducer.kernel, foreign, 0, known.next_position());
             crash.restore(meta.tried, meta.reproduced, meta.exact);
             crash.same_as = meta.same_as;
             known.crashes.insert(meta.title, crash);
@@ -117,7 +117,7 @@ impl Crashes {
         self.folder.write_crash(report, &reproducer, cause, found_ms).map_err(disk)?;
         tracing::info!(title, "{}", if in_vain == 0 { "new crash" } else { "another plan for a known crash" });
         let plan = PlanInput(cause.plan.clone());
-        let crash = Crash::new(plan, &kernel.name, false, in_vain, known.next_place());
+        let crash = Crash::new(plan, &kernel.name, false, in_vain, known.next_position());
         // The next plan's record knows nothing of the one before.
         known.crashes.insert(title.clone(), crash);
         drop(known);
@@ -155,7 +155,7 @@ impl Crashes {
         let what = if again.is_some() { "another plan of another host" } else { "crash of another host" };
         tracing::info!(title, host, "{what}");
         let (plan, kernel) = (PlanInput(crash.reproducer.plan.clone()), &crash.reproducer.kernel);
-        let crash = Crash::new(plan, kernel, true, in_vain, known.next_place());
+        let crash = Crash::new(plan, kernel, true, in_vain, known.next_position());
         known.crashes.insert(title.clone(), crash);
         Ok(())
     }
@@ -175,13 +175,14 @@ impl Crashes {
     /// Puts back a crash that was taken and not tried after all.
     pub(crate) fn put_back(&self, taken: &Taken) {
         let mut known = self.known();
-        let queued = known.next_place();
+        let queued = known.next_position();
         if let Some(crash) = known.crashes.get_mut(&taken.title) {
             crash.put_back(queued);
         }
     }
 
-    /// Takes in that the reproducer was `tried` so often and made the crash again `reproduced` times.
+    /// Takes in that the reproducer was `tried` so often and made the crash again `reproduced`
+    /// times.
     ///
     /// # Errors
     ///
@@ -189,7 +190,7 @@ impl Crashes {
     pub(crate) fn tried(&self, taken: &Taken, tried: u32, reproduced: u32) -> Result<(), Error> {
         let mut known = self.known();
         self.write_meta(&taken.title, |meta| (meta.tried, meta.reproduced) = (tried, reproduced))?;
-        let queued = known.next_place();
+        let queued = known.next_position();
         if let Some(crash) = known.crashes.get_mut(&taken.title) {
             crash.tried(reproduced, queued);
         }
@@ -249,7 +250,7 @@ impl Crashes {
 }
 
 impl Known {
-    fn next_place(&mut self) -> u64 {
+    fn next_position(&mut self) -> u64 {
         self.queued += 1;
         self.queued
     }

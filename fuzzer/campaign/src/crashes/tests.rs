@@ -1,4 +1,4 @@
-//! What becomes of crashes and of the plans that made them.
+//! Crashes, and the plans that made them.
 
 use std::fs;
 

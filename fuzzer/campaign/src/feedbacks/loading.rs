@@ -11,8 +11,8 @@ use libafl_bolts::Named;
 
 use crate::{input::PlanInput, observers::Observers};
 
-/// The feedback that is interested in all that runs while a client loads the plans to begin with: they
-/// are kept although they reach nothing new.
+/// The feedback that is interested in all that runs while a client loads the plans to begin with:
+/// they are kept although they reach nothing new.
 pub(crate) struct LoadingFeedback {
     loading: Rc<Cell<bool>>,
 }

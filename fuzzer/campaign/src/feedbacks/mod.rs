@@ -1,4 +1,4 @@
-//! What executions teach, and what makes one worth keeping.
+//! LibAFL feedbacks: lessons of executions, and reasons to keep a plan.
 
 mod counters;
 mod loading;

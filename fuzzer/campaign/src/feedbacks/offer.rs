@@ -12,11 +12,11 @@ use libafl_bolts::Named;
 
 use crate::{input::PlanInput, observers::Observers, second_kernel::SecondKernelQueue};
 
-/// The feedback around another one that offers each execution to the checkers' kernel, with the other
-/// one's verdict.
+/// The feedback around another one that offers each execution to the checkers' kernel, with the
+/// other one's verdict.
 ///
-/// LibAFL asks the objective first, and asks the feedback about what is no solution. So the one around
-/// the objective offers the solutions, and the one around the feedback all other executions.
+/// LibAFL asks the objective first, and asks the feedback about what is no solution. So the one
+/// around the objective offers the solutions, and the one around the feedback all other executions.
 pub(crate) struct OfferFeedback<'a, F> {
     inner: F,
     /// Whether it is the one around the objective.
@@ -77,5 +77,52 @@ where
         testcase: &mut Testcase<PlanInput>,
     ) -> Result<(), Error> {
         self.inner.append_metadata(state, manager, observers, testcase)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use libafl::feedbacks::ConstFeedback;
+
+    use super::*;
+    use crate::fake;
+
+    /// Asks objective and feedback with these verdicts as LibAFL does, about one execution of each
+    /// plan.
+    fn ask(queue: &SecondKernelQueue, occurrences: &[u32], objective: bool, feedback: bool) {
+        let mut objective = OfferFeedback::solutions(ConstFeedback::new(objective), Some(queue));
+        let mut feedback = OfferFeedback::others(ConstFeedback::new(feedback), Some(queue));
+        for occurrence in occurrences {
+            let plan = PlanInput(fake::plan(fake::caller(1), *occurrence));
+            let mut observers = fake::observers();
+            observers.1.0.set(fake::quiet(), 0);
+            let ask = |feedback: &mut OfferFeedback<'_, ConstFeedback>| {
+                let kind = ExitKind::Ok;
+                Feedback::<(), _, _, ()>::is_interesting(feedback, &mut (), &mut (), &plan, &observers, &kind).unwrap()
+            };
+            if !ask(&mut objective) {
+                ask(&mut feedback);
+            }
+        }
+    }
+
+    fn waiting(queue: &SecondKernelQueue) -> Vec<u32> {
+        let next = || queue.take(Duration::ZERO).map(|queued| queued.plan.0.faults[0].occurrence);
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn each_execution_is_offered_once_with_the_verdict() {
+        let queue = SecondKernelQueue::default();
+        ask(&queue, &[1, 2], false, false);
+        assert_eq!(queue.counts().waiting, 1, "the second one shows nothing new");
+        ask(&queue, &[3, 4], false, true);
+        assert_eq!(queue.counts().waiting, 3, "an entry has a reason to wait, and waits once");
+        assert_eq!(waiting(&queue), [3, 4, 1], "entries come first");
+        let queue = SecondKernelQueue::default();
+        ask(&queue, &[5], true, true);
+        assert_eq!(waiting(&queue), [5], "a solution is offered although no feedback is asked");
     }
 }

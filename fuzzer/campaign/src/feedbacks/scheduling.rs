@@ -1,4 +1,4 @@
-//! What LibAFL's scheduler may favour an entry for.
+//! Reasons for which LibAFL's scheduler may favour an entry.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -14,9 +14,9 @@ use crate::{input::PlanInput, kernels::KnownKernel, observers::Observers};
 /// The feedback that leaves of an entry's coverage what LibAFL's scheduler may favour it for. Never
 /// interesting.
 ///
-/// All points that the workload covers by itself count as one, which is the fault-free plan's. They are
-/// nine tenths of what an entry covers, and entries differ in them by noise. Listed with each entry,
-/// they took most of the memory that grows with the corpus.
+/// All points that the workload covers by itself count as one, which is the fault-free plan's. They
+/// are nine tenths of what an entry covers, and entries differ in them by noise. Listed with each
+/// entry, they took most of the memory that grows with the corpus.
 ///
 /// Comes after the feedback that lists the points.
 pub(crate) struct SchedulingFeedback {

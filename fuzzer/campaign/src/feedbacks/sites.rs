@@ -65,8 +65,8 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for LearntSitesFeedback {
 
 /// The feedback that is interested in an execution that reached a site never seen before.
 ///
-/// It notes for each corpus entry which sites it reached. It has LibAFL's scheduler favour the entry
-/// when a site was new: it is the plan under which that one is to fail first.
+/// It notes for each corpus entry which sites it reached. It has LibAFL's scheduler favour the
+/// entry when a site was new: it is the plan under which that one is to fail first.
 pub(crate) struct NewSiteFeedback {
     known: Arc<KnownKernel>,
     is_new: Rc<Cell<bool>>,

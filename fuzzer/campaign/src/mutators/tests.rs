@@ -73,7 +73,7 @@ fn a_fault_free_plan_can_only_grow() {
 }
 
 proptest! {
-    /// What a mutation makes is a plan that is accepted, and each of its faults matches a call that was made.
+    /// A mutated plan is accepted, and each of its faults matches a call that was made.
     #[test]
     fn mutated_plans_are_plans_that_fire(seed in any::<u64>(), steps in prop::collection::vec(0usize..7, 1..30)) {
         let (known_sites, reached) = world();

@@ -1,5 +1,5 @@
-//! The hub as a client of its campaign's broker, like the others: it hears what they find, and gives them
-//! the plans of other hosts.
+//! The hub as a client of its campaign's broker, like the others: it hears what they find, and
+//! gives them the plans of other hosts.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -37,12 +37,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The state of a client without a search.
 type State = StdState<InMemoryCorpus<PlanInput>, PlanInput, StdRand, InMemoryCorpus<PlanInput>>;
 
-/// What the hub exchanges news with.
+/// The hub's side of its own campaign.
 pub(super) struct Campaign<'a> {
     pub(super) connection: Connection,
     /// The crashes that clients find.
     pub(super) found: Receiver<CrashNews>,
-    /// How often explorers have run what they got.
+    /// Number of times that an explorer has run all it got.
     pub(super) turns: &'a AtomicU64,
     /// The number of clients that explore.
     pub(super) explorers: u64,

@@ -1,4 +1,4 @@
-//! How two hubs get to know each other before anything else is said.
+//! The greeting: two hubs get to know each other before anything else is said.
 //!
 //! ```text
 //! greeting  MAGIC, protocol version (u32, big-endian), a frame with the postcard of a Hello
@@ -23,7 +23,7 @@ const MAGIC: [u8; 8] = *b"fuzzpeer";
 const PROTOCOL: u32 = 2;
 /// The longest hello.
 const MOST_BYTES: usize = 4 << 10;
-/// How long a greeting may take.
+/// Time that a greeting may take.
 pub(super) const TIME: Duration = Duration::from_secs(3);
 
 /// Why two hubs do not talk to each other.
@@ -62,7 +62,7 @@ impl GreetingError {
     }
 }
 
-/// How a hub introduces itself.
+/// The introduction of a hub.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
     /// Name of the target.

@@ -1,9 +1,9 @@
-//! What connects a campaign to other hosts: the news it has, and its connections.
+//! A campaign's hub: the news it has, and its connections to other hosts.
 //!
 //! ```text
-//! own clients ─ broker ─ exchange ─▶ ┌─────┐ ─▶ link ─▶ other host
+//! own clients ─ broker ── exchange ─▶ ┌─────┐ ─▶ link ─▶ other host
 //! own crashes ─ channel ─ exchange ─▶ │ log │ ─▶ link ─▶ other host
-//! other hosts ─ link ─ checks ─────▶ └─────┘ ─▶ exchange ─ broker ─▶ own clients
+//! other hosts ─ link ──── checks ───▶ └─────┘ ─▶ exchange ─ broker ─▶ own clients
 //! ```
 //!
 //! A host that connects again is told everything again, and knows by digest what it has already: so
@@ -39,7 +39,7 @@ use crate::{
 };
 use execution::{Stop, Target};
 
-/// How long the end of a campaign waits for other hosts to take its last news.
+/// Time that the end of a campaign leaves other hosts to take its last news.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The answer to a reader of the log.
@@ -92,8 +92,8 @@ impl fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// Opens the hub of the campaign on `target`. Its log begins with the crashes in the `folder`, the
-    /// `plans` that the campaign begins with, and the fault-free one, which all have.
+    /// Opens the hub of the campaign on `target`. Its log begins with the crashes in the `folder`,
+    /// the `plans` that the campaign begins with, and the fault-free one, which all have.
     ///
     /// # Errors
     ///
@@ -163,8 +163,8 @@ impl Hub {
         }
     }
 
-    /// Adds a piece of news that was never seen before. A crash of another host is on disk before it is
-    /// in the log.
+    /// Adds a piece of news that was never seen before. A crash of another host is on disk before
+    /// it is in the log.
     ///
     /// # Errors
     ///
@@ -190,8 +190,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Gives what `reader` has not read yet, at most `most` pieces; `position` is how far it is. Waits so
-    /// long for something.
+    /// Gives what `reader` has not read yet, at most `most` pieces; `position` is how far it is.
+    /// Waits so long for something.
     pub(super) fn next(&self, reader: Reader, position: &mut usize, most: usize, wait: Duration) -> Next {
         let deadline = Instant::now() + wait;
         let mut state = self.state();
@@ -226,11 +226,12 @@ impl Hub {
         self.state().links.contains_key(&node)
     }
 
-    /// Takes in a connection to the hub `node`, which `dialed` says this side has made, and gives it a
-    /// number. Gives nothing when it is not to stay.
+    /// Takes in a connection to the hub `node`, which `dialed` says this side has made, and gives
+    /// it a number. Gives nothing when it is not to stay.
     ///
-    /// Of two that were made in the same direction the newer one stays. Of two that the hubs made towards
-    /// each other, that of the hub with the smaller node number stays, so that both drop the same.
+    /// Of two that were made in the same direction the newer one stays. Of two that the hubs made
+    /// towards each other, that of the hub with the smaller node number stays, so that both drop
+    /// the same.
     pub(super) fn admit(&self, node: u64, dialed: bool, stream: TcpStream) -> Option<u64> {
         let mut state = self.state();
         if state.closing {
@@ -271,7 +272,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// What had failed before.
+    /// Something had failed before.
     pub(crate) fn close(&self) -> Result<(), Error> {
         self.closed.request();
         let mut state = self.state();

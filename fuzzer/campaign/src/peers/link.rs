@@ -27,15 +27,15 @@ use super::{
 const MOST_GUESTS: usize = 16;
 /// The most addresses of which it is remembered that a line about them was written.
 const MOST_TOLD: usize = 1000;
-/// How often a side that has nothing to say shows that it is there.
+/// Interval between the signs of life of a side that has nothing to say.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-/// How long the other side may be silent, or take to accept what is sent.
+/// Time that the other side may be silent, or take to accept a frame.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
-/// How long to wait before another host is tried again: at first, and at most.
+/// Delays before another host is tried again: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 /// Frames that are taken from the log at a time.
 const FRAMES: usize = 64;
-/// How often the thread that waits for others looks whether the campaign ends.
+/// Milliseconds after which the thread that waits for others looks whether the campaign ends.
 const LOOK: u16 = 500;
 
 /// One of the connections that others can make.
@@ -97,7 +97,8 @@ fn tell_once(told: &Mutex<HashSet<IpAddr>>, address: IpAddr, error: &GreetingErr
     }
 }
 
-/// Connects to the hub at `address`, HOST:PORT, whenever there is no connection to it, until the campaign ends.
+/// Connects to the hub at `address`, HOST:PORT, whenever there is no connection to it, until the
+/// campaign ends.
 pub(super) fn join(hub: &Hub, address: &str) {
     let [shortest, longest] = PAUSES;
     let mut pause = shortest;
@@ -142,8 +143,8 @@ fn dial(address: &str) -> Result<(TcpStream, SocketAddr), GreetingError> {
     Err(GreetingError::Unreachable(last))
 }
 
-/// Greets the other side and exchanges news with it until the connection ends. Returns its node number, and whether it
-/// behaved well.
+/// Greets the other side and exchanges news with it until the connection ends. Returns its node
+/// number, and whether it behaved well.
 ///
 /// # Errors
 ///
@@ -193,7 +194,8 @@ fn hear(hub: &Hub, node: u64, stream: &mut TcpStream) -> WireError {
     }
 }
 
-/// Tells the other side everything in the log that it did not say itself, and shows that this side is there.
+/// Tells the other side everything in the log that it did not say itself, and shows that this side
+/// is there.
 ///
 /// # Errors
 ///

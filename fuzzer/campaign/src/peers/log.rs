@@ -48,8 +48,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Says whether news of `bytes` bytes is to be added: it was never seen before, and there is room.
-    /// It counts as seen from now on.
+    /// Says whether news of `bytes` bytes is to be added: it was never seen before, and there is
+    /// room. It counts as seen from now on.
     pub(super) fn admits(&mut self, from: Origin, digest: Digest, bytes: usize) -> bool {
         self.has_room(from, bytes) && self.seen.insert(digest)
     }
@@ -60,8 +60,8 @@ impl Log {
         self.entries.push(Entry { from, is_plan, frame });
     }
 
-    /// Gives the frames that `reader` has not read yet and wants, at most `most`. Moves its `position`
-    /// behind them.
+    /// Gives the frames that `reader` has not read yet and wants, at most `most`. Moves its
+    /// `position` behind them.
     pub(super) fn unread(&self, reader: Reader, position: &mut usize, most: usize) -> Vec<Arc<[u8]>> {
         let mut frames = Vec::new();
         while let Some(entry) = self.entries.get(*position).filter(|_| frames.len() < most) {

@@ -1,6 +1,6 @@
 //! Other hosts that fuzz the same target: campaigns that are connected tell each other the plans of
-//! their corpora and their crashes. The other host is as hostile as a guest, and whoever reaches the port
-//! is another host.
+//! their corpora and their crashes. The other host is as hostile as a guest, and whoever reaches
+//! the port is another host.
 //!
 //! ```text
 //! clients ─ broker ─ exchange ─ hub ═ link ═══ TCP ═══ link ═ hub ─ exchange ─ broker ─ clients
@@ -46,9 +46,9 @@ impl PeerOptions {
     }
 }
 
-/// Starts what connects a campaign to other hosts: threads of `scope` that end after [`Hub::close`]. The
-/// one that is returned ends by itself, after the broker to which it has a `connection`. `found` are the
-/// crashes of this campaign.
+/// Starts what connects a campaign to other hosts: threads of `scope` that end after
+/// [`Hub::close`]. The one that is returned ends by itself, after the broker to which it has a
+/// `connection`. `found` are the crashes of this campaign.
 ///
 /// # Errors
 ///
@@ -89,7 +89,8 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Reads the host and port in `text`, and leaves them as they are: the name may have another address later.
+/// Reads the host and port in `text`, and leaves them as they are: the name may have another
+/// address later.
 ///
 /// # Errors
 ///

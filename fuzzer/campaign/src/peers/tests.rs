@@ -66,7 +66,7 @@ impl Host {
         Self { folder, hub }
     }
 
-    /// All that it would tell somebody who knows nothing, in its order.
+    /// Gives all that it would tell somebody who knows nothing, in its order.
     fn log(&self) -> Vec<News> {
         let next = self.hub.next(Reader::Peer(0), &mut 0, usize::MAX, Duration::ZERO);
         let Next::Frames(frames) = next else { panic!("{next:?}") };
@@ -106,7 +106,8 @@ impl Drop for Closing<'_> {
     }
 }
 
-/// Runs `test` while each of the `hosts` listens, at the address of the same number, and joins what `joins` gives for it.
+/// Runs `test` while each of the `hosts` listens, at the address of the same number, and joins what
+/// `joins` gives for it.
 fn connected(hosts: &[&Host], joins: &[(usize, usize)], test: impl FnOnce(&[SocketAddr])) {
     let listeners: Vec<_> = hosts.iter().map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
     let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
@@ -135,7 +136,7 @@ impl Raw {
         Self(stream)
     }
 
-    /// What comes until there is nothing more to say.
+    /// Gives all that comes until there is nothing more to say.
     fn news(&mut self) -> Vec<News> {
         let mut news = Vec::new();
         loop {
@@ -146,7 +147,7 @@ impl Raw {
         }
     }
 
-    /// Whether the other side ends the connection, whatever it says before.
+    /// Says whether the other side ends the connection, whatever it says before.
     fn is_ended_within(&mut self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         loop {

@@ -1,4 +1,4 @@
-//! What hubs say to each other. Nothing in it is believed before it was checked.
+//! Messages between hubs. Nothing in them is believed before it was checked.
 //!
 //! ```text
 //! frame  length of the rest (u32, big-endian), postcard of News
@@ -44,9 +44,9 @@ pub(super) enum WireError {
     /// Longer than anything that makes sense.
     #[error("a frame of {length} bytes, at most {most} make sense")]
     TooLong {
-        /// What the other side announces.
+        /// Bytes that the other side announces.
         length: usize,
-        /// What there is room for.
+        /// Bytes that there is room for.
         most: usize,
     },
     /// The bytes are no message.
@@ -101,12 +101,12 @@ impl News {
         }
     }
 
-    /// Checks all that can be checked without running it: it is for `target`, fails what that lets fail,
-    /// and every name in it can be one.
+    /// Checks all that can be checked without running it: it is for `target`, fails what that lets
+    /// fail, and every name in it can be one.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// It cannot be; the error says why.
     pub(super) fn check(&self, target: &Target) -> Result<(), WireError> {
         match self {
             Self::Ping => Ok(()),

@@ -23,8 +23,9 @@ use crate::{
 /// First failures made for one corpus entry at a time.
 const FIRST_FAILURES: usize = 16;
 
-/// The stage that fails each discovered site once, at its first call, before chance has its turn: the
-/// deterministic part of the search. A corpus entry is the plan under which the site was reached.
+/// The stage that fails each discovered site once, at its first call, before chance has its turn:
+/// the deterministic part of the search. A corpus entry is the plan under which the site was
+/// reached.
 pub(crate) struct FirstFailureStage {
     target: Arc<Target>,
     known: Arc<KnownKernel>,

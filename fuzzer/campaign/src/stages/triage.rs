@@ -19,8 +19,8 @@ const EXACT_AFTER: Duration = Duration::from_secs(120);
 /// Fresh guests in which a new reproducer is tried.
 pub(crate) const TRIES: u32 = 3;
 
-/// The stage that tries the reproducers of new crashes in fresh guests and notes how often each made its
-/// crash again.
+/// The stage that tries the reproducers of new crashes in fresh guests and notes how often each
+/// made its crash again.
 #[derive(Clone)]
 pub(crate) struct TriageStage {
     objective: CrashObjective,
@@ -29,15 +29,15 @@ pub(crate) struct TriageStage {
 }
 
 impl TriageStage {
-    /// Makes a stage that tries those of `crashes` that are on the kernel of `objective`, which writes
-    /// what else comes to light. The campaign has begun at `start`.
+    /// Makes a stage that tries those of `crashes` that are on the kernel of `objective`, which
+    /// writes what else comes to light. The campaign has begun at `start`.
     pub(crate) fn new(objective: CrashObjective, crashes: Arc<Crashes>, start: Instant) -> Self {
         Self { objective, crashes, start }
     }
 
-    /// Tries every reproducer that was not tried yet and whose crash has been known for the time `age`,
-    /// but of those of other hosts one: the search must go on however many they have. One with which all
-    /// guests fail is left for the next start.
+    /// Tries every reproducer that was not tried yet and whose crash has been known for the time
+    /// `age`, but of those of other hosts one: the search must go on however many they have. One
+    /// with which all guests fail is left for the next start.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ impl TriageStage {
         Ok(())
     }
 
-    /// Tries one reproducer in a guest that repeats exactly, when the search has had its first time: such
-    /// guests have to be booted.
+    /// Tries one reproducer in a guest that repeats exactly, when the search has had its first
+    /// time: such guests have to be booted.
     ///
     /// # Errors
     ///

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{self, Statistics};
 
-/// A line of `stats.jsonl`. Executions, corpus, coverage, sites and crashes are totals over all starts
-/// of the campaign; the others are of this start.
+/// A line of `stats.jsonl`. Executions, corpus, coverage, sites and crashes are totals over all
+/// starts of the campaign; the others are of this start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatsLine {
     /// Seconds of fuzzing in this start.
@@ -24,7 +24,7 @@ pub struct StatsLine {
     pub peers: Option<usize>,
 }
 
-/// How a start of a campaign ended.
+/// The outcome of a start of a campaign.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Seconds of fuzzing.

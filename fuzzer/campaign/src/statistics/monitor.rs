@@ -23,7 +23,7 @@ use super::{line::StatsLine, table::Statistics};
 /// The name of LibAFL's event that asks for a line.
 const HEARTBEAT: &str = "Client Heartbeat";
 
-/// How often a line is written.
+/// Interval at which a line is written.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The monitor that writes the lines; LibAFL's heartbeat event says when.
@@ -87,8 +87,8 @@ impl CampaignMonitor {
         Ok(())
     }
 
-    /// Says whether a line is due after a client's sign of life: every few seconds, and when the last
-    /// of the `clients` ends.
+    /// Says whether a line is due after a client's sign of life: every few seconds, and when the
+    /// last of the `clients` ends.
     fn is_due(&self, clients: &[Statistics]) -> bool {
         let ended = clients.iter().all(|client| client.ended > 0);
         ended || self.last.is_none_or(|last| last.elapsed() >= INTERVAL * 9 / 10)
@@ -106,7 +106,8 @@ impl Monitor for CampaignMonitor {
         }
         self.last = Some(Instant::now());
         let mut statistics = Statistics::over(&clients, &Statistics::of(stats.get(sender)?).unwrap_or_default());
-        // LibAFL knows of executions that no client has reported yet, and of those of earlier starts.
+        // LibAFL knows of executions that no client has reported yet, and of those of earlier
+        // starts.
         statistics.executions = stats.global_stats().total_execs;
         let seconds = self.start.elapsed().as_secs_f64();
         let executions = statistics.executions.saturating_sub(self.start_executions);

@@ -20,7 +20,7 @@ pub enum OverClients {
     Last,
 }
 
-/// A place where a statistic is shown, by its name.
+/// A file in which a statistic is shown, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     /// The lines of `stats.jsonl`.
@@ -39,7 +39,7 @@ pub struct StatisticRow {
     pub unit: &'static str,
     /// The way in which clients' values become one.
     pub over_clients: OverClients,
-    /// The places where it is shown.
+    /// The files in which it is shown.
     pub shown: &'static [Shown],
     get: fn(&Statistics) -> u64,
     get_mut: fn(&mut Statistics) -> &mut u64,
@@ -157,7 +157,8 @@ impl Statistics {
         Some(statistics)
     }
 
-    /// Makes the values of a campaign from those of its `clients` and what is known of it as a whole.
+    /// Makes the values of a campaign from those of its `clients` and what is known of it as a
+    /// whole.
     pub(crate) fn over(clients: &[Self], campaign: &Self) -> Self {
         let mut statistics = Self::default();
         for row in STATISTICS {

@@ -1,4 +1,4 @@
-//! What a campaign begins with, and goes on with.
+//! The folder and the seeds with which a campaign begins and goes on.
 
 use super::*;
 use crate::fake::seed;
@@ -57,7 +57,8 @@ fn a_folder_with_something_else_in_it_is_left_alone() {
     assert!(folder.path().join(".git").is_dir());
 }
 
-/// A campaign on a target with this seed, of ten executions: the fault-free ones at the start, and what it begins with.
+/// Runs a campaign on a target with this seed, of ten executions: the fault-free ones at the start,
+/// and what it begins with.
 fn campaign_with_seed(folder: &Path, seed: &PlanInput) -> Result<Summary, CampaignError> {
     let stop = Stop::new();
     let runner = FakeRunner::new(&stop, 10);

@@ -1,4 +1,4 @@
-//! How a campaign ends.
+//! The ends of a campaign.
 
 use super::*;
 
@@ -41,6 +41,18 @@ fn a_client_that_cannot_start_ends_the_campaign() {
     clients.push(Client { role: Role::Checker, start: Box::new(|| Err("no kernel".into())) });
     let error = run(options(folder.path(), &stop, None), clients).unwrap_err();
     assert_eq!(execution::chain(&error), "a client cannot start: no kernel");
+}
+
+#[test]
+fn a_client_that_panics_ends_the_campaign() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let panics = |plan: &FaultPlan| if plan.faults.is_empty() { Vec::new() } else { panic!("a defect") };
+    let runner = || Reporting(FakeRunner::new(&stop, u32::MAX), panics);
+    let clients = [(); 2].map(|()| client(Role::Explorer, "fake", runner())).into();
+    let error = run(options(folder.path(), &stop, None), clients).unwrap_err();
+    assert!(matches!(error, CampaignError::Panic), "{error}");
+    assert!(!stop.is_requested() && CampaignFolder::open(folder.path(), "fake", "fake").is_ok(), "all have ended");
 }
 
 #[test]

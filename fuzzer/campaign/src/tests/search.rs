@@ -1,4 +1,4 @@
-//! What the search finds, and what is on disk of it.
+//! The finds of a search, in its summary and on disk.
 
 use super::*;
 use crate::fake::{caller, fails_at, warning};

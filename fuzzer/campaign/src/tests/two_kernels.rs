@@ -3,10 +3,10 @@
 use super::*;
 use crate::fake::{fails_at, warning};
 
-/// What a kernel reports of a plan.
+/// The reports of a kernel on a plan.
 type Reports = fn(&FaultPlan) -> Vec<KernelReport>;
 
-/// What a campaign with an explorer and a checker finds.
+/// Runs a campaign with an explorer and a checker.
 fn with_checker(folder: &Path, on_explorer: Reports, on_checker: Reports) -> Result<Summary, CampaignError> {
     let stop = Stop::new();
     let fake = || FakeRunner::new(&stop, u32::MAX);

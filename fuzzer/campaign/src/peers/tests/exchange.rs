@@ -46,8 +46,8 @@ fn received(manager: &mut Manager<State>, state: &mut State) -> FaultPlan {
     }
 }
 
-/// Runs `client` and the hub of `host` as the clients of a broker. Explorers have as many turns as the
-/// last argument says when the client looks at it.
+/// Runs `client` and the hub of `host` as the clients of a broker. Explorers have as many turns as
+/// the last argument says when the client looks at it.
 fn with_broker(host: &Host, client: impl FnOnce(&mut Manager<State>, &mut State, &AtomicU64) + Send) {
     let mut broker = Broker::new(NopMonitor::new()).unwrap();
     let [to_client, connection] = [(); 2].map(|()| broker.connect().unwrap());

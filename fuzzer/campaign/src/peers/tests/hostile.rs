@@ -9,14 +9,14 @@ const START: &[u8] = b"fuzzpeer\0\0\0\x02";
 /// The time that a greeting may take, and a bit.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// A connection whose greeting is `said`.
+/// Makes a connection whose greeting is `said`.
 fn saying(address: SocketAddr, said: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(said).unwrap();
     stream
 }
 
-/// Whether the other side ends the connection in time.
+/// Says whether the other side ends the connection in time.
 fn is_ended(stream: &mut TcpStream, time: Duration) -> bool {
     stream.set_read_timeout(Some(time)).unwrap();
     let mut rest = Vec::new();
