@@ -130,7 +130,7 @@ fn a_guest_that_cannot_put_its_disk_back_runs_no_other_plan() {
     let holding = FaultPlan { faults: vec![fault(&["...", "super_setup_bdi_name"], 1)], ..fault_free.clone() };
     let execution = guest.run(&holding);
     assert_eq!((execution.fired.len(), execution.steps[0]), (1, StepResult::Failed(ENOMEM)));
-    assert!(execution.findings.is_empty(), "{:?}", execution.findings);
+    assert!(matches!(&execution.findings[..], [Finding::Leftover(_)]), "{:?}", execution.findings);
     let next = guest.run(&fault_free);
     assert!(next.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{:?}", next.steps);
     let counters = guest.usage();
