@@ -142,7 +142,7 @@ fn coverage_tells_two_plans_apart() {
     let folder = steps_target(&["clean", "two_faults"], SLAB);
     let mut guest = guests(folder.path());
     let symbols = Symbols::from_elf(&fs::read(&guest.prepared.kernel.vmlinux).unwrap()).unwrap();
-    // What runs beside the triggers differs from execution to execution.
+    // Code that runs beside the triggers differs from execution to execution.
     let of_trigger =
         |pc: &u64| symbols.resolve(pc - 1).is_some_and(|location| location.function.starts_with("selftest_"));
     let covered = |guest: &mut Guests, plan: &FaultPlan| {
@@ -229,7 +229,7 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     assert!(counters.harness_errors >= 1, "the killed guest was trouble: {counters:?}");
     assert_eq!(counters.guests, counters.harness_errors + 1, "trouble is tried again in a fresh guest");
     let report = report_of(&execution.findings);
-    // Where the processor was when it was asked: in the loop, or in what the loop calls.
+    // The title names the processor's place: the loop, or a function that the loop calls.
     assert!(report.title.starts_with("hang in "), "{}", report.title);
     assert!(report.text.contains("selftest_request_wait"), "{}", report.text);
     assert_eq!(execution.fired.len(), 1, "what fired is known of a guest that hangs");

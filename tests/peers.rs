@@ -21,9 +21,9 @@ const KERNEL: &str = "linux-6.12-lean";
 const PORT: u16 = 7070;
 /// Booting and preparing a guest takes a while when no earlier start has left one.
 const READY: Duration = Duration::from_secs(120);
-/// How long anything else may take.
+/// Time that anything else may take.
 const SOON: Duration = Duration::from_secs(40);
-/// How long two hosts that do not hear each other take at most to notice, and a bit.
+/// Time in which two hosts that do not hear each other notice it at the latest, and a bit.
 const NOTICED: Duration = Duration::from_secs(15);
 
 fn run(program: &str, arguments: &[&str]) {
@@ -133,7 +133,7 @@ impl Campaign {
         self.child.wait().unwrap();
     }
 
-    /// Where it listens.
+    /// Lists the addresses at which it listens.
     fn listens(&self) -> Vec<SocketAddr> {
         let read = |name: &str| fs::read_to_string(format!("/proc/{}/net/{name}", self.child.id())).unwrap();
         assert!(read("tcp6").lines().skip(1).count() == 0, "{}", read("tcp6"));

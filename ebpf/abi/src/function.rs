@@ -17,8 +17,8 @@ const SLOTS: usize = 1 << FUNCTION_SLOT_BITS;
 /// The index of the function that is none: all calls of it are left alone.
 pub const NO_FUNCTION: u8 = 0;
 
-/// Where the arguments of a call are among the saved registers, in bytes:
-/// `regs_get_kernel_argument()` and `struct pt_regs` of `arch/x86/include/asm/ptrace.h` (6.12).
+/// Offsets of a call's arguments among the saved registers, in bytes: `regs_get_kernel_argument()`
+/// and `struct pt_regs` of `arch/x86/include/asm/ptrace.h` (6.12).
 pub const ARGUMENTS: [u8; 6] = [112, 104, 96, 88, 72, 64];
 
 /// The functions that are probed, and how the one is found whose probe was hit.
@@ -47,7 +47,7 @@ pub struct Function {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// Where the argument is, of [`ARGUMENTS`]; 0 when this is no condition.
+    /// Offset of the argument, one of [`ARGUMENTS`]; 0 when this is no condition.
     pub argument: u8,
     /// 1 while `low` is the address of what is compared with, which is yet to be read. Then `span`
     /// is the largest number, so that the condition holds, and only then this is looked at.
@@ -58,7 +58,7 @@ pub struct Condition {
     pub mask: u64,
     /// The least number for which it holds.
     pub low: u64,
-    /// How many more numbers it holds for.
+    /// Number of further numbers for which it holds.
     pub span: u64,
 }
 
@@ -68,7 +68,7 @@ impl Condition {
     /// A condition that always holds.
     pub const ALWAYS: Self = Self { argument: ARGUMENTS[0], span: u64::MAX, ..Self::NONE };
 
-    /// Whether it holds for a call with this `argument`.
+    /// Says whether it holds for a call with this `argument`.
     #[inline(always)]
     #[must_use]
     pub const fn holds(&self, argument: u64) -> bool {

@@ -31,14 +31,14 @@ pub const MAX_CONDITIONS: usize = 4;
 pub const FUNCTION_SLOT_BITS: u32 = 9;
 /// Slots of the site table, and of its index, a power of two.
 pub const SITE_SLOTS: usize = 1 << 14;
-/// How many entries of the index are tried before a site counts as lost.
+/// Number of entries of the index that are tried before a site counts as lost.
 pub const SITE_PROBES: usize = 32;
 /// Slots of the path table, a power of two: several paths of addresses may be one of names.
 pub const PATH_SLOTS: usize = 1 << 15;
 /// Those that are tried first, a power of two. Paths that come first fill them, so that an
 /// execution's are on few pages.
 pub const PATH_FRONT: usize = 1 << 12;
-/// How many slots are tried for a path.
+/// Number of slots that are tried for a path.
 pub const PATH_PROBES: usize = 4;
 /// A probe's saved instruction pointer stands at most this far behind the function's entry: behind
 /// a breakpoint, or behind the call of the function tracer as if it were one, and both may come
@@ -71,7 +71,7 @@ pub const fn name_set(name: u32) -> u64 {
 /// of the kernel, until the agent puts that in its place.
 pub const CAST: u32 = 0x7f00_0001;
 
-/// Where the fields of the event `block/block_bio_queue` stand, in bytes from its start.
+/// Offsets of the fields of the event `block/block_bio_queue`, in bytes from its start.
 ///
 /// Mirrors `DECLARE_EVENT_CLASS(block_bio, ...)` in `include/trace/events/block.h` (6.1 and 6.12).
 /// The agent compares them with the `format` file of the running kernel.
@@ -86,7 +86,7 @@ pub mod block_event {
     pub const OPERATION: usize = 28;
 }
 
-/// The one value of map `CONTROL`.
+/// Only value of map `CONTROL`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Control {
@@ -224,8 +224,8 @@ pub struct Fired {
     pub stack: [u64; MAX_FRAMES],
 }
 
-/// The one value of map `FIRED`. It fills less than a page, whose physical address the agent tells
-/// the host: a guest that died can still be asked what fired.
+/// Only value of map `FIRED`. It fills less than a page, whose physical address the agent tells the
+/// host. So the host can read what fired even in a guest that died.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct FiredLog {
@@ -243,7 +243,7 @@ const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is
 const _: () = assert!(size_of::<Control>() == 88 + size_of::<Functions>());
 const _: () = assert!(size_of::<Site>() == 136);
 
-/// The one value of map `DIRTY`: which blocks of the disk were written to. A mark is a byte, so
+/// Only value of map `DIRTY`: the blocks of the disk that were written to. A mark is a byte, so
 /// that tasks that set marks at the same time need no atomic operation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -255,8 +255,8 @@ pub struct Dirty {
     pub blocks: [u8; DIRTY_BLOCKS],
 }
 
-/// The one value of map `TOUCHED`: the slots of the sites that were reached, in order of their
-/// first call.
+/// Only value of map `TOUCHED`: the slots of the sites that were reached, in order of their first
+/// call.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Touched {

@@ -1,5 +1,5 @@
-//! Whether a call's path matches a rule's: written in steps, so that the kernel's verifier follows
-//! each one alone.
+//! Matching of a call's path with a rule's. It is written in steps, so that the kernel's verifier
+//! follows each one alone.
 
 use crate::{ELLIPSIS, MAX_FRAMES, Rule, Site};
 

@@ -29,7 +29,7 @@ pub(crate) const DISK_NUMBER: u32 = 1 << 20;
 const BLOCK_BYTES: u64 = abi::DIRTY_BLOCK_BYTES;
 /// Blocks read or zeroed at once.
 const BATCH: usize = 256;
-/// How long the kernel may take to let go of an unmounted disk.
+/// Time that the kernel may take to let go of an unmounted disk.
 const RELEASE_DEADLINE: Duration = Duration::from_millis(60);
 
 nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
@@ -74,7 +74,7 @@ pub(crate) struct Disk {
     /// Their contents, in the same order.
     contents: Vec<Block>,
     zeros: Vec<Block>,
-    /// Whether the disk can drop blocks (Linux 6.1's cannot).
+    /// True when the disk can drop blocks (Linux 6.1's cannot).
     discards: bool,
 }
 

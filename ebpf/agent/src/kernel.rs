@@ -19,7 +19,7 @@ const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 /// `NT_GNU_BUILD_ID` of `include/uapi/linux/elf.h`.
 const NOTE_BUILD_ID: u32 = 3;
 
-/// How a feature shows that it is there.
+/// Sign that a feature is there.
 enum Sign {
     /// A file or folder.
     Path(&'static str),

@@ -71,7 +71,7 @@ struct Target<'kernel> {
     worker: Worker,
     oracles: Oracles,
     log: KernelLog,
-    /// How the disk was put back after the last report.
+    /// Outcome of putting the disk back after the last report.
     put_back: PutBack,
 }
 
@@ -221,14 +221,14 @@ impl<'kernel> Target<'kernel> {
     }
 }
 
-/// How much of the disk is put back.
+/// Part of the disk that is put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reset {
     /// All of it.
     Everything,
     /// Blocks written to since the last time.
     Dirty,
-    /// The same, if that is anything.
+    /// The same blocks; nothing is done when there are none.
     Late,
 }
 

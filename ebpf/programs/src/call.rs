@@ -1,4 +1,4 @@
-//! Who called: walks the frame pointers.
+//! Callers of a function: walks the frame pointers.
 //!
 //! The probe stands before the function's first instruction. So its return address is on top of the
 //! stack, and the frame pointer is still the caller's, whose frame begins `{ the next frame
@@ -78,8 +78,8 @@ fn walk(registers: &Registers, mut each: impl FnMut(usize, u64)) -> bool {
     true
 }
 
-/// Whether there can be a frame at `frame`, on the same stack as what is at `below`, which grows
-/// down: 0 ends the chain, and an odd address is that of the registers saved by an interrupt or a
+/// Says whether there can be a frame at `frame`, on the same stack as what is at `below`. A stack
+/// grows down: 0 ends the chain. An odd address is that of the registers saved by an interrupt or a
 /// system call.
 #[inline(always)]
 fn is_above(frame: u64, below: u64) -> bool {
@@ -135,7 +135,7 @@ fn name_at(offset: u64) -> u32 {
     }
 }
 
-/// Whether an interrupt is being served on the thread's processor, or that cannot be told.
+/// Says whether an interrupt is being served on the thread's processor, or that cannot be told.
 #[inline(always)]
 pub(crate) fn in_interrupt(reader: Reader, control: &mut Control) -> bool {
     // SAFETY: the helper takes no arguments.

@@ -76,13 +76,13 @@ fn on_call(regs: *mut pt_regs, control: &mut Control) {
 
 /// The registers of interest on a function's entry.
 struct Registers {
-    /// How the memory that they point to is read.
+    /// Reader of the memory that they point to.
     reader: Reader,
     instruction: u64,
     stack: u64,
     frame: u64,
-    /// Where all of them are, for the arguments: an address, as the verifier lets programs load
-    /// only registers that they name.
+    /// Address of all of them, for the arguments. The verifier lets programs load directly only
+    /// registers that they name.
     all: u64,
 }
 
@@ -106,7 +106,7 @@ impl Registers {
     }
 }
 
-/// Whether the kernel itself would never fail this call, or that cannot be told.
+/// Says whether the kernel itself would never fail this call, or that cannot be told.
 #[inline(always)]
 fn is_guarded(registers: &Registers, control: &mut Control) -> bool {
     let Some(function) = control.functions.at(registers.instruction) else { return true };

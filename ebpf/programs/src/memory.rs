@@ -30,10 +30,10 @@ pub(crate) struct Frame {
     pub(crate) address: u64,
 }
 
-/// Where a frame has its return address.
+/// Offset of the return address in a frame.
 const ADDRESS: u64 = mem::offset_of!(Frame, address) as u64;
 
-/// How memory is read.
+/// Method of reading memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader {
     frame_type: u32,

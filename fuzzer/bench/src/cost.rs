@@ -41,7 +41,7 @@ const WARM_UP: u32 = 10;
 /// The target of which crashes are known, and how often each of them is made.
 const CRASHING: &str = "selftest";
 const CRASHES: u32 = 4;
-/// How long the campaign runs.
+/// Time that the campaign runs.
 const CAMPAIGN: Duration = Duration::from_secs(60);
 
 /// Medians, in milliseconds.
@@ -59,7 +59,7 @@ struct Phases {
     digest_ms: f64,
 }
 
-/// What the steps alone take when only a part of what an execution needs is on; medians, in
+/// Times of the steps alone when only a part of what an execution needs is on; medians, in
 /// milliseconds.
 #[derive(Debug, Serialize)]
 struct Parts {
@@ -83,8 +83,9 @@ pub(super) struct Cost {
     boot_to_clone: f64,
     /// From nothing to the first report of a clone, whose code is not translated yet.
     clone_first_execution_ms: f64,
-    /// What a crash costs beside its own execution, until the next one begins in a fresh guest:
-    /// median over the crashes known of the self-test target. Nothing when none of them came again.
+    /// Cost of a crash beside its own execution, until the next one begins in a fresh guest. It is
+    /// the median over the known crashes of the self-test target. Nothing when none of them came
+    /// again.
     crash_to_next_ms: Option<f64>,
     /// The steps alone in a guest without probes and coverage, median.
     bare_run_ms: f64,
@@ -215,8 +216,8 @@ fn clone_answer_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<f64, Ru
     Ok(middle(times).unwrap_or(f64::NAN))
 }
 
-/// What is known to crash, from the target's folder `known`, in the guests of the kernel called
-/// `kernel`.
+/// Measures the cost of the known crashes of the target [`CRASHING`], in guests of the kernel
+/// called `kernel`.
 fn crash_to_next_ms(
     wanted: &Wanted,
     kernel: &str,
@@ -259,14 +260,14 @@ struct Run {
     took_ms: f64,
 }
 
-/// What ran in turns.
+/// Runs of the bare and the full guest, in turns.
 struct Turns {
     bare: Vec<Run>,
     full: Vec<Run>,
     parts: Parts,
 }
 
-/// Whether calls are counted and whether coverage is recorded.
+/// Parts that are on: counting of calls, recording of coverage.
 type Mode = (bool, bool);
 
 const FULL: Mode = (true, true);
@@ -387,8 +388,8 @@ fn milliseconds(nanoseconds: u64) -> f64 {
     Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3
 }
 
-/// What the bare guest took `of` in a block over what whole executions of the full one took in the
-/// next, median over all blocks.
+/// Divides `of` of the bare guest in a block by the time of the full one's whole executions in the
+/// next. Gives the median over all blocks.
 fn over_turns(bare: &[Run], full: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
     let turns = bare.chunks(BLOCK as usize).zip(full.chunks(BLOCK as usize));
     middle(turns.map(|(bare, full)| median(bare, &of) / median(full, |run| run.took_ms)).collect()).unwrap_or(f64::NAN)

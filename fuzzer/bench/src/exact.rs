@@ -77,7 +77,7 @@ pub(super) fn exact(session: &Session<'_>) -> Result<Exact, CommandError> {
     })
 }
 
-/// What is to run of a target.
+/// Chooses the plans of a target to run.
 fn plans(prepared: &Prepared, runner: &mut GuestRunner) -> Result<Vec<FaultPlan>, CommandError> {
     let target = &prepared.target;
     let free = target.fault_free();
@@ -100,7 +100,7 @@ fn plans(prepared: &Prepared, runner: &mut GuestRunner) -> Result<Vec<FaultPlan>
     Ok(plans)
 }
 
-/// How often `function` was called in the first execution of a guest, which describes all sites.
+/// Counts the calls of `function` in a guest's first execution, which describes all sites.
 fn calls_of(function: &str, execution: &Execution) -> u32 {
     let sites: BTreeSet<u64> =
         execution.sites.iter().filter(|site| site.function == function).map(|site| site.site).collect();

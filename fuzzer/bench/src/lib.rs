@@ -31,7 +31,7 @@ use guests::{prepare::Wanted, prepared::Prepared, process, runner::GuestRunner};
 use serde::Serialize;
 use serde_json::Value;
 
-/// What runs where nothing else is asked for.
+/// Target that runs where no other is asked for.
 const TARGET: &str = "btrfs-mount";
 
 /// Options of the measurements.
@@ -50,7 +50,7 @@ pub struct Options {
     /// Counted executions of the bare guest and of the full one. Of several the last counts.
     #[arg(long, value_name = "N", overrides_with = "executions", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub executions: u32,
-    /// How long each campaign runs, or each number of guests; each measurement has its own time
+    /// Time of each campaign, or of each number of guests; each measurement has its own time
     /// without it.
     #[arg(long, value_parser = duration)]
     pub time: Option<Duration>,
@@ -66,7 +66,7 @@ pub enum Measurement {
     Cost,
     /// Several guests: rates and memory. 7 minutes on 2 processors, and longer on more.
     Scale,
-    /// Whether executions that are to repeat exactly do. 5 minutes.
+    /// Exact repetition: whether executions that are to repeat exactly do. 5 minutes.
     Exact,
     /// Crashes of campaigns on two kernels and when they were found, and of campaigns on the
     /// checking kernel alone. 25 minutes.
@@ -91,7 +91,7 @@ impl Options {
     }
 }
 
-/// What a measurement is told.
+/// Parameters of a measurement.
 struct Session<'a> {
     options: &'a Options,
     stop: &'a Stop,
@@ -125,7 +125,7 @@ fn measure(session: &Session<'_>) -> Result<Value, CommandError> {
     Ok(result.map_err(io::Error::other)?)
 }
 
-/// What a measurement was made on.
+/// Environment of a measurement.
 #[derive(Debug, Serialize)]
 struct Measured {
     target: String,

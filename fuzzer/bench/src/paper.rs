@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// How a number is shown.
+/// Form in which a number is shown.
 #[derive(Clone, Copy)]
 enum Unit {
     /// As it is, with this behind it.

@@ -23,10 +23,10 @@ use super::{Measured, Session, TARGET};
 const WARM_UP: u32 = 5;
 /// The most guests for each processor.
 const PER_PROCESSOR: usize = 2;
-/// How often each number of guests has its turn: a processor that is shared with others changes its
+/// Number of turns of each number of guests. A processor that is shared with others changes its
 /// speed by half within seconds.
 const ROUNDS: u32 = 30;
-/// How long a turn takes.
+/// Time of a turn.
 const TIME: Duration = Duration::from_secs(1);
 
 /// One number of guests. As a processor has one of two speeds in a turn, which a median would

@@ -17,7 +17,7 @@ const TIME: Duration = Duration::from_secs(3600);
 const GUESTS: NonZeroUsize = NonZeroUsize::new(2).expect("it is not 0");
 const QUARTERS: usize = 4;
 
-/// How a number changed.
+/// Change of a number over time.
 #[derive(Debug, Serialize)]
 struct Trend {
     /// Medians of the quarters of the time.

@@ -53,7 +53,7 @@ pub struct Execution {
     pub coverage: Vec<u64>,
     /// Calls left alone because the kernel promises that they do not fail.
     pub guarded: u32,
-    /// Whether there was more to count or to cover than the guest has room for.
+    /// True when the guest had no room for all counts or all coverage.
     pub incomplete: bool,
     /// Kernel log or console text of the execution.
     pub console: String,

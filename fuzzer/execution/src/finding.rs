@@ -1,10 +1,10 @@
-//! One thing that an oracle saw.
+//! Findings of the oracles.
 
 use kernel_report::{KernelReport, ReportKind};
 
-/// One thing that an oracle saw in an execution, or in what came after it.
+/// Observation of an oracle in an execution, or in what came after it.
 ///
-/// Whether an execution is a crash follows from its findings and from nothing else.
+/// Findings alone decide whether an execution is a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// A defect that the kernel reported about itself.

@@ -20,7 +20,7 @@ use toml::Spanned;
 pub struct TargetFunction {
     /// The kernel function.
     pub name: String,
-    /// What it may return; the first is the one tried first.
+    /// Errors that it may return; the first is the one tried first.
     pub errors: Vec<InjectedError>,
     /// A call for which any of these holds never fails.
     #[serde(default)]
@@ -44,7 +44,7 @@ struct GroupFile {
 struct GroupFunction {
     name: String,
     errors: Vec<InjectedError>,
-    /// Where the kernel says so: file, function, version.
+    /// Place in the kernel's source that says so: file, function, version.
     source: String,
     #[serde(default)]
     never: Vec<Condition>,

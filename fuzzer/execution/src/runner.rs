@@ -72,9 +72,9 @@ pub enum RunError {
     /// Guests failed again and again.
     #[error("{attempts} guests in a row failed")]
     Guests {
-        /// How many.
+        /// Number of guests that failed.
         attempts: usize,
-        /// The last one's trouble.
+        /// Error of the last guest.
         source: Box<dyn Error + Send + Sync>,
     },
     /// There are no guests of the kind asked for.

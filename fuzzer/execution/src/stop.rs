@@ -29,7 +29,7 @@ impl Stop {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Whether the request was made.
+    /// Says whether the request was made.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.receiver.try_recv() == Err(TryRecvError::Disconnected)

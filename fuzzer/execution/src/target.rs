@@ -22,9 +22,9 @@ pub enum TargetError {
     /// No such target.
     #[error("no target \"{name}\": it is neither a folder with a target.toml nor one of {known}")]
     Unknown {
-        /// What was asked for.
+        /// Name that was asked for.
         name: String,
-        /// What there is.
+        /// Names that there are.
         known: String,
     },
     /// A file that cannot be read or understood.
@@ -35,7 +35,7 @@ pub enum TargetError {
     Known {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Defect of the file.
         source: PlanError,
     },
     /// The kernel does not let a function fail as asked.
@@ -43,12 +43,12 @@ pub enum TargetError {
     Kernel {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Defect of the function's entry.
         reason: String,
     },
 }
 
-/// How the target's disk is made.
+/// Recipe of the target's disk.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageRecipe {
@@ -69,7 +69,7 @@ struct TargetFile {
     steps: Vec<Spanned<toml::Table>>,
 }
 
-/// What is fuzzed.
+/// Workload that is fuzzed, with its kernel, its disk and the functions that may fail.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Its name: that of its folder.
@@ -78,9 +78,9 @@ pub struct Target {
     pub description: String,
     /// Name of the kernel.
     pub kernel: String,
-    /// How its disk is made; none for a target without disk.
+    /// Recipe of its disk; none for a target without disk.
     pub image: Option<ImageRecipe>,
-    /// What may fail.
+    /// Functions that may fail.
     pub functions: Vec<TargetFunction>,
     /// The workload.
     pub steps: Vec<Step>,
@@ -186,7 +186,7 @@ impl Target {
         paths.iter().map(read).collect()
     }
 
-    /// What the agent needs to know.
+    /// Gives the part of the target that the agent needs to know.
     #[must_use]
     pub fn setup(&self) -> Setup {
         Setup {
@@ -207,7 +207,7 @@ impl Target {
         FaultPlan::fault_free(&self.name)
     }
 
-    /// What `function` may return.
+    /// Gives the errors that `function` may return.
     #[must_use]
     pub fn errors(&self, function: &str) -> &[InjectedError] {
         self.functions.iter().find(|known| known.name == function).map_or(&[], |known| &known.errors)

@@ -18,8 +18,8 @@ pub const MAX_CALL_PATH: usize = 24;
 pub struct CallPath(pub Vec<String>);
 
 impl CallPath {
-    /// Whether this pattern matches the callers `path` (innermost first). Names are compared by
-    /// [`base_name`].
+    /// Says whether this pattern matches the callers `path` (innermost first). Names are compared
+    /// by [`base_name`].
     ///
     /// This is the definition; the BPF program does the same on numbers.
     #[must_use]

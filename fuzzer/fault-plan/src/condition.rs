@@ -23,9 +23,9 @@ pub struct Condition {
     pub argument: u8,
     /// The bits of it that count. No [`Operand::Symbol`].
     pub mask: Operand,
-    /// How it is compared.
+    /// Comparison of the argument with the value.
     pub operator: Operator,
-    /// With what.
+    /// Value that the argument is compared with.
     pub value: Operand,
 }
 

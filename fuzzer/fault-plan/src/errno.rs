@@ -43,7 +43,7 @@ impl fmt::Display for Errno {
     }
 }
 
-/// What else user space calls them.
+/// Second names of error numbers in user space.
 const SECOND_NAMES: &[(u16, &str)] = &[(11, "EWOULDBLOCK"), (35, "EDEADLOCK"), (95, "ENOTSUP")];
 
 #[rustfmt::skip]

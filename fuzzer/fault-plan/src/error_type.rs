@@ -1,4 +1,4 @@
-//! What an injectable function may return instead of running.
+//! Errors that an injectable function may return instead of running.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ impl ErrorType {
         }
     }
 
-    /// Whether a function of this type may return `error`.
+    /// Says whether a function of this type may return `error`.
     #[must_use]
     pub fn allows(self, error: InjectedError) -> bool {
         match error {
@@ -63,11 +63,11 @@ impl fmt::Display for ErrorType {
 pub struct InjectableFunction {
     /// The symbol.
     pub name: String,
-    /// What it may return.
+    /// Type of the errors that it may return.
     pub error_type: ErrorType,
 }
 
-/// What the injected call returns. In files: an errno name, `"NULL"` or `"true"`.
+/// Return value of the injected call. In files: an errno name, `"NULL"` or `"true"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InjectedError {
     /// The negative error number.
@@ -89,7 +89,7 @@ impl InjectedError {
         }
     }
 
-    /// How files write it.
+    /// Gives the name that files use.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -22,7 +22,7 @@ pub struct Fault {
     pub call_path: CallPath,
     /// Which of the calls that match fails, from 1; counted over all call paths that match.
     pub occurrence: u32,
-    /// What it returns.
+    /// Error that the call returns.
     pub error: InjectedError,
 }
 
@@ -34,7 +34,7 @@ pub struct FaultPlan {
     pub version: u32,
     /// Name of the target.
     pub target: String,
-    /// What fails. None is the fault-free plan.
+    /// Faults of the execution. A plan without any is the fault-free one.
     pub faults: Vec<Fault>,
 }
 
@@ -47,13 +47,13 @@ pub enum PlanError {
     /// A version that this build does not read.
     #[error("plan version {found} is not supported, this build reads version {PLAN_VERSION}")]
     Version {
-        /// What the file says.
+        /// Version that the file names.
         found: u32,
     },
     /// More faults than fit.
     #[error("{found} faults, at most {MAX_FAULTS} are possible")]
     TooManyFaults {
-        /// What the plan has.
+        /// Number of faults in the plan.
         found: usize,
     },
     /// A fault that cannot be.
@@ -61,7 +61,7 @@ pub enum PlanError {
     Fault {
         /// Position in the plan, from 1.
         index: usize,
-        /// What is wrong and what would be right.
+        /// Defect, and what would be right.
         reason: String,
     },
 }

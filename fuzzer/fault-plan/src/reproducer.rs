@@ -19,7 +19,7 @@ pub struct Reproducer {
     pub kernel: String,
     /// Build id of the kernel it was found on, for the record: a plan survives a rebuild.
     pub kernel_build_id: String,
-    /// What fails.
+    /// Plan that makes the crash.
     pub plan: FaultPlan,
 }
 
@@ -50,7 +50,7 @@ impl Reproducer {
         text
     }
 
-    /// Whether `text` is meant to be a reproducer rather than a plan.
+    /// Says whether `text` is meant to be a reproducer rather than a plan.
     #[must_use]
     pub fn is_one(text: &str) -> bool {
         serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| value.get("reproducer_version").is_some())

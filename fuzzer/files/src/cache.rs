@@ -23,7 +23,7 @@ pub enum CacheError {
     Create {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// Underlying error.
         source: io::Error,
     },
 }
@@ -56,8 +56,8 @@ fn place(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 ///
 /// # Errors
 ///
-/// What the file system says. `path` is then as before, unless all that failed is to bring its
-/// folder to the disk: then it has the new content, but perhaps not after a power loss.
+/// Fails with the file system's error. `path` is then as before, unless all that failed is to bring
+/// its folder to the disk. In that case it has the new content, but perhaps not after a power loss.
 pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary_beside(path)?;
     let mut file = File::create_new(&temporary)?;
@@ -76,7 +76,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// What the file system says. `destination` is then as for [`write_file`].
+/// Fails with the file system's error. `destination` is then as for [`write_file`].
 pub fn publish_file(prepared: &Path, destination: &Path) -> io::Result<()> {
     File::open(prepared)?.sync_all()?;
     fs::rename(prepared, destination)?;
@@ -88,7 +88,7 @@ pub fn publish_file(prepared: &Path, destination: &Path) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// What the file system says; a folder that is not empty is never replaced.
+/// Fails with the file system's error; a folder that is not empty is never replaced.
 pub fn publish_directory(prepared: &Path, destination: &Path) -> io::Result<()> {
     sync_tree(prepared)?;
     fs::rename(prepared, destination)?;
@@ -100,7 +100,7 @@ pub fn publish_directory(prepared: &Path, destination: &Path) -> io::Result<()> 
 ///
 /// # Errors
 ///
-/// What the file system says.
+/// Fails with the file system's error.
 pub fn replace_directory(prepared: &Path, destination: &Path) -> io::Result<()> {
     sync_tree(prepared)?;
     renameat2(AT_FDCWD, prepared, AT_FDCWD, destination, RenameFlags::RENAME_EXCHANGE)?;
@@ -113,7 +113,7 @@ pub fn replace_directory(prepared: &Path, destination: &Path) -> io::Result<()> 
 ///
 /// # Errors
 ///
-/// What the file system says.
+/// Fails with the file system's error.
 pub fn lock(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
     let file = lock_file(path)?;
     match file.try_lock() {
@@ -131,7 +131,7 @@ pub fn lock(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// What the file system says.
+/// Fails with the file system's error.
 pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let file = lock_file(path)?;
     match file.try_lock() {

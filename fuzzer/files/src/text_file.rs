@@ -16,7 +16,7 @@ pub enum TextFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Underlying error.
         source: io::Error,
     },
     /// It cannot be understood, or says what cannot be.
@@ -26,7 +26,7 @@ pub enum TextFileError {
         path: PathBuf,
         /// Line in it, from 1.
         line: usize,
-        /// What is wrong there.
+        /// Defect in that line.
         reason: String,
     },
 }
@@ -34,7 +34,7 @@ pub enum TextFileError {
 /// A text file that was read.
 #[derive(Debug)]
 pub struct TextFile {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
     /// Its content.
     pub text: String,
@@ -54,7 +54,7 @@ impl TextFile {
         }
     }
 
-    /// What it says as TOML.
+    /// Parses the text as TOML.
     ///
     /// # Errors
     ///

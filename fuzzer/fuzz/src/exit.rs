@@ -61,7 +61,7 @@ pub enum CommandError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// Underlying error.
         source: io::Error,
     },
     /// Something cannot be removed from the cache.
@@ -69,7 +69,7 @@ pub enum CommandError {
     Prune {
         /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// Underlying error.
         source: io::Error,
     },
     /// Results cannot be written.

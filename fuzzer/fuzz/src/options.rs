@@ -52,7 +52,7 @@ pub struct FuzzOptions {
     /// Target to fuzz: a name that `fuzz targets` lists, or a folder with a target.toml.
     #[arg(long)]
     pub target: String,
-    /// How long to fuzz, such as 30s, 10m or 8h; until Ctrl-C without it.
+    /// Time to fuzz, such as 30s, 10m or 8h; until Ctrl-C without it.
     #[arg(long, value_parser = duration)]
     pub time: Option<Duration>,
     /// The campaign's folder, campaigns/TARGET without it. One that exists is resumed.
@@ -89,7 +89,7 @@ pub struct GuestOptions {
     /// A kernel other than the target's: a name that `fuzz kernel list` shows.
     #[arg(long, value_name = "NAME")]
     pub kernel: Option<String>,
-    /// How guests run: auto, kvm or tcg; auto proves that KVM works before it is used.
+    /// Acceleration of guests: auto, kvm or tcg; auto proves that KVM works before it is used.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub accel: AccelChoice,
 }

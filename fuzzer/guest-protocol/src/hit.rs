@@ -5,7 +5,7 @@
 pub struct Hit {
     /// The site's number, the same in every guest with the same kernel build.
     pub site: u64,
-    /// How often.
+    /// Number of its calls.
     pub count: u32,
     /// Position of its first call among all calls of the execution, from 1.
     pub first_sequence: u32,

@@ -27,11 +27,11 @@ pub struct Setup {
     pub functions: Vec<Contract>,
     /// The workload.
     pub steps: Vec<Step>,
-    /// Whether the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
+    /// True when the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
     pub disk: bool,
-    /// Whether the agent waits for the first request by looking at the window over and over: the
-    /// host puts it there before the guest goes on and does not ring, as an interrupt comes at a
-    /// moment that nobody controls.
+    /// True when the agent waits for the first request by polling the window. The host puts it
+    /// there before the guest goes on and does not ring, as an interrupt comes at a moment that
+    /// nobody controls.
     pub awake: bool,
 }
 
@@ -52,12 +52,12 @@ pub struct Execute {
     pub id: u64,
     /// The faults.
     pub plan: FaultPlan,
-    /// Whether to probe and count calls; off only to measure what that costs.
+    /// True to probe and count calls; false only to measure what that costs.
     pub inject: bool,
-    /// Whether to record coverage; off only to measure what that costs.
+    /// True to record coverage; false only to measure what that costs.
     pub coverage: bool,
-    /// Whether to describe every site hit, also those described in an earlier report, or reached
-    /// when the guest was prepared.
+    /// True to describe every site hit, also those described in an earlier report, or reached when
+    /// the guest was prepared.
     pub describe_all_sites: bool,
 }
 
@@ -82,7 +82,7 @@ pub enum FromAgent {
     Trouble(String),
 }
 
-/// Who the agent is and what its kernel can do.
+/// Version of the agent, and the abilities of its kernel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL_VERSION`] of the agent.
@@ -114,9 +114,10 @@ pub struct Ready {
     /// Guest-physical address of the page with the log of fired faults, for the host to read when
     /// the guest died.
     pub fired_log_address: u64,
-    /// Where the coverage trace is, for the host to read when an execution has ended, also of a
-    /// guest that died: 64-bit little-endian words, of which the first counts those that follow.
-    /// Between executions the number of all words that there is room for is added to it.
+    /// Place of the coverage trace, which the host reads when an execution has ended, also of a
+    /// guest that died. It holds 64-bit little-endian words, of which the first counts those that
+    /// follow. Between executions the number of all words that there is room for is added to that
+    /// count.
     pub trace: Vec<MemoryRange>,
     /// First address of the kernel's text.
     pub text_start: u64,
@@ -159,7 +160,7 @@ pub struct Report {
     /// Leftovers that the oracles found. A guest with one must not run another plan. What only
     /// shows when the disk is put back, [`FromAgent::Unclean`] says.
     pub leftovers: Vec<String>,
-    /// Where the time went.
+    /// Times of the execution's phases.
     pub timings: Timings,
 }
 
@@ -172,7 +173,7 @@ pub struct SiteDescription {
     pub function: String,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
-    /// Whether there were more callers than fit.
+    /// True when there were more callers than fit.
     pub truncated: bool,
 }
 
@@ -189,7 +190,7 @@ pub struct FiredFault {
     pub call_path: Vec<String>,
 }
 
-/// Where an execution's time went in the guest, in nanoseconds of the guest's monotonic clock.
+/// Times of an execution's phases in the guest, in nanoseconds of the guest's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
     /// Putting the disk back for this execution, which the agent does right after the report of the

@@ -35,10 +35,10 @@ pub enum Step {
     Write {
         /// The file.
         path: RelativePath,
-        /// Where, in bytes.
+        /// Offset of the first byte.
         #[serde(default)]
         offset: u64,
-        /// How much, in bytes.
+        /// Number of bytes.
         length: u32,
     },
     /// Reads a file to its end; the result is the number of bytes.
@@ -120,7 +120,7 @@ impl Step {
     }
 }
 
-/// How a step ended.
+/// Outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepResult {

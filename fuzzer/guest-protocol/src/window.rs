@@ -13,7 +13,8 @@ use thiserror::Error;
 
 /// Size of the window.
 pub const WINDOW_BYTES: usize = 8 << 20;
-/// Where the guest finds it: the first address above 4 GiB, as the guest has less memory than that.
+/// Address of the window in the guest: the first above 4 GiB, as the guest has less memory than
+/// that.
 pub const WINDOW_GUEST_ADDRESS: u64 = 4 << 30;
 /// The largest message to the agent.
 pub const REQUEST_MAX_BYTES: usize = REPLY_OFFSET - REQUEST_OFFSET;
@@ -113,7 +114,7 @@ impl Window {
         Ok(())
     }
 
-    /// Whether message number `sequence` is there.
+    /// Says whether message number `sequence` is there.
     #[must_use]
     pub fn has(&self, direction: Direction, sequence: u32) -> bool {
         // SAFETY: the header lies inside the window, and bytes need no alignment. Volatile, as

@@ -22,7 +22,7 @@ pub enum ImageError {
     Missing {
         /// The command.
         command: String,
-        /// Why not.
+        /// Underlying error.
         source: io::Error,
     },
     /// The tool failed.
@@ -30,7 +30,7 @@ pub enum ImageError {
     Failed {
         /// The command line.
         command: String,
-        /// What it said.
+        /// Text that the tool printed.
         output: String,
     },
     /// The file system says no.
@@ -38,7 +38,7 @@ pub enum ImageError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Underlying error.
         source: io::Error,
     },
 }

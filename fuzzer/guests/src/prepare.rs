@@ -49,7 +49,7 @@ pub enum PrepareError {
     Elf {
         /// The kernel image.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Defect of the image.
         source: ElfError,
     },
     /// The guest runs something else.
@@ -63,7 +63,7 @@ pub enum PrepareError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Underlying error.
         source: io::Error,
     },
 }
@@ -86,18 +86,18 @@ impl PrepareError {
     }
 }
 
-/// What to prepare.
+/// Request for a prepared guest.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Name or folder of the target.
     pub target: String,
     /// A kernel other than the target's.
     pub kernel: Option<String>,
-    /// How guests run.
+    /// Acceleration of the guests.
     pub accel: AccelChoice,
-    /// Whether the first executions of two guests repeat exactly: see [`GuestConfig::exact`].
+    /// True when the first executions of two guests repeat exactly: see [`GuestConfig::exact`].
     pub exact: bool,
-    /// Whether functions are probed; off only to measure what the workload costs by itself.
+    /// True when functions are probed; false only to measure the cost of the workload by itself.
     pub probes: bool,
 }
 

@@ -14,7 +14,7 @@ pub struct Prepared {
     pub target: Arc<Target>,
     /// The kernel.
     pub kernel: Built,
-    /// Where the kernel can report coverage.
+    /// Places in the kernel's code that can report coverage.
     pub call_sites: Arc<CallSites>,
     pub(crate) symbols: Arc<Symbols>,
     pub(crate) sites: Sites,

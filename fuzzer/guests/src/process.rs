@@ -35,8 +35,7 @@ static STARTER: LazyLock<Result<Sender<Order>, String>> = LazyLock::new(|| {
     let (sender, orders) = bounded::<Order>(0);
     let run = move || {
         for (mut command, inherited, reply) in orders {
-            // The one who asked waits for the answer; if it is gone nevertheless, so is its
-            // process.
+            // The caller waits for the answer. If it is gone nevertheless, its process ends too.
             if let Err(unsent) = reply.send(spawn(&mut command, &inherited))
                 && let Ok(mut child) = unsent.into_inner()
             {
@@ -52,8 +51,7 @@ static STARTER: LazyLock<Result<Sender<Order>, String>> = LazyLock::new(|| {
 /// guests, so that none of them gets another one's.
 fn spawn(command: &mut Command, inherited: &[RawFd]) -> io::Result<Child> {
     let keep = |descriptor: RawFd, flags| {
-        // SAFETY: who has asked for the process waits for it, and has the descriptor open
-        // meanwhile.
+        // SAFETY: the caller waits for the process, and has the descriptor open meanwhile.
         let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
         fcntl(descriptor, FcntlArg::F_SETFD(flags))
     };
@@ -78,9 +76,9 @@ pub(crate) fn start(mut command: Command, inherited: Vec<RawFd>) -> io::Result<C
     order(command, inherited)
 }
 
-/// A command that runs `program`, to be completed and given to [`start_often`]. `setpriv` is of
-/// util-linux (2.33), which every Debian has.
-pub(crate) fn often(program: impl AsRef<OsStr>) -> Command {
+/// Makes a command that runs `program`, to be completed and given to [`start_by_setpriv`].
+/// `setpriv` is of util-linux (2.33), which every Debian has.
+pub(crate) fn setpriv_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     // The host may have died before it was this process's death that it is bound to.
     command.args(["--pdeathsig", "KILL", "sh", "-c", r#"[ "$PPID" = "$0" ] && exec "$@""#]);
@@ -88,10 +86,10 @@ pub(crate) fn often(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Starts a `command` made by [`often`] as [`start`] does, but for the signals that this thread has
-/// blocked. It takes the same time however much memory the host has: nothing of it is copied to the
-/// child, as is done where code of the host's runs there.
-pub(crate) fn start_often(command: Command, inherited: Vec<RawFd>) -> io::Result<Child> {
+/// Starts a `command` made by [`setpriv_command`] as [`start`] does, but for the signals that this
+/// thread has blocked. It takes the same time however much memory the host has: nothing of it is
+/// copied to the child, as is done where code of the host's runs there.
+pub(crate) fn start_by_setpriv(command: Command, inherited: Vec<RawFd>) -> io::Result<Child> {
     order(command, inherited)
 }
 
@@ -157,8 +155,8 @@ pub fn bind(pid: u32, processor: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// How long the threads of the process `pid`, all together, have been ready to run without being
-/// run; 0 when the host's kernel does not say. Reads the second field of
+/// Sums the time that the threads of the process `pid` have been ready to run without being run.
+/// Gives 0 when the host's kernel does not say. Reads the second field of
 /// `/proc/PID/task/TID/schedstat`, nanoseconds on a run queue
 /// (`Documentation/scheduler/sched-stats.rst`, Linux 6.12).
 pub(crate) fn waited(pid: u32) -> Duration {
@@ -175,12 +173,12 @@ pub fn resident_kib(pid: u32) -> Option<u64> {
     kib_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
 }
 
-/// What memory a process uses.
+/// Memory use of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it, where what several processes share counts for each of them in part.
+    /// Memory in KiB, in which a page of several processes counts for each of them in part.
     pub proportional_kib: u64,
-    /// What it alone has.
+    /// Memory in KiB that the process shares with no other.
     pub private_kib: u64,
 }
 
@@ -227,7 +225,8 @@ mod tests {
         file.write_all(b"inherited").unwrap();
         let file = file.reopen().unwrap();
         let run = |descriptors: &[RawFd]| {
-            let ways: [(Command, Start); 2] = [(Command::new("cat"), start), (often("cat"), start_often)];
+            let ways: [(Command, Start); 2] =
+                [(Command::new("cat"), start), (setpriv_command("cat"), start_by_setpriv)];
             ways.map(|(mut command, start)| {
                 command.arg(format!("/proc/self/fd/{}", file.as_raw_fd())).stdout(Stdio::piped()).stderr(Stdio::null());
                 let output = start(command, descriptors.to_vec()).unwrap().wait_with_output().unwrap();
@@ -264,12 +263,13 @@ mod tests {
         const ROLE: &str = "PROCESS_TEST_HOST";
         if std::env::var_os(ROLE).is_some() {
             SigSet::all().thread_block().unwrap();
-            let ways: [(Command, Start); 2] = [(Command::new("sleep"), start), (often("sleep"), start_often)];
-            let [mut child, often] = ways.map(|(mut command, start)| {
+            let ways: [(Command, Start); 2] =
+                [(Command::new("sleep"), start), (setpriv_command("sleep"), start_by_setpriv)];
+            let [mut child, by_setpriv] = ways.map(|(mut command, start)| {
                 command.arg("60");
                 start(command, Vec::new()).unwrap()
             });
-            fs::write(std::env::var_os(ROLE).unwrap(), format!("{} {} .", child.id(), often.id())).unwrap();
+            fs::write(std::env::var_os(ROLE).unwrap(), format!("{} {} .", child.id(), by_setpriv.id())).unwrap();
             child.wait().unwrap();
             return;
         }

@@ -20,7 +20,7 @@ pub trait Task {
     fn done(&self, result: &str);
 }
 
-/// How much of a task is done.
+/// Part of a task that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Units so far.

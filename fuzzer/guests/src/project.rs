@@ -1,4 +1,4 @@
-//! Where things are: the project's folders, the agent, the targets.
+//! Places of the project's folders, of the agent and of the targets.
 
 use std::{
     env,
@@ -16,19 +16,19 @@ pub enum ProjectError {
          run it through scripts/fuzz, or set FUZZ_ROOT to the checkout"
     )]
     NoRoot {
-        /// Where the search started.
+        /// Folder in which the search started.
         start: PathBuf,
     },
     /// `FUZZ_ROOT` is no project folder.
     #[error("FUZZ_ROOT is {path}, but there is no kernels/kernels.toml: set it to the checkout or not at all")]
     WrongRoot {
-        /// What it is set to.
+        /// Value of the variable.
         path: PathBuf,
     },
     /// The agent is not built.
     #[error("the guest's agent is not built ({path} is missing): run scripts/build, or set FUZZ_AGENT")]
     NoAgent {
-        /// Where it should be.
+        /// Path that the agent should have.
         path: PathBuf,
     },
 }

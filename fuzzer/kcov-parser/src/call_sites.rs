@@ -1,4 +1,4 @@
-//! Where the kernel can report coverage.
+//! Places in the kernel's code that can report coverage.
 
 use object::Object as _;
 
@@ -90,13 +90,13 @@ impl CallSites {
         Self { text_start, offsets, lines }
     }
 
-    /// How many PCs there are; the indices are those below.
+    /// Gives the number of PCs; the indices are those below.
     #[must_use]
     pub fn len(&self) -> usize {
         self.offsets.len()
     }
 
-    /// Whether there is none; never so for a value that [`Self::from_elf`] returned.
+    /// Says whether there is none; never so for a value that [`Self::from_elf`] returned.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()

@@ -1,4 +1,4 @@
-//! What of a kernel's ELF image this crate reads.
+//! Parts of a kernel's ELF image that this crate reads.
 
 use object::{Architecture, Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf::SHF_EXECINSTR};
 
@@ -11,7 +11,7 @@ pub enum ElfError {
     /// It is for another machine.
     #[error("the kernel image is for {found:?}, but only x86-64 is understood")]
     Machine {
-        /// What it is for.
+        /// Architecture that it is for.
         found: Architecture,
     },
     /// A symbol is not there.
@@ -19,7 +19,7 @@ pub enum ElfError {
     NoSymbol {
         /// The symbol.
         symbol: &'static str,
-        /// What to do about it.
+        /// Remedy, for the user.
         advice: &'static str,
     },
     /// It has no functions in its symbol table.
@@ -52,7 +52,7 @@ pub(crate) fn parse(elf: &[u8]) -> Result<object::File<'_>, ElfError> {
     }
 }
 
-/// Whether the processor may run what the section holds.
+/// Says whether the processor may run what the section holds.
 pub(crate) fn holds_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.contains(SHF_EXECINSTR))
 }

@@ -5,7 +5,7 @@ use object::{Object as _, ObjectSymbol as _, SymbolKind};
 
 use crate::elf::{self, ElfError};
 
-/// What the kernel's build puts in front of the name of the padding before a function
+/// Prefix that the kernel's build gives to the name of the padding before a function
 /// (`CONFIG_FUNCTION_PADDING_BYTES`, `tools/objtool/elf.c`, Linux 6.12).
 const PADDING_PREFIX: &str = "__pfx_";
 
@@ -25,7 +25,7 @@ pub struct Symbols {
     functions: Vec<Function>,
 }
 
-/// Where in the kernel an address lies.
+/// Place of an address in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location<'symbols> {
     /// The function, without what the compiler appends to names.

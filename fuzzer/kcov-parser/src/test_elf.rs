@@ -1,6 +1,6 @@
 //! A small kernel image for tests, written byte by byte.
 
-/// Where its text is.
+/// Address of its text.
 pub(crate) const TEXT: u64 = 0xffff_ffff_8100_0000;
 /// Its build id.
 pub(crate) const BUILD_ID: [u8; 20] = [

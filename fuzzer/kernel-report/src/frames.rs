@@ -9,7 +9,7 @@ use super::skip;
 pub(super) struct Frame<'log> {
     /// Its name without compiler suffixes.
     pub(super) function: &'log str,
-    /// Whether it ran in an interrupt that came in between.
+    /// True when it ran in an interrupt that came in between.
     pub(super) interrupt: bool,
 }
 
@@ -65,8 +65,8 @@ pub(super) fn call_trace<'log>(lines: &[&'log str]) -> Vec<Frame<'log>> {
     let (mut in_interrupt, mut in_nmi) = (false, false);
     let mut traced = false;
     let mut pointer = None;
-    // Where in `frames` what the NMI came in between is: it ran in an interrupt itself if one's
-    // trace follows.
+    // Index in `frames` of the function that the NMI interrupted. It ran in an interrupt itself if
+    // the trace of one follows.
     let mut interrupted = None;
     for line in lines {
         if let Some(function) = instruction_pointer(line) {

@@ -10,10 +10,10 @@
 //! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ frames, skip ─▶ function ─ title ─▶ KernelReport
 //! ```
 //!
-//! What is known about the kernel's messages is data: `rules` (headers), `skip` (functions that
-//! never are the culprit). The formats are those of Linux 6.12 and, where they differ, 6.1. A
-//! message by which a file system announces an error that it was given, a failed allocation's stack
-//! dump or fault injection's own are no reports.
+//! Facts about the kernel's messages are data: `rules` (headers), `skip` (functions that never are
+//! the culprit). The formats are those of Linux 6.12 and, where they differ, 6.1. Some messages are
+//! no reports: a file system's announcement of an error that it was given, a failed allocation's
+//! stack dump, and fault injection's own.
 
 mod frames;
 mod lines;
@@ -32,7 +32,7 @@ pub use title::title_slug;
 
 /// The most lines of one report that are kept.
 const MAX_REPORT_LINES: usize = 400;
-/// How far above its header a report can begin.
+/// Most lines above its header at which a report can begin.
 const MAX_CONTEXT_LINES: usize = 8;
 /// The most bytes of a line that are kept; the kernel's own are shorter (`PRINTKRB_RECORD_MAX`,
 /// 6.12).
@@ -41,16 +41,16 @@ const MAX_LINE_BYTES: usize = 1024;
 /// A defect that the kernel reported about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelReport {
-    /// What was wrong and where: one line of at most 120 characters, equal for duplicates.
+    /// Defect and place: one line of at most 120 characters, equal for duplicates.
     pub title: String,
-    /// Which of the kernel's checks it comes from.
+    /// Check of the kernel that it comes from.
     pub kind: ReportKind,
     /// The report's own lines, without the console's time stamps.
     pub text: String,
 }
 
-/// What stands before the file and line of a check, in what `__warn()` of `kernel/panic.c` and
-/// `report_bug()` of `lib/bug.c` (6.12) print.
+/// Words before the file and line of a check, as `__warn()` of `kernel/panic.c` and `report_bug()`
+/// of `lib/bug.c` (6.12) print them.
 const CHECKS: [&str; 2] = ["WARNING: ", "kernel BUG at "];
 
 impl KernelReport {
@@ -190,10 +190,10 @@ impl Iterator for Reports<'_> {
     }
 }
 
-/// Where the kernel hangs, for a title: the first function of the call trace in `stack`, console
-/// text of a processor that was interrupted (an NMI's backtrace, say), that neither runs in an
-/// interrupt nor waits, reports or helps anybody. Without compiler suffixes; `None` when no
-/// function will do.
+/// Finds the function in which the kernel hangs, for a title. `stack` is console text of a
+/// processor that was interrupted, such as an NMI's backtrace. The result is the first function of
+/// its call trace that neither runs in an interrupt nor waits, reports or helps anybody. It has no
+/// compiler suffixes; `None` when no function will do.
 #[must_use]
 pub fn hanging_function(stack: &str) -> Option<String> {
     let lines: Vec<&str> = lines::clean(stack).collect();
@@ -202,7 +202,7 @@ pub fn hanging_function(stack: &str) -> Option<String> {
     { outside }.find(|function| !skip::is_skipped(function, true)).map(str::to_owned)
 }
 
-/// Where the report with its header at `header` begins: at the lines above that announce it.
+/// Finds the start of the report with its header at `header`: the lines above that announce it.
 fn start_of(lines: &[&str], header: usize) -> usize {
     let mut start = header;
     for at in (header.saturating_sub(MAX_CONTEXT_LINES)..header).rev() {
@@ -225,7 +225,7 @@ fn end_of(lines: &[&str], header: usize, rule: &Rule) -> usize {
             last_frame = at;
         }
         let framed = last_frame > header;
-        // What announces the next report belongs to that one.
+        // Lines that announce the next report belong to that one.
         let before_next = || start_of(lines, at).max(last_frame + 1);
         if line.starts_with(rules::END_TRACE) {
             return at + 1;

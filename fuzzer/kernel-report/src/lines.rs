@@ -1,7 +1,7 @@
 //! Console lines without what the console adds.
 
-/// What some of the kernel's files put in front of their messages (`pr_fmt`), in the order in which
-/// it may stand.
+/// Prefixes that some of the kernel's files put in front of their messages (`pr_fmt`), in the order
+/// in which they may stand.
 const SUBSYSTEMS: [&str; 5] = ["NMI ", "watchdog: ", "rcu: ", "traps: ", "kmemleak: "];
 
 /// The lines of `log` without levels, time stamps, callers, subsystems and blanks around them.
@@ -48,7 +48,7 @@ fn strip(line: &str) -> &str {
     rest.trim_start()
 }
 
-/// What follows `<4>`.
+/// Gives the text that follows `<4>`.
 fn strip_level(line: &str) -> &str {
     let Some(rest) = line.strip_prefix('<') else { return line };
     match rest.split_once('>') {
@@ -59,7 +59,7 @@ fn strip_level(line: &str) -> &str {
     }
 }
 
-/// What follows `[   12.345678]` (`print_time()` in `kernel/printk/printk.c`, 6.12).
+/// Gives the text that follows `[   12.345678]` (`print_time()` in `kernel/printk/printk.c`, 6.12).
 fn time_stamp(line: &str) -> Option<&str> {
     let (stamp, rest) = line.strip_prefix('[')?.split_once(']')?;
     let (seconds, fraction) = stamp.trim_start().split_once('.')?;
@@ -67,7 +67,7 @@ fn time_stamp(line: &str) -> Option<&str> {
     (digits(seconds) && digits(fraction) && fraction.len() == 6).then_some(rest)
 }
 
-/// What follows `[  T123]` or `[    C0]` (`CONFIG_PRINTK_CALLER`, `print_caller()`).
+/// Gives the text that follows `[  T123]` or `[    C0]` (`CONFIG_PRINTK_CALLER`, `print_caller()`).
 fn caller(line: &str) -> Option<&str> {
     let (id, rest) = line.strip_prefix('[')?.split_once(']')?;
     let number = id.trim_start().strip_prefix(['T', 'C'])?;

@@ -10,7 +10,7 @@ pub(super) const CUT_HERE: &str = "[ cut here ]";
 /// Every panic's line.
 pub(super) const PANIC: &str = "Kernel panic - not syncing: ";
 
-/// How a report's title is worded.
+/// Form of a report's title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wording {
     /// `KASAN: what Read in function`.
@@ -52,7 +52,7 @@ pub(super) enum Wording {
 }
 
 impl Wording {
-    /// Whether a call trace is the last part of such a report.
+    /// Says whether a call trace is the last part of such a report.
     pub(super) fn ends_with_its_trace(self) -> bool {
         matches!(self, Self::In(_) | Self::Waits(_) | Self::LockOrder | Self::Work(_) | Self::Header)
     }
@@ -71,7 +71,7 @@ const fn rule(pieces: &'static [&'static str], kind: ReportKind, wording: Wordin
     Rule { pieces, kind, wording }
 }
 
-/// What a panic says that only follows from the report before it, which asked for a panic or killed
+/// Words of a panic that only follows from the report before it, which asked for a panic or killed
 /// its task.
 const CONSEQUENCES: &[&str] = &[
     // arch/x86/kernel/dumpstack.c, kernel/exit.c
@@ -99,8 +99,8 @@ const IGNORED: &[&[&str]] = &[
     &["INFO: ", "suppressed full report"],
 ];
 
-/// What a file system says, by `WARN()`, of an error that it was given: the error path at work, no
-/// defect.
+/// Starts of warnings (`WARN()`) in which a file system announces an error that it was given. That
+/// is the error path at work, no defect.
 const EXPECTED: &[&str] = &[
     // `btrfs_abort_transaction()` in `fs/btrfs/transaction.h`.
     "BTRFS: Transaction aborted (error ",
@@ -205,9 +205,9 @@ static RULES: &[Rule] = &[
     rule(&[PANIC], Panic, Wording::Panic),
 ];
 
-/// What is printed just before a `BUG()` or with a `WARN()` and says more than it does: what such a
-/// line starts with, and the words for the title. Without words the line's own are taken, up to the
-/// first full stop or parenthesis.
+/// Lines that are printed just before a `BUG()` or with a `WARN()` and say more than it does. Each
+/// entry has the start of such a line, and the words for the title. Without words the line's own
+/// are taken, up to the first full stop or parenthesis.
 const DETAILS: &[(&str, Option<&str>)] = &[
     // lib/list_debug.c
     ("list_add corruption", Some("list_add corruption")),
@@ -251,12 +251,12 @@ fn has_pieces(line: &str, pieces: &[&str]) -> bool {
     true
 }
 
-/// Whether this is the header of a panic that an earlier report explains.
+/// Says whether this is the header of a panic that an earlier report explains.
 pub(super) fn is_consequence(line: &str) -> bool {
     line.strip_prefix(PANIC).is_some_and(|reason| CONSEQUENCES.iter().any(|words| reason.contains(words)))
 }
 
-/// Whether a warning with this line announces an error that was given from outside.
+/// Says whether a warning with this line announces an error that was given from outside.
 pub(super) fn is_expected(line: &str) -> bool {
     EXPECTED.iter().any(|words| line.starts_with(words))
 }

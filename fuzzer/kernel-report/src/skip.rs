@@ -3,7 +3,7 @@
 //!
 //! A name ending in `*` stands for all that start so. Compiler suffixes are gone already.
 
-/// What notices and reports: instrumentation, checks, exception entry, printing.
+/// Functions that notice and report: instrumentation, checks, exception entry, printing.
 const REPORTING: &[&str] = &[
     // printing
     "dump_stack*",
@@ -222,7 +222,7 @@ const REPORTING: &[&str] = &[
     "just_return_func",
 ];
 
-/// What anybody calls, besides what is [`FRAMELESS`]: the defect is the caller's.
+/// Functions that anybody calls, besides those that are [`FRAMELESS`]: the defect is the caller's.
 const HELPERS: &[&str] = &[
     // memory and strings
     "memcmp",
@@ -468,7 +468,7 @@ const FRAMELESS: &[&str] = &[
     "rep_stos*",
 ];
 
-/// How a task waits or gives the processor away, and how the processor idles.
+/// Functions in which a task waits or gives the processor away, or in which the processor idles.
 const WAITING: &[&str] = &[
     "context_switch",
     "__schedule*",
@@ -553,8 +553,8 @@ const WAITING: &[&str] = &[
     "raw_spin_rq_*",
 ];
 
-/// Whether a title never names `function`; in a report about something that `waits`, neither what
-/// waits.
+/// Says whether a title never names `function`. In a report about something that `waits`, a title
+/// does not name functions that wait either.
 pub(super) fn is_skipped(function: &str, waits: bool) -> bool {
     is_reporting(function)
         || is_among(function, HELPERS)
@@ -562,12 +562,12 @@ pub(super) fn is_skipped(function: &str, waits: bool) -> bool {
         || waits && is_among(function, WAITING)
 }
 
-/// Whether `function` only takes part in reporting.
+/// Says whether `function` only takes part in reporting.
 pub(super) fn is_reporting(function: &str) -> bool {
     is_among(function, REPORTING)
 }
 
-/// Whether `function` has no frame of its own.
+/// Says whether `function` has no frame of its own.
 pub(super) fn is_frameless(function: &str) -> bool {
     is_among(function, FRAMELESS)
 }

@@ -148,7 +148,7 @@ fn a_report_hides_no_later_one() {
         let expected: Vec<String> = first_report(&first.log).into_iter().map(|report| report.title).collect();
         let alone = titles(&first.log);
         assert_eq!(alone[..expected.len()], expected, "{}", first.path.display());
-        // Where a report without its call trace ends cannot be known.
+        // The end of a report without its call trace cannot be known.
         if !lines::clean(&first.log).any(|line| frames::trace_line(line).is_some()) {
             continue;
         }

@@ -66,7 +66,7 @@ pub(super) fn kind(rule: &Rule, body: &[&str]) -> ReportKind {
 fn culprit<'log>(body: &[&'log str], waits: bool) -> Option<&'log str> {
     let header = body.first().and_then(|header| header.split([' ', ',']).find_map(frames::symbol));
     let trace = frames::call_trace(body);
-    // What is stuck is the task, not the interrupt in which that was noticed.
+    // The task is stuck, not the interrupt in which that was noticed.
     let outside = |frame: &&frames::Frame<'log>| !(waits && frame.interrupt);
     let candidates = || header.into_iter().chain(trace.iter().filter(outside).map(|frame| frame.function));
     candidates()
@@ -96,9 +96,9 @@ fn kasan_words(header: &str, body: &[&str]) -> String {
     }
 }
 
-/// What KASAN makes of the address of a fault: `null-ptr-deref`, from "KASAN: null-ptr-deref in
-/// range [0x…-0x…]" (`kasan_non_canonical_hook()` in `mm/kasan/report.c`, 6.12). Whether it was a
-/// read it cannot say.
+/// Finds KASAN's class of a fault's address: `null-ptr-deref`, from "KASAN: null-ptr-deref in range
+/// [0x…-0x…]" (`kasan_non_canonical_hook()` in `mm/kasan/report.c`, 6.12). KASAN cannot say whether
+/// the access was a read.
 fn bad_address<'log>(body: &[&'log str]) -> Option<&'log str> {
     // It stands among the first lines of an Oops; a later one belongs to a later fault.
     body.iter().take(20).find_map(|line| {
@@ -146,7 +146,7 @@ fn lock_taker(line: &str) -> Option<&str> {
 /// `text` without addresses, offsets and numbers of processors or tasks, in printable ASCII.
 ///
 /// A number is digits that do not follow a letter or an underscore: `ext4` and `kmalloc-32` stay.
-/// What begins with `0x` is one wherever it stands.
+/// Digits that begin with `0x` are a number wherever they stand.
 fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for word in text.split(|character: char| !character.is_ascii_graphic()).filter(|word| !word.is_empty()) {
@@ -174,8 +174,8 @@ fn clean(text: &str) -> String {
     cleaned
 }
 
-/// How many bytes at the start of `text` are a number: decimal, `0x` and hexadecimal, or at least
-/// eight hexadecimal digits of which one is decimal.
+/// Counts the bytes at the start of `text` that are a number: decimal, `0x` and hexadecimal, or at
+/// least eight hexadecimal digits of which one is decimal.
 fn digits(text: &str) -> usize {
     let hex = |text: &str| text.bytes().take_while(u8::is_ascii_hexdigit).count();
     if let Some(rest) = text.strip_prefix("0x") {

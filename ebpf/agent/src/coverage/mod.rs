@@ -93,7 +93,7 @@ impl Kcov {
         count.store(CLOSED + count.load(Ordering::SeqCst) % CLOSED, Ordering::SeqCst);
     }
 
-    /// Where the trace is in the machine's memory: the host reads it there.
+    /// Finds the physical addresses of the trace, at which the host reads it.
     pub(crate) fn physical_ranges(&self) -> Result<Vec<MemoryRange>> {
         let bytes = TRACE_WORDS * size_of::<u64>();
         // Every page must be there before it can be asked for.

@@ -1,4 +1,4 @@
-//! Where the agent's memory is in the machine's.
+//! Physical addresses of the agent's memory.
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 
@@ -19,7 +19,8 @@ pub(crate) fn physical_address(address: usize) -> Result<u64> {
     Ok(frames[0] * PAGE_BYTES + address as u64 % PAGE_BYTES)
 }
 
-/// Where the `bytes` bytes of memory at `address` are, which must stay there. Both are whole pages.
+/// Finds the physical addresses of the `bytes` bytes of memory at `address`, which must stay there.
+/// Both are whole pages.
 pub(crate) fn physical_ranges(address: usize, bytes: usize) -> Result<Vec<MemoryRange>> {
     let frames = frames_of(address as u64 / PAGE_BYTES, bytes as u64 / PAGE_BYTES)?;
     let runs = frames.chunk_by(|before, after| before + 1 == *after);

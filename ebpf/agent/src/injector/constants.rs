@@ -74,7 +74,7 @@ fn constants(types: &[u8], names: &[&str]) -> Option<Vec<(Vec<u8>, u64)>> {
 const ENUM: u32 = 6;
 const ENUM64: u32 = 19;
 
-/// How many bytes follow a type of this kind with `count` members.
+/// Counts the bytes that follow a type of this kind with `count` members.
 fn trailing_bytes(kind: u32, count: usize) -> Option<usize> {
     Some(match kind {
         // Integer, variable, declaration tag.

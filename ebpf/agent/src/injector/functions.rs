@@ -10,8 +10,8 @@ use crate::symbols::Symbols;
 
 const _: () = assert!(abi::MAX_FUNCTIONS == guest_protocol::MAX_FUNCTIONS);
 
-/// How many multipliers are tried. Of 64 functions without one in common each 50th leads to slots
-/// of their own.
+/// Number of multipliers that are tried. For 64 functions, one multiplier in 50 gives each function
+/// a slot of its own.
 const TRIES: u32 = 10_000;
 /// 2^64 divided by the golden ratio, odd.
 const FIRST_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,4 +1,4 @@
-//! How the BPF program tells calls of interrupts from the workload's.
+//! Preemption count, by which the BPF program tells calls of interrupts from the workload's.
 
 use anyhow::{Context, Result};
 
@@ -8,7 +8,7 @@ use crate::symbols::Symbols;
 /// 6.14).
 const PCPU_HOT_PREEMPT_COUNT: u64 = 8;
 
-/// Where each processor's preemption count is. Without it nothing may be probed.
+/// Place of each processor's preemption count. Without it nothing may be probed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Interrupts {
     /// Address of the array `__per_cpu_offset`.

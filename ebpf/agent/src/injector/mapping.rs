@@ -43,7 +43,7 @@ impl<T: Copy> Mapping<T> {
         Ok(Self { values: memory.cast(), count, bytes })
     }
 
-    /// Where value `index` is.
+    /// Gives the address of value `index`.
     ///
     /// # Panics
     ///
@@ -54,7 +54,7 @@ impl<T: Copy> Mapping<T> {
         unsafe { self.values.as_ptr().add(index) }
     }
 
-    /// Where the only value is.
+    /// Gives the address of the only value.
     pub(super) fn only(&self) -> *mut T {
         self.at(0)
     }

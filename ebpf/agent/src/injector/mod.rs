@@ -240,7 +240,7 @@ impl Injector {
         Dirty::Blocks(self.dirty_regions().flat_map(in_region).collect())
     }
 
-    /// Whether the disk was written to since [`Injector::clear_dirty`], or that is not known.
+    /// Says whether the disk was written to since [`Injector::clear_dirty`], or that is not known.
     pub(crate) fn is_dirty(&self) -> bool {
         control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 || self.dirty_regions().next().is_some()
     }
@@ -263,7 +263,7 @@ impl Injector {
         unsafe { marked((&raw const (*self.dirty.only()).regions).cast(), DIRTY_BLOCKS / DIRTY_REGION_BLOCKS) }
     }
 
-    /// Where the marks of the blocks of `region` are.
+    /// Gives the address of the marks of the blocks of `region`.
     fn block_marks(&self, region: usize) -> *mut u8 {
         // SAFETY: the index is checked, so that what is computed lies within the map.
         unsafe { (&raw mut (*self.dirty.only()).blocks[region * DIRTY_REGION_BLOCKS]).cast() }

@@ -9,7 +9,7 @@ use nix::{
 
 use super::Oracle;
 
-/// How often unmounting is tried before the mount is only detached.
+/// Number of attempts to unmount before the mount is only detached.
 const UNMOUNT_TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(2);
 

@@ -87,7 +87,7 @@ fn prune(items: &[Item], options: &PruneOptions, out: &mut dyn Write) -> Result<
     Ok(())
 }
 
-/// What of the cache the checkout's `kernels.toml` names.
+/// Entries of the cache that the checkout's `kernels.toml` names.
 #[derive(Default)]
 struct Named {
     kernels: BTreeSet<PathBuf>,
@@ -121,7 +121,7 @@ struct Item {
     lock: Option<PathBuf>,
 }
 
-/// Whether something in the cache is of use.
+/// Use of an entry of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum State {
@@ -182,9 +182,9 @@ fn items(cache: &Path, named: &Named) -> Vec<Item> {
     items
 }
 
-/// What the entry `name` of the cache's folder `folder` is, and the name of its lock without
-/// `.lock`; nothing for what is only told with others, such as logs. The names are those in the
-/// heads of `kernel`, `kernel::source`, `image` and `guest::store`.
+/// Classifies the entry `name` of the cache's folder `folder`, and gives the name of its lock
+/// without `.lock`. Gives nothing for an entry that is only told with others, such as a log. The
+/// names are those in the heads of `kernel`, `kernel::source`, `image` and `guest::store`.
 fn classify(folder: &Path, name: &str) -> Option<(Kind, Option<String>)> {
     let folder = folder.file_name()?.to_str()?;
     let own = |kind, lock: &str| Some((kind, Some(lock.to_owned())));
@@ -222,8 +222,8 @@ fn item(kind: Kind, path: PathBuf, lock: Option<PathBuf>, named: &Named, open: &
     Item { kind, bytes: size(&path), path, state, lock }
 }
 
-/// What is used by what is in use: the compiler's cache by a build, a kernel by a guest that runs
-/// it.
+/// Marks what entries in use need as used too: the compiler's cache by a build, a kernel by a guest
+/// that runs it.
 fn share_use(items: &mut [Item]) {
     let used = |item: &&Item| item.state == State::Used;
     let guests: Vec<_> = items.iter().filter(used).filter_map(|item| template_kernel(&item.path)).collect();

@@ -1,4 +1,4 @@
-//! How people and scripts see what the commands do.
+//! Output of the commands for people and scripts.
 
 pub mod progress;
 pub(crate) mod replay;

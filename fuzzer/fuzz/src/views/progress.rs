@@ -26,9 +26,9 @@ use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use guests::progress::{Part, ProgressSink, Task};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a line that moves is drawn again.
+/// Interval at which a line that moves is drawn again.
 const REDRAW_EVERY: Duration = Duration::from_secs(1);
-/// How often a task says how far it is where no line can move.
+/// Interval at which a task reports its progress where no line can move.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Line that moves, of a task that does not know how much there is to do.
@@ -44,7 +44,7 @@ pub struct Progress(Arc<Shared>);
 struct Shared {
     /// Held while anything is written.
     screen: Mutex<Screen>,
-    /// Whether lines can move.
+    /// True when lines can move.
     moves: bool,
 }
 
@@ -102,7 +102,7 @@ impl Progress {
         LineWriter { progress: self.clone(), line: Vec::new() }
     }
 
-    /// Whether standard error is a terminal whose lines can move.
+    /// Says whether standard error is a terminal whose lines can move.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.0.moves

@@ -10,7 +10,7 @@ use guest_protocol::{Step, StepResult};
 pub(crate) struct Run<'a> {
     /// Its number, from 1.
     pub(crate) number: u32,
-    /// How many there are.
+    /// Number of all runs.
     pub(crate) of: u32,
     /// The plan.
     pub(crate) plan: &'a FaultPlan,

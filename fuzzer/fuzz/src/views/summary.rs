@@ -10,7 +10,7 @@ use campaign::{Statistics, Summary};
 /// A campaign that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// What it did.
+    /// Results of the campaign.
     pub summary: Summary,
     /// Its folder.
     pub folder: PathBuf,
@@ -23,7 +23,7 @@ pub struct Ended {
 pub struct IdleCheckers {
     /// Their kernel's name.
     pub kernel: String,
-    /// Whether the cache has it.
+    /// True when the cache has that kernel.
     pub built: bool,
 }
 

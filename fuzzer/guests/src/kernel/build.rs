@@ -61,7 +61,7 @@ pub fn build(
         .ok_or_else(|| KernelError::Damaged { path: destination, reason: "it vanished".to_owned() })
 }
 
-/// What the names of a build's temporary folders start with.
+/// Prefix of the names of a build's temporary folders.
 pub const BUILD_LEFTOVER: &str = ".build-";
 
 /// Removes what killed builds left: every temporary folder whose lock nobody holds, or which the
@@ -81,7 +81,7 @@ fn remove_leftovers(kernels: &Path, own: &str) {
 }
 
 /// Removes a folder of many thousand files, which can take minutes, without anybody waiting for it.
-/// What does not get removed now, the next build removes.
+/// The next build removes what is left.
 fn discard(work: &Path) {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"rm -rf "$1" >/dev/null 2>&1 </dev/null &"#, "sh"]).arg(work);

@@ -59,7 +59,7 @@ pub struct Kernel {
     pub selftest: BTreeMap<String, String>,
     /// Objects that a build compiles, measured; for the progress report only.
     pub objects: u32,
-    /// What its command line says besides what every guest's does.
+    /// Options of its command line, besides those of every guest.
     pub options: String,
     /// The kernel that explores for this one, because it is faster.
     pub explorer: Option<String>,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub(super) struct BadLine {
     /// Number of the line, from 1.
     pub(super) line: usize,
-    /// What is wrong with it.
+    /// Defect of the line.
     pub(super) reason: &'static str,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn check(fragment: &str) -> Result<(), BadLine> {
     parse(fragment).map(drop)
 }
 
-/// What `fragment` asks for and the finished `config` does not say, one line for each option.
+/// Lists the options that the finished `config` does not set as `fragment` asks, one line for each.
 ///
 /// Kconfig drops an option silently when something it depends on is missing, and adds one that
 /// something selects.

@@ -7,7 +7,7 @@ use files::cache;
 
 use super::{KernelError, Progress, make::failed};
 
-/// How often whoever waits for another process looks whether that has ended.
+/// Pause between two attempts to take a lock that another process has.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// Takes the lock file `path`, waiting for whoever has it.

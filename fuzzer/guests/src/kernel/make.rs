@@ -18,7 +18,7 @@ use execution::Stop;
 
 /// Lines of the log that an error shows.
 const TAIL_LINES: usize = 20;
-/// How often [`Log::run`] calls back, and looks whether to stop, when nothing is printed.
+/// Interval at which [`Log::run`] calls back, and looks whether to stop, when nothing is printed.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The log of one build.

@@ -1,13 +1,13 @@
-//! How far a build is.
+//! Progress of compiling.
 
 use std::time::{Duration, Instant};
 
 use super::Progress;
 
-/// How often compiling tells how far it is.
+/// Interval at which compiling reports its progress.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// How far compiling is, read from what make prints.
+/// Progress of compiling, read from make's output.
 pub(super) struct Meter {
     /// Objects so far.
     pub(super) done: u32,

@@ -38,9 +38,9 @@ pub enum KernelError {
     /// No such kernel.
     #[error("no kernel is called {name}; there are: {known}")]
     Unknown {
-        /// What was asked for.
+        /// Name that was asked for.
         name: String,
-        /// What there is, separated by commas.
+        /// Names that there are, separated by commas.
         known: String,
     },
     /// A file of the catalogue, or a configuration, cannot be read or understood.
@@ -51,13 +51,13 @@ pub enum KernelError {
     Entry {
         /// The entry, such as `kernel small`.
         entry: String,
-        /// What is wrong.
+        /// Defect of the entry.
         reason: String,
     },
     /// The machine lacks what a build needs.
     #[error("building a kernel needs {missing}; install with: apt-get install --no-install-recommends {packages}")]
     Commands {
-        /// What is missing, separated by commas.
+        /// Things that are missing, separated by commas.
         missing: String,
         /// Debian packages that have it, separated by spaces.
         packages: String,
@@ -98,9 +98,9 @@ pub enum KernelError {
     /// A command of the build failed.
     #[error("{step} failed ({status}); the whole log is {log}, its end:\n{tail}")]
     Failed {
-        /// What was being done.
+        /// Step of the build, such as "unpacking the source".
         step: &'static str,
-        /// How the command ended.
+        /// Exit status of the command.
         status: String,
         /// The log.
         log: PathBuf,
@@ -112,7 +112,7 @@ pub enum KernelError {
     Vmlinux {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Defect of the file.
         reason: String,
     },
     /// A kernel in the cache is damaged.
@@ -120,7 +120,7 @@ pub enum KernelError {
     Damaged {
         /// The kernel's folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Damage that was found.
         reason: String,
     },
     /// The user asked to stop.
@@ -129,11 +129,11 @@ pub enum KernelError {
     /// The cache cannot be used.
     #[error("cannot {action} {path}")]
     Cache {
-        /// What was being done.
+        /// Action that failed, such as "take the lock".
         action: &'static str,
-        /// To which file or folder.
+        /// File or folder of the action.
         path: PathBuf,
-        /// Why not.
+        /// Underlying error.
         source: io::Error,
     },
 }
@@ -155,21 +155,21 @@ pub struct Built {
     pub vmlinux: PathBuf,
     /// Its configuration.
     pub config: PathBuf,
-    /// What is known about it.
+    /// Facts about it.
     pub meta: Meta,
-    /// What its command line says besides what every guest's does.
+    /// Options of its command line, besides those of every guest.
     pub options: String,
 }
 
-/// What is known about a finished kernel: `meta.json` in its folder.
+/// Facts about a finished kernel: `meta.json` in its folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Meta {
     /// Name in the catalogue.
     pub name: String,
-    /// What `uname -r` says in it.
+    /// Release, as `uname -r` says in it.
     pub release: String,
-    /// GNU build id in hexadecimal: what tells it from every other build.
+    /// GNU build id in hexadecimal; it tells this build from every other.
     pub build_id: String,
     /// Digest of all that went into it, in hexadecimal.
     pub key: String,
@@ -179,7 +179,7 @@ pub struct Meta {
     pub source: String,
     /// Objects that were compiled or taken from the compiler's cache.
     pub objects: u32,
-    /// How long the build took, in seconds.
+    /// Time that the build took, in seconds.
     pub seconds: u64,
 }
 
@@ -188,13 +188,13 @@ pub struct Meta {
 pub struct Listed<'a> {
     /// The kernel.
     pub kernel: &'a Kernel,
-    /// Where it is, or will be.
+    /// Folder of the finished kernel, there or not.
     pub dir: PathBuf,
     /// The finished kernel.
     pub built: Option<Built>,
 }
 
-/// What a build is doing. `Display` is a line for the user.
+/// Progress of a build. `Display` is a line for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Somebody else builds the same kernel; this build waits for that one.
@@ -250,8 +250,8 @@ pub fn find(kernel: &Kernel, cache: &Path) -> Result<Option<Built>, KernelError>
     Ok(locate(kernel, cache)?.1)
 }
 
-/// Where the finished `kernel` is in the cache folder `cache`, or will be. It may be built from an
-/// archive that stands in for the source's version.
+/// Finds the folder of the finished `kernel` in the cache folder `cache`, there or not, and the
+/// kernel in it. It may be built from an archive that stands in for the source's version.
 fn locate(kernel: &Kernel, cache: &Path) -> Result<(PathBuf, Option<Built>), KernelError> {
     let dir = place(kernel, &kernel.cache_key(&kernel.source.sha256)?, cache);
     if let Some(built) = open(kernel, &dir)? {

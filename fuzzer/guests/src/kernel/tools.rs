@@ -20,7 +20,7 @@ const COMMANDS: [(&str, &str); 12] = [
     ("xz", "xz-utils"),
 ];
 
-/// Whether the command is in the `PATH`.
+/// Says whether the command is in the `PATH`.
 pub(super) fn installed(command: &str) -> bool {
     env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(command).is_file())
 }

@@ -11,15 +11,15 @@ use super::machine::Sequence;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {
-    /// What the agent said about its kernel.
+    /// First message of the agent, with the facts about its kernel.
     pub hello: Hello,
-    /// What the agent prepared.
+    /// Answer of the agent once it had prepared the target.
     pub ready: Ready,
     /// From the start of QEMU to [`About::hello`].
     pub boot_time: Duration,
     /// From then to [`About::ready`].
     pub setup_time: Duration,
-    /// What the guest printed until it was saved.
+    /// Text that the guest printed until it was saved.
     pub console: String,
     pub(super) sequence: Sequence,
     /// The rate of its time stamp counter, where it was told.

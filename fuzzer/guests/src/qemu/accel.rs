@@ -1,4 +1,4 @@
-//! Whether KVM can be used, which only a guest that boots can prove.
+//! Choice of the acceleration. Only a guest that boots proves that KVM can be used.
 //!
 //! `/dev/kvm` may exist, open and answer, and yet not run an ordinary kernel: where virtualization
 //! is itself emulated, the guest hangs or dies early. So a guest is booted once, and the answer is
@@ -29,7 +29,7 @@ use super::{
 };
 use files::cache::write_file;
 
-/// What the user asks for.
+/// Acceleration that the user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccelChoice {
     /// KVM where it works, else TCG.
@@ -54,26 +54,26 @@ impl FromStr for AccelChoice {
     }
 }
 
-/// What will be used.
+/// Acceleration that guests get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// What runs the guest's processor.
+    /// Acceleration of the guest's processor.
     pub accel: Accel,
     /// Why, to show to the user.
     pub reason: String,
 }
 
-/// How long a kernel may take to boot under KVM, which is some ten times what it takes.
+/// Time that a kernel may take to boot under KVM, some ten times what it takes.
 const PROOF_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What a kernel without a file system says last (`init/do_mounts.c`, `init/main.c`).
+/// Last messages of a kernel without a file system (`init/do_mounts.c`, `init/main.c`).
 const BOOTED: [&str; 2] = ["VFS: Unable to mount root fs", "No working init found"];
 
 /// File of the answers in the cache folder.
 const ANSWERS: &str = "kvm.json";
 
-/// What stood in the way of KVM since this process began, by QEMU: what may be gone when the next
-/// one does. All kernels of a campaign run in the same way, and the second is not kept waiting.
+/// Reasons against KVM since this process began, by QEMU, that may be gone when the next process
+/// begins. All kernels of a campaign run in the same way, and the second is not kept waiting.
 static PASSING: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 
 /// The answers by [`identity()`]: null where KVM works, else why it does not.
@@ -82,8 +82,8 @@ static PASSING: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 struct Answers(BTreeMap<String, Option<String>>);
 
 impl AccelChoice {
-    /// What to run guests with. KVM has to prove itself: the kernel `vmlinux` has to boot under it.
-    /// The answer is kept in the folder `cache`.
+    /// Chooses the acceleration of guests. KVM has to prove itself: the kernel `vmlinux` has to
+    /// boot under it. The answer is kept in the folder `cache`.
     ///
     /// # Errors
     ///
@@ -149,7 +149,7 @@ fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) ->
     Ok(trouble.map(kept))
 }
 
-/// What a boot under KVM showed.
+/// Outcome of a boot under KVM.
 #[derive(Debug, PartialEq, Eq)]
 enum Proof {
     /// It works.

@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the counter is watched. With [`READING`] the error is below a thousandth.
+/// Time that the counter is watched. With [`READING`] the error is below a thousandth.
 const SPAN: Duration = Duration::from_millis(30);
 
-/// How long a reading of clock and counter together may take, or it was interrupted.
+/// Most time that reading clock and counter together may take; a longer one was interrupted.
 const READING: Duration = Duration::from_micros(10);
 
 /// Increments of the host's time stamp counter in a millisecond, or nothing where it has none.

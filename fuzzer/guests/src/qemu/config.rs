@@ -1,4 +1,4 @@
-//! What a guest is made of, as command lines: QEMU's and the kernel's.
+//! Configuration of a guest as command lines: QEMU's and the kernel's.
 
 use std::{
     ffi::OsString,
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{GuestError, clock};
 
-/// What runs the guest's processor.
+/// Acceleration of the guest's processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accel {
@@ -33,12 +33,12 @@ impl fmt::Display for Accel {
     }
 }
 
-/// What a guest is made of.
+/// Configuration of a guest.
 #[derive(Clone, PartialEq, Eq)]
 pub struct GuestConfig {
     /// `qemu-system-x86_64`, by path or by name.
     pub qemu: PathBuf,
-    /// What runs the guest's processor.
+    /// Acceleration of the guest's processor.
     pub accel: Accel,
     /// The kernel: an ELF image with a PVH entry.
     pub vmlinux: PathBuf,
@@ -50,11 +50,11 @@ pub struct GuestConfig {
     pub disk_mib: u32,
     /// Memory in MiB, 128 to 3072.
     pub memory_mib: u32,
-    /// What the kernel's command line says besides what every guest's does.
+    /// Options of the kernel's command line, besides those of every guest.
     pub kernel_options: String,
-    /// Whether the first executions of two clones that get the same request are the same,
-    /// instruction for instruction. Time is then counted in instructions, which only TCG can; that
-    /// makes an execution slower.
+    /// True when the first executions of two clones that get the same request are the same,
+    /// instruction for instruction. Time is then counted in instructions, which only TCG can do.
+    /// That makes an execution slower.
     pub exact: bool,
 }
 
@@ -89,7 +89,7 @@ const EXACT_KHZ: u64 = 1_000_000;
 /// (`virtio_device_start_ioeventfd_impl()` in QEMU 7.2's `hw/virtio/virtio.c`).
 const NOTIFIED_AT_ONCE: &str = "ioeventfd=off";
 
-/// What a guest process finds open.
+/// Files and sockets of the host that a guest process finds open.
 pub(super) struct Plumbing {
     /// Path of the file that is the guest's memory.
     pub(super) memory: String,
@@ -98,14 +98,14 @@ pub(super) struct Plumbing {
     /// Path of the initramfs, if there is one and it boots.
     pub(super) initramfs: Option<String>,
     /// Socket of the doorbell.
-    pub(super) door: i32,
+    pub(super) doorbell: i32,
     /// Socket of the monitor.
     pub(super) qmp: i32,
     /// Writing end of the serial console's pipe.
     pub(super) console: i32,
 }
 
-/// How a guest comes to life.
+/// Start of a guest's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Birth {
     /// It boots the kernel and writes into the memory's file.
@@ -136,8 +136,8 @@ impl GuestConfig {
         self.disk.as_deref().map_or(Ok(()), |disk| readable("the disk image", disk))
     }
 
-    /// How long booting may take, and preparing the target as well: ten times what it takes on an
-    /// idle machine.
+    /// Gives the time that booting may take. Preparing the target may take as long. It is ten times
+    /// the time that either takes on an idle machine.
     pub(super) fn boot_deadline(&self) -> Duration {
         Duration::from_secs(if self.accel == Accel::Kvm { 30 } else { 120 })
     }
@@ -210,9 +210,9 @@ impl GuestConfig {
         add("-object", memory_file("ram", memory_bytes, &plumbing.memory, share));
         add("-object", memory_file("window", WINDOW_BYTES as u64, &plumbing.window, "on"));
         add("-device", format!("pc-dimm,memdev=window,addr={WINDOW_GUEST_ADDRESS:#x}"));
-        add("-chardev", format!("socket,id=door,fd={}", plumbing.door));
+        add("-chardev", format!("socket,id=doorbell,fd={}", plumbing.doorbell));
         add("-device", format!("virtio-serial-pci,max_ports=2,{NOTIFIED_AT_ONCE}"));
-        add("-device", format!("virtserialport,chardev=door,name={PORT_NAME}"));
+        add("-device", format!("virtserialport,chardev=doorbell,name={PORT_NAME}"));
         add("-chardev", format!("socket,id=qmp,fd={}", plumbing.qmp));
         add("-mon", "chardev=qmp,mode=control".to_owned());
         add("-chardev", format!("file,id=console,path=/proc/self/fd/{}", plumbing.console));
@@ -224,7 +224,7 @@ impl GuestConfig {
             // An instruction takes two nanoseconds, and an idle processor waits for nothing.
             add("-icount", "shift=1,sleep=off".to_owned());
             add("-rtc", "base=2026-01-01,clock=vm".to_owned());
-            // What the processor's RDRAND says.
+            // The seed fixes the numbers that the processor's RDRAND gives.
             add("-seed", "1".to_owned());
         }
         add("-display", "none".to_owned());
@@ -287,7 +287,7 @@ mod tests {
     fn arguments(accel: Accel, birth: Birth) -> Vec<String> {
         let path = |number| format!("/proc/self/fd/{number}");
         let initramfs = (birth == Birth::Boot).then(|| path(15));
-        let plumbing = Plumbing { memory: path(10), window: path(11), initramfs, door: 12, qmp: 13, console: 14 };
+        let plumbing = Plumbing { memory: path(10), window: path(11), initramfs, doorbell: 12, qmp: 13, console: 14 };
         let arguments = config(accel).qemu_arguments(&plumbing, birth);
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
     }

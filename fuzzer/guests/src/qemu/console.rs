@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How much of a stream is kept, in bytes.
+/// Number of bytes of a stream that are kept, its last ones.
 pub(super) const KEPT_BYTES: usize = 4 << 20;
 
 /// A position in the stream, counted in bytes from its start.

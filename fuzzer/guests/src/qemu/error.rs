@@ -1,4 +1,4 @@
-//! What can go wrong with a guest that says nothing about the kernel under test.
+//! Errors of guests and their host, which say nothing about the kernel under test.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -12,17 +12,17 @@ pub enum GuestError {
     /// A setting that no guest can have.
     #[error("the guest cannot be configured like this: {reason}")]
     Config {
-        /// What is wrong and what would be right.
+        /// Defect, and what would be right.
         reason: String,
     },
     /// A file that the guest boots from is missing.
     #[error("{what} {} cannot be read", path.display())]
     File {
-        /// What it is.
+        /// Name of the file's part, such as "the kernel".
         what: &'static str,
-        /// Where it should be.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// Underlying error.
         source: io::Error,
     },
     /// QEMU could not be executed.
@@ -30,23 +30,23 @@ pub enum GuestError {
     Start {
         /// The program.
         qemu: PathBuf,
-        /// Why not.
+        /// Underlying error.
         source: io::Error,
     },
     /// The host gives no memory, descriptor or thread for the guest.
     #[error("no {what} for the guest")]
     Host {
-        /// What could not be had.
+        /// Name of the resource that the host did not give.
         what: &'static str,
-        /// Why not.
+        /// Underlying error.
         source: io::Error,
     },
     /// The QEMU process ended by itself.
     #[error("qemu ended ({status}){}", told(stderr))]
     QemuDied {
-        /// How it ended.
+        /// Exit status of the process.
         status: String,
-        /// What it wrote to standard error.
+        /// Last lines of its standard error.
         stderr: String,
     },
     /// QEMU refused a command, or did not answer it.
@@ -54,13 +54,13 @@ pub enum GuestError {
     Qmp {
         /// The command.
         command: &'static str,
-        /// What QEMU said, or that it said nothing.
+        /// Error that QEMU returned, or that it returned nothing.
         reason: String,
     },
     /// The kernel died before the guest was ready.
     #[error("the guest's kernel died while {during}; its console ends with:\n{console}")]
     BootPanic {
-        /// What it was doing.
+        /// Step during which it died.
         during: &'static str,
         /// The end of the console.
         console: String,
@@ -68,9 +68,9 @@ pub enum GuestError {
     /// The guest did not get ready in time.
     #[error("the guest was not done {during} after {} s; its console ends with:\n{console}", after.as_secs())]
     BootTimeout {
-        /// What it was doing.
+        /// Step that did not end.
         during: &'static str,
-        /// How long it was given.
+        /// Time that the step was given.
         after: Duration,
         /// The end of the console.
         console: String,
@@ -98,9 +98,9 @@ pub enum GuestError {
     /// A message that does not belong here.
     #[error("the guest's agent sent {found} where {expected} was due")]
     Unexpected {
-        /// What came.
+        /// Message that came.
         found: String,
-        /// What should have come.
+        /// Message that was due.
         expected: &'static str,
     },
     /// The guest is dead since an earlier execution.
@@ -116,15 +116,15 @@ pub enum GuestError {
         wall.as_secs(), waited.as_secs()
     )]
     Starved {
-        /// How long the execution took.
+        /// Time that the execution took.
         wall: Duration,
-        /// How long its threads waited, all together.
+        /// Time that the guest's threads waited for a processor, all together.
         waited: Duration,
     },
     /// The asked-for acceleration does not work here.
     #[error("KVM cannot be used: {reason}; use the acceleration \"tcg\" or \"auto\"")]
     Accel {
-        /// Why not.
+        /// Reason against KVM.
         reason: String,
     },
     /// The user asked to stop.

@@ -2,7 +2,7 @@
 
 use abi::{MAX_FRAMES, MAX_RULES};
 
-/// What fired in the execution that killed a guest.
+/// Faults that fired in the execution that killed a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FiredLog {
     /// Number that the agent gave the execution; tells a log that is left over from an earlier one.

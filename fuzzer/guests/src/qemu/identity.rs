@@ -1,4 +1,4 @@
-//! What a fact about a guest depends on outside of the project.
+//! Identities of the things outside of the project that facts about guests depend on.
 
 use std::{fs, path::Path, process::Command};
 
@@ -28,7 +28,7 @@ fn processor_model(cpuinfo: &str) -> &str {
     cpuinfo.lines().find_map(model).unwrap_or_default()
 }
 
-/// What changes when the file does: its path, size and time of change.
+/// Describes a file by its path, size and time of change: the text changes when the file does.
 pub(super) fn file_identity(what: &'static str, path: &Path) -> Result<String, GuestError> {
     let metadata = fs::metadata(path);
     let metadata = metadata.map_err(|source| GuestError::File { what, path: path.to_owned(), source })?;

@@ -1,4 +1,4 @@
-//! What a QEMU process needs of the host when it is started.
+//! Resources of the host that a QEMU process needs at its start.
 
 use std::{
     io::{self, PipeReader, PipeWriter},

@@ -33,20 +33,20 @@ use super::{
     watch::{Streams, Watched, watch},
 };
 
-/// What the host must have of a guest. The host's kernel can be told that nobody may look into a
-/// process of their own (`Documentation/admin-guide/LSM/Yama.rst`, Linux 6.12).
+/// Name in errors of the host's access to a guest's memory. Yama can forbid a process to look into
+/// another one of its user (`Documentation/admin-guide/LSM/Yama.rst`, Linux 6.12).
 const MEMORY_VIEW: &str = "view of the memory (is kernel.yama.ptrace_scope above 1?)";
 
-/// How long QEMU may take to answer a command.
+/// Time that QEMU may take to answer a command.
 const QMP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A console that was quiet for this long after the guest's end has said all.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// How long a console may take to become quiet.
+/// Time that a console may take to become quiet.
 const QUIET_DEADLINE: Duration = Duration::from_millis(500);
 
-/// How long a kernel may take to say where it is.
+/// Time that an interrupted kernel may take to print its place.
 const INTERRUPT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A QEMU process, the guest in it, and the messages with the guest's agent.
@@ -55,7 +55,7 @@ pub(super) struct Machine {
     watched: Option<Watched>,
     console_text: Arc<Console>,
     stderr_text: Arc<Console>,
-    door: UnixStream,
+    doorbell: UnixStream,
     qmp: UnixStream,
     window: MappedWindow,
     /// The guest's memory, while there is a process that has it.
@@ -72,7 +72,7 @@ pub(super) struct Sequence {
     pub(super) reply: u32,
 }
 
-/// What a guest did at last.
+/// Outcome of waiting for a guest.
 #[derive(Debug)]
 pub(super) enum Wake {
     /// It sent this.
@@ -98,7 +98,7 @@ impl Machine {
         inherited: &[&dyn AsRawFd],
     ) -> Result<Self, GuestError> {
         let pair = || UnixStream::pair().map_err(|source| GuestError::Host { what: "socket", source });
-        let ((door, guest_door), (qmp, guest_qmp)) = (pair()?, pair()?);
+        let ((doorbell, guest_doorbell), (qmp, guest_qmp)) = (pair()?, pair()?);
         let (console, guest_console) = console_pipe().map_err(|source| GuestError::Host { what: "pipe", source })?;
         let window = MappedWindow::new()?;
         let initramfs = match birth {
@@ -109,29 +109,28 @@ impl Machine {
             memory: memory.inherited_path(),
             window: window.file().inherited_path(),
             initramfs: initramfs.as_ref().map(MemoryFile::inherited_path),
-            door: guest_door.as_raw_fd(),
+            doorbell: guest_doorbell.as_raw_fd(),
             qmp: guest_qmp.as_raw_fd(),
             console: guest_console.as_raw_fd(),
         };
         let mut open: Vec<_> = inherited.iter().map(|file| file.as_raw_fd()).collect();
-        open.extend([plumbing.door, plumbing.qmp, plumbing.console]);
+        open.extend([plumbing.doorbell, plumbing.qmp, plumbing.console]);
         let files = [memory, window.file()].into_iter().chain(&initramfs);
         open.extend(files.map(|file| file.file().as_raw_fd()));
-        let mut command = process::often(&config.qemu);
+        let mut command = process::setpriv_command(&config.qemu);
         command.args(config.qemu_arguments(&plumbing, birth));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         if config.exact {
             bind_to_one_processor(&mut command).map_err(|source| GuestError::Host { what: "processor", source })?;
         }
-        let mut child = process::start_often(command, open)
+        let mut child = process::start_by_setpriv(command, open)
             .map_err(|source| GuestError::Start { qemu: config.qemu.clone(), source })?;
         // The streams end with the process only if nobody else holds their other ends.
-        drop((guest_door, guest_qmp, guest_console));
-        let streams = child
-            .stderr
-            .take()
-            .ok_or_else(|| io::Error::other("no standard error"))
-            .and_then(|stderr| Ok(Streams { console, stderr, door: door.try_clone()?, qmp: qmp.try_clone()? }));
+        drop((guest_doorbell, guest_qmp, guest_console));
+        let streams =
+            child.stderr.take().ok_or_else(|| io::Error::other("no standard error")).and_then(|stderr| {
+                Ok(Streams { console, stderr, doorbell: doorbell.try_clone()?, qmp: qmp.try_clone()? })
+            });
         let watched = match streams.and_then(watch) {
             Ok(watched) => watched,
             Err(source) => {
@@ -146,7 +145,7 @@ impl Machine {
             watched: Some(watched),
             console_text,
             stderr_text,
-            door,
+            doorbell,
             qmp,
             window,
             memory: None,
@@ -154,7 +153,7 @@ impl Machine {
             command_id: 0,
             ended: false,
         };
-        // Who answers has mapped its memory.
+        // QEMU has mapped the guest's memory once it answers.
         machine.command("qmp_capabilities", &json!({}))?;
         let physical = Physical::of(machine.pid(), memory, config.memory_bytes());
         machine.memory = Some(physical.map_err(|source| GuestError::Host { what: MEMORY_VIEW, source })?);
@@ -191,7 +190,7 @@ impl Machine {
     /// Sends a message to the agent.
     pub(super) fn send(&mut self, message: &ToAgent) -> Result<(), GuestError> {
         self.put(message)?;
-        if self.door.write_all(&[DOORBELL]).is_err() {
+        if self.doorbell.write_all(&[DOORBELL]).is_err() {
             return Err(self.lost());
         }
         Ok(())
@@ -234,13 +233,13 @@ impl Machine {
         }
     }
 
-    /// How long the process's threads have been ready to run without being run; 0 when the host
-    /// does not say.
+    /// Gives the time that the process's threads have been ready to run without being run. Gives 0
+    /// when the host does not say.
     pub(super) fn waited(&self) -> Duration {
         process::waited(self.child.id())
     }
 
-    /// Whether the guest has stopped by itself. Forgets rings that nobody waited for.
+    /// Says whether the guest has stopped by itself. Forgets rings that nobody waited for.
     pub(super) fn has_ended(&mut self) -> bool {
         if let Some(watched) = &self.watched {
             while watched.rings.try_recv().is_ok() {}

@@ -23,7 +23,7 @@ const PIECES: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Physical {
     qemu: Pid,
-    /// Where the guest's address 0 is in the process.
+    /// Address in the process of the guest's address 0.
     base: u64,
     bytes: u64,
 }
@@ -61,7 +61,7 @@ impl Physical {
         if read == out.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
-    /// Where the first `most` bytes of `ranges` are in the process.
+    /// Translates the first `most` bytes of `ranges` to addresses in the process.
     fn pieces(&self, ranges: &[MemoryRange], most: usize) -> io::Result<Vec<RemoteIoVec>> {
         let mut left = most;
         let mut pieces = Vec::with_capacity(ranges.len());
@@ -81,12 +81,12 @@ impl Physical {
     }
 }
 
-/// Where the first `bytes` of the file with this number are mapped, in the text of
-/// `/proc/PID/maps`: lines of `START-END PERMISSIONS OFFSET MAJOR:MINOR INODE PATH`. Mirrors
-/// `show_map_vma()` of `fs/proc/task_mmu.c` (6.12).
+/// Finds the address at which the first `bytes` of the file with this inode number are mapped.
+/// Reads the text of `/proc/PID/maps`: lines of `START-END PERMISSIONS OFFSET MAJOR:MINOR INODE
+/// PATH`. Mirrors `show_map_vma()` of `fs/proc/task_mmu.c` (6.12).
 ///
-/// The device says nothing: that of btrfs and overlayfs is another one there than for `stat(2)`. A
-/// guest's memory is larger than whatever else QEMU maps.
+/// The device number is not compared: btrfs and overlayfs show another one there than in `stat(2)`.
+/// A guest's memory is larger than whatever else QEMU maps.
 fn mapped_at(maps: &str, inode: u64, bytes: u64) -> Option<u64> {
     maps.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -98,15 +98,15 @@ fn mapped_at(maps: &str, inode: u64, bytes: u64) -> Option<u64> {
     })
 }
 
-/// What a guest recorded of the code that ran, in order: the program counters that KCOV stores,
-/// once for each basic block.
+/// Record of the code that ran in a guest, in order: the program counters that KCOV stores, one for
+/// each basic block.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    /// What was read, the count of the words first; what is behind them is left from others.
+    /// Words that were read, their count first; bytes behind them are left from other traces.
     bytes: Vec<u8>,
     /// Words behind the count.
     words: usize,
-    /// Whether there was no room for more.
+    /// True when there was no room for more.
     full: bool,
 }
 
@@ -116,7 +116,7 @@ impl Trace {
         self.bytes.as_chunks().0.iter().skip(1).take(self.words).map(|word| u64::from_le_bytes(*word))
     }
 
-    /// Whether the trace filled its memory, so that its end is missing.
+    /// Says whether the trace filled its memory, so that its end is missing.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full

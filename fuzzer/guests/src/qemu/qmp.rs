@@ -12,7 +12,7 @@ pub(super) enum Line {
     Reply {
         /// The number the command carried.
         id: u64,
-        /// What the command returned, or why it was refused.
+        /// Value that the command returned, or the reason for its refusal.
         result: Result<Value, String>,
     },
     /// Something that happened.

@@ -15,7 +15,7 @@ use super::{
     machine::{Machine, Wake},
 };
 
-/// How long after an execution the host listens to a kernel when that is all there is to do.
+/// Time after an execution in which the host listens to the kernel when nothing else is to do.
 const LATE: Duration = Duration::from_millis(200);
 
 /// The host asks for the waiting time of a guest's threads at most once in this time, and not after
@@ -26,11 +26,11 @@ const WAITED_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Guest {
     machine: Machine,
     addresses: Addresses,
-    /// Whether the agent notices the first request without being rung.
+    /// True when the agent notices the first request without being rung.
     awake: bool,
     stop: Stop,
     state: State,
-    /// Whether it has reported an execution.
+    /// True when it has reported an execution.
     reported: bool,
     /// End of the last execution's console text.
     told: Mark,
@@ -70,8 +70,9 @@ pub struct Observed {
     pub log: Option<FiredLog>,
     /// From the request to the guest's answer or end.
     pub wall: Duration,
-    /// How long the guest's threads, all together, were ready to run while the host ran something
-    /// else, since at most a second before the request; 0 for an execution of less than a second.
+    /// Time that the guest's threads, all together, were ready to run while the host ran something
+    /// else. It counts from at most a second before the request; 0 for an execution of less than a
+    /// second.
     pub starved: Duration,
 }
 

@@ -36,12 +36,12 @@ use files::cache;
 
 /// Changes with the format of the files.
 const FORMAT: u32 = 1;
-/// How many templates stay in the cache, each some 200 MiB; those not used for the longest time go.
+/// Number of templates in the cache, each some 200 MiB; those unused for the longest time go.
 const KEPT: usize = 12;
 const PAGE: usize = 4096;
 static ZERO: [u8; PAGE] = [0; PAGE];
-/// How far the rate of the host's counter may be from what the template's kernel was told, in parts
-/// of a thousand.
+/// Largest difference between the rate of the host's counter and the rate that the template's
+/// kernel was told, in parts of a thousand.
 const RATE_TOLERANCE: u64 = 5;
 
 /// The place of one template in the cache.
@@ -175,7 +175,7 @@ impl Store {
 /// the same.
 fn key(config: &GuestConfig, setup: &Setup) -> Result<String, GuestError> {
     let none = String::new();
-    let plumbing = Plumbing { memory: none.clone(), window: none, initramfs: None, door: 0, qmp: 0, console: 0 };
+    let plumbing = Plumbing { memory: none.clone(), window: none, initramfs: None, doorbell: 0, qmp: 0, console: 0 };
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_le_bytes());
@@ -260,7 +260,7 @@ fn each_page(file: &File, mut with: impl FnMut(u64, &[u8]) -> io::Result<()>) ->
     Ok(sum.finalize())
 }
 
-/// Where data begins at or after `offset`, if there is any.
+/// Finds the offset at which data begins, at or after `offset`, if there is any.
 fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     let from = i64::try_from(offset).map_err(io::Error::other)?;
     match lseek(file, from, Whence::SeekData) {

@@ -23,13 +23,13 @@ use super::{
 };
 use crate::pauses::PAUSES;
 
-/// How long writing a guest's state may take after QEMU is done.
+/// Time that writing a guest's state may take after QEMU is done.
 const SAVE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A booted, prepared and saved guest. Threads may share it.
 #[derive(Debug)]
 pub struct Template {
-    /// What is known of it.
+    /// Facts about it.
     pub about: About,
     config: GuestConfig,
     /// The guest's memory. Clones map it privately; nobody writes to it any more.
@@ -152,7 +152,7 @@ impl Template {
         Ok(Guest::new(machine, addresses, self.config.exact, self.stop.clone()))
     }
 
-    /// What the guest is made of.
+    /// Gives the guest's configuration.
     #[must_use]
     pub fn config(&self) -> &GuestConfig {
         &self.config

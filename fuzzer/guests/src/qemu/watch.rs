@@ -21,22 +21,22 @@ use super::{
     qmp::{Event, Line, Lines},
 };
 
-/// How much of a stream is read before the next one has its turn, in bytes.
+/// Number of bytes of a stream that are read before the next one has its turn.
 const TURN_BYTES: usize = 1 << 20;
 
 /// The host's ends of a guest's streams. The watcher sets them not to block.
 pub(super) struct Streams {
     pub(super) console: PipeReader,
     pub(super) stderr: ChildStderr,
-    pub(super) door: UnixStream,
+    pub(super) doorbell: UnixStream,
     pub(super) qmp: UnixStream,
 }
 
 /// The answer to a monitor command: its number, and what it returned or why it was refused.
 pub(super) type Reply = (u64, Result<Value, String>);
 
-/// What is known of a guest. The channels are disconnected once its process has ended, when all is
-/// read.
+/// Texts and events of a watched guest. The channels are disconnected once its process has ended
+/// and all is read.
 pub(super) struct Watched {
     pub(super) console: Arc<Console>,
     pub(super) stderr: Arc<Console>,
@@ -49,7 +49,7 @@ pub(super) struct Watched {
 
 /// Starts to watch.
 pub(super) fn watch(streams: Streams) -> io::Result<Watched> {
-    for descriptor in [streams.console.as_fd(), streams.stderr.as_fd(), streams.door.as_fd(), streams.qmp.as_fd()] {
+    for descriptor in [streams.console.as_fd(), streams.stderr.as_fd(), streams.doorbell.as_fd(), streams.qmp.as_fd()] {
         let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL)?);
         fcntl(descriptor, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     }
@@ -84,22 +84,22 @@ struct Watcher {
 struct Open {
     console: bool,
     stderr: bool,
-    door: bool,
+    doorbell: bool,
 }
 
 impl Watcher {
     /// Runs until the monitor's stream ends, which it does with the process.
     fn run(mut self) {
-        let mut open = Open { console: true, stderr: true, door: true };
-        while let Some((door, qmp)) = self.wait(&open) {
+        let mut open = Open { console: true, stderr: true, doorbell: true };
+        while let Some((doorbell, qmp)) = self.wait(&open) {
             // In this order: whoever learns that the guest rang, stopped or ended finds what it
             // printed before.
             open.console = open.console && drain(&mut self.streams.console, |bytes| self.console.append(bytes));
             open.stderr = open.stderr && drain(&mut self.streams.stderr, |bytes| self.stderr.append(bytes));
-            if door {
+            if doorbell {
                 // A full channel means that an earlier ring was not noticed yet: one is as good as
                 // many.
-                open.door = drain(&mut self.streams.door, |_| _ = self.rings.try_send(()));
+                open.doorbell = drain(&mut self.streams.doorbell, |_| _ = self.rings.try_send(()));
             }
             if qmp && !self.read_monitor() {
                 return;
@@ -112,7 +112,7 @@ impl Watcher {
     fn wait(&self, open: &Open) -> Option<(bool, bool)> {
         let mut descriptors = vec![PollFd::new(self.streams.qmp.as_fd(), PollFlags::POLLIN)];
         let others = [
-            (open.door, self.streams.door.as_fd()),
+            (open.doorbell, self.streams.doorbell.as_fd()),
             (open.console, self.streams.console.as_fd()),
             (open.stderr, self.streams.stderr.as_fd()),
         ];
@@ -130,7 +130,7 @@ impl Watcher {
             }
         }
         let ready = |index: usize| descriptors.get(index).is_some_and(|descriptor| descriptor.any() != Some(false));
-        Some((open.door && ready(1), ready(0)))
+        Some((open.doorbell && ready(1), ready(0)))
     }
 
     /// Reads what the monitor says. False at the end of the stream.
@@ -183,19 +183,19 @@ mod tests {
 
     struct Other {
         console: io::PipeWriter,
-        door: UnixStream,
+        doorbell: UnixStream,
         qmp: UnixStream,
         child: Child,
     }
 
     fn watched() -> (Watched, Other) {
         let (console, other_console) = io::pipe().unwrap();
-        let (door, other_door) = UnixStream::pair().unwrap();
+        let (doorbell, other_doorbell) = UnixStream::pair().unwrap();
         let (qmp, other_qmp) = UnixStream::pair().unwrap();
         let mut child = Command::new("true").stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
-        let watched = watch(Streams { console, stderr, door, qmp }).unwrap();
-        (watched, Other { console: other_console, door: other_door, qmp: other_qmp, child })
+        let watched = watch(Streams { console, stderr, doorbell, qmp }).unwrap();
+        (watched, Other { console: other_console, doorbell: other_doorbell, qmp: other_qmp, child })
     }
 
     const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -207,7 +207,7 @@ mod tests {
             let mark = watched.console.mark();
             let line = format!("line {round}\n");
             other.console.write_all(line.as_bytes()).unwrap();
-            other.door.write_all(b"!").unwrap();
+            other.doorbell.write_all(b"!").unwrap();
             watched.rings.recv_timeout(PATIENCE).unwrap();
             assert_eq!(watched.console.since(mark), line);
         }
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn many_rings_are_one_or_two() {
         let (watched, mut other) = watched();
-        other.door.write_all(&[b'!'; 10_000]).unwrap();
+        other.doorbell.write_all(&[b'!'; 10_000]).unwrap();
         watched.rings.recv_timeout(PATIENCE).unwrap();
         let mut more = 0;
         while watched.rings.recv_timeout(std::time::Duration::from_millis(50)).is_ok() {
@@ -232,7 +232,7 @@ mod tests {
         let (watched, mut other) = watched();
         other.console.write_all(b"last words").unwrap();
         other.qmp.write_all(b"{\"event\": \"SHUTDOWN\"}\n{\"id\": 1, \"return\": 2}\n").unwrap();
-        drop((other.console, other.door, other.qmp));
+        drop((other.console, other.doorbell, other.qmp));
         assert_eq!(watched.events.recv_timeout(PATIENCE), Ok(Event::Ended));
         assert_eq!(watched.replies.recv_timeout(PATIENCE), Ok((1, Ok(Value::from(2)))));
         assert_eq!(watched.events.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));

@@ -46,21 +46,21 @@ const STARVED: u32 = 2;
 pub(super) struct Request<'a> {
     pub(super) plan: &'a FaultPlan,
     pub(super) how: How,
-    /// Whether the plan is put in place; off only in measurements.
+    /// True when the plan is put in place; false only in measurements.
     pub(super) inject: bool,
     pub(super) deadline: Duration,
     /// Gives names to a log of fired faults.
     pub(super) resolve: &'a dyn Fn(&FiredLog) -> Vec<Fired>,
 }
 
-/// What a request amounts to.
+/// Outcome of a request, for its own plan and for the execution before.
 #[derive(Debug)]
 pub(super) struct Judgement {
     pub(super) verdict: Verdict,
     pub(super) late: Option<Attributed>,
 }
 
-/// What a request amounts to for its own plan.
+/// Outcome of a request for its own plan.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// The plan ran.
@@ -105,7 +105,7 @@ pub(super) struct Attribution {
 struct Divided {
     before: String,
     own: String,
-    /// What ended the execution before, if that came to light now.
+    /// End of the execution before, if it came to light only now.
     late_end: Option<LateEnd>,
 }
 

@@ -81,7 +81,7 @@ pub(super) struct Drift {
 pub(super) struct Controlled {
     /// Calls off in a million.
     pub(super) off_ppm: u64,
-    /// Whether the guest is to be replaced.
+    /// True when the guest must be replaced.
     pub(super) drifted: bool,
 }
 

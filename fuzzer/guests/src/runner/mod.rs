@@ -39,7 +39,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct GuestRunner {
     prepared: Arc<Prepared>,
     guest: Option<Guest>,
-    /// Whether the next execution is to describe every site that it reaches.
+    /// True when the next execution is to describe every site that it reaches.
     describe_all: bool,
     next_id: u64,
     attribution: Attribution,
@@ -51,9 +51,9 @@ pub struct GuestRunner {
     usage: Usage,
     /// An execution that takes longer has hung.
     pub deadline: Duration,
-    /// Whether guests inject; off only in measurements.
+    /// True when guests inject; false only in measurements.
     pub inject: bool,
-    /// Whether guests record coverage; off only in measurements.
+    /// True when guests record coverage; false only in measurements.
     pub coverage: bool,
 }
 

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use abi::block_event;
 use anyhow::{Context, Result, bail};
 
-/// Where tracefs may be mounted.
+/// Folders in which tracefs may be mounted.
 const TRACE_FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const BLOCK_EVENT: &str = "events/block/block_bio_queue/format";
 

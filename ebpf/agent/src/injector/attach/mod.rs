@@ -107,7 +107,7 @@ fn load_error(error: ProgramError) -> Error {
     Error::new(error).context("the kernel refuses a BPF program")
 }
 
-/// Whether the verifier's last words are that it has no such helper: `check_helper_call()` in
+/// Says whether the verifier's log says that it has no such helper: `check_helper_call()` in
 /// `kernel/bpf/verifier.c`.
 fn lacks_override(log: &str) -> bool {
     log.lines().any(|line| {

@@ -10,7 +10,7 @@ use guest_protocol::Step;
 
 use crate::oracles::Oracle;
 
-/// Where the disk is mounted.
+/// Mount point of the disk.
 pub(crate) const MOUNT_POINT: &str = "/mnt/t";
 
 /// Makes the folder that the disk is mounted on.

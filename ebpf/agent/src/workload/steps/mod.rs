@@ -36,7 +36,7 @@ const PATTERN_PERIOD: usize = 251;
 
 /// A step made ready.
 pub(super) trait PreparedStep: Send {
-    /// Whether the step is skipped while the disk is not mounted.
+    /// Says whether the step is skipped while the disk is not mounted.
     fn needs_mount(&self) -> bool {
         true
     }
@@ -47,7 +47,7 @@ pub(super) trait PreparedStep: Send {
 
 /// Memory and state that the steps of a workload share.
 pub(super) struct Workspace {
-    /// Whether the disk is mounted.
+    /// True when the disk is mounted.
     pub(super) mounted: bool,
     disk: CString,
     root: CString,

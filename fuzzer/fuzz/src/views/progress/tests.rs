@@ -4,7 +4,7 @@ use indicatif::{InMemoryTerm, TermLike};
 
 use super::*;
 
-/// What the terminal shows, or what was written where nothing moves.
+/// Screen of the terminal, or the text that was written where nothing moves.
 #[derive(Clone, Debug)]
 enum Out {
     Terminal(InMemoryTerm),

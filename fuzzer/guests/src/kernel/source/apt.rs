@@ -23,7 +23,7 @@ pub(super) struct Apt<'a> {
 }
 
 impl Apt<'_> {
-    /// Whether this machine has the commands.
+    /// Says whether this machine has the commands.
     pub(super) fn is_installed() -> bool {
         ["apt-get", "apt-cache", "dpkg-deb"].into_iter().all(installed)
     }

@@ -26,7 +26,7 @@ use super::{
 use execution::Stop;
 use files::cache;
 
-/// What the names of a fetch's temporary folders start with.
+/// Prefix of the names of a fetch's temporary folders.
 pub const FETCH_LEFTOVER: &str = ".fetch-";
 
 /// An archive with a kernel tree.
@@ -39,7 +39,7 @@ pub(in crate::kernel) struct Archive {
     pub(in crate::kernel) sha256: String,
 }
 
-/// What is known about an archive in the cache: `source.json` beside it.
+/// Facts about an archive in the cache: `source.json` beside it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
@@ -67,7 +67,7 @@ pub(in crate::kernel) fn substitute(source: &Source, cache: &Path) -> Option<Arc
     found.pop().map(|(_, archive)| archive)
 }
 
-/// Whether the folder `folder` of the cache has an archive for `source`.
+/// Says whether the folder `folder` of the cache has an archive for `source`.
 pub(super) fn is_kept(folder: &Path, source: &Source) -> bool {
     stands_for(folder, source).is_some()
 }
@@ -369,7 +369,7 @@ mod tests {
         assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(FETCH_LEFTOVER)));
     }
 
-    /// Where there is no apt, that is what the error says.
+    /// Checks that the error says so where there is no apt.
     fn without_apt() {
         let folder = tempfile::tempdir().unwrap();
         let (archive, _) = obtained(&source(folder.path(), "pinned"), folder.path(), Vec::new());

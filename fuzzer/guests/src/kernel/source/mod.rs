@@ -52,7 +52,7 @@ pub struct Source {
     pub package: String,
     /// Version of that package.
     pub version: String,
-    /// Where the package puts it, a compressed archive.
+    /// Path at which the package puts it, a compressed archive.
     pub archive: PathBuf,
     /// SHA-256 of the archive, in hexadecimal.
     pub sha256: String,
@@ -64,8 +64,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Whether the folder `folder` of the cache has the archive that kernels are built from, or one
-    /// that stands in for it.
+    /// Says whether the folder `folder` of the cache has the archive that kernels are built from,
+    /// or one that stands in for it.
     #[must_use]
     pub fn is_in(&self, folder: &Path) -> bool {
         archive::is_kept(folder, self)

@@ -9,8 +9,8 @@ use std::{
 use super::{super::make::failed, Source};
 use crate::kernel::KernelError;
 
-/// Whether `path` has the form of an object (`lib/bitmap.o`) or of a folder (`fs/kernfs/`) within a
-/// tree.
+/// Says whether `path` has the form of an object (`lib/bitmap.o`) or of a folder (`fs/kernfs/`)
+/// within a tree.
 pub(super) fn is_path(path: &str) -> bool {
     let (parts, is_folder) = match path.strip_suffix('/') {
         Some(folder) => (folder, true),

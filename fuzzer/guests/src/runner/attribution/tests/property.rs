@@ -88,7 +88,7 @@ struct Model {
     time_us: u64,
     /// Reports that the host has been given the text of. None of them may be lost.
     shown: BTreeMap<String, u32>,
-    /// What becomes of it after the next request, before the plan is in place.
+    /// Ending of the guest after the next request, before the plan is in place.
     doom: Option<Ending>,
     dead: bool,
 }
