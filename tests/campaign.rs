@@ -158,4 +158,3 @@ fn targets_and_kernels_are_listed() {
     let kernels = text(&fuzz(&["kernel", "list"]).stdout);
     assert!(kernels.contains(common::KERNEL), "{kernels}");
 }
-

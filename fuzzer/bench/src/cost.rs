@@ -16,7 +16,7 @@ use std::{
 };
 
 use campaign::{CampaignFolder, CampaignKernel, CampaignOptions, Client, ClientSetup, PeerOptions, Role};
-use execution::{Execution, Fate, How, Ran, RunError, Runner, Stop, Usage};
+use execution::{Attributed, Execution, Fate, How, Ran, RunError, Runner, Stop, Usage};
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
 use fuzz::{exit::CommandError, views::progress::Progress};
 use guests::{
@@ -377,6 +377,10 @@ impl<R: Runner> Runner for Timed<'_, R> {
         let ran = self.runner.run(plan, how);
         *self.total += start.elapsed();
         ran
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        self.runner.finish()
     }
 
     fn usage(&self) -> Usage {

@@ -17,7 +17,7 @@ use crate::{
     input::PlanInput,
     observers::{CoverageMap, Observers},
 };
-use execution::{Execution, Fate, Finding, How, Ran, RunError, Runner};
+use execution::{Attributed, Execution, Fate, Finding, How, Ran, RunError, Runner};
 
 /// The executor of plans.
 pub(crate) struct PlanExecutor<'a, R> {
@@ -55,10 +55,15 @@ impl<'a, R: Runner> PlanExecutor<'a, R> {
                 observer.fail(error, true);
             }
             RunError::Guests { .. } | RunError::NoExactGuests(_) => {
-                let Ran { execution, late } = self.runner.run(&FaultPlan::fault_free(&plan.target), How::Fresh);
+                let probe = FaultPlan::fault_free(&plan.target);
+                let Ran { execution, late } = self.runner.run(&probe, How::Fresh);
                 observer.add_late(late);
                 match execution {
-                    Ok(_) | Err(RunError::Starved) => observer.fail(error, false),
+                    Ok(execution) => {
+                        observer.add_late(reported(probe, execution));
+                        observer.fail(error, false);
+                    }
+                    Err(RunError::Starved) => observer.fail(error, false),
                     Err(RunError::Stopped) => observer.fail(RunError::Stopped, true),
                     Err(_) => observer.fail(error, true),
                 }
@@ -103,6 +108,13 @@ impl<EM, R: Runner, S: HasExecutions, Z> Executor<EM, PlanInput, S, Z> for PlanE
             }
         }
     }
+}
+
+/// Gives what the `execution` of a plan in a fresh guest reports, beside the run that it is for.
+fn reported(plan: FaultPlan, execution: Execution) -> Vec<Attributed> {
+    let Execution { findings, fired, console, .. } = execution;
+    let reported = findings.iter().any(|finding| finding.report().is_some());
+    reported.then_some(Attributed { plan, how: How::Fresh, fired, findings, console }).into_iter().collect()
 }
 
 /// Gives LibAFL's kind of exit, which follows from the findings.

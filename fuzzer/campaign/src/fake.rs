@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use execution::{Execution, Fate, Fired, FunctionGroups, How, Ran, RunError, Runner, Stop, Target, Usage};
+use execution::{Attributed, Execution, Fate, Fired, FunctionGroups, How, Ran, RunError, Runner, Stop, Target, Usage};
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer};
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
 use kcov_parser::CallSites;
@@ -158,6 +158,10 @@ impl Runner for FakeRunner {
         }
         self.usage.guests += u64::from(how == How::Fresh);
         self.execute(plan).into()
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        Vec::new()
     }
 
     fn usage(&self) -> Usage {

@@ -15,7 +15,7 @@ use libafl::inputs::Input;
 
 use super::*;
 use crate::fake::FakeRunner;
-use execution::{Finding, How, Ran, Usage};
+use execution::{Attributed, Finding, How, Ran, Usage};
 
 /// Makes the only client of a campaign.
 fn explorer<'a, R: Runner + Send + 'a>(runner: R) -> Vec<Client<'a, R>> {
@@ -70,6 +70,10 @@ impl<F: FnMut(&FaultPlan) -> Vec<KernelReport>> Runner for Reporting<F> {
             execution.findings = self.1(plan).into_iter().map(Finding::from).collect();
         }
         ran
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        Vec::new()
     }
 
     fn usage(&self) -> Usage {

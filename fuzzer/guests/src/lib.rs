@@ -3,7 +3,6 @@
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
-mod pauses;
 pub mod prepare;
 pub mod prepared;
 pub mod process;

@@ -138,14 +138,15 @@ impl<M: Monitor> Broker<M> {
     pub(crate) fn run(&mut self, clients: usize, lifecycle: &Lifecycle) -> Result<(), CampaignError> {
         // LibAFL's broker cannot be moved to a thread whose panic would be its end alone.
         let run = catch_unwind(AssertUnwindSafe(|| {
-            let life = lifecycle.broker();
+            let life = lifecycle.broker(clients);
             loop {
-                let waiting = life.waiting();
+                // Looked at first: all that clients sent before is read below.
+                let last = life.is_last();
                 self.broker.broker_once().inspect_err(|_| lifecycle.fail())?;
-                if waiting >= clients {
+                if last {
                     return Ok(());
                 }
-                life.stop_starting(clients);
+                life.stop_starting();
                 thread::sleep(PAUSE);
             }
         }));

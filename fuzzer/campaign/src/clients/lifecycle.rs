@@ -80,9 +80,10 @@ impl Lifecycle {
         ClientLife { lifecycle: self, started: false, _watched: self.watch() }
     }
 
-    /// Begins the life of the broker; for it to hold as long as it passes messages on.
-    pub(crate) fn broker(&self) -> BrokerLife<'_> {
-        BrokerLife { lifecycle: self, _watched: self.watch() }
+    /// Begins the life of the broker of `clients` clients; for it to hold as long as it passes
+    /// messages on.
+    pub(crate) fn broker(&self, clients: usize) -> BrokerLife<'_> {
+        BrokerLife { lifecycle: self, clients, _watched: self.watch() }
     }
 
     /// Watches a thread that is neither client nor broker, as long as it holds this: a panic ends
@@ -146,20 +147,23 @@ impl Drop for ClientLife<'_> {
 #[derive(Debug)]
 pub(crate) struct BrokerLife<'a> {
     lifecycle: &'a Lifecycle,
+    clients: usize,
     _watched: Watched<'a>,
 }
 
 impl BrokerLife<'_> {
-    /// Says how many clients wait for the broker.
-    pub(crate) fn waiting(&self) -> usize {
-        self.lifecycle.waiting.load(Ordering::Acquire)
+    /// Says whether all clients wait for the broker.
+    pub(crate) fn is_last(&self) -> bool {
+        self.lifecycle.waiting.load(Ordering::Acquire) >= self.clients
     }
 
-    /// Asks those of `clients` that are still starting to stop, when the campaign ends and all
-    /// others wait.
-    pub(crate) fn stop_starting(&self, clients: usize) {
-        let starting = clients.saturating_sub(self.lifecycle.started.load(Ordering::Acquire));
-        if self.lifecycle.must_end() && self.waiting() + starting >= clients {
+    /// Asks those clients that are still starting to stop, when the campaign ends and all others
+    /// wait.
+    pub(crate) fn stop_starting(&self) {
+        let waiting = self.lifecycle.waiting.load(Ordering::Acquire);
+        // Read after those: a client that starts and ends in between counts in neither.
+        let starting = self.clients.saturating_sub(self.lifecycle.started.load(Ordering::Acquire));
+        if starting > 0 && waiting + starting >= self.clients && self.lifecycle.must_end() {
             self.lifecycle.stop.request();
         }
     }
@@ -167,6 +171,11 @@ impl BrokerLife<'_> {
 
 impl Drop for BrokerLife<'_> {
     fn drop(&mut self) {
+        // It has failed, and nobody else asks those to stop that are still starting.
+        if !self.is_last() {
+            self.lifecycle.fail();
+            self.lifecycle.stop.request();
+        }
         self.lifecycle.broker_ended.store(true, Ordering::Release);
     }
 }
@@ -195,16 +204,27 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_stopped_when_all_have_started() {
+        let lifecycle = lifecycle(Some(Duration::ZERO));
+        let broker = lifecycle.broker(1);
+        drop(lifecycle.client());
+        broker.stop_starting();
+        drop(broker);
+        assert!(!lifecycle.is_stopped(), "the user did not stop it");
+    }
+
+    #[test]
     fn whoever_panics_ends_the_campaign_and_keeps_nobody_waiting() {
         for broker in [false, true] {
             let lifecycle = lifecycle(None);
             let panics = catch_unwind(AssertUnwindSafe(|| {
                 let _client = (!broker).then(|| lifecycle.client());
-                let _broker = broker.then(|| lifecycle.broker());
+                let _broker = broker.then(|| lifecycle.broker(1));
                 panic!("a defect");
             }));
             assert!(panics.is_err() && lifecycle.must_end());
             assert_eq!(lifecycle.has_broker_ended(), broker);
+            assert_eq!(lifecycle.is_stopped(), broker, "a client may still be starting");
             assert_eq!(lifecycle.waiting.load(Ordering::Acquire), usize::from(!broker));
         }
     }
@@ -214,12 +234,12 @@ mod tests {
         let lifecycle = lifecycle(Some(Duration::ZERO));
         let mut first = lifecycle.client();
         let second = lifecycle.client();
-        let broker = lifecycle.broker();
+        let broker = lifecycle.broker(2);
         first.started();
-        broker.stop_starting(2);
+        broker.stop_starting();
         assert!(!lifecycle.is_stopped(), "the first one still searches");
         drop(first);
-        broker.stop_starting(2);
+        broker.stop_starting();
         assert!(lifecycle.is_stopped());
         drop((second, broker));
         assert!(lifecycle.has_broker_ended());

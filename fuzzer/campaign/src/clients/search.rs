@@ -71,7 +71,8 @@ pub(super) fn search<R: Runner>(
     let time = TimeObserver::new("time");
     let loading = Rc::new(Cell::new(false));
     let crashes = CrashObjective::new(Arc::clone(&shared.crashes), Arc::clone(&known));
-    let triage = TriageStage::new(crashes.clone(), Arc::clone(&shared.crashes), shared.start);
+    let is_interrupted = || lifecycle.is_interrupted();
+    let triage = TriageStage::new(crashes.clone(), Arc::clone(&shared.crashes), shared.start, &is_interrupted);
     let (learnt_sites, new_site) = sites_feedbacks(&known);
     // LibAFL asks the objective about each execution, and the feedback only about no solution.
     let objective = feedback_or!(CountersFeedback, learnt_sites, crashes);

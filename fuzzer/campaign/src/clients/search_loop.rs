@@ -4,7 +4,7 @@
 //! fault-free runs ─▶ first plans ─▶ ┌▶ explorer: LibAFL's next entry, through the stages
 //!                                   │  checker:  the next plan of the queue, or else an entry
 //!                                   └─ report ◀┘
-//!                                          └─ the campaign ends ─▶ last triage, last report
+//!                                          └─ the campaign ends ─▶ last words, last triage, last report
 //! ```
 
 use std::{cell::Cell, time::Duration};
@@ -58,7 +58,7 @@ pub(super) struct SearchLoop<'a, R, Z, X, I> {
     pub(super) exploring: X,
     /// The stages of a checker that has nothing to check.
     pub(super) idle: I,
-    pub(super) triage: TriageStage,
+    pub(super) triage: TriageStage<'a>,
     pub(super) reporter: Reporter<'a>,
 }
 
@@ -78,7 +78,9 @@ where
     ///
     /// The folder cannot be written, or guests fail.
     pub(super) fn run(mut self) -> Result<(), CampaignError> {
-        let ended = match self.begin().and_then(|()| self.search()) {
+        let searched = self.begin().and_then(|()| self.search());
+        self.triage.finish(self.executor.runner())?;
+        let ended = match searched {
             Ok(()) | Err(Error::ShuttingDown) if !self.shared.lifecycle.is_interrupted() => {
                 self.triage.triage(self.executor.runner(), Duration::ZERO)
             }
@@ -115,10 +117,12 @@ where
         for _ in 0..FAULT_FREE_RUNS {
             let exit_kind = fuzzer.execute_input(state, executor, manager, plan)?;
             let observers = executor.observers();
-            fuzzer.objective_mut().is_interesting(state, manager, plan, &*observers, &exit_kind)?;
-            let feedback = fuzzer.feedback_mut();
-            feedback.is_interesting(state, manager, plan, &*observers, &exit_kind)?;
-            feedback.append_metadata(state, manager, &*observers, &mut Testcase::from(plan.clone()))?;
+            let solution = fuzzer.objective_mut().is_interesting(state, manager, plan, &*observers, &exit_kind)?;
+            if !solution {
+                let feedback = fuzzer.feedback_mut();
+                feedback.is_interesting(state, manager, plan, &*observers, &exit_kind)?;
+                feedback.append_metadata(state, manager, &*observers, &mut Testcase::from(plan.clone()))?;
+            }
             if let Some(execution) = observers.1.0.execution() {
                 self.known.note_fault_free(&execution.coverage);
             }

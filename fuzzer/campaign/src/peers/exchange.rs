@@ -51,16 +51,28 @@ pub(super) struct Campaign<'a> {
 /// Exchanges news with the campaign until its broker has ended.
 pub(super) fn exchange(hub: &Hub, campaign: Campaign<'_>) {
     let _watched = hub.lifecycle().watch();
-    if let Err(error) = run(hub, campaign) {
+    let Campaign { connection, found, turns, explorers } = campaign;
+    let mut manager = match connection.manager(Imports::Forward) {
+        Ok(manager) => manager,
+        Err(error) => return hub.fail(error),
+    };
+    if let Err(error) = run(hub, &mut manager, &found, (turns, explorers)) {
         hub.fail(error);
+        // The manager stays until then: the broker reads its memory.
+        while !hub.lifecycle().has_broker_ended() {
+            thread::sleep(PAUSE);
+        }
     }
 }
 
-fn run(hub: &Hub, campaign: Campaign<'_>) -> Result<(), Error> {
-    let Campaign { connection, found, turns, explorers } = campaign;
+fn run(
+    hub: &Hub,
+    manager: &mut Manager<State>,
+    found: &Receiver<CrashNews>,
+    (turns, explorers): (&AtomicU64, u64),
+) -> Result<(), Error> {
     let (corpus, solutions) = (InMemoryCorpus::new(), InMemoryCorpus::new());
     let mut state: State = StdState::new(StdRand::with_seed(0), corpus, solutions, &mut (), &mut ())?;
-    let mut manager: Manager<State> = connection.manager(Imports::Forward)?;
     let (mut position, mut given, mut turns_before) = (0, 0, turns.load(Ordering::Relaxed));
     loop {
         // Looked at first: all that came before the broker's end is read below.
@@ -82,7 +94,7 @@ fn run(hub: &Hub, campaign: Campaign<'_>) -> Result<(), Error> {
         {
             given += frames.len();
             for frame in frames {
-                give(&frame, &mut manager, &mut state)?;
+                give(&frame, manager, &mut state)?;
             }
         }
         thread::sleep(PAUSE);

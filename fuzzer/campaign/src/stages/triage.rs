@@ -22,17 +22,24 @@ pub(crate) const TRIES: u32 = 3;
 /// The stage that tries the reproducers of new crashes in fresh guests and notes how often each
 /// made its crash again.
 #[derive(Clone)]
-pub(crate) struct TriageStage {
+pub(crate) struct TriageStage<'a> {
     objective: CrashObjective,
     crashes: Arc<Crashes>,
     start: Instant,
+    is_interrupted: &'a dyn Fn() -> bool,
 }
 
-impl TriageStage {
+impl<'a> TriageStage<'a> {
     /// Makes a stage that tries those of `crashes` that are on the kernel of `objective`, which
-    /// writes what else comes to light. The campaign has begun at `start`.
-    pub(crate) fn new(objective: CrashObjective, crashes: Arc<Crashes>, start: Instant) -> Self {
-        Self { objective, crashes, start }
+    /// writes what else comes to light. The campaign has begun at `start`, and `is_interrupted`
+    /// says that there is no time for more.
+    pub(crate) fn new(
+        objective: CrashObjective,
+        crashes: Arc<Crashes>,
+        start: Instant,
+        is_interrupted: &'a dyn Fn() -> bool,
+    ) -> Self {
+        Self { objective, crashes, start, is_interrupted }
     }
 
     /// Tries every reproducer that was not tried yet and whose crash has been known for the time
@@ -41,9 +48,13 @@ impl TriageStage {
     ///
     /// # Errors
     ///
-    /// The folder cannot be written, or the user wants to stop.
+    /// The folder cannot be written, or the campaign is interrupted.
     pub(crate) fn triage<R: Runner>(&self, runner: &mut R, age: Duration) -> Result<(), Error> {
-        while let Some(taken) = self.crashes.take_untried(self.objective.kernel(), age) {
+        loop {
+            if (self.is_interrupted)() {
+                return Err(Error::shutting_down());
+            }
+            let Some(taken) = self.crashes.take_untried(self.objective.kernel(), age) else { return Ok(()) };
             let title = &taken.title;
             let (mut tries, mut reproduced) = (0, 0);
             for _ in 0..TRIES {
@@ -63,10 +74,18 @@ impl TriageStage {
             tracing::info!(title, "reproduced {reproduced} of {tries} times in fresh guests");
             self.crashes.tried(&taken, tries, reproduced)?;
             if taken.foreign {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Ends the runner's guest at the end of a search, and writes what it had still to say.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn finish<R: Runner>(&self, runner: &mut R) -> Result<(), Error> {
+        self.objective.note_late(&runner.finish())
     }
 
     /// Tries one reproducer in a guest that repeats exactly, when the search has had its first
@@ -111,14 +130,14 @@ impl TriageStage {
     }
 }
 
-impl<EM, R: Runner, S, Z> Stage<PlanExecutor<'_, R>, EM, S, Z> for TriageStage {
+impl<EM, R: Runner, S, Z> Stage<PlanExecutor<'_, R>, EM, S, Z> for TriageStage<'_> {
     fn perform(&mut self, _: &mut Z, executor: &mut PlanExecutor<'_, R>, _: &mut S, _: &mut EM) -> Result<(), Error> {
         self.triage(executor.runner(), Duration::ZERO)?;
         self.triage_exactly(executor.runner())
     }
 }
 
-impl<S> Restartable<S> for TriageStage {
+impl<S> Restartable<S> for TriageStage<'_> {
     fn should_restart(&mut self, _: &mut S) -> Result<bool, Error> {
         Ok(true)
     }

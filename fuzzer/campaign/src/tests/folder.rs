@@ -97,3 +97,32 @@ fn a_seed_for_something_else_is_refused() {
     let unknown = refusal("fake", "open_ctree");
     assert!(unknown.contains("fault 1: open_ctree is none of the target's functions"), "{unknown}");
 }
+
+/// Files as the first builds wrote them: their folders must stay readable.
+#[test]
+fn a_folder_of_an_older_build_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let crash = at("crashes").join(title_slug("WARNING in f"));
+    fs::create_dir_all(&crash).unwrap();
+    let campaign = r#"{ "version": 1, "target": "fake", "kernel": "fake", "kernel_build_id": "fake",
+        "fuzz_version": "0.1.0", "seed": 1, "executions": 968, "seconds": 32 }"#;
+    let sites = r#"[{ "function": "should_failslab", "call_path": ["g", "f"], "truncated": false, "most_calls": 1,
+        "executions": 1, "failed": 0, "fatal": 0, "attempted": false }]"#;
+    let meta = r#"{ "version": 1, "title": "WARNING in f", "kind": "warning", "fired": [{ "fault": 1,
+        "function": "should_failslab", "sequence": 29, "call_path": ["g", "f"] }], "stack": ["f"], "found_ms": 5905,
+        "tried": 3, "reproduced": 3, "same_as": "WARNING in g" }"#;
+    let reproducer = r#"{ "reproducer_version": 1, "title": "WARNING in f", "kernel": "fake",
+        "kernel_build_id": "fake", "plan": { "version": 1, "target": "fake", "faults": [{
+        "function": "should_failslab", "call_path": ["...", "f"], "occurrence": 1, "error": "ENOMEM" }] } }"#;
+    fs::write(at("campaign.json"), campaign).unwrap();
+    fs::write(at("sites.json"), sites).unwrap();
+    fs::write(crash.join("meta.json"), meta).unwrap();
+    fs::write(crash.join("reproducer.json"), reproducer).unwrap();
+    let (opened, file) = CampaignFolder::open(folder.path(), "fake", "fake").unwrap();
+    assert_eq!(file.unwrap().executions, 968);
+    assert_eq!(opened.read_sites().unwrap()[0].most_calls, 1);
+    let crashes = opened.crashes().unwrap();
+    assert_eq!((crashes[0].0.reproduced, crashes[0].0.same_as.as_deref()), (3, Some("WARNING in g")));
+    assert_eq!(crashes[0].1.plan.faults[0].occurrence, 1);
+}

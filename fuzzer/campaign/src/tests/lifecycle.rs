@@ -17,6 +17,10 @@ impl Runner for OneCall {
         ran
     }
 
+    fn finish(&mut self) -> Vec<Attributed> {
+        Vec::new()
+    }
+
     fn usage(&self) -> Usage {
         self.0.usage()
     }
@@ -52,7 +56,7 @@ fn a_client_that_panics_ends_the_campaign() {
     let clients = [(); 2].map(|()| client(Role::Explorer, "fake", runner())).into();
     let error = run(options(folder.path(), &stop, None), clients).unwrap_err();
     assert!(matches!(error, CampaignError::Panic), "{error}");
-    assert!(!stop.is_requested() && CampaignFolder::open(folder.path(), "fake", "fake").is_ok(), "all have ended");
+    assert!(CampaignFolder::open(folder.path(), "fake", "fake").is_ok(), "all have ended");
 }
 
 #[test]
@@ -69,4 +73,31 @@ fn a_client_that_is_still_starting_does_not_keep_a_campaign_from_ending() {
     clients.push(Client { role: Role::Checker, start });
     let result = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), clients);
     assert!(result.is_ok(), "{result:?}");
+}
+
+/// A runner whose guests have something to say at the very end.
+struct LastWords(FakeRunner);
+
+impl Runner for LastWords {
+    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        self.0.run(plan, how)
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        let (plan, findings) = (FaultPlan::fault_free("fake"), vec![fake::warning("WARNING in late").into()]);
+        vec![Attributed { plan, how: How::Warm, fired: Vec::new(), findings, console: String::new() }]
+    }
+
+    fn usage(&self) -> Usage {
+        self.0.usage()
+    }
+}
+
+#[test]
+fn what_the_last_guest_had_still_to_say_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let runner = LastWords(FakeRunner::new(&stop, 50));
+    let summary = run(options(folder.path(), &stop, None), explorer(runner)).unwrap();
+    assert!(summary.crashes.iter().any(|(title, ..)| title == "WARNING in late"), "{:?}", summary.crashes);
 }

@@ -12,6 +12,10 @@ impl Runner for Troubled {
         self.1(plan).map_or_else(|| self.0.run(plan, how), |error| Err(error).into())
     }
 
+    fn finish(&mut self) -> Vec<Attributed> {
+        Vec::new()
+    }
+
     fn usage(&self) -> Usage {
         self.0.usage()
     }
@@ -53,6 +57,10 @@ struct NoneFresh(FakeRunner);
 impl Runner for NoneFresh {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
         if how == How::Fresh && !plan.faults.is_empty() { Err(RunError::Starved).into() } else { self.0.run(plan, how) }
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        Vec::new()
     }
 
     fn usage(&self) -> Usage {

@@ -136,7 +136,12 @@ fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) ->
         return Ok(Some(reason.clone()));
     }
     tracing::debug!("trying whether the kernel boots under KVM, for at most {} s", PROOF_DEADLINE.as_secs());
-    let trouble = match boot(qemu, vmlinux, stop)? {
+    // Once more, as somebody may have killed it. A longer try would keep everybody waiting.
+    let proof = match boot(qemu, vmlinux, stop)? {
+        Proof::Passing(_) => boot(qemu, vmlinux, stop)?,
+        proof => proof,
+    };
+    let trouble = match proof {
         Proof::Passing(reason) => return Ok(Some(passing.entry(qemu.to_owned()).or_insert(reason).clone())),
         Proof::Fails(reason) => Some(reason),
         Proof::Works => None,

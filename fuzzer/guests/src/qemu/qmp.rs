@@ -38,6 +38,8 @@ impl Line {
         if let Some(name) = value.get("event").and_then(Value::as_str) {
             let status = value.pointer("/data/status").and_then(Value::as_str).unwrap_or_default();
             return match (name, status) {
+                // A host that ends QEMU by a signal says nothing of the guest.
+                ("SHUTDOWN", _) if value.pointer("/data/guest") == Some(&Value::Bool(false)) => Self::Other,
                 ("SHUTDOWN" | "GUEST_PANICKED", _) => Self::Event(Event::Ended),
                 ("MIGRATION", "completed") => Self::Event(Event::Migrated),
                 ("MIGRATION", "failed") => Self::Event(Event::MigrationFailed),
@@ -100,6 +102,8 @@ mod tests {
         let shutdown = r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SHUTDOWN",
             "data": {"guest": true, "reason": "guest-reset"}}"#;
         assert_eq!(reply(shutdown), Line::Event(Event::Ended));
+        let killed = r#"{"event": "SHUTDOWN", "data": {"guest": false, "reason": "host-signal"}}"#;
+        assert_eq!(reply(killed), Line::Other);
         assert_eq!(reply(r#"{"event": "GUEST_PANICKED", "data": {}}"#), Line::Event(Event::Ended));
         let migration = |status| reply(&format!(r#"{{"event": "MIGRATION", "data": {{"status": "{status}"}}}}"#));
         assert_eq!(migration("active"), Line::Other);

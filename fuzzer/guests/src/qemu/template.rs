@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam::channel::RecvTimeoutError;
 use guest_protocol::{FromAgent, Hello, PROTOCOL_VERSION, Ready, Setup, ToAgent};
 use serde_json::json;
 
@@ -18,10 +17,10 @@ use super::{
     config::Birth,
     machine::{Machine, Wake},
     memory::MemoryFile,
+    pauses::again,
     run::Addresses,
     store::{Saved, Store},
 };
-use crate::pauses::PAUSES;
 
 /// Time that writing a guest's state may take after QEMU is done.
 const SAVE_DEADLINE: Duration = Duration::from_secs(20);
@@ -59,8 +58,9 @@ impl Template {
         let useless = match store.load(config.counter_khz()) {
             Ok(Some(Saved { about, memory, state })) => {
                 let template = Self { about, config: config.clone(), memory, state, stop: stop.clone() };
-                match template.spawn() {
+                match again(stop, || template.spawn()) {
                     Ok(_) => return Ok(template),
+                    Err(GuestError::Stopped) => return Err(GuestError::Stopped),
                     Err(error) => Some(execution::chain(&error)),
                 }
             }
@@ -74,7 +74,7 @@ impl Template {
             }
         }
         booting();
-        let template = Self::prepare_again(&config, setup, stop)?;
+        let template = again(stop, || Self::prepare(config.clone(), setup, stop))?;
         match store.keep(&template.about, &template.memory, &template.state) {
             // From the file, its pages are shared with all other guests on this machine that are
             // its clones.
@@ -82,23 +82,6 @@ impl Template {
             Err(error) => {
                 tracing::warn!(%error, "the guest cannot be kept in the cache, the next start boots again");
                 Ok(template)
-            }
-        }
-    }
-
-    /// Prepares a guest, and tries again when QEMU dies meanwhile: somebody may have killed it, or
-    /// the host may lack something for a moment.
-    fn prepare_again(config: &GuestConfig, setup: &Setup, stop: &Stop) -> Result<Self, GuestError> {
-        let mut pauses = PAUSES.iter();
-        loop {
-            let trouble = match Self::prepare(config.clone(), setup, stop) {
-                Err(error) if error.is_passing() => error,
-                other => return other,
-            };
-            let Some(pause) = pauses.next() else { return Err(trouble) };
-            tracing::warn!("a guest cannot be prepared, trying again: {}", execution::chain(&trouble));
-            if stop.receiver().recv_timeout(*pause) == Err(RecvTimeoutError::Disconnected) {
-                return Err(GuestError::Stopped);
             }
         }
     }

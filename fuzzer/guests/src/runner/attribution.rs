@@ -18,7 +18,8 @@
 //!
 //! Whatever belongs to the execution before is *late*: it goes to the last plan that ran in that
 //! guest, or to the fault-free one where none has. A guest in which something came to light late is
-//! no place to judge another plan by. Where no fact tells whether the plan was in place, as of a
+//! no place to judge another plan by. What that plan's own text reports goes to it as late, too, and
+//! the plan runs again. Where no fact tells whether the plan was in place, as of a
 //! QEMU that was killed, text is late: the plan runs again, and then shows whether it was its own.
 //!
 //! All of it is a function of facts: no guest is needed to test it.
@@ -57,7 +58,7 @@ pub(super) struct Request<'a> {
 #[derive(Debug)]
 pub(super) struct Judgement {
     pub(super) verdict: Verdict,
-    pub(super) late: Option<Attributed>,
+    pub(super) late: Vec<Attributed>,
 }
 
 /// Outcome of a request for its own plan.
@@ -110,7 +111,7 @@ struct Divided {
 }
 
 enum LateEnd {
-    Died { fired: Option<FiredLog>, stack: Option<String> },
+    Died { stack: Option<String> },
     Left(String),
 }
 
@@ -137,7 +138,7 @@ impl Attribution {
     /// Judges a request by the facts that the host saw.
     pub(super) fn judge(&mut self, request: &Request<'_>, mut observed: Observed) -> Judgement {
         let Divided { before, own, late_end } = divide(&mut observed, request.inject);
-        if let Some(judgement) = self.late(request, &observed, (before, &own), late_end) {
+        if let Some(judgement) = self.late(request, &observed, (before, own.clone()), late_end) {
             return judgement;
         }
         let verdict = self.own(request, observed, own);
@@ -150,7 +151,7 @@ impl Attribution {
             // That guest goes, and what it prints from now on is for nobody.
             Verdict::Ran(_) | Verdict::Spoilt | Verdict::Trouble(_) => self.previous = None,
         }
-        Judgement { verdict, late: None }
+        Judgement { verdict, late: Vec::new() }
     }
 
     /// Judges text that a guest has printed since its last execution, when it is about to go.
@@ -158,65 +159,60 @@ impl Attribution {
         self.previous.as_ref()?;
         let mut found = reports(&text);
         found.retain(|report| report.kind != ReportKind::Hang);
-        (!found.is_empty()).then(|| self.attribute(found.into_iter().map(Finding::from).collect(), None, text))
+        (!found.is_empty()).then(|| self.attribute(found.into_iter().map(Finding::from).collect(), text))
     }
 
     /// Judges what belongs to the execution before; nothing when nothing does.
     ///
     /// A hang in a guest that had nothing to do tells nothing: nobody watched whether the host let
     /// it run. A guest that was asked for something is watched, and may still put its disk back.
-    ///
-    /// Reports of the request's own plan, in the text `own`, are late as well then.
     fn late(
         &mut self,
         request: &Request<'_>,
         observed: &Observed,
-        (mut text, own): (String, &str),
+        (before, own): (String, String),
         end: Option<LateEnd>,
     ) -> Option<Judgement> {
-        let mut found = reports(&text);
-        let (mut fired, mut leftover, mut watched) = (None, None, false);
+        let mut found = reports(&before);
+        let (mut leftover, mut watched) = (None, false);
         match end {
-            Some(LateEnd::Died { fired: log, stack }) => {
+            Some(LateEnd::Died { stack }) => {
                 if let Some(stack) = stack.filter(|_| found.is_empty()) {
                     found.push(silent_hang(&self.target, request.deadline, &stack));
                 }
-                fired = log.map(|log| (request.resolve)(&log));
                 watched = observed.wall > WATCHED.max(observed.starved * STARVED);
                 if found.is_empty() {
                     self.previous = None;
-                    return Some(Judgement { verdict: Verdict::Trouble(GuestError::Lost), late: None });
+                    return Some(Judgement { verdict: Verdict::Trouble(GuestError::Lost), late: Vec::new() });
                 }
             }
             Some(LateEnd::Left(what)) => leftover = Some(Finding::Leftover(what)),
             None if found.is_empty() => return None,
             None => {}
         }
-        if !found.is_empty() {
-            // It may be a consequence, and the plan of the request runs again.
-            text.push_str(own);
-            let seen: Vec<_> = found.iter().map(|report| report.title.clone()).collect();
-            found.extend(reports(own).into_iter().filter(|report| !seen.contains(&report.title)));
-        }
+        let seen: Vec<_> = found.iter().map(|report| report.title.clone()).collect();
         found.retain(|report| report.kind != ReportKind::Hang || watched);
         let mut findings: Vec<_> = found.into_iter().map(Finding::from).collect();
         if findings.is_empty() {
             findings.extend(leftover);
         }
-        let late = (!findings.is_empty()).then(|| self.attribute(findings, fired, text));
+        let mut late = Vec::new();
+        if !findings.is_empty() {
+            late.push(self.attribute(findings, before));
+        }
+        late.extend(spoilt(request, observed, own, &seen));
         self.previous = None;
         Some(Judgement { verdict: Verdict::Spoilt, late })
     }
 
-    /// Gives findings to the execution before. `fired` is what its log says now, if that can be
-    /// read.
-    fn attribute(&mut self, findings: Vec<Finding>, fired: Option<Vec<Fired>>, console: String) -> Attributed {
-        let previous = self.previous.take().unwrap_or_else(|| Previous {
+    /// Gives findings to the execution before, whose fired faults its own report has told.
+    fn attribute(&mut self, findings: Vec<Finding>, console: String) -> Attributed {
+        let Previous { plan, how, fired } = self.previous.take().unwrap_or_else(|| Previous {
             plan: FaultPlan::fault_free(&self.target),
             how: How::Warm,
             fired: Vec::new(),
         });
-        Attributed { plan: previous.plan, how: previous.how, fired: fired.unwrap_or(previous.fired), findings, console }
+        Attributed { plan, how, fired, findings, console }
     }
 
     /// Judges what belongs to the plan of the request.
@@ -267,7 +263,6 @@ fn divide(observed: &mut Observed, inject: bool) -> Divided {
     let log = observed.log.as_ref().filter(|_| inject);
     let not_in_place = log.is_some_and(|log| Some(log.generation) == observed.generation_before);
     let in_place = |own: &str| log.map_or(0, |log| bytes_until(log.seen_us, own));
-    let died = |observed: &mut Observed, stack| LateEnd::Died { fired: observed.log.take(), stack };
     let (of_before, late_end) = match &observed.end {
         End::Reported(_) => (in_place(&own), None),
         End::Died | End::Hung { .. } if !not_in_place => (in_place(&own), None),
@@ -275,17 +270,29 @@ fn divide(observed: &mut Observed, inject: bool) -> Divided {
         End::Lost(GuestError::Stopped) => (0, None),
         End::Refused(_) | End::Lost(_) => (own.len(), None),
         End::Unclean(leftover) => (own.len(), Some(LateEnd::Left(leftover.clone()))),
-        End::DeadBefore | End::Died => (own.len(), Some(died(observed, None))),
-        End::Hung { stack } => {
-            let stack = stack.clone();
-            (own.len(), Some(died(observed, Some(stack))))
-        }
+        End::DeadBefore | End::Died => (own.len(), Some(LateEnd::Died { stack: None })),
+        End::Hung { stack } => (own.len(), Some(LateEnd::Died { stack: Some(stack.clone()) })),
     };
     before.extend(own.drain(..of_before));
     if let End::Reported(report) = &observed.end {
         before.push_str(&report.log_before);
     }
     Divided { before, own, late_end }
+}
+
+/// Gives to the plan of the request what its own text reports, in a guest that something late has
+/// spoilt. Titles that were `seen` late are those of one report, in two texts.
+fn spoilt(request: &Request<'_>, observed: &Observed, own: String, seen: &[String]) -> Option<Attributed> {
+    let mut found = reports(&own);
+    found.retain(|report| report.kind != ReportKind::Hang && !seen.contains(&report.title));
+    let log = observed.log.as_ref().filter(|_| request.inject);
+    (!found.is_empty()).then(|| Attributed {
+        plan: request.plan.clone(),
+        how: request.how,
+        fired: log.map_or_else(Vec::new, request.resolve),
+        findings: found.into_iter().map(Finding::from).collect(),
+        console: own,
+    })
 }
 
 /// Gives the execution that the agent reports. `text` is the console's.

@@ -235,15 +235,16 @@ impl GuestRunner {
                     break;
                 }
             };
-            self.control(&plan, &execution);
             let same_guest = previous.clone().filter(|_| self.usage.guests == guests);
             if !execution.findings.is_empty() {
                 let Execution { findings, fired, console, .. } = execution;
                 let (plan, how, fired) = same_guest
                     .map_or((plan, How::Warm, fired), |previous| (previous.plan, previous.how, previous.fired));
                 self.late.push(Attributed { plan, how, fired, findings, console });
-            } else if self.guest.is_some() {
+            } else {
+                // First: the guest may be drifted, and have something left to say.
                 self.attribution.restore(same_guest);
+                self.control(&plan, &execution);
             }
         }
         Ok(())
@@ -298,6 +299,11 @@ impl Runner for GuestRunner {
             How::Exact => return self.run_exact(plan),
         };
         Ran { execution, late: std::mem::take(&mut self.late) }
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        self.discard();
+        std::mem::take(&mut self.late)
     }
 
     fn usage(&self) -> Usage {

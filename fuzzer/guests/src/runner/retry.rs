@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use execution::RunError;
 
-use crate::{pauses::PAUSES, qemu::GuestError};
+use crate::qemu::{GuestError, PAUSES};
 
 /// Attempts that may end in a hang of which the host may be the cause.
 const STARVED_ATTEMPTS: u32 = 2;

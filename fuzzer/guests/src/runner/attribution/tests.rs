@@ -3,6 +3,7 @@
 mod property;
 
 use fault_plan::{CallPath, Errno, Fault, InjectedError};
+use guest_protocol::FiredFault;
 
 use super::*;
 
@@ -59,13 +60,20 @@ fn report(log_before: &str, log: &str) -> End {
 /// An attribution whose guest has run the plan number 1.
 fn after_one() -> Attribution {
     let mut attribution = Attribution::new("test");
-    let judgement = attribution.judge(&request(&plan(1)), observed(report("", "")));
+    let fired = FiredFault { fault: 0, sequence: 1, site: 1, call_path: Vec::new() };
+    let end = End::Reported(Box::new(Report { fired: vec![fired], ..Report::default() }));
+    let judgement = attribution.judge(&request(&plan(1)), observed(end));
     assert!(matches!(judgement.verdict, Verdict::Ran(own) if own.guest == Fate::Alive));
     attribution
 }
 
 fn titles(findings: &[Finding]) -> Vec<&str> {
     findings.iter().map(Finding::title).collect()
+}
+
+/// Gives each plan with its late titles.
+fn found(late: &[Attributed]) -> Vec<(FaultPlan, Vec<&str>)> {
+    late.iter().map(|late| (late.plan.clone(), titles(&late.findings))).collect()
 }
 
 #[test]
@@ -76,8 +84,7 @@ fn text_before_the_plan_was_in_place_is_the_execution_befores() {
     let observed = Observed { console, log: log_until(2_000_001), ..observed(report(&log_before, "")) };
     let judgement = attribution.judge(&request(&plan(2)), observed);
     assert!(matches!(judgement.verdict, Verdict::Spoilt));
-    let late = judgement.late.unwrap();
-    assert_eq!((late.plan, titles(&late.findings)), (plan(1), vec!["WARNING in late_work"]));
+    assert_eq!(found(&judgement.late), [(plan(1), vec!["WARNING in late_work"])]);
     assert_eq!(attribution.previous(), None, "that guest is done with");
 }
 
@@ -91,15 +98,14 @@ fn a_death_before_the_plan_was_in_place_is_the_execution_befores() {
     ] {
         let observed = Observed { console: console.to_owned(), log: log(4), ..observed(end) };
         let judgement = after_one().judge(&request(&plan(2)), observed);
-        let late = judgement.late.unwrap();
-        assert_eq!((late.plan, titles(&late.findings)), (plan(1), vec![title]));
-        assert_eq!(late.fired[0].site, 4, "the log is still that execution's");
+        assert_eq!(found(&judgement.late), [(plan(1), vec![title])]);
+        assert_eq!(judgement.late[0].fired[0].site, 1, "its report has told");
     }
     for (end, log) in [(End::Died, log(6)), (hung(), log(6)), (End::Died, None)] {
         let fired = usize::from(log.is_some());
         let observed = Observed { console: WARNING.to_owned(), log, ..observed(end) };
         let judgement = after_one().judge(&request(&plan(2)), observed);
-        assert!(judgement.late.is_none(), "it is this one's own, or not known");
+        assert!(judgement.late.is_empty(), "it is this one's own, or not known");
         let Verdict::Ran(own) = judgement.verdict else { panic!("{:?}", judgement.verdict) };
         assert_eq!(
             (own.guest, own.fired.len(), titles(&own.findings)),
@@ -116,21 +122,21 @@ fn late_text_of_a_guest_that_dies_is_told_by_the_kernels_time() {
         after_one().judge(&request(&plan(2)), observed)
     };
     let judgement = judged(2_000_000);
-    let late = judgement.late.unwrap();
-    assert_eq!((late.plan, titles(&late.findings)), (plan(1), vec!["WARNING in late_work", "WARNING in own_work"]));
+    let late = [(plan(1), vec!["WARNING in late_work"]), (plan(2), vec!["WARNING in own_work"])];
+    assert_eq!((found(&judgement.late), judgement.late[1].fired[0].site), (late.to_vec(), 6));
     assert!(matches!(judgement.verdict, Verdict::Spoilt), "the plan runs again, without the other's effects");
     let judgement = judged(1_999_999);
-    assert!(judgement.late.is_none() && matches!(judgement.verdict, Verdict::Ran(_)), "all of it is its own");
+    assert!(judgement.late.is_empty() && matches!(judgement.verdict, Verdict::Ran(_)), "all of it is its own");
 }
 
 #[test]
 fn a_leftover_that_shows_late_is_the_execution_befores_unless_its_kernel_said_more() {
     let unclean = || End::Unclean("a disk that is held".to_owned());
     let judgement = after_one().judge(&request(&plan(2)), observed(unclean()));
-    assert_eq!(judgement.late.unwrap().findings, [Finding::Leftover("a disk that is held".to_owned())]);
+    assert_eq!(judgement.late[0].findings, [Finding::Leftover("a disk that is held".to_owned())]);
     let said = Observed { console: WARNING.to_owned(), ..observed(unclean()) };
     let judgement = after_one().judge(&request(&plan(2)), said);
-    assert_eq!(titles(&judgement.late.unwrap().findings), ["WARNING in late_work"]);
+    assert_eq!(found(&judgement.late), [(plan(1), vec!["WARNING in late_work"])]);
 }
 
 #[test]
@@ -138,9 +144,10 @@ fn without_injection_nothing_fired_and_no_generation_tells() {
     let plan = plan(2);
     let request = Request { inject: false, ..request(&plan) };
     let observed = Observed { console: WARNING.to_owned(), log: log(4), ..observed(End::Died) };
-    let Judgement { verdict: Verdict::Ran(own), late: None } = after_one().judge(&request, observed) else {
+    let Judgement { verdict: Verdict::Ran(own), late } = after_one().judge(&request, observed) else {
         panic!("it is its own")
     };
+    assert!(late.is_empty());
     assert_eq!((own.fired.len(), titles(&own.findings)), (0, vec!["WARNING in late_work"]));
 }
 
@@ -157,8 +164,8 @@ fn a_refusal_leaves_the_execution_before_in_charge() {
 fn a_guest_that_has_run_nothing_blames_the_fault_free_plan() {
     let mut attribution = Attribution::new("test");
     let observed = Observed { before: WARNING.to_owned(), ..observed(report("", "")) };
-    let late = attribution.judge(&request(&plan(1)), observed).late.unwrap();
-    assert_eq!((late.plan, late.fired), (FaultPlan::fault_free("test"), Vec::new()));
+    let late = &attribution.judge(&request(&plan(1)), observed).late[0];
+    assert_eq!((&late.plan, &late.fired), (&FaultPlan::fault_free("test"), &Vec::new()));
 }
 
 #[test]
@@ -197,7 +204,7 @@ fn a_hang_before_the_plan_counts_only_where_the_guest_was_watched() {
         let observed = Observed { console, log: log(4), wall, ..observed(End::Died) };
         let judgement = after_one().judge(&request(&plan(2)), observed);
         assert!(matches!(judgement.verdict, Verdict::Spoilt));
-        assert_eq!(judgement.late.is_some(), counts, "{wall:?}");
+        assert_eq!(judgement.late.len(), usize::from(counts), "{wall:?}");
     }
 }
 

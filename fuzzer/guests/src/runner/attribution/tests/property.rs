@@ -200,9 +200,9 @@ impl Found {
         }
     }
 
-    /// Takes in late findings. Those that the plan `running` has made just then may be marked so,
-    /// too: it runs again.
-    fn add_late(&mut self, plan: &FaultPlan, findings: &[Finding], running: u32) {
+    /// Takes in late findings of a guest whose QEMU was killed while the plan `running` ran. Nothing
+    /// tells whether that was in place, and its own reports may be marked as late.
+    fn add_unknown(&mut self, plan: &FaultPlan, findings: &[Finding], running: u32) {
         let (own, earlier): (Vec<_>, Vec<_>) =
             findings.iter().cloned().partition(|finding| finding.title().starts_with(&format!("{TITLE}{running}_")));
         self.add(plan, &earlier);
@@ -223,7 +223,12 @@ fn run(events: &[Event]) -> (Found, BTreeMap<String, u32>) {
             let observed = model.run(number, attempt, event);
             model.show(&before);
             let Judgement { verdict, late } = attribution.judge(&request(&own), observed);
-            late.iter().for_each(|late| found.add_late(&late.plan, &late.findings, number));
+            for late in &late {
+                match event.ending {
+                    Ending::Killed => found.add_unknown(&late.plan, &late.findings, number),
+                    _ => found.add(&late.plan, &late.findings),
+                }
+            }
             let goes = match &verdict {
                 Verdict::Ran(ran) => {
                     found.add(&own, &ran.findings);
