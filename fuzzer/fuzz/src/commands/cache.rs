@@ -172,7 +172,10 @@ fn items(cache: &Path, named: &Named) -> Vec<Item> {
                 })
                 .collect(),
             "ccache" => vec![item(Kind::Ccache, path, None, named, &open)],
-            _ if name.starts_with('.') && path.is_dir() => vec![item(Kind::Leftover, path, None, named, &open)],
+            _ if name.starts_with('.') && path.is_dir() => {
+                // scripts/setup holds this lock while it unpacks QEMU.
+                vec![item(Kind::Leftover, path, Some(cache.join("setup.lock")), named, &open)]
+            }
             _ if path.is_dir() => vec![item(Kind::Tool, path, None, named, &open)],
             _ => Vec::new(),
         })
@@ -223,15 +226,22 @@ fn item(kind: Kind, path: PathBuf, lock: Option<PathBuf>, named: &Named, open: &
 }
 
 /// Marks what entries in use need as used too: the compiler's cache by a build, a kernel by a guest
-/// that runs it.
+/// that runs it. Every new guest opens its disk image and QEMU by their paths, and between guests
+/// no process has them open: images and programs are used while anything runs.
 fn share_use(items: &mut [Item]) {
     let used = |item: &&Item| item.state == State::Used;
     let guests: Vec<_> = items.iter().filter(used).filter_map(|item| template_kernel(&item.path)).collect();
     let building =
         items.iter().filter(used).any(|item| item.path.parent().is_some_and(|path| path.ends_with("kernels")));
+    let running = items.iter().filter(used).any(|item| matches!(item.kind, Kind::Template | Kind::Kernel));
     for item in items {
-        let runs = || kernel_build_id(&item.path).is_some_and(|id| guests.contains(&id));
-        if (item.kind == Kind::Ccache && building) || (item.kind == Kind::Kernel && runs()) {
+        let needed = match item.kind {
+            Kind::Ccache => building,
+            Kind::Kernel => kernel_build_id(&item.path).is_some_and(|id| guests.contains(&id)),
+            Kind::Image | Kind::Tool => running,
+            _ => false,
+        };
+        if needed {
             item.state = State::Used;
         }
     }

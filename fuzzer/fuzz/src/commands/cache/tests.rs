@@ -75,11 +75,30 @@ fn what_is_in_use_stays() {
     let _fetch = cache::lock(&folder.path().join("sources/linux-source-6.12.lock"), || {}).unwrap();
     let _guest = fs::File::open(folder.path().join("templates/02/meta.json")).unwrap();
     let items = items(folder.path(), &named);
-    let used =
-        ["old-22", "02", "linux-source-6.12_6.12.1-1", "ccache", ".build-old-33-4", ".fetch-linux-source-6.12-9"];
-    assert_eq!(states(&items, State::Used), used, "a kernel of a guest and the compiler's cache of a build too");
+    let used = [
+        "old-22",
+        "02",
+        "aa.raw",
+        "linux-source-6.12_6.12.1-1",
+        "ccache",
+        "bpf-linker-1",
+        ".build-old-33-4",
+        ".fetch-linux-source-6.12-9",
+    ];
+    assert_eq!(states(&items, State::Used), used, "all that a guest and a build need too");
     let left = left(folder.path(), &named, &PruneOptions { all: true, ..PruneOptions::default() });
     assert_eq!(left, used);
+}
+
+#[test]
+fn a_setup_that_unpacks_qemu_is_not_disturbed() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), ".qemu-7/tree/usr/bin/qemu-system-x86_64", "");
+    let setup = cache::lock(&folder.path().join("setup.lock"), || {}).unwrap();
+    let all = PruneOptions { all: true, ..PruneOptions::default() };
+    assert_eq!(left(folder.path(), &Named::default(), &all), [".qemu-7"]);
+    drop(setup);
+    assert!(left(folder.path(), &Named::default(), &PruneOptions::default()).is_empty());
 }
 
 #[test]
