@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fmt, fs,
-    io::Write,
+    io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -33,7 +33,7 @@ pub fn cache_list(json: bool, out: &mut dyn Write) -> Result<Answer, CommandErro
     let items = items(&cache, &named);
     for item in &items {
         if json {
-            writeln!(out, "{}", serde_json::to_string(item).map_err(std::io::Error::other)?)?;
+            writeln!(out, "{}", serde_json::to_string(item).map_err(io::Error::other)?)?;
         } else {
             writeln!(out, "{item}")?;
         }
@@ -67,24 +67,24 @@ impl PruneOptions {
 }
 
 fn prune(items: &[Item], options: &PruneOptions, out: &mut dyn Write) -> Result<(), CommandError> {
-    let mut freed = 0;
+    let (mut freed, mut failed) = (0, Vec::new());
     for item in items.iter().filter(|item| options.selects(item)) {
-        // Somebody may have begun to use it since it was looked at. Lock files stay: others may
-        // wait for them.
-        let lock = item.lock.as_deref().map(try_lock).transpose()?;
-        if matches!(lock, Some(None)) {
-            continue;
+        match item.remove(options.dry_run) {
+            Ok(true) => {
+                freed += item.bytes;
+                writeln!(out, "{item}")?;
+            }
+            Ok(false) => {}
+            Err(source) => failed.push((item.path.clone(), source)),
         }
-        if !options.dry_run {
-            let removed = if item.path.is_dir() { fs::remove_dir_all(&item.path) } else { fs::remove_file(&item.path) };
-            removed.map_err(|source| CommandError::Prune { path: item.path.clone(), source })?;
-        }
-        freed += item.bytes;
-        writeln!(out, "{item}")?;
     }
     let verb = if options.dry_run { "would be" } else { "are" };
     writeln!(out, "{} {verb} freed", Size(freed))?;
-    Ok(())
+    let more = failed.len().saturating_sub(1);
+    match failed.into_iter().next() {
+        Some((path, source)) => Err(CommandError::Prune { path, more, source }),
+        None => Ok(()),
+    }
 }
 
 /// Entries of the cache that the checkout's `kernels.toml` names.
@@ -119,6 +119,27 @@ struct Item {
     /// The file that is locked by whoever makes it or uses it.
     #[serde(skip)]
     lock: Option<PathBuf>,
+}
+
+impl Item {
+    /// Removes it, unless somebody has begun to use it since it was looked at. Returns whether it
+    /// is gone, or would be.
+    fn remove(&self, dry_run: bool) -> io::Result<bool> {
+        // Lock files stay: others may wait for them.
+        let lock = self.lock.as_deref().map(try_lock).transpose()?;
+        if matches!(lock, Some(None)) {
+            return Ok(false);
+        }
+        if dry_run {
+            return Ok(true);
+        }
+        let removed = if self.path.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
+        match removed {
+            // A build removes its own folder, which takes a while.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            other => other.map(|()| true),
+        }
+    }
 }
 
 /// Use of an entry of the cache.

@@ -102,6 +102,20 @@ fn a_setup_that_unpacks_qemu_is_not_disturbed() {
 }
 
 #[test]
+fn one_that_cannot_be_removed_does_not_save_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "file", "");
+    let of = |path| Item { kind: Kind::Leftover, path, bytes: 1, state: State::Killed, lock: None };
+    // No file is below a file; one that somebody else has removed is no failure.
+    let (below, gone) = (file.join("below"), folder.path().join("gone"));
+    let items = [of(below.clone()), of(gone), of(file.join("second")), of(file.clone())];
+    let error = prune(&items, &PruneOptions::default(), &mut Vec::new()).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot remove {} and 1 more in the cache", below.display()));
+    assert_eq!(error.status(), 3);
+    assert!(!file.exists());
+}
+
+#[test]
 fn sizes_are_those_on_disk_and_told_for_people() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "memory", "");
