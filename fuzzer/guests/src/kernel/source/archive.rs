@@ -161,18 +161,39 @@ impl Fetch<'_> {
             Some(Ok(())) => wanted.clone(),
             Some(Err(KernelError::Stopped)) => return Err(KernelError::Stopped),
             // The lists are too old: they do not know it yet, or it has gone since.
-            None | Some(Err(_)) => {
-                progress(Progress::Step("fetching package lists"));
-                apt.update(&work.join("lists"))?;
-                let versions = apt.versions(package)?;
-                let found = versions.iter().find(|version| *version == wanted).or_else(|| versions.first());
-                let found = found.ok_or_else(|| self.missing("the package archive has no version of it"))?;
-                progress(Progress::Step("fetching the source, some 150 MB"));
-                apt.unpack(package, found, &tree)?;
-                found.clone()
-            }
+            None => self.fetch_by_new_lists(work, &tree, &mut apt, progress)?,
+            Some(Err(first)) => match self.fetch_by_new_lists(work, &tree, &mut apt, progress) {
+                Ok(version) => version,
+                Err(KernelError::Stopped) => return Err(KernelError::Stopped),
+                // Without a network both fail, and the first error is about what was asked for.
+                Err(_) => return Err(first),
+            },
         };
         self.publish(&tree, work, version)
+    }
+
+    /// Unpacks the version that is wanted, or the newest one, in `tree`, and returns which.
+    fn fetch_by_new_lists(
+        &self,
+        work: &Path,
+        tree: &Path,
+        apt: &mut Apt<'_>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<String, KernelError> {
+        let Source { package, version: wanted, .. } = self.source;
+        progress(Progress::Step("fetching package lists"));
+        let updated = apt.update(&work.join("lists"));
+        let versions = apt.versions(package)?;
+        let found = if versions.contains(wanted) {
+            wanted
+        } else {
+            // A list that is missing may have it: only all of them show that it has gone.
+            updated?;
+            versions.first().ok_or_else(|| self.missing("the package archive has no version of it"))?
+        };
+        progress(Progress::Step("fetching the source, some 150 MB"));
+        apt.unpack(package, found, tree)?;
+        Ok(found.clone())
     }
 
     /// Moves the archive from the unpacked package in `tree` to its place in the cache.

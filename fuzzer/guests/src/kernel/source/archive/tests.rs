@@ -134,6 +134,49 @@ fn a_package_that_nobody_has_is_an_error_with_the_way_out() {
     assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(FETCH_LEFTOVER)));
 }
 
+#[test]
+fn no_version_stands_in_while_a_list_cannot_be_reached() {
+    if !Apt::is_installed() {
+        return without_apt();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), "pinned");
+    let half = |versions: &[(&str, &str)]| {
+        let mut options = archive(folder.path(), versions);
+        let list = folder.path().join("sources.list");
+        let reached = fs::read_to_string(&list).unwrap();
+        // Nobody listens at port 1.
+        fs::write(&list, reached + "deb [trusted=yes] http://127.0.0.1:1/ ./\n").unwrap();
+        for option in ["Acquire::http::Proxy::127.0.0.1=DIRECT", "Acquire::Retries=0"] {
+            options.extend(["-o".into(), option.into()]);
+        }
+        options
+    };
+    let (refused, _) = obtained(&source, folder.path(), half(&[("6.12.2-1", "newer")]));
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.starts_with("fetching package lists failed"), "{refused}");
+    let (archive, _) = obtained(&source, folder.path(), half(&[(PINNED, "pinned")]));
+    assert_eq!(archive.unwrap().version, PINNED, "one that is in a list that is there is fetched");
+}
+
+#[test]
+fn the_first_of_several_failures_is_told() {
+    if !Apt::is_installed() {
+        return without_apt();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let options = archive(folder.path(), &[(PINNED, "pinned")]);
+    // These stand for the machine's own lists.
+    fs::create_dir_all(folder.path().join("no-lists/partial")).unwrap();
+    let mut update = Command::new("apt-get");
+    update.args(&options).args(["-o", "APT::Sandbox::User=root", "update"]);
+    assert!(update.output().unwrap().status.success());
+    fs::remove_dir_all(folder.path().join("repository")).unwrap();
+    let (failed, _) = obtained(&source(folder.path(), "pinned"), folder.path(), options);
+    let failed = failed.unwrap_err().to_string();
+    assert!(failed.starts_with("downloading the source failed"), "{failed}");
+}
+
 /// Checks that the error says so where there is no apt.
 fn without_apt() {
     let folder = tempfile::tempdir().unwrap();
