@@ -65,16 +65,22 @@ pub enum CommandError {
         source: io::Error,
     },
     /// Something cannot be removed from the cache.
-    #[error("cannot remove {path}")]
+    #[error("cannot remove {path}{}", and_more(*.more))]
     Prune {
-        /// The file or folder.
+        /// The first such file or folder.
         path: PathBuf,
-        /// Underlying error.
+        /// Number of further ones.
+        more: usize,
+        /// Underlying error of the first one.
         source: io::Error,
     },
     /// Results cannot be written.
     #[error("cannot write the result")]
     Write(#[from] io::Error),
+}
+
+fn and_more(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(" and {count} more in the cache") }
 }
 
 impl CommandError {

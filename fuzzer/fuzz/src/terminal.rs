@@ -51,9 +51,10 @@ pub fn stop_on_signals(progress: &Progress) -> Stop {
         let (request, progress) = (stop.clone(), progress.clone());
         thread::spawn(move || {
             if signals.wait().is_ok() {
-                progress.say("stopping; once more to end at once");
                 request.request();
                 let _ = signals.thread_unblock();
+                // At last, as it waits while nobody reads standard error.
+                progress.say("stopping; once more to end at once");
                 loop {
                     thread::park();
                 }

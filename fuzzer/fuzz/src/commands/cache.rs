@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fmt, fs,
-    io::Write,
+    io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -33,7 +33,7 @@ pub fn cache_list(json: bool, out: &mut dyn Write) -> Result<Answer, CommandErro
     let items = items(&cache, &named);
     for item in &items {
         if json {
-            writeln!(out, "{}", serde_json::to_string(item).map_err(std::io::Error::other)?)?;
+            writeln!(out, "{}", serde_json::to_string(item).map_err(io::Error::other)?)?;
         } else {
             writeln!(out, "{item}")?;
         }
@@ -67,24 +67,24 @@ impl PruneOptions {
 }
 
 fn prune(items: &[Item], options: &PruneOptions, out: &mut dyn Write) -> Result<(), CommandError> {
-    let mut freed = 0;
+    let (mut freed, mut failed) = (0, Vec::new());
     for item in items.iter().filter(|item| options.selects(item)) {
-        // Somebody may have begun to use it since it was looked at. Lock files stay: others may
-        // wait for them.
-        let lock = item.lock.as_deref().map(try_lock).transpose()?;
-        if matches!(lock, Some(None)) {
-            continue;
+        match item.remove(options.dry_run) {
+            Ok(true) => {
+                freed += item.bytes;
+                writeln!(out, "{item}")?;
+            }
+            Ok(false) => {}
+            Err(source) => failed.push((item.path.clone(), source)),
         }
-        if !options.dry_run {
-            let removed = if item.path.is_dir() { fs::remove_dir_all(&item.path) } else { fs::remove_file(&item.path) };
-            removed.map_err(|source| CommandError::Prune { path: item.path.clone(), source })?;
-        }
-        freed += item.bytes;
-        writeln!(out, "{item}")?;
     }
     let verb = if options.dry_run { "would be" } else { "are" };
     writeln!(out, "{} {verb} freed", Size(freed))?;
-    Ok(())
+    let more = failed.len().saturating_sub(1);
+    match failed.into_iter().next() {
+        Some((path, source)) => Err(CommandError::Prune { path, more, source }),
+        None => Ok(()),
+    }
 }
 
 /// Entries of the cache that the checkout's `kernels.toml` names.
@@ -119,6 +119,27 @@ struct Item {
     /// The file that is locked by whoever makes it or uses it.
     #[serde(skip)]
     lock: Option<PathBuf>,
+}
+
+impl Item {
+    /// Removes it, unless somebody has begun to use it since it was looked at. Returns whether it
+    /// is gone, or would be.
+    fn remove(&self, dry_run: bool) -> io::Result<bool> {
+        // Lock files stay: others may wait for them.
+        let lock = self.lock.as_deref().map(try_lock).transpose()?;
+        if matches!(lock, Some(None)) {
+            return Ok(false);
+        }
+        if dry_run {
+            return Ok(true);
+        }
+        let removed = if self.path.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
+        match removed {
+            // A build removes its own folder, which takes a while.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            other => other.map(|()| true),
+        }
+    }
 }
 
 /// Use of an entry of the cache.
@@ -172,7 +193,10 @@ fn items(cache: &Path, named: &Named) -> Vec<Item> {
                 })
                 .collect(),
             "ccache" => vec![item(Kind::Ccache, path, None, named, &open)],
-            _ if name.starts_with('.') && path.is_dir() => vec![item(Kind::Leftover, path, None, named, &open)],
+            _ if name.starts_with('.') && path.is_dir() => {
+                // scripts/setup holds this lock while it unpacks QEMU.
+                vec![item(Kind::Leftover, path, Some(cache.join("setup.lock")), named, &open)]
+            }
             _ if path.is_dir() => vec![item(Kind::Tool, path, None, named, &open)],
             _ => Vec::new(),
         })
@@ -223,15 +247,22 @@ fn item(kind: Kind, path: PathBuf, lock: Option<PathBuf>, named: &Named, open: &
 }
 
 /// Marks what entries in use need as used too: the compiler's cache by a build, a kernel by a guest
-/// that runs it.
+/// that runs it. Every new guest opens its disk image and QEMU by their paths, and between guests
+/// no process has them open: images and programs are used while anything runs.
 fn share_use(items: &mut [Item]) {
     let used = |item: &&Item| item.state == State::Used;
     let guests: Vec<_> = items.iter().filter(used).filter_map(|item| template_kernel(&item.path)).collect();
     let building =
         items.iter().filter(used).any(|item| item.path.parent().is_some_and(|path| path.ends_with("kernels")));
+    let running = items.iter().filter(used).any(|item| matches!(item.kind, Kind::Template | Kind::Kernel));
     for item in items {
-        let runs = || kernel_build_id(&item.path).is_some_and(|id| guests.contains(&id));
-        if (item.kind == Kind::Ccache && building) || (item.kind == Kind::Kernel && runs()) {
+        let needed = match item.kind {
+            Kind::Ccache => building,
+            Kind::Kernel => kernel_build_id(&item.path).is_some_and(|id| guests.contains(&id)),
+            Kind::Image | Kind::Tool => running,
+            _ => false,
+        };
+        if needed {
             item.state = State::Used;
         }
     }
@@ -284,96 +315,4 @@ fn size(path: &Path) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(cache: &Path, path: &str, content: &str) -> PathBuf {
-        let path = cache.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    /// A cache with something of every kind, and what is named of it.
-    fn full() -> (tempfile::TempDir, Named) {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = folder.path();
-        let kernel = |id: &str| {
-            format!(
-                r#"{{"name":"k","release":"6","build_id":"{id}","key":"","compiler":"","source":"","objects":1,"seconds":1}}"#
-            )
-        };
-        let template = |id: &str| format!(r#"{{"about":{{"hello":{{"kernel_build_id":"{id}"}}}}}}"#);
-        write(cache, "kernels/new-11/meta.json", &kernel("aa"));
-        write(cache, "kernels/old-22/meta.json", &kernel("bb"));
-        write(cache, "kernels/new-11.log", "");
-        write(cache, "kernels/.build-old-33-4/source/Makefile", "");
-        write(cache, "templates/01/meta.json", &template("aa"));
-        write(cache, "templates/02/meta.json", &template("bb"));
-        write(cache, "templates/.03/memory", "");
-        write(cache, "images/aa.raw", "");
-        write(cache, "images/bb.7.tmp", "");
-        write(cache, "sources/linux-source-6.12_6.12.1-1/linux.tar.xz", "");
-        write(cache, "sources/.fetch-linux-source-6.12-9/lists/one", "");
-        write(cache, "ccache/0/1", "");
-        write(cache, "bpf-linker-1/bin/bpf-linker", "");
-        write(cache, "kvm.json", "");
-        let kernels = BTreeSet::from([cache.join("kernels/new-11")]);
-        let named = Named { kernels, build_ids: BTreeSet::from(["aa".to_owned()]), sources: Vec::new() };
-        (folder, named)
-    }
-
-    fn states(items: &[Item], state: State) -> Vec<&str> {
-        items
-            .iter()
-            .filter(|item| item.state == state)
-            .map(|item| item.path.file_name().unwrap().to_str().unwrap())
-            .collect()
-    }
-
-    fn left(folder: &Path, named: &Named, options: &PruneOptions) -> Vec<String> {
-        prune(&items(folder, named), options, &mut Vec::new()).unwrap();
-        let left = items(folder, named);
-        left.iter().map(|item| item.path.file_name().unwrap().to_string_lossy().into_owned()).collect()
-    }
-
-    #[test]
-    fn what_kernels_toml_does_not_name_and_what_was_killed_goes() {
-        let (folder, named) = full();
-        let items = items(folder.path(), &named);
-        assert_eq!(states(&items, State::Useful), ["new-11", "01", "aa.raw", "ccache", "bpf-linker-1"]);
-        assert_eq!(states(&items, State::Unnamed), ["old-22", "02", "linux-source-6.12_6.12.1-1"]);
-        let killed = ["bb.7.tmp", ".build-old-33-4", ".fetch-linux-source-6.12-9", ".03"];
-        assert_eq!(states(&items, State::Killed), killed);
-        let dry = PruneOptions { dry_run: true, ..PruneOptions::default() };
-        assert_eq!(left(folder.path(), &named, &dry).len(), items.len());
-        let useful = left(folder.path(), &named, &PruneOptions::default());
-        assert_eq!(useful, ["new-11", "01", "aa.raw", "ccache", "bpf-linker-1"]);
-        let all = PruneOptions { all: true, keep: vec![Kind::Tool, Kind::Ccache], ..PruneOptions::default() };
-        assert_eq!(left(folder.path(), &named, &all), ["ccache", "bpf-linker-1"]);
-    }
-
-    #[test]
-    fn what_is_in_use_stays() {
-        let (folder, named) = full();
-        let _build = cache::lock(&folder.path().join("kernels/old-33.lock"), || {}).unwrap();
-        let _fetch = cache::lock(&folder.path().join("sources/linux-source-6.12.lock"), || {}).unwrap();
-        let _guest = fs::File::open(folder.path().join("templates/02/meta.json")).unwrap();
-        let items = items(folder.path(), &named);
-        let used =
-            ["old-22", "02", "linux-source-6.12_6.12.1-1", "ccache", ".build-old-33-4", ".fetch-linux-source-6.12-9"];
-        assert_eq!(states(&items, State::Used), used, "a kernel of a guest and the compiler's cache of a build too");
-        let left = left(folder.path(), &named, &PruneOptions { all: true, ..PruneOptions::default() });
-        assert_eq!(left, used);
-    }
-
-    #[test]
-    fn sizes_are_those_on_disk_and_told_for_people() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), "memory", "");
-        fs::File::options().write(true).open(path).unwrap().set_len(1 << 30).unwrap();
-        assert!(size(folder.path()) < 1 << 20, "holes take no space");
-        assert_eq!(Size(3 << 19).to_string(), "1.5 MiB");
-        assert_eq!(Size(5 << 29).to_string(), "2.5 GiB");
-    }
-}
+mod tests;

@@ -103,8 +103,8 @@ pub fn campaign(options: &FuzzOptions, stop: &Stop, progress: &Progress) -> Resu
     Ok(Ended { summary, folder, idle })
 }
 
-/// Opens the campaign's folder and the door for others, before anything takes long. Returns what
-/// the campaign is to do, and the folder.
+/// Opens the campaign's folder and the port for other hosts, before anything takes long. Returns
+/// the campaign's options, and the folder.
 fn begin(
     options: &FuzzOptions,
     target: Target,
@@ -136,7 +136,7 @@ fn begin(
     Ok((campaign, path))
 }
 
-/// Opens the door for campaigns on other hosts.
+/// Listens for campaigns on other hosts.
 fn listen(address: SocketAddr) -> Result<TcpListener, CommandError> {
     let failed = |source| CommandError::Listen { address, source };
     let listener = TcpListener::bind(address).map_err(failed)?;

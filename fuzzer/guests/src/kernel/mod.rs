@@ -87,6 +87,23 @@ pub enum KernelError {
         /// Checksum in `kernels.toml`.
         expected: String,
     },
+    /// The source that stands in for the one of the catalogue cannot be changed as that one is.
+    #[error(
+        "{package} {wanted} is no longer in the package archive, and {found} does not take its place: \
+         put the archive of {wanted} at {path}, or have kernels/kernels.toml name another version"
+    )]
+    Substitute {
+        /// Debian package of the source.
+        package: String,
+        /// Version that `kernels.toml` names.
+        wanted: String,
+        /// Version that was unpacked.
+        found: String,
+        /// Place for the archive that is wanted.
+        path: PathBuf,
+        /// The change that failed.
+        source: Box<KernelError>,
+    },
     /// The configuration is not what was asked for.
     #[error("the kernel's configuration is not what {name} asks for:\n  {}", options.join("\n  "))]
     Unmet {

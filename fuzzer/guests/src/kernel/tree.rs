@@ -12,7 +12,7 @@ use super::{
     Kernel, KernelError, Meta, Progress, fragment,
     make::{Log, failed},
     meter::Meter,
-    source::{Archive, leave_out},
+    source::{Archive, Source, leave_out},
     tools::{compiler, installed},
 };
 use execution::Stop;
@@ -83,7 +83,11 @@ impl Tree<'_> {
             .arg(format!("--directory={}", self.source.display()))
             .arg(format!("--file={}", self.archive.path.display()));
         self.log.run("unpacking the source", tar, self.stop, |_| {})?;
+        self.change(progress).map_err(|error| name_substitute(error, &self.kernel.source, &self.archive.version))
+    }
 
+    /// Makes the changes that the catalogue names.
+    fn change(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
         progress(Progress::Step("applying patches"));
         let selftest = self.source.join("drivers/fuzz_selftest");
         fs::create_dir(&selftest).map_err(|source| failed("create", &selftest, source))?;
@@ -97,7 +101,7 @@ impl Tree<'_> {
             patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "--input"]).arg(&file).current_dir(&self.source);
             self.log.run("applying patches", patch, self.stop, |_| {}).map_err(|error| name_patch(error, name))?;
         }
-        leave_out(&self.kernel.source, &self.source)
+        leave_out(&self.kernel.source, &self.archive.version, &self.source)
     }
 
     fn configure(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
@@ -192,6 +196,16 @@ fn name_patch(error: KernelError, name: &str) -> KernelError {
     }
 }
 
+/// Says that the version `found` was unpacked and not the one that the catalogue names, where a
+/// change to it failed: then the catalogue is right, and the machine lacks its source.
+fn name_substitute(error: KernelError, source: &Source, found: &str) -> KernelError {
+    if source.version == found || !matches!(error, KernelError::Failed { .. } | KernelError::Entry { .. }) {
+        return error;
+    }
+    let Source { package, version: wanted, archive: path, .. } = source.clone();
+    KernelError::Substitute { package, wanted, found: found.to_owned(), path, source: Box::new(error) }
+}
+
 /// The GNU build id of the kernel `vmlinux`, in hexadecimal.
 fn build_id(vmlinux: &Path) -> Result<String, KernelError> {
     let bytes = fs::read(vmlinux).map_err(|source| failed("read", vmlinux, source))?;
@@ -202,6 +216,28 @@ fn build_id(vmlinux: &Path) -> Result<String, KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_that_a_substitute_does_not_take_is_no_wrong_input() {
+        let source = Source {
+            name: "small".into(),
+            package: "linux-source-6.12".into(),
+            version: "6.12.1-1".into(),
+            archive: "/usr/src/linux-source-6.12.tar.xz".into(),
+            sha256: String::new(),
+            patches: Vec::new(),
+            uninstrumented: Vec::new(),
+        };
+        let refused = || KernelError::Entry { entry: "source small".to_owned(), reason: "odd".to_owned() };
+        assert!(name_substitute(refused(), &source, "6.12.1-1").is_input());
+        let error = name_substitute(refused(), &source, "6.12.2-1");
+        assert!(!error.is_input());
+        let expected = "linux-source-6.12 6.12.1-1 is no longer in the package archive, and 6.12.2-1 does not take its \
+                        place: put the archive of 6.12.1-1 at /usr/src/linux-source-6.12.tar.xz, or have \
+                        kernels/kernels.toml name another version: source small: odd";
+        assert_eq!(execution::chain(&error), expected);
+        assert!(matches!(name_substitute(KernelError::Stopped, &source, "6.12.2-1"), KernelError::Stopped));
+    }
 
     #[test]
     fn the_build_id_of_a_file_that_is_no_kernel_is_refused() {

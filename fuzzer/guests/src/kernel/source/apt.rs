@@ -40,7 +40,7 @@ impl Apt<'_> {
     }
 
     /// Fetches package lists of its own into `folder`: the machine's may be old, and only root may
-    /// renew them.
+    /// renew them. When that fails, the lists that are there are used nevertheless.
     pub(super) fn update(&mut self, folder: &Path) -> Result<(), KernelError> {
         let partial = folder.join("partial");
         fs::create_dir_all(&partial).map_err(|source| failed("create", &partial, source))?;
@@ -52,6 +52,9 @@ impl Apt<'_> {
             "Dir::Cache::srcpkgcache=",
             "APT::Sandbox::User=root",
             "Acquire::Languages=none",
+            // Without it apt succeeds with lists missing that it could not reach, and a version in
+            // those looks as if it were gone.
+            "APT::Update::Error-Mode=any",
         ];
         self.options.extend(own.iter().flat_map(|option| ["-o".into(), option.into()]));
         let mut command = self.command("apt-get");

@@ -26,16 +26,16 @@ pub(super) fn is_path(path: &str) -> bool {
 
 /// Has the objects and folders that `source` names compiled without KCOV: a line more in the
 /// Makefile that compiles them. A variable on make's command line would hold for each object of
-/// that name, in whatever folder.
+/// that name, in whatever folder. `version` is the package's version that `tree` is from.
 ///
 /// # Errors
 ///
 /// The tree has no such object or folder: names it. Or a Makefile cannot be written.
-pub(in crate::kernel) fn leave_out(source: &Source, tree: &Path) -> Result<(), KernelError> {
+pub(in crate::kernel) fn leave_out(source: &Source, version: &str, tree: &Path) -> Result<(), KernelError> {
     for path in &source.uninstrumented {
         let (makefile, line) = line_for(tree, path).ok_or_else(|| KernelError::Entry {
             entry: format!("source {}", source.name),
-            reason: format!("uninstrumented \"{path}\" is not in {} {}", source.package, source.version),
+            reason: format!("uninstrumented \"{path}\" is not in {} {version}", source.package),
         })?;
         append(&makefile, &line).map_err(|source| failed("write", &makefile, source))?;
     }
@@ -113,7 +113,7 @@ mod tests {
         let tree = tree();
         let read = |path: &str| fs::read_to_string(tree.path().join(path)).unwrap();
         let paths = ["lib/bitmap.o", "lib/crc32.o", "fs/xfs/libxfs/xfs_ag.o", "arch/x86/"];
-        leave_out(&source(&paths), tree.path()).unwrap();
+        leave_out(&source(&paths), "6.12.1-1", tree.path()).unwrap();
         let lib = "obj-y := a.o\nKCOV_INSTRUMENT_bitmap.o := n\n\nKCOV_INSTRUMENT_crc32.o := n\n";
         assert_eq!(read("lib/Makefile"), lib);
         assert_eq!(read("fs/xfs/Makefile"), "obj-y := a.o\nKCOV_INSTRUMENT_libxfs/xfs_ag.o := n\n");
@@ -128,8 +128,8 @@ mod tests {
         for path in ["lib/gone.o", "lib/", "fs/gone/", "fs/xfs/libxfs/"] {
             let tree = tree();
             fs::remove_file(tree.path().join("lib/Makefile")).unwrap();
-            let error = leave_out(&source(&[path]), tree.path()).unwrap_err().to_string();
-            let expected = format!("source small: uninstrumented \"{path}\" is not in linux-source-6.12 6.12.1-1");
+            let error = leave_out(&source(&[path]), "6.12.2-1", tree.path()).unwrap_err().to_string();
+            let expected = format!("source small: uninstrumented \"{path}\" is not in linux-source-6.12 6.12.2-1");
             assert_eq!(error, expected);
         }
     }
