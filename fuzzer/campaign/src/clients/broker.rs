@@ -145,7 +145,7 @@ impl<M: Monitor> Broker<M> {
                 if waiting >= clients {
                     return Ok(());
                 }
-                life.stop_starting(clients);
+                life.stop_starting(clients, waiting);
                 thread::sleep(PAUSE);
             }
         }));

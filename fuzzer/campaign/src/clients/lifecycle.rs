@@ -155,11 +155,12 @@ impl BrokerLife<'_> {
         self.lifecycle.waiting.load(Ordering::Acquire)
     }
 
-    /// Asks those of `clients` that are still starting to stop, when the campaign ends and all
-    /// others wait.
-    pub(crate) fn stop_starting(&self, clients: usize) {
+    /// Asks those of `clients` that are still starting to stop, when the campaign ends and all others
+    /// wait. `waiting` is how many did when the broker looked last.
+    pub(crate) fn stop_starting(&self, clients: usize, waiting: usize) {
+        // Read after `waiting`: a client that starts and ends in between counts in neither.
         let starting = clients.saturating_sub(self.lifecycle.started.load(Ordering::Acquire));
-        if self.lifecycle.must_end() && self.waiting() + starting >= clients {
+        if starting > 0 && waiting + starting >= clients && self.lifecycle.must_end() {
             self.lifecycle.stop.request();
         }
     }
@@ -195,6 +196,16 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_stopped_when_all_have_started() {
+        let lifecycle = lifecycle(Some(Duration::ZERO));
+        let broker = lifecycle.broker();
+        drop(lifecycle.client());
+        broker.stop_starting(1, 0);
+        broker.stop_starting(1, broker.waiting());
+        assert!(!lifecycle.is_stopped(), "the user did not stop it");
+    }
+
+    #[test]
     fn whoever_panics_ends_the_campaign_and_keeps_nobody_waiting() {
         for broker in [false, true] {
             let lifecycle = lifecycle(None);
@@ -216,10 +227,12 @@ mod tests {
         let second = lifecycle.client();
         let broker = lifecycle.broker();
         first.started();
-        broker.stop_starting(2);
+        broker.stop_starting(2, broker.waiting());
         assert!(!lifecycle.is_stopped(), "the first one still searches");
         drop(first);
-        broker.stop_starting(2);
+        broker.stop_starting(2, 0);
+        assert!(!lifecycle.is_stopped(), "the broker has not seen yet that it waits");
+        broker.stop_starting(2, broker.waiting());
         assert!(lifecycle.is_stopped());
         drop((second, broker));
         assert!(lifecycle.has_broker_ended());
