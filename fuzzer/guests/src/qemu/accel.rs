@@ -136,12 +136,7 @@ fn remembered_trouble(qemu: &Path, vmlinux: &Path, cache: &Path, stop: &Stop) ->
         return Ok(Some(reason.clone()));
     }
     tracing::debug!("trying whether the kernel boots under KVM, for at most {} s", PROOF_DEADLINE.as_secs());
-    // Once more, as somebody may have killed it. A longer try would keep everybody waiting.
-    let proof = match boot(qemu, vmlinux, stop)? {
-        Proof::Passing(_) => boot(qemu, vmlinux, stop)?,
-        proof => proof,
-    };
-    let trouble = match proof {
+    let trouble = match boot(qemu, vmlinux, stop)? {
         Proof::Passing(reason) => return Ok(Some(passing.entry(qemu.to_owned()).or_insert(reason).clone())),
         Proof::Fails(reason) => Some(reason),
         Proof::Works => None,
@@ -182,11 +177,16 @@ fn boot(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Proof, GuestError> {
     config.check()?;
     let memory = MemoryFile::new("guest memory", config.memory_bytes())?;
     let until = Instant::now() + PROOF_DEADLINE;
-    let wake = Machine::start(&config, Birth::Boot, &memory, &[]).and_then(|mut machine| {
+    let attempt = || {
+        let mut machine = Machine::start(&config, Birth::Boot, &memory, &[])?;
         let wake = machine.receive(stop, until)?;
         machine.settle();
-        Ok((wake, machine.console().all()))
-    });
+        Ok::<_, GuestError>((wake, machine.console().all()))
+    };
+    let wake = match attempt() {
+        Err(error) if error.was_killed() => attempt(),
+        other => other,
+    };
     match wake {
         Ok((wake, console)) => Ok(proof(&wake, &console)),
         Err(error @ GuestError::QemuDied { .. }) => Ok(Proof::Passing(error.to_string().lines().take(1).collect())),

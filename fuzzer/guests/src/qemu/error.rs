@@ -146,6 +146,11 @@ impl GuestError {
         Self::Unexpected { found: found.to_owned(), expected }
     }
 
+    /// Says whether somebody killed QEMU. It aborts by itself where the acceleration fails.
+    pub(super) fn was_killed(&self) -> bool {
+        matches!(self, Self::QemuDied { status, .. } if ["SIGKILL", "SIGTERM"].iter().any(|name| status.contains(name)))
+    }
+
     /// Says whether the next attempt may succeed: QEMU died by itself, or the host lacked
     /// something.
     pub(super) fn is_passing(&self) -> bool {
