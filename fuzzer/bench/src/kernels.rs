@@ -67,7 +67,7 @@ pub(super) fn kernels(session: &Session<'_>) -> Result<Kernels, CommandError> {
         let usual = TARGETS.iter().find(|(name, _)| *name == target).map_or(TARGETS[1].1, |(_, time)| *time);
         targets.push(compare(session, target, session.options.time.unwrap_or(usual))?);
     }
-    let commit = super::first_line("git", &["describe", "--always", "--dirty"]);
+    let commit = super::commit();
     Ok(Kernels { commit, host: super::host(), guests: GUESTS.get(), campaigns_each: REPEATS, targets })
 }
 

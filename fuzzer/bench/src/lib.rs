@@ -27,7 +27,7 @@ use fuzz::{
     options::{FuzzOptions, GuestOptions, duration},
     views::{progress::Progress, summary::Ended},
 };
-use guests::{prepare::Wanted, prepared::Prepared, process, runner::GuestRunner};
+use guests::{prepare::Wanted, prepared::Prepared, process, project::Project, runner::GuestRunner};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -144,7 +144,7 @@ impl Measured {
             target: target.to_owned(),
             kernel: kernel.name,
             kernel_build_id: kernel.build_id,
-            commit: first_line("git", &["describe", "--always", "--dirty"]),
+            commit: commit(),
             host: host(),
             qemu: first_line("qemu-system-x86_64", &["--version"]),
             acceleration: prepared.template().config().accel.to_string(),
@@ -204,6 +204,12 @@ impl Drop for Scratch {
 fn middle(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
+}
+
+/// Gives the commit of the checkout that is measured.
+fn commit() -> String {
+    let root = Project::find().map(|project| project.root().display().to_string()).unwrap_or_default();
+    first_line("git", &["-C", &root, "describe", "--always", "--dirty"])
 }
 
 fn first_line(program: &str, arguments: &[&str]) -> String {

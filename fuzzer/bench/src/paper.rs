@@ -211,6 +211,15 @@ mod tests {
         assert_eq!((shown(Value::Null, Mib), show(None, Mib)), ("–".to_owned(), "–".to_owned()));
     }
 
+    /// `bench all` writes both: whoever edits one of them by hand is told.
+    #[test]
+    fn the_paper_is_that_of_the_figures() {
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/");
+        let read = |name: &str| std::fs::read_to_string(format!("{docs}{name}")).unwrap();
+        let all: Value = serde_json::from_str(&read("measurements.json")).unwrap();
+        assert_eq!(read("measurements.md"), paper(all.as_object().unwrap()));
+    }
+
     #[test]
     fn a_paper_has_what_was_measured_and_nothing_else() {
         let measured = json!({ "commit": "abc", "host": "2 x CPU", "qemu": "QEMU 7" });

@@ -75,7 +75,7 @@ pub(super) fn steady(session: &Session<'_>) -> Result<Steady, CommandError> {
     let lines =
         text.lines().map(serde_json::from_str).collect::<Result<Vec<StatsLine>, _>>().map_err(io::Error::other)?;
     Ok(Steady {
-        commit: super::first_line("git", &["describe", "--always", "--dirty"]),
+        commit: super::commit(),
         host: super::host(),
         target,
         guests: GUESTS.get(),
