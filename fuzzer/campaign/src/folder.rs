@@ -86,7 +86,7 @@ pub enum FolderError {
         what: &'static str,
         /// Its.
         found: String,
-        /// The one asked for.
+        /// Target or kernel asked for.
         wanted: String,
     },
     /// Another version of this program wrote it.

@@ -20,7 +20,7 @@ pub(crate) type Observers = (CoverageMap, (ExecutionObserver, (TimeObserver, ())
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: RunError,
-    /// Whether no other plan would do better.
+    /// True when no other plan would do better.
     pub(crate) ends_campaign: bool,
 }
 

@@ -17,7 +17,7 @@ pub struct Site {
     pub function: String,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
-    /// Whether there were more callers than are read.
+    /// True when there were more callers than are read.
     pub truncated: bool,
     /// Most calls in one execution.
     pub most_calls: u32,
@@ -28,7 +28,7 @@ pub struct Site {
     /// Those of them that were the last of their execution, and cost its guest.
     #[serde(default)]
     pub fatal: u64,
-    /// Whether the first-failure stage has had its turn on it.
+    /// True when the first-failure stage has had its turn on it.
     pub attempted: bool,
 }
 

@@ -12,8 +12,8 @@ pub trait Runner {
     /// Runs `plan` in the kind of guest that `how` says.
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran;
 
-    /// Ends the guest at hand, after which nothing more comes to light. Gives the effects of earlier
-    /// plans that did so meanwhile.
+    /// Ends the guest at hand, after which nothing more comes to light. Gives the effects of
+    /// earlier plans that did so meanwhile.
     fn finish(&mut self) -> Vec<Attributed>;
 
     /// Gives counts of guests so far, and the memory that the present one has.

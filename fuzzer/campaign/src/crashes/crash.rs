@@ -57,7 +57,7 @@ pub(super) struct Crash {
     pub(super) plan: PlanInput,
     /// Name of the kernel that it was found on.
     pub(super) kernel: String,
-    /// Whether it is another host's, of which this host has seen nothing yet.
+    /// True when it is another host's, of which this host has seen nothing yet.
     pub(super) foreign: bool,
     /// Moment from which this start of the campaign knows the plan.
     pub(super) since: Instant,

@@ -35,7 +35,7 @@ pub struct CrashMeta {
     pub tried: u32,
     /// Those in which the same title came again.
     pub reproduced: u32,
-    /// Whether the title came again in a guest that counts instructions: then it does every time
+    /// True when the title came again in a guest that counts instructions: then it does every time
     /// (`fuzz replay --exact`). Not there when that was not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,

@@ -39,7 +39,7 @@ const MOST_FOREIGN: usize = 500;
 pub(crate) struct Taken {
     pub(crate) title: String,
     pub(crate) plan: PlanInput,
-    /// Whether another host found it.
+    /// True when another host found it.
     pub(crate) foreign: bool,
 }
 

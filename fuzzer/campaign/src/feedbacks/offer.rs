@@ -19,7 +19,7 @@ use crate::{input::PlanInput, observers::Observers, second_kernel::SecondKernelQ
 /// around the objective offers the solutions, and the one around the feedback all other executions.
 pub(crate) struct OfferFeedback<'a, F> {
     inner: F,
-    /// Whether it is the one around the objective.
+    /// True when it is the one around the objective.
     solutions: bool,
     queue: Option<&'a SecondKernelQueue>,
 }

@@ -56,7 +56,7 @@ pub(super) enum Next {
 /// A connection to another hub.
 struct Link {
     number: u64,
-    /// Whether this side made it.
+    /// True when this side made it.
     dialed: bool,
     stream: TcpStream,
 }
@@ -66,7 +66,7 @@ struct State {
     log: Log,
     links: BTreeMap<u64, Link>,
     connections: u64,
-    /// Whether nothing is added any more; other hosts get the rest.
+    /// True when nothing is added any more; other hosts get the rest.
     closing: bool,
     failure: Option<Error>,
 }

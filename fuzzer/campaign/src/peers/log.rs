@@ -11,12 +11,12 @@ const MOST_KEPT: usize = 256 << 20;
 /// The cost of a piece of news beside its bytes.
 const ENTRY_BYTES: usize = 200;
 
-/// The one who brought a piece of news.
+/// Origin of a piece of news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// This campaign.
     Here,
-    /// The one with this node number.
+    /// Another host, by its node number.
     Peer(u64),
 }
 

@@ -18,9 +18,9 @@
 //!
 //! Whatever belongs to the execution before is *late*: it goes to the last plan that ran in that
 //! guest, or to the fault-free one where none has. A guest in which something came to light late is
-//! no place to judge another plan by. What that plan's own text reports goes to it as late, too, and
-//! the plan runs again. Where no fact tells whether the plan was in place, as of a
-//! QEMU that was killed, text is late: the plan runs again, and then shows whether it was its own.
+//! no place to judge another plan by. What that plan's own text reports goes to it as late, too,
+//! and the plan runs again. Where no fact tells whether the plan was in place, as of a QEMU that
+//! was killed, text is late: the plan runs again, and then shows whether it was its own.
 //!
 //! All of it is a function of facts: no guest is needed to test it.
 

@@ -200,8 +200,8 @@ impl Found {
         }
     }
 
-    /// Takes in late findings of a guest whose QEMU was killed while the plan `running` ran. Nothing
-    /// tells whether that was in place, and its own reports may be marked as late.
+    /// Takes in late findings of a guest whose QEMU was killed while the plan `running` ran.
+    /// Nothing tells whether that was in place, and its own reports may be marked as late.
     fn add_unknown(&mut self, plan: &FaultPlan, findings: &[Finding], running: u32) {
         let (own, earlier): (Vec<_>, Vec<_>) =
             findings.iter().cloned().partition(|finding| finding.title().starts_with(&format!("{TITLE}{running}_")));
