@@ -4,7 +4,8 @@ use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
     path::Path,
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use execution::Stop;
@@ -14,6 +15,10 @@ use guests::{
     project::Project,
     qemu::{Accel, GuestConfig, Template},
 };
+use nix::{
+    sys::signal::{Signal, kill as kill_process},
+    unistd::Pid,
+};
 
 use crate::common;
 
@@ -22,6 +27,23 @@ fn template(config: &GuestConfig, cache: &Path) -> (Template, bool) {
     let mut booted = false;
     let template = Template::cached(config.clone(), &setup, cache, &Stop::new(), &mut || booted = true).unwrap();
     (template, booted)
+}
+
+/// Kills the QEMU with this word on its command line as soon as there is one. Gives its number.
+fn kill(word: &str) -> i32 {
+    loop {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let is_guest = |line: String| line.contains("qemu") && line.contains(word);
+            let number = entry.file_name().to_string_lossy().parse::<i32>();
+            if let Ok(number) = number
+                && fs::read_to_string(entry.path().join("cmdline")).is_ok_and(is_guest)
+            {
+                kill_process(Pid::from_raw(number), Signal::SIGKILL).unwrap();
+                return number;
+            }
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]
@@ -43,7 +65,10 @@ fn a_guest_is_booted_once_and_again_when_the_saved_one_is_damaged_or_outdated() 
     assert!(template(&config, cache.path()).1, "damage was not seen");
     assert!(!template(&config, cache.path()).1, "it was not made anew");
 
-    let other = GuestConfig { kernel_options: "quiet".to_owned(), ..config };
+    // Its first QEMU is killed while it boots.
+    let other = GuestConfig { kernel_options: "quiet the_one_to_kill".to_owned(), ..config };
+    let killer = thread::spawn(|| kill("the_one_to_kill"));
     assert!(template(&other, cache.path()).1, "a template for another command line was taken");
+    assert!(killer.join().unwrap() > 0);
     assert_eq!(folders().filter(|path| path.is_dir()).count(), 2);
 }
