@@ -1,4 +1,4 @@
-//! `fuzz bench cost`: what an execution costs, and where the time goes.
+//! `bench cost`: what an execution costs, and where the time goes.
 //!
 //! Two guests take turns in short blocks, as a processor that is shared with others changes its
 //! speed by half from one second to the next, and each block is compared with the one beside it: a
@@ -9,25 +9,19 @@
 //! one guest is up to a tenth faster than the next, for as long as it lives. Then a short campaign
 //! tells what the search itself costs.
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use campaign::{CampaignFolder, CampaignKernel, CampaignOptions, Client, ClientSetup, PeerOptions, Role};
-use execution::{Attributed, Execution, Fate, How, Ran, RunError, Runner, Stop, Usage};
+use execution::{Execution, Fate, How, RunError, Runner, Stop};
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
 use fuzz::{exit::CommandError, views::progress::Progress};
 use guests::{
     prepare::{Wanted, prepare},
-    prepared::Prepared,
     process,
     runner::GuestRunner,
 };
 use serde::Serialize;
 
-use super::{Measured, Scratch, Session, TARGET, middle};
+use super::{Measured, Session, TARGET, middle, timed_campaign::timed_campaign};
 
 /// Executions of one guest before the other has its turn, but for one not counted, which finds the
 /// other's work in the processor's caches.
@@ -150,7 +144,7 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
     progress.say("crashes of the self-test target");
     let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, progress)?;
     progress.say(&format!("a campaign of {} s", time.as_secs()));
-    let (summary, in_runner, elapsed) = short_campaign(&prepared, &mut full, time, stop)?;
+    let (summary, in_runner, elapsed) = timed_campaign(&prepared, &mut full, time, stop)?;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
     let executions = summary.statistics.executions.max(1) as f64;
     Ok(Cost {
@@ -329,62 +323,6 @@ fn phases(runs: &[Run]) -> Phases {
         reset_ms: median(runs, |run| milliseconds(run.execution.timings.reset_ns)),
         transfer_ms: median(runs, |run| wall_ms(run) - milliseconds(in_guest(run))),
         digest_ms: median(runs, |run| run.took_ms - wall_ms(run)),
-    }
-}
-
-fn short_campaign(
-    prepared: &Prepared,
-    runner: &mut GuestRunner,
-    time: Duration,
-    stop: &Stop,
-) -> Result<(campaign::Summary, Duration, Duration), CommandError> {
-    let scratch = Scratch::new("cost");
-    let meta = &prepared.kernel.meta;
-    let (folder, earlier) = CampaignFolder::open(&scratch.0, &prepared.target.name, &meta.name)?;
-    let options = CampaignOptions {
-        target: Arc::clone(&prepared.target),
-        folder: Arc::new(folder),
-        earlier,
-        stop: stop.clone(),
-        time: Some(time),
-        seed: 1,
-        progress: Box::new(io::sink()),
-        peers: PeerOptions::default(),
-    };
-    let kernel = CampaignKernel {
-        name: meta.name.clone(),
-        build_id: meta.build_id.clone(),
-        call_sites: Arc::clone(&prepared.call_sites),
-    };
-    let mut in_runner = Duration::ZERO;
-    let timed = Timed { runner, total: &mut in_runner };
-    let start = Instant::now();
-    let explorer = Client { role: Role::Explorer, start: Box::new(move || Ok(ClientSetup { kernel, runner: timed })) };
-    let summary = campaign::run(options, vec![explorer]);
-    let elapsed = start.elapsed();
-    Ok((summary?, in_runner, elapsed))
-}
-
-/// A runner that adds up the time spent in it.
-struct Timed<'a, R> {
-    runner: &'a mut R,
-    total: &'a mut Duration,
-}
-
-impl<R: Runner> Runner for Timed<'_, R> {
-    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
-        let start = Instant::now();
-        let ran = self.runner.run(plan, how);
-        *self.total += start.elapsed();
-        ran
-    }
-
-    fn finish(&mut self) -> Vec<Attributed> {
-        self.runner.finish()
-    }
-
-    fn usage(&self) -> Usage {
-        self.runner.usage()
     }
 }
 

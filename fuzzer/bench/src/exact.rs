@@ -1,4 +1,4 @@
-//! `fuzz bench exact`: whether executions that are to repeat exactly do.
+//! `bench exact`: whether executions that are to repeat exactly do.
 //!
 //! Of each target plans run several times, each in a fresh guest: what is known to crash, the
 //! fault-free plan, and single faults spread over the workload.

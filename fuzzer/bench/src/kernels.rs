@@ -1,4 +1,4 @@
-//! `fuzz bench kernels`: what campaigns with an explorer and a checker find, and what those on the
+//! `bench kernels`: what campaigns with an explorer and a checker find, and what those on the
 //! checking kernel alone find in the same time with as many guests.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};

@@ -8,6 +8,7 @@ mod paper;
 mod record;
 mod scale;
 mod steady;
+mod timed_campaign;
 
 use std::{
     convert::Infallible,

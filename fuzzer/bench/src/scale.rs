@@ -1,4 +1,4 @@
-//! `fuzz bench scale`: how the rate of executions and the memory grow with the number of guests.
+//! `bench scale`: how the rate of executions and the memory grow with the number of guests.
 //!
 //! Guests run the fault-free plan, each in a thread of its own as in a campaign, so that only they
 //! and the host are measured. Processors that are shared with others are not equally fast: guests

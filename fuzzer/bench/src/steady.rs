@@ -1,4 +1,4 @@
-//! `fuzz bench steady`: a long campaign, and whether guests drift and memory grows in it.
+//! `bench steady`: a long campaign, and whether guests drift and memory grows in it.
 
 use std::{fs, io, num::NonZeroUsize, time::Duration};
 
