@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts share; sourced, never run.
+# Parts that the scripts share; sourced, never run.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Absolute, also for what the scripts run in another folder.
@@ -40,6 +40,24 @@ timed() {
         return "$status"
     }
     say "$what: done in $((SECONDS - begin)) s"
+}
+
+# tests OPTION...: runs cargo's tests. Shows how many passed, and all output when one failed or none ran.
+tests() {
+    local log=$target/tests.log passed
+    mkdir -p "$target"
+    cargo test --quiet "$@" >"$log" 2>&1 || {
+        local status=$?
+        cat "$log" >&2
+        return "$status"
+    }
+    passed=$(awk '/^test result: ok\./ { passed += $4 } END { print passed + 0 }' "$log")
+    if [[ $passed == 0 ]]; then
+        cat "$log" >&2
+        say "no test ran"
+        return 1
+    fi
+    say "$passed tests passed"
 }
 
 # cargo_install CRATE VERSION FOLDER OPTION...: installs a program. Settings of a surrounding build must not reach it,
