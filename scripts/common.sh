@@ -42,7 +42,8 @@ timed() {
     say "$what: done in $((SECONDS - begin)) s"
 }
 
-# tests OPTION...: runs cargo's tests. Shows how many passed, and all output when one failed or none ran.
+# tests OPTION...: runs cargo's tests. Shows how many passed, and all output when one failed or none
+# ran.
 tests() {
     local log=$target/tests.log passed
     mkdir -p "$target"
@@ -60,8 +61,8 @@ tests() {
     say "$passed tests passed"
 }
 
-# cargo_install CRATE VERSION FOLDER OPTION...: installs a program. Settings of a surrounding build must not reach it,
-# and the checkout says which cargo.
+# cargo_install CRATE VERSION FOLDER OPTION...: installs a program. Settings of a surrounding build
+# must not reach it, and the checkout says which cargo.
 cargo_install() {
     local crate=$1 version=$2 folder=$3
     shift 3
