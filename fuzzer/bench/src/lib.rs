@@ -153,7 +153,7 @@ impl Measured {
     }
 }
 
-/// Runs a campaign. One whose time is up requests to stop where a worker is still getting ready:
+/// Runs a campaign. One whose time is up requests to stop where a client is still starting:
 /// that is not for the next one.
 fn campaign(options: &FuzzOptions, session: &Session<'_>) -> Result<Ended, CommandError> {
     let Session { stop, progress, .. } = session;

@@ -7,7 +7,7 @@ use std::{
         fd::{BorrowedFd, RawFd},
         unix::process::CommandExt,
     },
-    process::{Child, Command},
+    process::{Child, Command, ExitStatus},
     sync::LazyLock,
     thread,
     time::Duration,
@@ -39,7 +39,7 @@ static STARTER: LazyLock<Result<Sender<Order>, String>> = LazyLock::new(|| {
             if let Err(unsent) = reply.send(spawn(&mut command, &inherited))
                 && let Ok(mut child) = unsent.into_inner()
             {
-                end(&mut child);
+                let _ = end(&mut child);
             }
         }
     };
@@ -125,7 +125,11 @@ pub fn allow_many_files() {
 }
 
 /// Kills the process and its group, and waits for its end. Returns how it ended, or ended before.
-pub(crate) fn end(child: &mut Child) -> String {
+///
+/// # Errors
+///
+/// The process cannot be waited for.
+pub(crate) fn end(child: &mut Child) -> io::Result<ExitStatus> {
     let leader = Pid::from_raw(child.id().cast_signed());
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     // Once it was waited for, its number can be somebody else's.
@@ -134,8 +138,7 @@ pub(crate) fn end(child: &mut Child) -> String {
         let _ = killpg(leader, Signal::SIGKILL);
     }
     // Killing a process that has ended but was not waited for does nothing.
-    let ended = child.kill().and_then(|()| child.wait());
-    ended.map_or_else(|error| error.to_string(), |status| status.to_string())
+    child.kill().and_then(|()| child.wait())
 }
 
 /// The processors that this process may run on, by number.
@@ -216,7 +219,7 @@ mod tests {
         let mut child = thread::spawn(|| start(command, Vec::new()).unwrap()).join().unwrap();
         thread::sleep(Duration::from_millis(50));
         assert!(child.try_wait().unwrap().is_none());
-        assert!(end(&mut child).contains("signal: 9"));
+        assert!(end(&mut child).unwrap().to_string().contains("signal: 9"));
     }
 
     #[test]
@@ -245,10 +248,10 @@ mod tests {
         let mut child = start(command, Vec::new()).unwrap();
         let mut said = child.stdout.take().unwrap();
         said.read_exact(&mut [0]).unwrap();
-        end(&mut child);
+        end(&mut child).unwrap();
         // Only when both have ended has the pipe no writer.
         assert_eq!(said.read(&mut [0]).unwrap(), 0);
-        assert!(end(&mut child).contains("signal: 9"), "nothing happens the second time");
+        assert!(end(&mut child).unwrap().to_string().contains("signal: 9"), "nothing happens the second time");
     }
 
     #[test]

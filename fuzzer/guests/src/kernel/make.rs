@@ -99,7 +99,7 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        process::end(&mut self.0);
+        let _ = process::end(&mut self.0);
     }
 }
 

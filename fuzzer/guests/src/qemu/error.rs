@@ -1,8 +1,9 @@
 //! Errors of guests and their host, which say nothing about the kernel under test.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, os::unix::process::ExitStatusExt, path::PathBuf, process::ExitStatus, time::Duration};
 
 use guest_protocol::{FromAgent, MessageError, WindowError};
+use nix::libc::{SIGKILL, SIGTERM};
 use thiserror::Error;
 
 /// Guest trouble. Never a finding: the guest that caused it is gone, and the execution may be tried
@@ -45,7 +46,7 @@ pub enum GuestError {
     #[error("qemu ended ({status}){}", told(stderr))]
     QemuDied {
         /// Exit status of the process.
-        status: String,
+        status: ExitStatus,
         /// Last lines of its standard error.
         stderr: String,
     },
@@ -148,7 +149,8 @@ impl GuestError {
 
     /// Says whether somebody killed QEMU. It aborts by itself where the acceleration fails.
     pub(super) fn was_killed(&self) -> bool {
-        matches!(self, Self::QemuDied { status, .. } if ["SIGKILL", "SIGTERM"].iter().any(|name| status.contains(name)))
+        let Self::QemuDied { status, .. } = self else { return false };
+        status.signal().is_some_and(|signal| [SIGKILL, SIGTERM].contains(&signal))
     }
 
     /// Says whether the next attempt may succeed: QEMU died by itself, or the host lacked

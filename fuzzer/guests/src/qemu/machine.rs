@@ -134,7 +134,7 @@ impl Machine {
         let watched = match streams.and_then(watch) {
             Ok(watched) => watched,
             Err(source) => {
-                process::end(&mut child);
+                let _ = process::end(&mut child);
                 return Err(GuestError::Host { what: "watcher", source });
             }
         };
@@ -351,21 +351,24 @@ impl Machine {
     /// The error for a process that ended by itself. It is reaped.
     fn lost(&mut self) -> GuestError {
         let status = match self.child.try_wait() {
-            Ok(Some(status)) => status.to_string(),
+            Ok(Some(status)) => Ok(status),
             // Its streams are gone, so it is about to end.
             _ => {
                 thread::sleep(QUIET);
                 process::end(&mut self.child)
             }
         };
-        GuestError::QemuDied { status, stderr: self.stderr_text.last_lines(20) }
+        match status {
+            Ok(status) => GuestError::QemuDied { status, stderr: self.stderr_text.last_lines(20) },
+            Err(source) => GuestError::Host { what: "end of qemu", source },
+        }
     }
 
     /// Ends the process and the watcher.
     pub(super) fn kill(&mut self) {
         if let Some(watched) = self.watched.take() {
             self.memory = None;
-            process::end(&mut self.child);
+            let _ = process::end(&mut self.child);
             // The monitor's stream has ended with the process, unless a process that QEMU started
             // still holds it.
             if let Err(error) = self.qmp.shutdown(Shutdown::Both) {

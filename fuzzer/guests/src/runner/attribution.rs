@@ -54,6 +54,13 @@ pub(super) struct Request<'a> {
     pub(super) resolve: &'a dyn Fn(&FiredLog) -> Vec<Fired>,
 }
 
+impl Request<'_> {
+    /// Gives the faults that fired, as `log` tells them. Measurements put no plan in place.
+    fn fired(&self, log: Option<&FiredLog>) -> Vec<Fired> {
+        log.filter(|_| self.inject).map_or_else(Vec::new, self.resolve)
+    }
+}
+
 /// Outcome of a request, for its own plan and for the execution before.
 #[derive(Debug)]
 pub(super) struct Judgement {
@@ -159,7 +166,7 @@ impl Attribution {
         self.previous.as_ref()?;
         let mut found = reports(&text);
         found.retain(|report| report.kind != ReportKind::Hang);
-        (!found.is_empty()).then(|| self.attribute(found.into_iter().map(Finding::from).collect(), text))
+        (!found.is_empty()).then(|| self.attribute(findings(found), text))
     }
 
     /// Judges what belongs to the execution before; nothing when nothing does.
@@ -192,13 +199,13 @@ impl Attribution {
         }
         let seen: Vec<_> = found.iter().map(|report| report.title.clone()).collect();
         found.retain(|report| report.kind != ReportKind::Hang || watched);
-        let mut findings: Vec<_> = found.into_iter().map(Finding::from).collect();
-        if findings.is_empty() {
-            findings.extend(leftover);
+        let mut earlier = findings(found);
+        if earlier.is_empty() {
+            earlier.extend(leftover);
         }
         let mut late = Vec::new();
-        if !findings.is_empty() {
-            late.push(self.attribute(findings, before));
+        if !earlier.is_empty() {
+            late.push(self.attribute(earlier, before));
         }
         late.extend(spoilt(request, observed, own, &seen));
         self.previous = None;
@@ -224,12 +231,10 @@ impl Attribution {
             if too_busy(&found) {
                 return trouble();
             }
-            let fired = log.filter(|_| request.inject).map_or_else(Vec::new, |log| (request.resolve)(&log));
-            let findings = found.into_iter().map(Finding::from).collect();
             Verdict::Ran(Box::new(Own {
-                findings,
+                findings: findings(found),
                 guest: Fate::Dead,
-                fired,
+                fired: request.fired(log.as_ref()),
                 report: None,
                 console: text.clone(),
                 wall,
@@ -285,12 +290,11 @@ fn divide(observed: &mut Observed, inject: bool) -> Divided {
 fn spoilt(request: &Request<'_>, observed: &Observed, own: String, seen: &[String]) -> Option<Attributed> {
     let mut found = reports(&own);
     found.retain(|report| report.kind != ReportKind::Hang && !seen.contains(&report.title));
-    let log = observed.log.as_ref().filter(|_| request.inject);
     (!found.is_empty()).then(|| Attributed {
         plan: request.plan.clone(),
         how: request.how,
-        fired: log.map_or_else(Vec::new, request.resolve),
-        findings: found.into_iter().map(Finding::from).collect(),
+        fired: request.fired(observed.log.as_ref()),
+        findings: findings(found),
         console: own,
     })
 }
@@ -300,7 +304,7 @@ fn reported(report: Box<Report>, text: String, wall: Duration) -> Own {
     // The console has less of each report, and loses none.
     let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
     let (found, console) = if in_log.is_empty() { (reports(&text), text) } else { (in_log, report.log.clone()) };
-    let mut findings: Vec<_> = found.into_iter().map(Finding::from).collect();
+    let mut findings = findings(found);
     // A kernel that has reported something is not clean, and says so once more.
     if findings.is_empty() {
         findings.extend(report.leftovers.iter().cloned().map(Finding::Leftover));
@@ -313,6 +317,10 @@ fn reported(report: Box<Report>, text: String, wall: Duration) -> Own {
         call_path: fired.call_path.clone(),
     });
     Own { findings, guest, fired: fired.collect(), report: Some(report), console, wall }
+}
+
+fn findings(found: Vec<KernelReport>) -> Vec<Finding> {
+    found.into_iter().map(Finding::from).collect()
 }
 
 /// Says whether nothing but hangs was `found`, in an execution of the time `wall`, and the host may
