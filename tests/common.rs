@@ -108,6 +108,7 @@ pub(crate) fn fault_of(function: &str, path: &[&str], occurrence: u32) -> Fault 
         call_path: CallPath(path.iter().map(ToString::to_string).collect()),
         occurrence,
         error: error.unwrap_or_else(|| panic!("\"{function}\" has no error")),
+        step: None,
     }
 }
 

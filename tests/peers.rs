@@ -160,7 +160,7 @@ fn plan(caller: &str) -> FaultPlan {
     let (function, call_path) = ("should_failslab".to_owned(), CallPath(vec![caller.to_owned()]));
     let error = InjectedError::Errno(Errno::ENOMEM);
     FaultPlan {
-        faults: vec![Fault { function, call_path, occurrence: 77, error }],
+        faults: vec![Fault { function, call_path, occurrence: 77, error, step: None }],
         ..FaultPlan::fault_free("selftest")
     }
 }

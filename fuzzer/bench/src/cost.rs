@@ -194,6 +194,7 @@ fn clone_answer_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<f64, Ru
         call_path: CallPath::default(),
         occurrence: 1,
         error: InjectedError::True,
+        step: None,
     });
     let mut times = Vec::new();
     for _ in 0..CLONES {

@@ -62,7 +62,10 @@ pub(crate) fn observers() -> Observers {
 pub(crate) fn plan(call_path: Vec<String>, occurrence: u32) -> FaultPlan {
     let (function, call_path) = ("should_failslab".to_owned(), CallPath(call_path));
     let error = InjectedError::Errno(Errno::ENOMEM);
-    FaultPlan { faults: vec![Fault { function, call_path, occurrence, error }], ..FaultPlan::fault_free("fake") }
+    FaultPlan {
+        faults: vec![Fault { function, call_path, occurrence, error, step: None }],
+        ..FaultPlan::fault_free("fake")
+    }
 }
 
 /// Makes a plan for `target` that fails `function` at the third allocation of the workload.

@@ -60,6 +60,7 @@ mod tests {
             call_path: CallPath(vec!["...".to_owned(), "open_ctree".to_owned()]),
             occurrence: 300,
             error,
+            step: None,
         };
         let errors = [InjectedError::Errno(Errno::ENOMEM), InjectedError::Null, InjectedError::True];
         let plan = PlanInput(FaultPlan { faults: errors.map(fault).into(), ..FaultPlan::fault_free("test") });

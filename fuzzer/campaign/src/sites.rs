@@ -41,7 +41,7 @@ impl Site {
     pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {
         let mut call_path = self.call_path.clone();
         call_path.truncate(MAX_CALL_PATH);
-        Fault { function: self.function.clone(), call_path: CallPath(call_path), occurrence, error }
+        Fault { function: self.function.clone(), call_path: CallPath(call_path), occurrence, error, step: None }
     }
 
     /// Says whether most faults here are known to cost the guest.

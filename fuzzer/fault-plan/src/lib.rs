@@ -10,10 +10,11 @@ mod errno;
 mod error_type;
 mod plan;
 mod reproducer;
+mod serial;
 
 pub use call_path::{CallPath, ELLIPSIS, MAX_CALL_PATH, base_name};
 pub use condition::{Condition, ConditionError, MAX_ARGUMENTS, Operand, Operator};
 pub use errno::Errno;
 pub use error_type::{ErrorType, InjectableFunction, InjectedError};
-pub use plan::{Fault, FaultPlan, MAX_FAULTS, PLAN_VERSION, PlanError};
+pub use plan::{Fault, FaultPlan, MAX_FAULTS, MAX_ROUNDS, PLAN_VERSION, PlanError, Round};
 pub use reproducer::{REPRODUCER_VERSION, Reproducer};

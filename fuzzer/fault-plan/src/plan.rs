@@ -1,6 +1,5 @@
 //! The plan and its file format, version 1.
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{CallPath, ErrorType, InjectableFunction, InjectedError};
@@ -8,33 +7,50 @@ use crate::{CallPath, ErrorType, InjectableFunction, InjectedError};
 /// The version that this crate reads and writes.
 pub const PLAN_VERSION: u32 = 1;
 
-/// The most faults in one plan.
+/// The most faults in one round of a plan.
 pub const MAX_FAULTS: usize = 16;
 
+/// The most rounds of a plan.
+pub const MAX_ROUNDS: usize = 256;
+
 /// One call that must fail: injection site, occurrence, error.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fault {
     /// The injectable function.
     pub function: String,
     /// Pattern of the callers, innermost first; empty for any.
-    #[serde(default)]
     pub call_path: CallPath,
-    /// Which of the calls that match fails, from 1; counted over all call paths that match.
+    /// Which of the calls that match fails, from 1; counted over all call paths that match, and
+    /// where the fault names a step, over that step alone.
     pub occurrence: u32,
     /// Error that the call returns.
     pub error: InjectedError,
+    /// Step of the workload, from 1, of which calls match; none for all steps.
+    pub step: Option<u32>,
+}
+
+/// One run of the workload before the last one of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Round {
+    /// Its faults.
+    pub faults: Vec<Fault>,
+    /// True when the disk is put back before the next round.
+    pub reset: bool,
 }
 
 /// The fuzzer's input: the faults of one execution of one target.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+///
+/// Mostly that is one run of the workload. A plan with earlier rounds has several in one guest,
+/// each in the state that the one before left.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FaultPlan {
     /// Format version, [`PLAN_VERSION`].
     pub version: u32,
     /// Name of the target.
     pub target: String,
-    /// Faults of the execution. A plan without any is the fault-free one.
+    /// The rounds before the last one, first to last.
+    pub earlier: Vec<Round>,
+    /// Faults of the last round. A plan without any fault is the fault-free one.
     pub faults: Vec<Fault>,
 }
 
@@ -50,6 +66,12 @@ pub enum PlanError {
         /// Version that the file names.
         found: u32,
     },
+    /// More rounds than fit.
+    #[error("{found} rounds, at most {MAX_ROUNDS} are possible")]
+    TooManyRounds {
+        /// Number of rounds in the plan.
+        found: usize,
+    },
     /// More faults than fit.
     #[error("{found} faults, at most {MAX_FAULTS} are possible")]
     TooManyFaults {
@@ -59,7 +81,7 @@ pub enum PlanError {
     /// A fault that cannot be.
     #[error("fault {index}: {reason}")]
     Fault {
-        /// Position in the plan, from 1.
+        /// Position among the faults of all rounds, from 1.
         index: usize,
         /// Defect, and what would be right.
         reason: String,
@@ -70,7 +92,18 @@ impl FaultPlan {
     /// The plan for `target` in which nothing fails.
     #[must_use]
     pub fn fault_free(target: impl Into<String>) -> Self {
-        Self { version: PLAN_VERSION, target: target.into(), faults: Vec::new() }
+        Self { version: PLAN_VERSION, target: target.into(), earlier: Vec::new(), faults: Vec::new() }
+    }
+
+    /// Says whether no round has a fault.
+    #[must_use]
+    pub fn is_fault_free(&self) -> bool {
+        self.all_faults().next().is_none()
+    }
+
+    /// Gives the faults of all rounds, in their order.
+    pub fn all_faults(&self) -> impl Iterator<Item = &Fault> {
+        self.earlier.iter().flat_map(|round| &round.faults).chain(&self.faults)
     }
 
     /// Reads a plan from JSON and checks what can be checked without a kernel.
@@ -106,16 +139,23 @@ impl FaultPlan {
         if self.version != PLAN_VERSION {
             return Err(PlanError::Version { found: self.version });
         }
-        if self.faults.len() > MAX_FAULTS {
-            return Err(PlanError::TooManyFaults { found: self.faults.len() });
+        if self.earlier.len() >= MAX_ROUNDS {
+            return Err(PlanError::TooManyRounds { found: self.earlier.len() + 1 });
         }
-        for (index, fault) in self.faults.iter().enumerate() {
+        let rounds = self.earlier.iter().map(|round| &round.faults).chain([&self.faults]);
+        if let Some(found) = rounds.map(Vec::len).find(|found| *found > MAX_FAULTS) {
+            return Err(PlanError::TooManyFaults { found });
+        }
+        for (index, fault) in self.all_faults().enumerate() {
             let refuse = |reason: String| Err(PlanError::Fault { index: index + 1, reason });
             if fault.function.is_empty() {
                 return refuse("the function has no name".to_owned());
             }
             if fault.occurrence == 0 {
                 return refuse("occurrence 0: occurrences are counted from 1".to_owned());
+            }
+            if fault.step == Some(0) {
+                return refuse("step 0: steps are counted from 1".to_owned());
             }
             if let Some(defect) = fault.call_path.defect() {
                 return refuse(format!("call path: {defect}"));
@@ -130,7 +170,7 @@ impl FaultPlan {
     ///
     /// An unknown function, or an error that the function's type does not allow.
     pub fn check_against(&self, functions: &[InjectableFunction]) -> Result<(), PlanError> {
-        for (index, fault) in self.faults.iter().enumerate() {
+        for (index, fault) in self.all_faults().enumerate() {
             let refuse = |reason: String| Err(PlanError::Fault { index: index + 1, reason });
             let Some(function) = functions.iter().find(|function| function.name == fault.function) else {
                 return refuse(format!(
@@ -217,18 +257,42 @@ mod tests {
         ]
     }
 
+    fn any_faults(most: usize) -> impl Strategy<Value = Vec<Fault>> {
+        let path = prop::collection::vec("[a-z_]{1,12}", 0..6);
+        let fault = ("[a-z_]{1,12}", path, 1u32.., any_error(), prop::option::of(1u32..9));
+        let fault = fault.prop_map(|(function, path, occurrence, error, step)| Fault {
+            function,
+            call_path: CallPath(path),
+            occurrence,
+            error,
+            step,
+        });
+        prop::collection::vec(fault, 0..most)
+    }
+
+    #[test]
+    fn a_plan_with_rounds_is_read_and_one_round_is_none() {
+        let rounds =
+            r#"{ "version": 1, "target": "t", "rounds": [ { "faults": [], "reset": true }, { "faults": [] } ] }"#;
+        let plan = FaultPlan::from_json(rounds).unwrap();
+        assert_eq!((plan.earlier.len(), plan.earlier[0].reset, plan.is_fault_free()), (1, true, true));
+        assert!(refusal(&rounds.replace("\"rounds\"", "\"faults\": [], \"rounds\"")).contains("not both"));
+        assert!(refusal(r#"{ "version": 1, "target": "t", "rounds": [] }"#).contains("no round"));
+        assert!(refusal(r#"{ "version": 1, "target": "t" }"#).contains("neither"));
+        assert!(refusal(&PLAN.replace("\"occurrence\"", "\"step\": 0, \"occurrence\"")).contains("step 0"));
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_back(
-            faults in prop::collection::vec(
-                ("[a-z_]{1,12}", prop::collection::vec("[a-z_]{1,12}", 0..6), 1u32.., any_error()), 0..MAX_FAULTS),
+            faults in any_faults(MAX_FAULTS),
+            earlier in prop::collection::vec((any_faults(4), any::<bool>()), 0..4),
         ) {
-            let faults = faults
-                .into_iter()
-                .map(|(function, path, occurrence, error)| Fault { function, call_path: CallPath(path), occurrence, error })
-                .collect();
-            let plan = FaultPlan { version: PLAN_VERSION, target: "t".to_owned(), faults };
-            prop_assert_eq!(FaultPlan::from_json(&plan.to_json()).unwrap(), plan);
+            let earlier = earlier.into_iter().map(|(faults, reset)| Round { faults, reset }).collect();
+            let plan = FaultPlan { version: PLAN_VERSION, target: "t".to_owned(), earlier, faults };
+            prop_assert_eq!(&FaultPlan::from_json(&plan.to_json()).unwrap(), &plan);
+            let packed = postcard::to_stdvec(&plan).unwrap();
+            prop_assert_eq!(&postcard::from_bytes::<FaultPlan>(&packed).unwrap(), &plan);
         }
 
         #[test]

@@ -59,6 +59,7 @@ mod tests {
             call_path: CallPath(path.iter().map(ToString::to_string).collect()),
             occurrence: 3,
             error: InjectedError::Errno(Errno::ENOMEM),
+            step: None,
         }
     }
 

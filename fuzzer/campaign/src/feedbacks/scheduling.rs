@@ -82,7 +82,13 @@ mod tests {
         let mut plan = FaultPlan::fault_free("fake");
         assert_eq!(favoured_for(plan.clone()), [1]);
         let error = InjectedError::True;
-        plan.faults.push(Fault { function: "f".to_owned(), call_path: CallPath::default(), occurrence: 1, error });
+        plan.faults.push(Fault {
+            function: "f".to_owned(),
+            call_path: CallPath::default(),
+            occurrence: 1,
+            error,
+            step: None,
+        });
         assert_eq!(favoured_for(plan), [5, 7]);
     }
 }

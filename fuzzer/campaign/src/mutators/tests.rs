@@ -45,6 +45,7 @@ fn fault(path: &[&str], occurrence: u32) -> Fault {
         call_path: CallPath(path.iter().map(ToString::to_string).collect()),
         occurrence,
         error: InjectedError::Errno(Errno::ENOMEM),
+        step: None,
     }
 }
 

@@ -18,6 +18,7 @@ fn plan(number: u32) -> FaultPlan {
         call_path: CallPath::default(),
         occurrence: number,
         error: InjectedError::Errno(Errno::ENOMEM),
+        step: None,
     };
     FaultPlan { faults: vec![fault], ..FaultPlan::fault_free("test") }
 }

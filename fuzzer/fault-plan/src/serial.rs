@@ -1,0 +1,104 @@
+//! The two forms of a plan: text for files, in which what is not needed is left out, and packed for
+//! messages, in which every field has its place.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::{CallPath, Fault, FaultPlan, InjectedError, Round};
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultText {
+    function: String,
+    #[serde(default)]
+    call_path: CallPath,
+    occurrence: u32,
+    error: InjectedError,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    step: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoundText {
+    #[serde(default)]
+    faults: Vec<Fault>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    reset: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanText {
+    version: u32,
+    target: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    faults: Option<Vec<Fault>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rounds: Option<Vec<RoundText>>,
+}
+
+impl Serialize for Fault {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { function, call_path, occurrence, error, step } = self;
+        if !serializer.is_human_readable() {
+            return (function, call_path, occurrence, error, step).serialize(serializer);
+        }
+        let (function, call_path) = (function.clone(), call_path.clone());
+        FaultText { function, call_path, occurrence: *occurrence, error: *error, step: *step }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fault {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let FaultText { function, call_path, occurrence, error, step } = FaultText::deserialize(deserializer)?;
+            return Ok(Self { function, call_path, occurrence, error, step });
+        }
+        let (function, call_path, occurrence, error, step) = Deserialize::deserialize(deserializer)?;
+        Ok(Self { function, call_path, occurrence, error, step })
+    }
+}
+
+impl Serialize for FaultPlan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { version, target, earlier, faults } = self;
+        if !serializer.is_human_readable() {
+            let earlier: Vec<_> = earlier.iter().map(|round| (&round.faults, round.reset)).collect();
+            return (version, target, earlier, faults).serialize(serializer);
+        }
+        let (version, target) = (*version, target.clone());
+        if earlier.is_empty() {
+            return PlanText { version, target, faults: Some(faults.clone()), rounds: None }.serialize(serializer);
+        }
+        let text = |round: &Round| RoundText { faults: round.faults.clone(), reset: round.reset };
+        let last = RoundText { faults: faults.clone(), reset: false };
+        let rounds = earlier.iter().map(text).chain([last]).collect();
+        PlanText { version, target, faults: None, rounds: Some(rounds) }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for FaultPlan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            let (version, target, earlier, faults): (_, _, Vec<(Vec<Fault>, bool)>, _) =
+                Deserialize::deserialize(deserializer)?;
+            let earlier = earlier.into_iter().map(|(faults, reset)| Round { faults, reset }).collect();
+            return Ok(Self { version, target, earlier, faults });
+        }
+        let PlanText { version, target, faults, rounds } = PlanText::deserialize(deserializer)?;
+        let (earlier, faults) = match (faults, rounds) {
+            (Some(faults), None) => (Vec::new(), faults),
+            (None, Some(mut rounds)) => {
+                let last = rounds.pop().ok_or_else(|| D::Error::custom("`rounds` has no round"))?;
+                if last.reset {
+                    return Err(D::Error::custom("the last round has `reset`, and nothing comes after it"));
+                }
+                let round = |RoundText { faults, reset }| Round { faults, reset };
+                (rounds.into_iter().map(round).collect(), last.faults)
+            }
+            (Some(_), Some(_)) => return Err(D::Error::custom("a plan has `faults` or `rounds`, not both")),
+            (None, None) => return Err(D::Error::custom("a plan has `faults` or `rounds`, and this has neither")),
+        };
+        Ok(Self { version, target, earlier, faults })
+    }
+}
