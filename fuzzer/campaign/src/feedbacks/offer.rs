@@ -64,7 +64,8 @@ where
         if let (Some(queue), Some(execution)) = (self.queue, observers.1.0.execution())
             && (interesting || !self.solutions)
         {
-            queue.offer(input, execution, interesting && !self.solutions);
+            let offered = queue.offer(input, execution, interesting && !self.solutions);
+            offered.map_err(|error| Error::unknown(execution::chain(&error)))?;
         }
         Ok(interesting)
     }
@@ -115,13 +116,13 @@ mod tests {
 
     #[test]
     fn each_execution_is_offered_once_with_the_verdict() {
-        let queue = SecondKernelQueue::default();
+        let queue = fake::queue();
         ask(&queue, &[1, 2], false, false);
         assert_eq!(queue.counts().waiting, 1, "the second one shows nothing new");
         ask(&queue, &[3, 4], false, true);
         assert_eq!(queue.counts().waiting, 3, "an entry has a reason to wait, and waits once");
         assert_eq!(waiting(&queue), [3, 4, 1], "entries come first");
-        let queue = SecondKernelQueue::default();
+        let queue = fake::queue();
         ask(&queue, &[5], true, true);
         assert_eq!(waiting(&queue), [5], "a solution is offered although no feedback is asked");
     }
