@@ -47,19 +47,9 @@ struct Context<'a> {
 impl Context<'_> {
     /// Counts the calls of the parent's execution that match the pattern of `fault`.
     fn calls(&self, fault: &Fault) -> u32 {
-        let of = |calls: &Calls| {
-            let point = self.matrix.get(calls.point)?;
-            matches(fault, point).then_some(calls.count)
-        };
+        let of = |calls: &Calls| self.matrix.get(calls.point)?.is_matched_by(fault).then_some(calls.count);
         self.reached.iter().filter_map(of).sum()
     }
-}
-
-/// Says whether calls at `point` match the pattern of `fault`.
-fn matches(fault: &Fault, point: &Point) -> bool {
-    point.function == fault.function
-        && fault.step.is_none_or(|step| step == point.step)
-        && fault.call_path.matches(&point.call_path)
 }
 
 /// One kind of change. Returns whether it changed the plan.
@@ -223,19 +213,19 @@ fn change_error(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
     Some(())
 }
 
-/// Narrows a fault to the callers of one of the calls that it matches.
+/// Narrows a fault to the callers and the step of one of the calls that it matches.
 fn lengthen_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> Option<()> {
     let fault = pick(plan, rng)?;
     let matching = |calls: &Calls| {
         let point = context.matrix.get(calls.point)?;
         let longer = point.call_path.len() > fault.call_path.0.len();
-        (longer && matches(fault, point)).then_some((calls.count, point))
+        (longer && point.is_matched_by(fault)).then_some((calls.count, point))
     };
     let candidates: Vec<_> = context.reached.iter().filter_map(matching).collect();
     let (count, point) = candidates.choose(rng)?;
     let length = rng.random_range(fault.call_path.0.len() + 1..=point.call_path.len());
     fault.call_path = CallPath(point.call_path[..length].to_vec());
-    fault.step = Some(point.step).filter(|step| *step > 0);
+    fault.step = Some(point.step);
     fault.occurrence = rng.random_range(1..=(*count).max(1));
     Some(())
 }

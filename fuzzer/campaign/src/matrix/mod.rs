@@ -165,17 +165,16 @@ impl Matrix {
 
     /// Gives the agent's number to a point, which is found if it is new.
     fn number(&mut self, description: &SiteDescription, now_s: u64) {
-        let SiteDescription { site, function, call_path, truncated, .. } = description;
+        let SiteDescription { site, function, call_path, truncated, step } = description;
         if self.numbers.contains_key(site) {
             return;
         }
-        let step = step_of(description);
-        let known = self.by_name.get(&name(function, call_path, step)).copied();
+        let known = self.by_name.get(&name(function, call_path, *step)).copied();
         let index = known.unwrap_or_else(|| {
             self.add(Point {
                 function: function.clone(),
                 call_path: call_path.clone(),
-                step,
+                step: *step,
                 truncated: *truncated,
                 most_calls: 0,
                 executions: 0,
@@ -338,10 +337,6 @@ impl Matrix {
         self.failure.take().map_or(Ok(()), Err)?;
         self.journal.rewrite(&self.points)
     }
-}
-
-fn step_of(_description: &SiteDescription) -> u32 {
-    0
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub struct Point {
     pub function: String,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
-    /// Step of the workload, from 1; 0 where a guest does not tell.
+    /// Step of the workload, from 1.
     pub step: u32,
     /// True when there were more callers than are read.
     #[serde(default)]
@@ -108,8 +108,15 @@ impl Point {
     pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {
         let mut call_path = self.call_path.clone();
         call_path.truncate(MAX_CALL_PATH);
-        let step = Some(self.step).filter(|step| *step > 0);
-        Fault { function: self.function.clone(), call_path: CallPath(call_path), occurrence, error, step }
+        let (function, call_path) = (self.function.clone(), CallPath(call_path));
+        Fault { function, call_path, occurrence, error, step: Some(self.step) }
+    }
+
+    /// Says whether the calls here are among those that `fault` counts.
+    pub(crate) fn is_matched_by(&self, fault: &Fault) -> bool {
+        self.function == fault.function
+            && fault.step.is_none_or(|step| step == self.step)
+            && fault.call_path.matches(&self.call_path)
     }
 
     /// Counts the faults that fired here.

@@ -26,7 +26,7 @@ fn matrix_in(folder: &Path) -> Matrix {
 
 /// An execution that reached the sites of these numbers, in this order.
 fn reaching(sites: &[u64]) -> Execution {
-    let description = |site: &u64| fake::description(*site, "f", &[&format!("caller_{site}")]);
+    let description = |site: &u64| fake::description(*site, "f", &[&format!("caller_{site}")], 1);
     let hit = |(site, sequence): (&u64, u32)| Hit { site: *site, count: 1, first_sequence: sequence };
     Execution {
         sites: sites.iter().map(description).collect(),
@@ -43,6 +43,7 @@ fn run(matrix: &mut Matrix, plan: &FaultPlan, sites: &[u64], fired: &[(usize, u6
         fault: *fault,
         sequence: sequence(*site),
         site: *site,
+        step: 1,
         call_path: Vec::new(),
     });
     execution.fired = fired.collect();
@@ -140,13 +141,12 @@ fn a_matrix_survives_whatever_instant_its_process_ends_at() {
     let taken = matrix.take(Reach::Any).unwrap();
     run(&mut matrix, &taken.plan, &[1, 2], &[(0, 1)]);
     matrix.tried(&taken, Tried::Ran);
-    let mut in_flight = matrix.take(Reach::Any).unwrap();
+    let in_flight = matrix.take(Reach::Any).unwrap();
     let counts = matrix.counts();
     drop(matrix);
     for _ in 0..2 {
         let mut later = matrix_in(folder.path());
         assert_eq!(later.counts(), counts);
-        in_flight.plan.faults[0].step = None;
         assert!(!later.learn(&fault_free(), &reaching(&[2, 1]), 9), "both are known, whatever their numbers");
         assert_eq!(later.take(Reach::Any).unwrap().plan, in_flight.plan, "it was not tried");
         later.rewrite().unwrap();

@@ -22,8 +22,9 @@ fn target() -> Target {
 }
 
 fn world() -> (Matrix, Vec<Calls>) {
-    let points = [(1, vec!["a", "x"], 3), (2, vec!["a", "y"], 1), (3, vec!["b"], 5)];
-    let description = |(site, path, _): &(u64, Vec<&str>, u32)| fake::description(*site, "f", path);
+    let points = [(1, vec!["a", "x"], 3), (2, vec!["a", "y"], 1), (3, vec!["b"], 5), (4, vec!["b"], 2)];
+    let step = |site: u64| if site == 4 { 2 } else { 1 };
+    let description = |(site, path, _): &(u64, Vec<&str>, u32)| fake::description(*site, "f", path, step(*site));
     let hit = |(site, _, count): &(u64, Vec<&str>, u32)| Hit { site: *site, count: *count, first_sequence: 1 };
     let sites = points.iter().map(description).collect();
     let execution = Execution { sites, hits: points.iter().map(hit).collect(), ..fake::quiet() };
@@ -44,14 +45,15 @@ fn fault(path: &[&str], occurrence: u32) -> Fault {
 }
 
 #[test]
-fn calls_are_counted_over_all_paths_that_match() {
+fn calls_are_counted_over_all_paths_and_steps_that_match() {
     let (matrix, reached) = world();
     let target = target();
     let context = Context { target: &target, matrix: &matrix, reached: &reached, other: &[] };
     assert_eq!(context.calls(&fault(&["a"], 1)), 4);
-    assert_eq!(context.calls(&fault(&[], 1)), 9);
+    assert_eq!(context.calls(&fault(&[], 1)), 11);
     assert_eq!(context.calls(&Fault { function: "g".to_owned(), ..fault(&[], 1) }), 0);
-    assert_eq!(context.calls(&Fault { step: Some(9), ..fault(&[], 1) }), 0, "no call is in that step");
+    let in_step = |step| context.calls(&Fault { step: Some(step), ..fault(&["b"], 1) });
+    assert_eq!([1, 2, 3].map(in_step), [5, 2, 0], "a fault with a step counts the calls in it");
 }
 
 #[test]

@@ -314,6 +314,7 @@ fn reported(report: Box<Report>, text: String, wall: Duration) -> Own {
         fault: fired.fault as usize,
         sequence: fired.sequence,
         site: fired.site,
+        step: fired.step,
         call_path: fired.call_path.clone(),
     });
     Own { findings, guest, fired: fired.collect(), report: Some(report), console, wall }
