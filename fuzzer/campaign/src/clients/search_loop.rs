@@ -12,16 +12,15 @@
 //! another kernel. A checker then owes its own kernel the points behind faults, and after that the
 //! explorers what they came across.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, fs, time::Duration};
 
 use libafl::{
     Error,
-    corpus::{Corpus, Testcase},
+    corpus::Testcase,
     executors::HasObservers,
     feedbacks::Feedback,
-    fuzzer::{Evaluator, ExecutesInput, Fuzzer, HasFeedback, HasObjective},
+    fuzzer::{Evaluator, ExecuteInputResult, ExecutesInput, Fuzzer, HasFeedback, HasObjective},
     inputs::Input,
-    state::HasCorpus,
 };
 
 use super::{
@@ -37,6 +36,7 @@ use crate::{
     kernels::{KnownKernel, Role},
     matrix::Reach,
     observers::Observers,
+    plans::FirstPlan,
     stages::TriageStage,
 };
 use execution::Runner;
@@ -111,15 +111,26 @@ where
         self.absorb_noise(&fault_free)?;
         self.report(When::Now)?;
         self.loading.set(true);
+        self.evaluate(&fault_free)?;
+        self.loading.set(false);
         let explorer = self.role == Role::Explorer;
         let plans = if explorer { self.shared.first_plans(self.client) } else { Vec::new() };
-        self.state.load_initial_inputs_by_filenames(&mut self.fuzzer, &mut self.executor, self.manager, &plans)?;
-        let name = fault_free.generate_name(None);
-        let comes_anyway = self.client != 0 || self.shared.plans.iter().any(|path| path.ends_with(&name));
-        if self.state.corpus().count() == 0 || !comes_anyway {
-            self.evaluate(&fault_free)?;
-        }
+        plans.into_iter().try_for_each(|first| self.load(&first))
+    }
+
+    /// Runs a plan that the campaign begins with. A seed is kept. A plan of an earlier start is
+    /// kept if it still earns its place, and else its file is removed.
+    fn load(&mut self, first: &FirstPlan) -> Result<(), Error> {
+        self.loading.set(first.is_seed);
+        let plan = PlanInput::from_file(&first.path)?;
+        let Self { fuzzer, executor, state, manager, .. } = self;
+        let (result, _) = fuzzer.evaluate_input(state, executor, manager, &plan)?;
         self.loading.set(false);
+        let ran = self.executor.observers().1.0.execution().is_some();
+        if ran && !first.is_seed && result != ExecuteInputResult::Corpus {
+            tracing::debug!(path = %first.path.display(), "reaches nothing that plans before it do not: left out");
+            fs::remove_file(&first.path).map_err(|error| Error::unknown(format!("cannot remove a plan: {error}")))?;
+        }
         Ok(())
     }
 

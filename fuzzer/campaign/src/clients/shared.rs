@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -17,6 +16,7 @@ use crate::{
     crashes::Crashes,
     folder::{CampaignFile, CampaignFolder, FOLDER_VERSION, FolderError},
     kernels::{Kernels, Role},
+    plans::FirstPlan,
     second_kernel::SecondKernelQueue,
     statistics::{Statistics, Summary},
 };
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     /// Number of times that an explorer has run all the broker had for it, and plans of its own.
     pub(crate) turns: Arc<AtomicU64>,
     /// The plans to begin with.
-    pub(crate) plans: Vec<PathBuf>,
+    pub(crate) plans: Vec<FirstPlan>,
     /// The number of clients that explore.
     pub(crate) explorers: usize,
     pub(crate) seed: u64,
@@ -75,7 +75,7 @@ impl Shared {
     }
 
     /// Gives the plans with which explorer number `client` begins; it gets the others' from them.
-    pub(crate) fn first_plans(&self, client: usize) -> Vec<PathBuf> {
+    pub(crate) fn first_plans(&self, client: usize) -> Vec<FirstPlan> {
         self.plans.iter().skip(client).step_by(self.explorers.max(1)).cloned().collect()
     }
 

@@ -64,7 +64,8 @@ where
         if let (Some(queue), Some(execution)) = (self.queue, observers.1.0.execution())
             && (interesting || !self.solutions)
         {
-            let offered = queue.offer(input, execution, interesting && !self.solutions);
+            let plan = input.fired_only(execution);
+            let offered = queue.offer(&plan, execution, interesting && !self.solutions);
             offered.map_err(|error| Error::unknown(execution::chain(&error)))?;
         }
         Ok(interesting)
@@ -85,6 +86,7 @@ where
 mod tests {
     use std::time::Duration;
 
+    use execution::{Execution, Fired};
     use libafl::feedbacks::ConstFeedback;
 
     use super::*;
@@ -98,7 +100,8 @@ mod tests {
         for occurrence in occurrences {
             let plan = PlanInput(fake::plan(fake::caller(1), *occurrence));
             let mut observers = fake::observers();
-            observers.1.0.set(fake::quiet(), 0);
+            let fired = Fired { fault: 0, sequence: 1, site: 1, step: 1, call_path: Vec::new() };
+            observers.1.0.set(Execution { fired: vec![fired], ..fake::quiet() }, 0);
             let ask = |feedback: &mut OfferFeedback<'_, ConstFeedback>| {
                 let kind = ExitKind::Ok;
                 Feedback::<(), _, _, ()>::is_interesting(feedback, &mut (), &mut (), &plan, &observers, &kind).unwrap()

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A cell is a point and an error. It is open until it was failed with one fault more than reach
-//! its point: alone, where the workload reaches the point by itself. It is taken by one client at
-//! a time. Only an execution in which its fault fired makes it failed.
+//! its point: alone, where the workload reaches the point by itself. Such cells have the rank 0.
+//! A cell is taken by one client at a time. Only an execution in which its fault fired makes it failed.
 
 mod point;
 mod reached;
@@ -90,7 +90,7 @@ pub(crate) struct Matrix {
     by_name: HashMap<String, PointIndex>,
     /// By the numbers that the agent gives them.
     numbers: HashMap<u64, PointIndex>,
-    /// Cells to be failed and not taken, by the number of faults that reach their points.
+    /// Cells to be failed and not taken, by the rank of their points.
     open: BTreeSet<(usize, CellId)>,
 }
 
@@ -132,7 +132,7 @@ impl Matrix {
         let reached_by = point.reached_by.len();
         for (at, cell) in point.cells.iter().enumerate() {
             if cell.state(reached_by) == CellState::Open {
-                self.open.insert((reached_by, (index, at)));
+                self.open.insert((point.rank(), (index, at)));
             }
         }
     }
@@ -151,14 +151,18 @@ impl Matrix {
             let Some(point) = self.points.get_mut(index as usize) else { continue };
             point.most_calls = point.most_calls.max(hit.count);
             point.executions += 1;
+            let rank = point.rank();
+            point.fault_free += u64::from(plan.is_fault_free());
             let faults = fired.partition_point(|fired| fired.sequence < hit.first_sequence);
             let first = point.executions == 1 && index as usize >= before;
-            if !first && faults >= point.reached_by.len() {
-                continue;
+            let fewer = first || faults < point.reached_by.len();
+            if fewer {
+                let earlier = fired[..faults].iter();
+                point.reached_by = earlier.filter_map(|fired| plan.faults.get(fired.fault).cloned()).collect();
             }
-            let earlier = fired[..faults].iter();
-            let reached_by = earlier.filter_map(|fired| plan.faults.get(fired.fault).cloned()).collect();
-            self.reached_by(index, reached_by);
+            if fewer || point.rank() != rank {
+                self.rank_anew(index, rank);
+            }
         }
         self.points.len() > before
     }
@@ -178,6 +182,7 @@ impl Matrix {
                 truncated: *truncated,
                 most_calls: 0,
                 executions: 0,
+                fault_free: 0,
                 found_s: now_s,
                 reached_by: Vec::new(),
                 cells: Vec::new(),
@@ -186,10 +191,9 @@ impl Matrix {
         self.numbers.insert(*site, index);
     }
 
-    /// Sets the fewest faults that reach a point.
-    fn reached_by(&mut self, index: PointIndex, faults: Vec<Fault>) {
-        let Some(point) = self.points.get_mut(index as usize) else { return };
-        let before = std::mem::replace(&mut point.reached_by, faults).len();
+    /// Looks anew for the open cells of a point that had the rank `before`.
+    fn rank_anew(&mut self, index: PointIndex, before: usize) {
+        let Some(point) = self.points.get(index as usize) else { return };
         for at in 0..point.cells.len() {
             self.open.remove(&(before, (index, at)));
         }
@@ -229,7 +233,7 @@ impl Matrix {
         let reached_by = point.reached_by.len();
         for (at, cell) in point.cells.iter().enumerate() {
             if cell.state(reached_by) != CellState::Open {
-                self.open.remove(&(reached_by, (index, at)));
+                self.open.remove(&(point.rank(), (index, at)));
             }
         }
     }
@@ -246,13 +250,13 @@ impl Matrix {
 
     /// Says whether a cell in `reach` is open and not taken.
     pub(crate) fn has_open(&self, reach: Reach) -> bool {
-        self.open.first().is_some_and(|(faults, _)| reach == Reach::Any || *faults == 0)
+        self.open.first().is_some_and(|(rank, _)| reach == Reach::Any || *rank == 0)
     }
 
-    /// Takes the open cell whose point the fewest faults reach; of several that of the point found
+    /// Takes the open cell of the least rank; of several that of the point found
     /// first.
     pub(crate) fn take(&mut self, reach: Reach) -> Option<TakenCell> {
-        let next = *self.open.first().filter(|(faults, _)| reach == Reach::Any || *faults == 0)?;
+        let next = *self.open.first().filter(|(rank, _)| reach == Reach::Any || *rank == 0)?;
         self.open.remove(&next);
         let (_, cell) = next;
         let point = self.points.get(cell.0 as usize)?;
@@ -314,7 +318,7 @@ impl Matrix {
                 match cell.state(reached_by) {
                     CellState::Failed => counts.cells_failed += 1,
                     CellState::Unreached => counts.cells_unreached += 1,
-                    CellState::Open => counts.alone_left += u64::from(reached_by == 0),
+                    CellState::Open => counts.alone_left += u64::from(point.rank() == 0),
                 }
             }
         }

@@ -28,9 +28,12 @@ pub struct Point {
     pub most_calls: u32,
     /// Executions that reached it.
     pub executions: u64,
+    /// Fault-free executions that reached it.
+    pub fault_free: u64,
     /// Seconds of the campaign's fuzzing until it was found.
     pub found_s: u64,
-    /// The fewest faults known to reach it; none where the workload does by itself.
+    /// The fewest faults known to reach it, of those that fired before; none also where only the
+    /// guest's state makes the call.
     pub reached_by: Vec<Fault>,
     /// One for each error.
     pub cells: Vec<Cell>,
@@ -117,6 +120,12 @@ impl Point {
         self.function == fault.function
             && fault.step.is_none_or(|step| step == self.step)
             && fault.call_path.matches(&self.call_path)
+    }
+
+    /// Gives the rank of its cells: 0 where the workload reaches the point by itself, else the
+    /// number of faults that it takes, at least 1.
+    pub(super) fn rank(&self) -> usize {
+        if self.fault_free > 0 { 0 } else { self.reached_by.len().max(1) }
     }
 
     /// Counts the faults that fired here.

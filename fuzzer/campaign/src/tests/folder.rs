@@ -21,6 +21,23 @@ fn a_campaign_goes_on_where_it_stopped() {
     }
 }
 
+/// Plans that reach the same as a smaller one, and that a later start finds in the corpus.
+#[test]
+fn a_plan_that_does_not_earn_its_place_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = campaign(folder.path(), 300);
+    let corpus = folder.path().join("corpus");
+    let earns = fs::read_dir(&corpus).unwrap().flatten().map(|entry| PlanInput::from_file(entry.path()).unwrap());
+    let earns = earns.into_iter().find(|plan| plan.0.faults.len() == 1).unwrap();
+    let mut useless = earns.clone();
+    useless.0.faults.push(fake::plan(vec!["never".to_owned()], 9).faults.remove(0));
+    useless.to_file(corpus.join(useless.generate_name(None))).unwrap();
+    let second = campaign(folder.path(), 300);
+    assert!(corpus.join(earns.generate_name(None)).is_file());
+    assert!(!corpus.join(useless.generate_name(None)).exists());
+    assert!(second.statistics.coverage >= first.statistics.coverage);
+}
+
 #[test]
 fn what_a_killed_start_had_begun_to_write_is_removed() {
     let folder = tempfile::tempdir().unwrap();
