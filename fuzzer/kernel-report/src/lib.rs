@@ -41,7 +41,9 @@ const MAX_LINE_BYTES: usize = 1024;
 /// A defect that the kernel reported about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelReport {
-    /// Defect and place: one line of at most 120 characters, equal for duplicates.
+    /// Identity: equal for reports of one defect.
+    pub key: String,
+    /// Defect and place: one line of at most 120 characters.
     pub title: String,
     /// Check of the kernel that it comes from.
     pub kind: ReportKind,
@@ -185,7 +187,7 @@ impl Iterator for Reports<'_> {
                 text.push_str(lines::cut(line, MAX_LINE_BYTES));
                 text.push('\n');
             }
-            return Some(KernelReport { title, kind: title::kind(rule, &lines[at..end]), text });
+            return Some(KernelReport { key: title.clone(), title, kind: title::kind(rule, &lines[at..end]), text });
         }
     }
 }
