@@ -215,7 +215,7 @@ impl Matrix {
             let mut news = false;
             if Some(fired.sequence) == last {
                 cell.fatal += u64::from(execution.guest != Fate::Alive);
-                news |= cell.add_findings(execution.findings.iter().map(|finding| finding.title()));
+                news |= cell.add_findings(execution.findings.iter().map(|finding| finding.key.as_str()));
             }
             if cell.faults.is_none_or(|fewest| faults < fewest) {
                 (cell.faults, cell.failed_s, news) = (Some(faults), Some(now_s), true);

@@ -18,10 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use execution::{Execution, Fate};
+use execution::{Execution, Fate, Finding};
 use files::{Journal, JournalError};
 use guest_protocol::StepResult;
-use kernel_report::KernelReport;
 use libafl::inputs::Input;
 use serde::{Deserialize, Serialize};
 
@@ -81,16 +80,16 @@ struct News {
     reports: u64,
 }
 
-/// The parts of a kernel report that are kept.
+/// The parts of a finding that are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Reported {
+    key: String,
     title: String,
-    location: Option<String>,
 }
 
 impl Reported {
-    fn of(report: &KernelReport) -> Self {
-        Self { title: report.title.clone(), location: report.location().map(str::to_owned) }
+    fn of(finding: &Finding) -> Self {
+        Self { key: finding.key.clone(), title: finding.title.clone() }
     }
 
     /// Gives the function that the title names.
@@ -98,21 +97,18 @@ impl Reported {
         self.title.rsplit_once(" in ").map(|(_, function)| function)
     }
 
-    /// Says whether it is the same check of the kernel, or at least in the same function, as in
-    /// `other`.
-    fn is_same(&self, other: &Self) -> bool {
-        let same = |ours: Option<&str>, theirs| ours.is_some() && ours == theirs;
-        same(self.location.as_deref(), other.location.as_deref()) || same(self.function(), other.function())
+    fn is_same_function(&self, other: &Self) -> bool {
+        self.function().is_some() && self.function() == other.function()
     }
 }
 
 impl QueuedPlan {
-    /// Gives a crash that both kernels saw, by two titles of the same check or function: that of
-    /// the explorers' kernel, and that of the one on which `execution` was made.
+    /// Gives a crash that both kernels saw in the same function, by two keys: that of the
+    /// explorers' kernel, and that of the one on which `execution` was made.
     pub(crate) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
-        self.reports.iter().filter(|explored| !execution.has_title(&explored.title)).find_map(|explored| {
-            let same = execution.reports().find(|report| explored.is_same(&Reported::of(report)))?;
-            Some((explored.title.as_str(), same.title.as_str()))
+        self.reports.iter().filter(|explored| !execution.has_key(&explored.key)).find_map(|explored| {
+            let same = execution.reports().find(|finding| explored.is_same_function(&Reported::of(finding)))?;
+            Some((explored.key.as_str(), same.key.as_str()))
         })
     }
 
@@ -300,8 +296,8 @@ impl News {
     fn of(execution: &Execution, reports: &[Reported]) -> Self {
         let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
         hits.sort_unstable();
-        let titles: Vec<_> = reports.iter().map(|report| &report.title).collect();
-        Self { outcome: digest(&execution.steps), hits: digest(hits), reports: digest(titles) }
+        let keys: Vec<_> = reports.iter().map(|report| &report.key).collect();
+        Self { outcome: digest(&execution.steps), hits: digest(hits), reports: digest(keys) }
     }
 }
 

@@ -84,7 +84,7 @@ impl Runner for LastWords {
     }
 
     fn finish(&mut self) -> Vec<Attributed> {
-        let (plan, findings) = (FaultPlan::fault_free("fake"), vec![fake::warning("WARNING in late").into()]);
+        let (plan, findings) = (FaultPlan::fault_free("fake"), vec![fake::warning("WARNING in late")]);
         vec![Attributed { plan, how: How::Warm, fired: Vec::new(), findings, console: String::new() }]
     }
 

@@ -26,7 +26,7 @@
 
 use std::time::Duration;
 
-use execution::{Attributed, Fate, Finding, Fired, How};
+use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
 use fault_plan::FaultPlan;
 use guest_protocol::{LOG_LOST, Report};
 use kernel_report::{KernelReport, ReportKind};
@@ -193,7 +193,7 @@ impl Attribution {
                     return Some(Judgement { verdict: Verdict::Trouble(GuestError::Lost), late: Vec::new() });
                 }
             }
-            Some(LateEnd::Left(what)) => leftover = Some(Finding::Leftover(what)),
+            Some(LateEnd::Left(what)) => leftover = Some(left(&what)),
             None if found.is_empty() => return None,
             None => {}
         }
@@ -225,14 +225,15 @@ impl Attribution {
     /// Judges what belongs to the plan of the request.
     fn own(&self, request: &Request<'_>, observed: Observed, text: String) -> Verdict {
         let Observed { end, log, wall, starved, .. } = observed;
-        let too_busy = |found: &[KernelReport]| is_starved(found, wall, starved);
+        let too_busy = |found: &[Finding]| is_starved(found, wall, starved);
         let trouble = || Verdict::Trouble(GuestError::Starved { wall, waited: starved });
         let dead = |found: Vec<KernelReport>, log: Option<FiredLog>| {
+            let found = findings(found);
             if too_busy(&found) {
                 return trouble();
             }
             Verdict::Ran(Box::new(Own {
-                findings: findings(found),
+                findings: found,
                 guest: Fate::Dead,
                 fired: request.fired(log.as_ref()),
                 report: None,
@@ -243,8 +244,7 @@ impl Attribution {
         match end {
             End::Reported(report) => {
                 let own = reported(report, text.clone(), wall);
-                let hangs = own.findings.iter().filter_map(Finding::report).cloned().collect::<Vec<_>>();
-                if too_busy(&hangs) { trouble() } else { Verdict::Ran(Box::new(own)) }
+                if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }
             }
             End::Refused(reason) => Verdict::Refused(reason),
             End::Died | End::DeadBefore => match reports(&text) {
@@ -307,7 +307,7 @@ fn reported(report: Box<Report>, text: String, wall: Duration) -> Own {
     let mut findings = findings(found);
     // A kernel that has reported something is not clean, and says so once more.
     if findings.is_empty() {
-        findings.extend(report.leftovers.iter().cloned().map(Finding::Leftover));
+        findings.extend(report.leftovers.iter().map(|what| left(what)));
     }
     let guest = if findings.is_empty() { Fate::Alive } else { Fate::Retired };
     let fired = report.fired.iter().map(|fired| Fired {
@@ -320,14 +320,20 @@ fn reported(report: Box<Report>, text: String, wall: Duration) -> Own {
     Own { findings, guest, fired: fired.collect(), report: Some(report), console, wall }
 }
 
+/// Makes the finding of something that the agent describes as left in use.
+fn left(what: &str) -> Finding {
+    Finding::leftover(format!("leftover: {what}"), what, what)
+}
+
 fn findings(found: Vec<KernelReport>) -> Vec<Finding> {
     found.into_iter().map(Finding::from).collect()
 }
 
 /// Says whether nothing but hangs was `found`, in an execution of the time `wall`, and the host may
 /// be their cause: the guest waited for a processor for the time `starved`.
-fn is_starved(found: &[KernelReport], wall: Duration, starved: Duration) -> bool {
-    let hangs = !found.is_empty() && found.iter().all(|report| report.kind == ReportKind::Hang);
+fn is_starved(found: &[Finding], wall: Duration, starved: Duration) -> bool {
+    let hangs = |finding: &Finding| !finding.is_report() || finding.kind == FindingKind::Hang;
+    let hangs = found.iter().any(Finding::is_report) && found.iter().all(hangs);
     hangs && starved * STARVED > wall
 }
 

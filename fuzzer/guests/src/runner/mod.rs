@@ -14,7 +14,7 @@ mod text;
 
 use std::{sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, Finding, Fired, How, Ran, RunError, Runner, Usage};
+use execution::{Attributed, Execution, Fate, Finding, FindingKind, Fired, How, Ran, RunError, Runner, Usage};
 use fault_plan::FaultPlan;
 use guest_protocol::Execute;
 use kcov_parser::Symbols;
@@ -167,14 +167,14 @@ impl GuestRunner {
 
     fn note_late(&mut self, late: Attributed) {
         self.count_leftovers(&late.findings);
-        for report in late.findings.iter().filter_map(Finding::report) {
+        for report in late.findings.iter().filter(|finding| finding.is_report()) {
             tracing::info!(title = report.title, "a late report, by the execution before");
         }
         self.late.push(late);
     }
 
     fn count_leftovers(&mut self, findings: &[Finding]) {
-        if findings.iter().any(|finding| matches!(finding, Finding::Leftover(_))) {
+        if findings.iter().any(|finding| finding.kind == FindingKind::Leftover) {
             tracing::debug!(?findings, "the guest is not clean after the workload, replacing it");
             self.usage.leftovers += 1;
         }
@@ -287,7 +287,23 @@ impl GuestRunner {
         let Some(exact) = &mut self.exact else { return Err(RunError::Stopped).into() };
         let execution = exact.run_fresh(plan, How::Exact);
         exact.discard();
-        Ran { execution, late: std::mem::take(&mut exact.late) }
+        exact.ran(execution)
+    }
+
+    /// Gives what became of a plan, and what came to light meanwhile. The keys of checks say what
+    /// is checked.
+    fn ran(&mut self, mut execution: Result<Execution, RunError>) -> Ran {
+        execution
+            .iter_mut()
+            .flat_map(|execution| &mut execution.findings)
+            .for_each(|found| self.prepared.checks.name(found));
+        Ran { execution, late: self.take_late() }
+    }
+
+    fn take_late(&mut self) -> Vec<Attributed> {
+        let mut late = std::mem::take(&mut self.late);
+        late.iter_mut().flat_map(|late| &mut late.findings).for_each(|found| self.prepared.checks.name(found));
+        late
     }
 }
 
@@ -298,12 +314,12 @@ impl Runner for GuestRunner {
             How::Fresh => self.run_fresh(plan, how),
             How::Exact => return self.run_exact(plan),
         };
-        Ran { execution, late: std::mem::take(&mut self.late) }
+        self.ran(execution)
     }
 
     fn finish(&mut self) -> Vec<Attributed> {
         self.discard();
-        std::mem::take(&mut self.late)
+        self.take_late()
     }
 
     fn usage(&self) -> Usage {
