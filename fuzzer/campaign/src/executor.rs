@@ -50,7 +50,7 @@ impl<'a, R: Runner> PlanExecutor<'a, R> {
         let observer = &mut self.observers.1.0;
         match error {
             RunError::Stopped => observer.fail(error, true),
-            RunError::Refused(_) | RunError::Starved => observer.fail(error, false),
+            RunError::Refused(_) | RunError::Starved | RunError::NoNext => observer.fail(error, false),
             RunError::Guests { .. } | RunError::NoExactGuests(_) if plan.faults.is_empty() => {
                 observer.fail(error, true);
             }
@@ -112,9 +112,9 @@ impl<EM, R: Runner, S: HasExecutions, Z> Executor<EM, PlanInput, S, Z> for PlanE
 
 /// Gives what the `execution` of a plan in a fresh guest reports, beside the run that it is for.
 fn reported(plan: FaultPlan, execution: Execution) -> Vec<Attributed> {
-    let Execution { findings, fired, console, .. } = execution;
+    let Execution { findings, fired, console, history, .. } = execution;
     let reported = findings.iter().any(|finding| finding.report().is_some());
-    reported.then_some(Attributed { plan, how: How::Fresh, fired, findings, console }).into_iter().collect()
+    reported.then_some(Attributed { plan, how: How::Fresh, fired, findings, console, history }).into_iter().collect()
 }
 
 /// Gives LibAFL's kind of exit, which follows from the findings.

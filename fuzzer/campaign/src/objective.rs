@@ -154,6 +154,7 @@ mod tests {
             fired: Vec::new(),
             findings: vec![warning(title).into()],
             console: String::new(),
+            history: Vec::new(),
         };
         let Found { mut objective, crashes, .. } = found();
         let mut judge = |title: &str, error, ends| {

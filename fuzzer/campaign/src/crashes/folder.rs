@@ -195,7 +195,7 @@ impl CampaignFolder {
 fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
     CrashFault {
         fault: fired.fault + 1,
-        function: plan.faults.get(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
+        function: plan.all_faults().nth(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
         sequence: fired.sequence,
         call_path: fired.call_path.clone(),
     }

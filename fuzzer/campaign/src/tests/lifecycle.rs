@@ -85,7 +85,14 @@ impl Runner for LastWords {
 
     fn finish(&mut self) -> Vec<Attributed> {
         let (plan, findings) = (FaultPlan::fault_free("fake"), vec![fake::warning("WARNING in late").into()]);
-        vec![Attributed { plan, how: How::Warm, fired: Vec::new(), findings, console: String::new() }]
+        vec![Attributed {
+            plan,
+            how: How::Warm,
+            fired: Vec::new(),
+            findings,
+            console: String::new(),
+            history: Vec::new(),
+        }]
     }
 
     fn usage(&self) -> Usage {

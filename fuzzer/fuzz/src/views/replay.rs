@@ -115,6 +115,8 @@ mod tests {
             console: String::new(),
             wall: Duration::from_millis(30),
             timings: Timings::default(),
+            history: Vec::new(),
+            rounds: Vec::new(),
         }
     }
 
