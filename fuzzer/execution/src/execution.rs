@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use fault_plan::Round;
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
-use kernel_report::KernelReport;
 use sha2::{Digest, Sha256};
 
 use crate::Finding;
@@ -73,21 +72,10 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// Gives the kernel reports and hangs that count, in their order.
-    pub fn reports(&self) -> impl Iterator<Item = &KernelReport> {
-        self.findings.iter().filter_map(Finding::report)
-    }
-
-    /// Says whether the kernel reported something or hung.
+    /// Says whether a finding has this key.
     #[must_use]
-    pub fn is_crash(&self) -> bool {
-        self.reports().next().is_some()
-    }
-
-    /// Says whether a report has this title.
-    #[must_use]
-    pub fn has_title(&self, title: &str) -> bool {
-        self.reports().any(|report| report.title == title)
+    pub fn has_key(&self, key: &str) -> bool {
+        self.findings.iter().any(|finding| finding.has_key(key))
     }
 
     /// Hashes all that an execution shows but times: findings, the steps' results, the faults that
@@ -98,8 +86,8 @@ impl Execution {
         hits.sort_unstable();
         let mut coverage = self.coverage.clone();
         coverage.sort_unstable();
-        let titles: Vec<_> = self.findings.iter().map(Finding::title).collect();
-        let shown = format!("{titles:?} {:?} {:?} {} {hits:?} {coverage:?}", self.steps, self.fired, self.guarded);
+        let keys: Vec<_> = self.findings.iter().map(|finding| &finding.key).collect();
+        let shown = format!("{keys:?} {:?} {:?} {} {hits:?} {coverage:?}", self.steps, self.fired, self.guarded);
         hex::encode(&Sha256::digest(shown)[..8])
     }
 }

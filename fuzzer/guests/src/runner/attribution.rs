@@ -26,13 +26,14 @@
 
 use std::time::Duration;
 
-use execution::{Attributed, Fate, Finding, Fired, How};
+use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
 use fault_plan::{FaultPlan, Round};
-use guest_protocol::{LOG_LOST, Leftover, Report};
+use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report};
 use kernel_report::{KernelReport, ReportKind};
 
 use super::{
     history::History,
+    leftover::left,
     text::{bytes_until, reports, silent_hang},
 };
 use crate::qemu::{End, FiredLog, GuestError, Observed};
@@ -110,6 +111,12 @@ pub(super) struct Previous {
     leftovers: Vec<Leftover>,
     /// Number of rounds of the guest before it.
     at: u64,
+}
+
+impl Previous {
+    fn doing(&self) -> (&FaultPlan, &[Fired]) {
+        (&self.plan, &self.fired)
+    }
 }
 
 /// The policy for one guest after the other.
@@ -227,7 +234,10 @@ impl Attribution {
                     return Some(Judgement { verdict: Verdict::Trouble(GuestError::Lost), late: Vec::new() });
                 }
             }
-            Some(LateEnd::Left(what)) => leftover = Some(Finding::Leftover(what)),
+            Some(LateEnd::Left(text)) => {
+                let (plan, fired) = self.previous.as_ref().map_or((request.plan, &[][..]), Previous::doing);
+                leftover = Some(left(&Leftover { kind: LeftoverKind::Device, text }, plan, fired, &[]));
+            }
             None if found.is_empty() => return None,
             None => {}
         }
@@ -263,14 +273,15 @@ impl Attribution {
     /// Judges what belongs to the plan of the request.
     fn own(&self, request: &Request<'_>, observed: Observed, text: String) -> Verdict {
         let Observed { end, log, wall, starved, .. } = observed;
-        let too_busy = |found: &[KernelReport]| is_starved(found, wall, starved);
+        let too_busy = |found: &[Finding]| is_starved(found, wall, starved);
         let trouble = || Verdict::Trouble(GuestError::Starved { wall, waited: starved });
         let dead = |found: Vec<KernelReport>, log: Option<FiredLog>| {
+            let found = findings(found);
             if too_busy(&found) {
                 return trouble();
             }
             Verdict::Ran(Box::new(Own {
-                findings: findings(found),
+                findings: found,
                 guest: Fate::Dead,
                 fired: request.fired(log.as_ref()),
                 report: None,
@@ -281,9 +292,8 @@ impl Attribution {
         };
         match end {
             End::Reported(report) => {
-                let own = reported(report, self.left_before(request), text.clone(), wall);
-                let hangs = own.findings.iter().filter_map(Finding::report).cloned().collect::<Vec<_>>();
-                if too_busy(&hangs) { trouble() } else { Verdict::Ran(Box::new(own)) }
+                let own = reported(request.plan, report, self.left_before(request), text.clone(), wall);
+                if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }
             }
             End::Refused(reason) => Verdict::Refused(reason),
             End::Died | End::DeadBefore => match reports(&text) {
@@ -341,7 +351,7 @@ fn spoilt(request: &Request<'_>, observed: &Observed, own: String, seen: &[Strin
 
 /// Gives the execution that the agent reports, in a guest in which so much was left `before`.
 /// `text` is the console's.
-fn reported(report: Box<Report>, before: &[Leftover], text: String, wall: Duration) -> Own {
+fn reported(plan: &FaultPlan, report: Box<Report>, before: &[Leftover], text: String, wall: Duration) -> Own {
     // The console has less of each report, and loses none.
     let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
     let (found, console) = if in_log.is_empty() { (reports(&text), text) } else { (in_log, report.log.clone()) };
@@ -351,18 +361,19 @@ fn reported(report: Box<Report>, before: &[Leftover], text: String, wall: Durati
         (true, false) => Fate::Unclean,
         (false, _) => Fate::Retired,
     };
-    // A kernel that has reported something is not clean, and says so once more.
-    if findings.is_empty() {
-        let new = report.leftovers.iter().filter(|leftover| !before.contains(leftover));
-        findings.extend(new.map(|leftover| Finding::Leftover(leftover.text.clone())));
-    }
     let fired = report.fired.iter().map(|fired| Fired {
         fault: fired.fault as usize,
         sequence: fired.sequence,
         site: fired.site,
         call_path: fired.call_path.clone(),
     });
-    Own { findings, guest, fired: fired.collect(), report: Some(report), console, wall, history: Vec::new() }
+    let fired: Vec<_> = fired.collect();
+    // A kernel that has reported something is not clean, and says so once more.
+    if findings.is_empty() {
+        let new = report.leftovers.iter().filter(|leftover| !before.contains(leftover));
+        findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
+    }
+    Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
 }
 
 fn findings(found: Vec<KernelReport>) -> Vec<Finding> {
@@ -371,8 +382,9 @@ fn findings(found: Vec<KernelReport>) -> Vec<Finding> {
 
 /// Says whether nothing but hangs was `found`, in an execution of the time `wall`, and the host may
 /// be their cause: the guest waited for a processor for the time `starved`.
-fn is_starved(found: &[KernelReport], wall: Duration, starved: Duration) -> bool {
-    let hangs = !found.is_empty() && found.iter().all(|report| report.kind == ReportKind::Hang);
+fn is_starved(found: &[Finding], wall: Duration, starved: Duration) -> bool {
+    let hangs = |finding: &Finding| !finding.is_report() || finding.kind == FindingKind::Hang;
+    let hangs = found.iter().any(Finding::is_report) && found.iter().all(hangs);
     hangs && starved * STARVED > wall
 }
 

@@ -10,13 +10,14 @@ mod attribution;
 mod coverage;
 mod drift;
 mod history;
+mod leftover;
 mod retry;
 mod rounds;
 mod text;
 
 use std::{sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, Finding, Fired, How, Ran, RunError, Runner, Usage};
+use execution::{Attributed, Execution, Fate, Finding, FindingKind, Fired, How, Ran, RunError, Runner, Usage};
 use fault_plan::{FaultPlan, Round};
 use guest_protocol::Execute;
 use kcov_parser::Symbols;
@@ -216,14 +217,14 @@ impl GuestRunner {
 
     fn note_late(&mut self, late: Attributed) {
         self.count_leftovers(&late.findings);
-        for report in late.findings.iter().filter_map(Finding::report) {
+        for report in late.findings.iter().filter(|finding| finding.is_report()) {
             tracing::info!(title = report.title, "a late report, by the execution before");
         }
         self.late.push(late);
     }
 
     fn count_leftovers(&mut self, findings: &[Finding]) {
-        if findings.iter().any(|finding| matches!(finding, Finding::Leftover(_))) {
+        if findings.iter().any(|finding| finding.kind == FindingKind::Leftover) {
             tracing::debug!(?findings, "the guest is not clean after the workload");
             self.usage.leftovers += 1;
         }
