@@ -364,7 +364,15 @@ fn kvm_is_used_only_when_it_works() {
     let setup = Setup { functions: Vec::new(), steps, disk: false, awake: false };
     let config = GuestConfig { accel: auto.accel, ..config };
     let template = Template::prepare(config, &setup, &Stop::new()).unwrap();
-    let request = Execute { id: 1, plan: plan(&[]), inject: true, coverage: false, describe_all_sites: false };
+    let request = Execute {
+        id: 1,
+        plan: plan(&[]),
+        keep: false,
+        leave: false,
+        inject: true,
+        coverage: false,
+        describe_all_sites: false,
+    };
     let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Trace::default());
     let End::Reported(report) = run.end else { panic!("{:?}", run.end) };
     assert_eq!(report.steps, [WRITTEN], "what was chosen runs guests");

@@ -137,6 +137,8 @@ pub(crate) fn quiet() -> Execution {
         console: String::new(),
         wall: Duration::ZERO,
         timings: Timings::default(),
+        history: Vec::new(),
+        rounds: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use fault_plan::FaultPlan;
 use kcov_parser::CallSites;
 
 use crate::{
+    aftermath::Sweeps,
     folder::{CampaignFolder, FolderError},
     matrix::Matrix,
 };
@@ -40,6 +41,8 @@ pub struct CampaignKernel {
 pub(crate) struct KnownKernel {
     pub(crate) kernel: CampaignKernel,
     pub(crate) role: Role,
+    /// What was tried in states that executions left.
+    pub(crate) sweeps: Sweeps,
     matrix: Mutex<Matrix>,
     coverage: Mutex<Coverage>,
     clock: Clock,
@@ -86,7 +89,8 @@ impl KnownKernel {
         let (journal, records) = folder.open_matrix(&kernel.name)?;
         let matrix = Mutex::new(Matrix::restore(Arc::clone(&kernels.target), journal, records));
         let coverage = Mutex::new(Coverage { history, fault_free: BTreeSet::new() });
-        Ok(Self { kernel: kernel.clone(), role, matrix, coverage, clock: kernels.clock })
+        let (sweeps, clock) = (Sweeps::default(), kernels.clock);
+        Ok(Self { kernel: kernel.clone(), role, sweeps, matrix, coverage, clock })
     }
 
     /// Gives the matrix, locked.

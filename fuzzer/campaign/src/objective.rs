@@ -155,6 +155,7 @@ mod tests {
             fired: Vec::new(),
             findings: vec![warning(title)],
             console: String::new(),
+            history: Vec::new(),
         };
         let Found { mut objective, crashes, .. } = found();
         let mut judge = |title: &str, error, ends| {

@@ -107,7 +107,7 @@ impl QueuedPlan {
     /// explorers' kernel, and that of the one on which `execution` was made.
     pub(crate) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
         self.reports.iter().filter(|explored| !execution.has_key(&explored.key)).find_map(|explored| {
-            let same = execution.reports().find(|finding| explored.is_same_function(&Reported::of(finding)))?;
+            let same = execution.findings.iter().find(|finding| explored.is_same_function(&Reported::of(finding)))?;
             Some((explored.key.as_str(), same.key.as_str()))
         })
     }
@@ -213,7 +213,7 @@ impl SecondKernelQueue {
     /// The journal cannot be written.
     pub(crate) fn offer(&self, plan: &PlanInput, execution: &Execution, is_entry: bool) -> Result<(), JournalError> {
         let mut inner = self.inner();
-        let reports: Vec<_> = execution.reports().map(Reported::of).collect();
+        let reports: Vec<_> = execution.findings.iter().map(Reported::of).collect();
         let news = News::of(execution, &reports);
         let Some(reason) = inner.reason(news, !reports.is_empty(), is_entry) else { return Ok(()) };
         let name = name(plan);
@@ -256,7 +256,7 @@ impl SecondKernelQueue {
             inner.counts.checked += 1;
             // A guest that died tells no results.
             let steps = check.steps.is_empty() || execution.guest == Fate::Dead || check.steps == execution.steps;
-            if !steps || check.reports.is_empty() == execution.is_crash() {
+            if !steps || check.reports.is_empty() != execution.findings.is_empty() {
                 inner.counts.different += 1;
                 tracing::debug!(explored = ?check, checked = ?execution.findings, "a plan differs on the two kernels");
             }
