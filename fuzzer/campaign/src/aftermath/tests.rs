@@ -41,12 +41,13 @@ impl Guests {
         let hits = (0..POINTS).map(|site| Hit { site, count: 1, first_sequence: 1 }).collect();
         let describe = |site| {
             let function = "should_failslab".to_owned();
-            SiteDescription { site, function, call_path: fake::caller(site), truncated: false }.into()
+            SiteDescription { site, function, call_path: fake::caller(site), truncated: false, step: 1 }.into()
         };
         let fired = plan.faults.iter().enumerate().map(|(fault, _)| Fired {
             fault,
             sequence: 1,
             site: 0,
+            step: 1,
             call_path: Vec::new(),
         });
         let execution =
