@@ -111,6 +111,7 @@ mod tests {
             fired,
             coverage: vec![1, 2],
             guarded: 0,
+            unknown_names: Vec::new(),
             incomplete: false,
             console: String::new(),
             wall: Duration::from_millis(30),
