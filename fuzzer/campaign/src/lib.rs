@@ -28,6 +28,7 @@ mod objective;
 mod observers;
 mod peers;
 mod plans;
+mod relax;
 mod second_kernel;
 mod sites;
 mod stages;
@@ -60,6 +61,7 @@ pub use self::{
     input::PlanInput,
     kernels::{CampaignKernel, Role},
     peers::{PeerOptions, join_address, listen_address},
+    relax::{KnownPoints, Relaxed, run_relaxed, unfired},
     sites::Site,
     statistics::{OverClients, STATISTICS, Shown, StatisticRow, Statistics, StatsLine, Summary},
 };
