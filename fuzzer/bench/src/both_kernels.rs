@@ -159,7 +159,8 @@ fn count(plan: &FaultPlan, relaxed: &Relaxed, held: &mut Held) {
     } else if *guest == Fate::Dead {
         held.ended_the_guest += 1;
     } else {
-        let faults = unfired.iter().map(|index| plan.faults[*index].clone()).collect();
+        let is_unfired = |(index, fault): (usize, &Fault)| unfired.contains(&index).then(|| fault.clone());
+        let faults = plan.faults.iter().enumerate().filter_map(is_unfired).collect();
         held.unfired.push(FaultPlan { faults, ..plan.clone() });
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use kcov_parser::CallSites;
 
 use crate::{
+    aftermath::Sweeps,
     folder::{CampaignFolder, FolderError},
     sites::Sites,
 };
@@ -37,6 +38,8 @@ pub struct CampaignKernel {
 pub(crate) struct KnownKernel {
     pub(crate) kernel: CampaignKernel,
     pub(crate) role: Role,
+    /// What was tried in states that executions left.
+    pub(crate) sweeps: Sweeps,
     sites: Mutex<Sites>,
     coverage: Mutex<Coverage>,
 }
@@ -67,7 +70,7 @@ impl KnownKernel {
             Role::Checker => Sites::default(),
         };
         let coverage = Mutex::new(Coverage { history, fault_free: BTreeSet::new() });
-        Ok(Self { kernel: kernel.clone(), role, sites: Mutex::new(sites), coverage })
+        Ok(Self { kernel: kernel.clone(), role, sweeps: Sweeps::default(), sites: Mutex::new(sites), coverage })
     }
 
     /// Gives the injection sites, locked.

@@ -15,6 +15,7 @@
 //!                                  └─ each execution, with the verdict ─▶ second kernel
 //! ```
 
+mod aftermath;
 mod clients;
 mod crashes;
 mod error;

@@ -55,9 +55,11 @@ fn read_plan(path: &Path, target: &Target) -> Result<PlanInput, FolderError> {
         let (path, found, wanted) = (path.to_owned(), plan.target, target.name.clone());
         return Err(FolderError::OtherTarget { path, found, wanted });
     }
-    if let Some(at) = plan.faults.iter().position(|fault| target.errors(&fault.function).is_empty()) {
-        let reason = format!("{} is none of the target's functions", plan.faults[at].function);
-        return Err(refused(PlanError::Fault { index: at + 1, reason }));
+    if let Some((fault, index)) =
+        plan.all_faults().zip(1..).find(|(fault, _)| target.errors(&fault.function).is_empty())
+    {
+        let reason = format!("{} is none of the target's functions", fault.function);
+        return Err(refused(PlanError::Fault { index, reason }));
     }
     Ok(PlanInput(plan))
 }

@@ -22,6 +22,7 @@ pub struct KnownPoints {
 impl KnownPoints {
     /// Takes in the points that an execution reached.
     fn learn(&mut self, execution: &Execution) {
+        execution.rounds.iter().for_each(|round| self.learn(round));
         for site in &execution.sites {
             self.points.entry(site.site).or_insert_with(|| (Arc::clone(site), 0));
         }
@@ -49,17 +50,17 @@ pub struct Relaxed {
     pub plan: FaultPlan,
     /// Its execution.
     pub execution: Execution,
-    /// Faults of it that did not fire, by index from 0; none when the plan holds on this kernel.
+    /// Faults of it that did not fire, by index from 0 among those of all rounds; none when the plan holds on this kernel.
     pub unfired: Vec<usize>,
     /// Runs that it took, the fault-free one not counted.
     pub runs: u32,
 }
 
-/// Gives the indices, from 0, of the faults of `plan` that did not fire in its `execution`.
+/// Gives the indices, from 0 among those of all rounds, of the faults of `plan` that did not fire in its `execution`.
 #[must_use]
 pub fn unfired(plan: &FaultPlan, execution: &Execution) -> Vec<usize> {
     let has_fired = |index: &usize| execution.fired.iter().any(|fired| fired.fault == *index);
-    (0..plan.faults.len()).filter(|index| !has_fired(index)).collect()
+    (0..plan.all_faults().count()).filter(|index| !has_fired(index)).collect()
 }
 
 /// Runs `plan`, and where some of its faults do not fire, candidates for it until all do. A guest
@@ -80,7 +81,7 @@ pub fn run_relaxed(
     let mut next = plan.clone();
     let mut best: Result<Relaxed, RunError> = Err(RunError::Stopped);
     for runs in 1.. {
-        let mut open: Vec<usize> = (0..next.faults.len()).collect();
+        let mut open: Vec<usize> = (0..next.all_faults().count()).collect();
         match runner.run(&next, how).execution {
             Ok(execution) => {
                 known.learn(&execution);

@@ -38,27 +38,25 @@ impl Relaxer {
     /// Makes a source for `plan`, which ran as it is.
     #[must_use]
     pub fn new(plan: &FaultPlan) -> Self {
-        let tried = plan.faults.iter().map(|fault| vec![fault.clone()]).collect();
+        let tried = plan.all_faults().map(|fault| vec![fault.clone()]).collect();
         Self { plan: plan.clone(), candidate: plan.clone(), tried, left: MOST_CANDIDATES }
     }
 
     /// Gives the next candidate. `fired` says which faults of the plan, or of the last candidate,
-    /// fired, by index from 0. The `points` are those that this kernel is known to reach, those of
+    /// fired, by index from 0 among those of all rounds. The `points` are those that this kernel is known to reach, those of
     /// that execution among them. There is none when all fired, and when nothing is left to try.
-    ///
-    /// Only faults of the last round change.
     pub fn next(&mut self, fired: impl Fn(usize) -> bool, points: &[Point<'_>]) -> Option<&FaultPlan> {
         self.left = self.left.checked_sub(1)?;
-        let names = Names::of(self.plan.faults.iter(), points);
-        let unfired: Vec<usize> = (0..self.plan.faults.len()).filter(|index| !fired(*index)).collect();
+        let names = Names::of(self.plan.all_faults(), points);
+        let unfired: Vec<usize> = (0..self.tried.len()).filter(|index| !fired(*index)).collect();
         for way in WAYS {
             let mut is_new = false;
-            for index in &unfired {
-                let tried = &mut self.tried[*index];
-                let faults = way(&self.plan.faults[*index], points, &names);
-                if let Some(fault) = faults.into_iter().find(|fault| !tried.contains(fault)) {
-                    tried.push(fault.clone());
-                    self.candidate.faults[*index] = fault;
+            let faults = self.plan.all_faults().zip(self.candidate.all_faults_mut()).zip(&mut self.tried).enumerate();
+            for (_, ((fault, candidate), tried)) in faults.filter(|(index, _)| unfired.contains(index)) {
+                let mut others = way(fault, points, &names).into_iter();
+                if let Some(other) = others.find(|other| !tried.contains(other)) {
+                    tried.push(other.clone());
+                    *candidate = other;
                     is_new = true;
                 }
             }

@@ -114,7 +114,7 @@ impl Report {
         let most_names = fault_plan::MAX_FAULTS * LIMITS.call_path;
         within(self.unknown_names.len() <= most_names, "the list of unknown names")?;
         self.unknown_names.iter().try_for_each(|unknown| text(unknown))?;
-        self.leftovers.iter().try_for_each(|leftover| text(leftover))?;
+        self.leftovers.iter().try_for_each(|leftover| text(&leftover.text))?;
         let possible =
             |step: &StepResult| !matches!(step, StepResult::Failed(error) if !(0..=MAX_ERRNO).contains(error));
         within(self.steps.iter().all(possible), "a step's error number")?;

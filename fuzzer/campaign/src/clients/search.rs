@@ -23,6 +23,7 @@ use super::{
     state::{State, new_state},
 };
 use crate::{
+    aftermath::Aftermath,
     error::CampaignError,
     executor::PlanExecutor,
     feedbacks::{
@@ -90,6 +91,7 @@ pub(super) fn search<R: Runner>(
         .objective(objective)
         .build();
     let must_end = || lifecycle.must_end();
+    let runner = Aftermath::new(setup.runner, target, &known.sweeps, &must_end);
     let observers = tuple_list!(coverage, ExecutionObserver::default(), time);
     let call_sites = Arc::clone(&known.kernel.call_sites);
     let mutations = |most| {
@@ -103,7 +105,7 @@ pub(super) fn search<R: Runner>(
         shared,
         known: &known,
         fuzzer,
-        executor: PlanExecutor::new(setup.runner, observers, call_sites, &must_end),
+        executor: PlanExecutor::new(runner, observers, call_sites, &must_end),
         state,
         manager,
         loading: &loading,
