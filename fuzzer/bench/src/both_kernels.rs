@@ -142,7 +142,7 @@ fn check(
     held: &mut Held,
 ) -> Result<(), RunError> {
     for plan in plans {
-        match run_relaxed(checker, plan, How::Warm, known) {
+        match run_relaxed(checker, plan, How::Warm, known, |_| false) {
             Ok(relaxed) => count(plan, &relaxed, held),
             Err(RunError::Refused(_)) => held.unfired.push(plan.clone()),
             Err(error) => return Err(error),

@@ -63,8 +63,8 @@ pub fn unfired(plan: &FaultPlan, execution: &Execution) -> Vec<usize> {
     (0..plan.all_faults().count()).filter(|index| !has_fired(index)).collect()
 }
 
-/// Runs `plan`, and where some of its faults do not fire, candidates for it until all do. A guest
-/// that died ends this: what did not fire may have come later.
+/// Runs `plan`, and where some of its faults do not fire, candidates for it until all do, or an
+/// execution `is_enough`. A guest that died ends this: what did not fire may have come later.
 ///
 /// The fault-free plan runs once if `known` comes from no run of it.
 ///
@@ -76,6 +76,7 @@ pub fn run_relaxed(
     plan: &FaultPlan,
     how: How,
     known: &mut KnownPoints,
+    is_enough: impl Fn(&Execution) -> bool,
 ) -> Result<Relaxed, RunError> {
     let mut relaxer = Relaxer::new(plan);
     let mut next = plan.clone();
@@ -86,7 +87,7 @@ pub fn run_relaxed(
             Ok(execution) => {
                 known.learn(&execution);
                 open = unfired(&next, &execution);
-                let is_over = open.is_empty() || execution.guest == Fate::Dead;
+                let is_over = open.is_empty() || execution.guest == Fate::Dead || is_enough(&execution);
                 if best.as_ref().map_or(true, |best| is_over || open.len() < best.unfired.len()) {
                     best = Ok(Relaxed { plan: next, execution, unfired: open.clone(), runs });
                 }
