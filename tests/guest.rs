@@ -296,6 +296,17 @@ fn a_plan_that_this_kernel_cannot_run_is_refused() {
 }
 
 #[test]
+fn a_name_that_this_kernel_inlined_is_skipped_and_told() {
+    let folder = steps_target(&["occurrence"], SLAB);
+    let mut guest = guests(folder.path());
+    let path = ["...", "no_such_function", "selftest_occurrence_alloc"];
+    let execution = guest.run(&plan(&[fault(&path, 2)]));
+    assert_eq!((execution.steps.as_slice(), execution.fired.len()), (&[StepResult::Failed(102)][..], 1));
+    assert_eq!(execution.unknown_names, ["no_such_function"]);
+    assert!(guest.run(&plan(&[])).unknown_names.is_empty());
+}
+
+#[test]
 fn a_workload_that_fails_by_itself_is_refused_with_the_step() {
     let folder = steps_target(&["clean"], SLAB);
     let file = folder.path().join("target.toml");
