@@ -1,4 +1,4 @@
-//! One crash: a title, the plan that stands for it, and what is known of that plan.
+//! One crash: a key, the plan that stands for it, and what is known of that plan.
 //!
 //! ```text
 //!                  found here, or told by another host
@@ -12,14 +12,14 @@
 //!                                  made it again in a guest that repeats exactly
 //! ```
 //!
-//! - *found*: no crash of this title was known. The plan is tried in fresh guests.
+//! - *found*: no crash of this key was known. The plan is tried in fresh guests.
 //! - *did not make it again*: up to [`MOST_CANDIDATES`] plans are tried, then no more are taken.
 //! - *another plan*: it replaces the doubtful one with all that was known of that.
 //! - *made it again*: no other plan is wanted. An exact run may still say that it always does.
 //!
 //! Each plan is tried once in fresh guests and then, where there are such guests, once exactly.
 //! Apart from its standing, a crash may be *the same* as another one: the kernel that judges gave
-//! the crash of the same plan another title. The next plan starts without that knowledge.
+//! the crash of the same plan another key. The next plan starts without that knowledge.
 
 use std::time::Instant;
 
@@ -53,6 +53,8 @@ pub(super) enum Next {
 /// A crash of a campaign.
 #[derive(Debug)]
 pub(super) struct Crash {
+    /// One line for people.
+    pub(super) title: String,
     /// The plan that stands for it.
     pub(super) plan: PlanInput,
     /// Name of the kernel that it was found on.
@@ -61,7 +63,7 @@ pub(super) struct Crash {
     pub(super) foreign: bool,
     /// Moment from which this start of the campaign knows the plan.
     pub(super) since: Instant,
-    /// The title that it has on the kernel that judges, where that is another one.
+    /// The key that it has on the kernel that judges, where that is another one.
     pub(super) same_as: Option<String>,
     standing: Standing,
     next: Next,
@@ -71,8 +73,9 @@ pub(super) struct Crash {
 
 impl Crash {
     /// Makes the record of a crash that was just written. `in_vain` plans were tried before.
-    pub(super) fn new(plan: PlanInput, kernel: &str, foreign: bool, in_vain: u32, queued: u64) -> Self {
+    pub(super) fn new(title: &str, plan: PlanInput, kernel: &str, foreign: bool, in_vain: u32, queued: u64) -> Self {
         Self {
+            title: title.to_owned(),
             plan,
             kernel: kernel.to_owned(),
             foreign,
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
 
     fn crash(in_vain: u32) -> Crash {
-        Crash::new(PlanInput(FaultPlan::fault_free("fake")), "lean", false, in_vain, 1)
+        Crash::new("BUG in f", PlanInput(FaultPlan::fault_free("fake")), "lean", false, in_vain, 1)
     }
 
     fn kernel(name: &str) -> CampaignKernel {

@@ -32,6 +32,6 @@ impl<'a> Cause<'a> {
 pub(crate) struct CrashNews {
     /// The kind of finding.
     pub(crate) kind: FindingKind,
-    /// Title, kernel and plan.
+    /// Key, title, kernel and plan.
     pub(crate) reproducer: Reproducer,
 }

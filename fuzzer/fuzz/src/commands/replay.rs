@@ -18,7 +18,8 @@ use crate::{
 
 struct Asked {
     plan: FaultPlan,
-    title: Option<String>,
+    /// Key and title of the crash that is to come again.
+    crash: Option<(String, String)>,
     kernel: Option<String>,
 }
 
@@ -29,14 +30,15 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
     let refuse = |error: fault_plan::PlanError| CommandError::Input(format!("{path}: {}", chain(&error)));
     if Reproducer::is_one(&text) {
         let reproducer = Reproducer::from_json(&text).map_err(refuse)?;
-        Ok(Asked { plan: reproducer.plan, title: Some(reproducer.title), kernel: Some(reproducer.kernel) })
+        let crash = Some((reproducer.identity().to_owned(), reproducer.title));
+        Ok(Asked { plan: reproducer.plan, crash, kernel: Some(reproducer.kernel) })
     } else {
-        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, title: None, kernel: None })
+        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, crash: None, kernel: None })
     }
 }
 
-/// Replays. The answer is no when a reproducer's title did not come again in every run (a plan
-/// without a title has nothing to come again), or when runs that are to be the same were not.
+/// Replays. The answer is no when a reproducer's key did not come again in every run (a plan
+/// without one has nothing to come again), or when runs that are to be the same were not.
 ///
 /// # Errors
 ///
@@ -64,7 +66,7 @@ pub fn replay(
     let mut fingerprints = BTreeSet::new();
     for number in 1..=options.runs {
         let execution = runner.run(&asked.plan, How::Fresh).execution?;
-        let same = asked.title.as_deref().is_some_and(|wanted| execution.has_key(wanted));
+        let same = asked.crash.as_ref().is_some_and(|(key, _)| execution.has_key(key));
         again += u32::from(same);
         fingerprints.insert(execution.fingerprint());
         let (plan, steps) = (&asked.plan, &prepared.target.steps);
@@ -72,14 +74,14 @@ pub fn replay(
         if options.json { run.write_json(out)? } else { run.write_text(out)? }
     }
     if !options.json {
-        if let Some(title) = &asked.title {
+        if let Some((_, title)) = &asked.crash {
             writeln!(out, "\"{title}\" came again in {again} of {} runs", options.runs)?;
         }
         if options.exact && options.runs > 1 {
             writeln!(out, "{} different executions in {} runs", fingerprints.len(), options.runs)?;
         }
     }
-    let reproduced = asked.title.is_none() || again == options.runs;
+    let reproduced = asked.crash.is_none() || again == options.runs;
     let repeated = !options.exact || fingerprints.len() == 1;
     Ok(if reproduced && repeated { Answer::Yes } else { Answer::No })
 }

@@ -65,6 +65,7 @@ impl Run<'_> {
         });
         let line = serde_json::json!({
             "run": self.number,
+            "key": execution.reports().next().map(|report| &report.key),
             "title": execution.reports().next().map(|report| &report.title),
             "steps": steps,
             "fired": fired.collect::<Vec<_>>(),
