@@ -39,6 +39,7 @@ pub(crate) struct Taken {
     pub(crate) key: String,
     pub(crate) title: String,
     pub(crate) plan: PlanInput,
+    kernel: String,
     /// True when another host found it.
     pub(crate) foreign: bool,
 }
@@ -113,11 +114,18 @@ impl Crashes {
         // Held while the crash is written: nobody else may write the same one.
         let mut known = self.known();
         let key = known.key_of(finding);
-        let Some(in_vain) = known.wanted(&key) else { return Ok(false) };
+        let judged =
+            known.crashes.get(&key).and_then(|crash| crash.wants_judgement(&kernel.name, self.folder.kernel()));
+        let Some(in_vain) = known.wanted(&key).or(judged) else { return Ok(false) };
         let found_ms = u64::try_from((self.before + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX);
         let reproducer = reproducer(kernel, &key, title, cause.plan);
         self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
-        tracing::info!(title, key, "{}", if in_vain == 0 { "new crash" } else { "another plan for a known crash" });
+        let what = match judged {
+            Some(_) => "a crash is seen on the target's kernel too",
+            None if in_vain == 0 => "new crash",
+            None => "another plan for a known crash",
+        };
+        tracing::info!(title, key, "{what}");
         let plan = PlanInput(cause.plan.clone());
         let crash = Crash::new(title, plan, &kernel.name, false, in_vain, known.next_position());
         // The next plan's record knows nothing of the one before.
@@ -177,24 +185,23 @@ impl Crashes {
     pub(crate) fn put_back(&self, taken: &Taken) {
         let mut known = self.known();
         let queued = known.next_position();
-        if let Some(crash) = known.crashes.get_mut(&taken.key) {
+        if let Some(crash) = known.still(taken) {
             crash.put_back(queued);
         }
     }
 
     /// Takes in that the reproducer was `tried` so often and made the crash again `reproduced`
-    /// times.
+    /// times, unless another plan or kernel stands for the crash by now.
     ///
     /// # Errors
     ///
     /// The folder cannot be written.
     pub(crate) fn tried(&self, taken: &Taken, tried: u32, reproduced: u32) -> Result<(), Error> {
         let mut known = self.known();
-        self.write_meta(&taken.key, |meta| (meta.tried, meta.reproduced) = (tried, reproduced))?;
         let queued = known.next_position();
-        if let Some(crash) = known.crashes.get_mut(&taken.key) {
-            crash.tried(reproduced, queued);
-        }
+        let Some(crash) = known.still(taken) else { return Ok(()) };
+        self.write_meta(&taken.key, |meta| (meta.tried, meta.reproduced) = (tried, reproduced))?;
+        crash.tried(reproduced, queued);
         Ok(())
     }
 
@@ -208,16 +215,14 @@ impl Crashes {
     }
 
     /// Takes in whether the reproducer made the crash again in a guest that repeats exactly, unless
-    /// another plan stands for the crash by now.
+    /// another plan or kernel stands for the crash by now.
     ///
     /// # Errors
     ///
     /// The folder cannot be written.
     pub(crate) fn tried_exactly(&self, taken: &Taken, again: bool) -> Result<(), Error> {
         let mut known = self.known();
-        let Some(crash) = known.crashes.get_mut(&taken.key).filter(|crash| crash.plan == taken.plan) else {
-            return Ok(());
-        };
+        let Some(crash) = known.still(taken) else { return Ok(()) };
         self.write_meta(&taken.key, |meta| meta.exact = Some(again))?;
         crash.tried_exactly(again);
         Ok(())
@@ -267,11 +272,17 @@ impl Known {
         if older { finding.title.clone() } else { finding.key.clone() }
     }
 
+    /// Gives the crash that was taken, if the plan and the kernel that stand for it are still those.
+    fn still(&mut self, taken: &Taken) -> Option<&mut Crash> {
+        let crash = self.crashes.get_mut(&taken.key)?;
+        (crash.plan == taken.plan && crash.kernel == taken.kernel).then_some(crash)
+    }
+
     fn take(&mut self, key: String) -> Option<Taken> {
         let crash = self.crashes.get_mut(&key)?;
         crash.take();
-        let title = crash.title.clone();
-        Some(Taken { key, title, plan: crash.plan.clone(), foreign: crash.foreign })
+        let (title, kernel) = (crash.title.clone(), crash.kernel.clone());
+        Some(Taken { key, title, kernel, plan: crash.plan.clone(), foreign: crash.foreign })
     }
 }
 

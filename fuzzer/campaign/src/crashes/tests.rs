@@ -107,6 +107,22 @@ fn a_key_is_one_crash_whatever_its_title() {
     assert_eq!((reproducer.key, reproducer.title), (meta.key, meta.title));
 }
 
+#[test]
+fn the_kernel_that_judges_has_the_last_word() {
+    let (mut found, lean, judge, [plan, other]) = (Found::new(), kernel("lean"), kernel("fake"), plans());
+    assert!(found.found("access: f", &lean, &plan));
+    let under_way = found.crashes.take_untried(&lean, Duration::ZERO).unwrap();
+    assert!(!found.found("access: f", &lean, &other), "one plan is enough");
+    assert!(found.found("access: f", &judge, &plan));
+    found.crashes.tried(&under_way, 3, 3).unwrap();
+    assert_eq!(found.meta("access: f").tried, 0, "that was on the other kernel");
+    assert!(!found.found("access: f", &judge, &other) && !found.found("access: f", &lean, &other));
+    assert!(found.crashes.take_untried(&lean, Duration::ZERO).is_none());
+    let untried = found.crashes.take_untried(&judge, Duration::ZERO).unwrap();
+    found.crashes.tried(&untried, 3, 2).unwrap();
+    assert_eq!((found.crashes.len(), found.meta("access: f").reproduced), (1, 2));
+}
+
 fn news(title: &str, plan: &FaultPlan) -> CrashNews {
     CrashNews { kind: FindingKind::Bug, reproducer: fake::reproducer(title, plan) }
 }
