@@ -112,7 +112,10 @@ fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
     assert!(text(&replay.stdout).contains("came again in 1 of 1 runs"), "{}", text(&replay.stdout));
 
     let other = folder.path().join("other.json");
-    let changed = fs::read_to_string(&reproducer).unwrap().replace("\"title\": \"", "\"title\": \"never seen: ");
+    let changed = fs::read_to_string(&reproducer)
+        .unwrap()
+        .replace("\"key\": \"", "\"key\": \"never seen: ")
+        .replace("\"title\": \"", "\"title\": \"never seen: ");
     fs::write(&other, changed).unwrap();
     let replay = fuzz(&["replay", other.to_str().unwrap()]);
     assert_eq!(replay.status.code(), Some(1), "{}{}", text(&replay.stdout), text(&replay.stderr));

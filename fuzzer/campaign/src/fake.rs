@@ -109,6 +109,7 @@ pub(crate) fn seed(target: &str, function: &str) -> PlanInput {
 pub(crate) fn reproducer(title: &str, plan: &FaultPlan) -> Reproducer {
     Reproducer {
         reproducer_version: REPRODUCER_VERSION,
+        key: title.to_owned(),
         title: title.to_owned(),
         kernel: "fake".to_owned(),
         kernel_build_id: "fake".to_owned(),

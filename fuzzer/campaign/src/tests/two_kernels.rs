@@ -35,7 +35,7 @@ fn a_checker_sees_what_the_explorer_cannot() {
         (44, 40),
         "those of the explorer's kernel"
     );
-    let slug = title_slug("KASAN in step_12");
+    let slug = slug("KASAN in step_12");
     let text = fs::read_to_string(folder.path().join("crashes").join(slug).join("reproducer.json")).unwrap();
     assert_eq!(fault_plan::Reproducer::from_json(&text).unwrap().kernel, "fake");
     let mut coverage: Vec<_> = fs::read_dir(folder.path().join("coverage")).unwrap().flatten().collect();
