@@ -7,6 +7,7 @@ use execution::{
     Usage,
 };
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer};
+use files::Journal;
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
 use kcov_parser::CallSites;
 use libafl::observers::{CanTrack, OwnedMapObserver, TimeObserver};
@@ -15,8 +16,10 @@ use libafl_bolts::tuples::tuple_list;
 use crate::{
     folder::CampaignFolder,
     input::PlanInput,
-    kernels::CampaignKernel,
+    kernels::{CampaignKernel, Kernels},
+    matrix::Matrix,
     observers::{ExecutionObserver, Observers},
+    second_kernel::SecondKernelQueue,
 };
 
 /// A target called `fake`, without a disk.
@@ -52,6 +55,31 @@ pub(crate) fn open(path: &Path) -> CampaignFolder {
 pub(crate) fn kernel(name: &str) -> CampaignKernel {
     let call_sites = Arc::new(CallSites::from_offsets(TEXT_START, (0..1000).collect()));
     CampaignKernel { name: name.to_owned(), build_id: name.to_owned(), call_sites }
+}
+
+/// Makes the matrix of a kernel of which nothing is known; its file is gone.
+pub(crate) fn matrix(target: Target) -> Matrix {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, records) = Journal::open(&folder.path().join("matrix.jsonl")).unwrap();
+    Matrix::restore(Arc::new(target), journal, records)
+}
+
+/// Makes the description of a site at which `function` is called.
+pub(crate) fn description(site: u64, function: &str, call_path: &[&str], step: u32) -> Arc<SiteDescription> {
+    let call_path = call_path.iter().map(ToString::to_string).collect();
+    Arc::new(SiteDescription { site, function: function.to_owned(), call_path, truncated: false, step })
+}
+
+/// Makes a queue in which nothing waits; its file is gone.
+pub(crate) fn queue() -> SecondKernelQueue {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Journal::open(&folder.path().join("queue.jsonl")).unwrap();
+    SecondKernelQueue::restore(opened).unwrap()
+}
+
+/// Makes the kernels of a campaign on the fake target.
+pub(crate) fn kernels() -> Kernels {
+    Kernels::new(Arc::new(target(TARGET)), Duration::ZERO)
 }
 
 /// Makes observers that have seen nothing.
@@ -127,7 +155,7 @@ pub(crate) fn fails_at(plan: &FaultPlan, site: u64) -> bool {
 
 fn describe(site: u64) -> Arc<SiteDescription> {
     let function = "should_failslab".to_owned();
-    Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false })
+    Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false, step: 1 })
 }
 
 /// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own;
@@ -192,11 +220,11 @@ impl Model<'_> {
         self.execution.coverage.push(TEXT_START + site % 1000);
         let mut fails = false;
         for (index, fault) in self.plan.faults.iter().enumerate() {
-            if fault.call_path.matches(&caller(site)) {
+            if fault.call_path.matches(&caller(site)) && fault.step.is_none_or(|step| step == 1) {
                 self.seen[index] += 1;
                 if self.seen[index] == fault.occurrence {
                     fails = true;
-                    self.execution.fired.push(Fired { fault: index, sequence, site, call_path: caller(site) });
+                    self.execution.fired.push(Fired { fault: index, sequence, site, step: 1, call_path: caller(site) });
                 }
             }
         }

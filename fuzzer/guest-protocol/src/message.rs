@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Step, StepResult, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
@@ -194,7 +194,7 @@ pub enum LeftoverKind {
     Taint,
 }
 
-/// The injection site behind a site's number.
+/// The injection site behind a site's number, in one step of the workload: a point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteDescription {
     /// The site's number.
@@ -205,6 +205,8 @@ pub struct SiteDescription {
     pub call_path: Vec<String>,
     /// True when there were more callers than fit.
     pub truncated: bool,
+    /// The step of the workload, from 1.
+    pub step: u32,
 }
 
 /// A fault that fired.
@@ -216,6 +218,8 @@ pub struct FiredFault {
     pub sequence: u32,
     /// The site's number.
     pub site: u64,
+    /// Step of the workload that the call was in, from 1.
+    pub step: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }

@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_run_tells_steps_and_faults() {
         let call_path = vec!["kmalloc".to_owned(), "mount".to_owned()];
-        let fired = Fired { fault: 0, sequence: 7, site: 1, call_path };
+        let fired = Fired { fault: 0, sequence: 7, site: 1, step: 1, call_path };
         let run = execution(vec![fired], vec![StepResult::Failed(12)]);
         assert_eq!(
             written(&run, false),
@@ -215,7 +215,7 @@ mod tests {
             r#"{{ "version": 1, "target": "t", "rounds": [ {{ "faults": [{fault}] }},
                 {{ "faults": [], "reset": true }}, {{ "faults": [{fault}] }} ] }}"#
         );
-        let fired = |fault| Fired { fault, sequence: 1, site: 1, call_path: Vec::new() };
+        let fired = |fault| Fired { fault, sequence: 1, site: 1, step: 1, call_path: Vec::new() };
         let earlier = || execution(vec![fired(0)], vec![StepResult::Failed(12)]);
         let left = execution::Finding::leftover("device left open: f", "device left open after a failure in f", "");
         let all = |rounds, found| Execution {

@@ -328,7 +328,23 @@ impl GuestRunner {
             exact.run_rounds(plan, How::Exact)
         };
         exact.discard();
-        Ran { execution, late: std::mem::take(&mut exact.late) }
+        exact.ran(execution)
+    }
+
+    /// Gives what became of a plan, and what came to light meanwhile. The keys of checks say what
+    /// is checked.
+    fn ran(&mut self, mut execution: Result<Execution, RunError>) -> Ran {
+        execution
+            .iter_mut()
+            .flat_map(|execution| &mut execution.findings)
+            .for_each(|found| self.prepared.checks.name(found));
+        Ran { execution, late: self.take_late() }
+    }
+
+    fn take_late(&mut self) -> Vec<Attributed> {
+        let mut late = std::mem::take(&mut self.late);
+        late.iter_mut().flat_map(|late| &mut late.findings).for_each(|found| self.prepared.checks.name(found));
+        late
     }
 }
 
@@ -341,12 +357,12 @@ impl Runner for GuestRunner {
             How::Next => self.run_next(plan),
             How::Fresh => self.run_fresh(plan, how),
         };
-        Ran { execution, late: std::mem::take(&mut self.late) }
+        self.ran(execution)
     }
 
     fn finish(&mut self) -> Vec<Attributed> {
         self.discard();
-        std::mem::take(&mut self.late)
+        self.take_late()
     }
 
     fn usage(&self) -> Usage {
@@ -366,6 +382,7 @@ fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
         fault: fired.fault as usize,
         sequence: fired.sequence,
         site: fired.site,
+        step: fired.step,
         call_path: fired.stack.iter().map(name).collect(),
     };
     log.fired.iter().map(fired).collect()
