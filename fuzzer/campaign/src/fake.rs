@@ -133,6 +133,7 @@ pub(crate) fn quiet() -> Execution {
         fired: Vec::new(),
         coverage: Vec::new(),
         guarded: 0,
+        unknown_names: Vec::new(),
         incomplete: false,
         console: String::new(),
         wall: Duration::ZERO,

@@ -31,6 +31,7 @@ mod observers;
 mod peers;
 mod plans;
 mod recent;
+mod relax;
 mod second_kernel;
 mod stages;
 mod statistics;
@@ -63,6 +64,7 @@ pub use self::{
     kernels::{CampaignKernel, Role},
     matrix::{Cell, Point},
     peers::{PeerOptions, join_address, listen_address},
+    relax::{KnownPoints, Relaxed, run_relaxed, unfired},
     statistics::{OverClients, STATISTICS, Shown, StatisticRow, Statistics, StatsLine, Summary},
 };
 

@@ -111,6 +111,9 @@ impl Report {
         within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
         within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;
         within(self.log.len() <= LIMITS.log_bytes, "the kernel log")?;
+        let most_names = fault_plan::MAX_FAULTS * LIMITS.call_path;
+        within(self.unknown_names.len() <= most_names, "the list of unknown names")?;
+        self.unknown_names.iter().try_for_each(|unknown| text(unknown))?;
         self.leftovers.iter().try_for_each(|leftover| text(&leftover.text))?;
         let possible =
             |step: &StepResult| !matches!(step, StepResult::Failed(error) if !(0..=MAX_ERRNO).contains(error));

@@ -82,7 +82,7 @@ fn single_faults(target: &Target, execution: &Execution) -> Vec<Fault> {
             call_path: CallPath(call_path),
             occurrence: 1,
             error: *error,
-            step: None,
+            step: Some(site.step),
         };
         if errors == [InjectedError::Errno(Errno::EIO)] {
             let occurrences = 1..=(*count).min(MOST_OCCURRENCES);
@@ -114,7 +114,7 @@ mod tests {
             [("should_failslab", 1, 9), ("should_fail_bio", 2, 2), ("should_fail_bio", 3, 7), ("unknown", 4, 1)]
                 .map(|(function, site, count)| {
                     let (function, call_path) = (function.to_owned(), vec![format!("caller_{site}")]);
-                    let site_of = SiteDescription { site, function, call_path, truncated: false };
+                    let site_of = SiteDescription { site, function, call_path, truncated: false, step: 1 };
                     (Hit { site, count, first_sequence: 1 }, Arc::new(site_of))
                 })
                 .into_iter()

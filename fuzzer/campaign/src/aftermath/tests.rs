@@ -41,12 +41,13 @@ impl Guests {
         let hits = (0..POINTS).map(|site| Hit { site, count: 1, first_sequence: 1 }).collect();
         let describe = |site| {
             let function = "should_failslab".to_owned();
-            SiteDescription { site, function, call_path: fake::caller(site), truncated: false }.into()
+            SiteDescription { site, function, call_path: fake::caller(site), truncated: false, step: 1 }.into()
         };
         let fired = plan.faults.iter().enumerate().map(|(fault, _)| Fired {
             fault,
             sequence: 1,
             site: 0,
+            step: 1,
             call_path: Vec::new(),
         });
         let execution =
@@ -118,7 +119,9 @@ fn a_leftover_has_fault_free_rounds_and_a_sweep_whose_finds_are_sequences() {
         assert_eq!(ran.execution.unwrap().findings, [leftover()], "it is a finding of its own");
         let [found] = &ran.late[..] else { panic!("{:?}", ran.late) };
         let first = Round { faults: plan(LEAVES).faults, reset: false };
-        assert_eq!(found.plan, FaultPlan { earlier: vec![first.clone(), Round::default()], ..plan(USES) });
+        let mut swept = FaultPlan { earlier: vec![first.clone(), Round::default()], ..plan(USES) };
+        swept.faults[0].step = Some(1);
+        assert_eq!(found.plan, swept);
         assert_eq!(found.fired.iter().map(|fired| fired.fault).collect::<Vec<_>>(), [0, 1]);
         assert_eq!((found.how, &found.findings), (How::Next, &vec![report()]));
         assert_eq!((found.history.len(), &found.history[0]), (1 + FAULT_FREE_ROUNDS + USES as usize, &first));
@@ -146,7 +149,7 @@ fn what_is_late_in_the_state_is_a_sequence_too() {
     with_aftermath(Guests { late: true, ..Guests::default() }, |aftermath| {
         let late = aftermath.run(&plan(LEAVES), How::Warm).late;
         assert!(late.len() > FAULT_FREE_ROUNDS);
-        assert!(late.iter().all(|late| late.plan.earlier.len() == 2 - usize::from(late.plan.is_fault_free())));
+        assert!(late.iter().all(|late| late.plan.earlier.len() == 2 - usize::from(late.plan.faults.is_empty())));
         assert_eq!(late[0].plan.faults, [], "a fault-free round");
     });
 }

@@ -37,9 +37,11 @@ use crate::{
     matrix::Reach,
     observers::Observers,
     plans::FirstPlan,
+    second_kernel::QueuedPlan,
     stages::TriageStage,
 };
-use execution::Runner;
+use execution::{Fate, Fired, RunError, Runner};
+use fault_plan::Relaxer;
 
 /// Fault-free executions at the start. Coverage in which they differ is noise, and counts as known.
 const FAULT_FREE_RUNS: usize = 8;
@@ -180,6 +182,10 @@ where
         let Some(queued) = queue.take(LATER) else { return Ok(false) };
         let disk = |error| Error::unknown(execution::chain(&error));
         self.evaluate(&queued.plan)?;
+        let mut relaxer = Relaxer::new(&queued.plan.0);
+        while let Some(candidate) = self.relaxed(&queued, &mut relaxer) {
+            self.evaluate(&candidate)?;
+        }
         let observers = self.executor.observers();
         let observer = &observers.1.0;
         if let Some(execution) = observer.execution() {
@@ -193,6 +199,19 @@ where
         self.triage.triage(self.executor.runner(), LATER)?;
         self.triage.triage_exactly(self.executor.runner())?;
         Ok(true)
+    }
+
+    /// Gives what may run in place of a plan that was refused, or of which a fault did not fire that
+    /// fired where it was explored. After a guest's death more might have fired.
+    fn relaxed(&self, queued: &QueuedPlan, relaxer: &mut Relaxer) -> Option<PlanInput> {
+        let observers = self.executor.observers();
+        let fired: &[Fired] = match (observers.1.0.execution(), observers.1.0.failure()) {
+            (Some(execution), _) if execution.guest != Fate::Dead && queued.is_unfired(execution) => &execution.fired,
+            (None, Some(failure)) if matches!(failure.error, RunError::Refused(_)) => &[],
+            _ => return None,
+        };
+        let has_fired = |index| fired.iter().any(|fired| fired.fault == index);
+        relaxer.next(has_fired, &self.known.matrix().reachable()).cloned().map(PlanInput)
     }
 
     fn evaluate(&mut self, plan: &PlanInput) -> Result<(), Error> {

@@ -117,6 +117,11 @@ impl Matrix {
         matrix
     }
 
+    /// Gives the points as plans of another kernel are aligned with them.
+    pub(crate) fn reachable(&self) -> Vec<fault_plan::Point<'_>> {
+        self.points.iter().map(Point::reachable).collect()
+    }
+
     fn add(&mut self, mut point: Point) -> PointIndex {
         let index = PointIndex::try_from(self.points.len()).unwrap_or(PointIndex::MAX);
         for error in self.target.errors(&point.function) {

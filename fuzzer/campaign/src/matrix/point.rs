@@ -106,6 +106,12 @@ impl Cell {
 }
 
 impl Point {
+    /// Gives the point as plans of another kernel are aligned with it.
+    pub(super) fn reachable(&self) -> fault_plan::Point<'_> {
+        let Self { function, call_path, truncated, step, most_calls, .. } = self;
+        fault_plan::Point { function, call_path, truncated: *truncated, step: *step, calls: *most_calls }
+    }
+
     /// Makes the fault that fails the `occurrence`-th call at this very point.
     #[must_use]
     pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {

@@ -5,8 +5,9 @@ use std::{
     ops::Range,
 };
 
+use campaign::unfired;
 use execution::{Execution, Fired};
-use fault_plan::{Errno, FaultPlan};
+use fault_plan::{Errno, Fault, FaultPlan};
 use guest_protocol::{Step, StepResult};
 
 /// One run of a replay.
@@ -15,7 +16,9 @@ pub(crate) struct Run<'a> {
     pub(crate) number: u32,
     /// Number of all runs.
     pub(crate) of: u32,
-    /// The plan.
+    /// The plan as its file has it.
+    pub(crate) asked: &'a FaultPlan,
+    /// The plan that ran, relaxed where faults did not fire on this kernel.
     pub(crate) plan: &'a FaultPlan,
     /// The target's steps.
     pub(crate) steps: &'a [Step],
@@ -28,6 +31,7 @@ impl Run<'_> {
     pub(crate) fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let execution = self.execution;
         writeln!(out, "run {} of {}: {} ms", self.number, self.of, execution.wall.as_millis())?;
+        self.write_differences(out)?;
         let rounds = self.plan.earlier.len() + 1;
         let mut first = 0;
         for (number, round) in (1..).zip(execution.rounds.iter().chain([execution])) {
@@ -74,10 +78,33 @@ impl Run<'_> {
             writeln!(out, "  {:<20} {}", step.kind(), result_text(*result))?;
         }
         let fired: Vec<_> = self.execution.fired.iter().filter(|fired| faults.contains(&fired.fault)).collect();
-        if fired.is_empty() && !faults.is_empty() {
-            writeln!(out, "  no fault fired")?;
+        fired.into_iter().try_for_each(|fired| self.write_fired(fired, out))?;
+        let unfired = unfired(self.plan, self.execution);
+        unfired.into_iter().filter(|fault| faults.contains(fault)).try_for_each(|fault| self.write_unfired(fault, out))
+    }
+
+    fn write_unfired(&self, index: usize, out: &mut dyn Write) -> io::Result<()> {
+        let Some(fault) = self.asked.all_faults().nth(index) else { return Ok(()) };
+        let Fault { function, occurrence, step, .. } = fault;
+        let step = step.map_or_else(String::new, |step| format!(" of step {step}"));
+        let reason = format!("no call {occurrence}{step} of {function} on its call path");
+        writeln!(out, "  fault {} did not fire: {reason}", index + 1)?;
+        fault.call_path.0.iter().try_for_each(|caller| writeln!(out, "      {caller}"))
+    }
+
+    /// Says what of the plan is otherwise on this kernel.
+    fn write_differences(&self, out: &mut dyn Write) -> io::Result<()> {
+        for name in &self.execution.unknown_names {
+            writeln!(out, "  this kernel has no function {name}, which was skipped over")?;
         }
-        fired.into_iter().try_for_each(|fired| self.write_fired(fired, out))
+        let faults = (1..).zip(self.asked.all_faults().zip(self.plan.all_faults()));
+        for (number, (asked, ran)) in faults.filter(|(_, (asked, ran))| asked != ran) {
+            let occurrence =
+                if asked.occurrence == ran.occurrence { String::new() } else { format!(", call {}", ran.occurrence) };
+            let call_path = ran.call_path.0.join(" ");
+            writeln!(out, "  fault {number} is relaxed for this kernel: {call_path}{occurrence}")?;
+        }
+        Ok(())
     }
 
     fn write_fired(&self, fired: &Fired, out: &mut dyn Write) -> io::Result<()> {
@@ -105,6 +132,9 @@ impl Run<'_> {
             "titles": titles(execution),
             "steps": self.steps_json(execution),
             "fired": fired.collect::<Vec<_>>(),
+            "unfired": unfired(self.plan, execution).iter().map(|index| index + 1).collect::<Vec<_>>(),
+            "unknown_names": execution.unknown_names,
+            "relaxed": (self.plan != self.asked).then_some(self.plan),
             "fingerprint": execution.fingerprint(),
             "milliseconds": execution.wall.as_millis(),
             "covered": execution.coverage.len(),
@@ -164,6 +194,7 @@ mod tests {
             fired,
             coverage: vec![1, 2],
             guarded: 0,
+            unknown_names: Vec::new(),
             incomplete: false,
             console: String::new(),
             wall: Duration::from_millis(30),
@@ -179,7 +210,7 @@ mod tests {
 
     fn written_of(plan: &str, execution: &Execution, json: bool) -> String {
         let plan = FaultPlan::from_json(plan).unwrap();
-        let run = Run { number: 1, of: 2, plan: &plan, steps: &[Step::Sync {}], execution };
+        let run = Run { number: 1, of: 2, asked: &plan, plan: &plan, steps: &[Step::Sync {}], execution };
         let mut out = Vec::new();
         if json { run.write_json(&mut out) } else { run.write_text(&mut out) }.unwrap();
         String::from_utf8(out).unwrap()
@@ -204,8 +235,39 @@ mod tests {
 
     #[test]
     fn what_is_not_known_or_did_not_happen_is_said() {
-        let text = written(&execution(Vec::new(), Vec::new()), false);
-        assert!(text.contains("steps: unknown") && text.contains("no fault fired"), "{text}");
+        let run = Execution { unknown_names: vec!["gone".to_owned()], ..execution(Vec::new(), Vec::new()) };
+        assert_eq!(
+            written(&run, false),
+            "run 1 of 2: 30 ms\n  this kernel has no function gone, which was skipped over\n  \
+             steps: unknown, the guest did not survive them\n  \
+             fault 1 did not fire: no call 2 of should_failslab on its call path\n      kmalloc\n  \
+             completed, with nothing found\n"
+        );
+        let json: serde_json::Value = serde_json::from_str(&written(&run, true)).unwrap();
+        assert_eq!((&json["unfired"][0], &json["unknown_names"][0]), (&1.into(), &"gone".into()));
+        assert!(json["relaxed"].is_null());
+    }
+
+    #[test]
+    fn a_plan_that_was_relaxed_says_how() {
+        let asked = FaultPlan::from_json(PLAN).unwrap();
+        let plan = FaultPlan::from_json(
+            &PLAN.replace("\"kmalloc\"], \"occurrence\": 2", "\"...\", \"mount\"], \"occurrence\": 1"),
+        )
+        .unwrap();
+        let run = execution(vec![fired(0)], Vec::new());
+        let run = Run { number: 1, of: 1, asked: &asked, plan: &plan, steps: &[], execution: &run };
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        run.write_text(&mut text).unwrap();
+        run.write_json(&mut json).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("  fault 1 is relaxed for this kernel: ... mount, call 1\n"), "{text}");
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["relaxed"]["faults"][0]["call_path"][1], "mount");
+    }
+
+    fn fired(fault: usize) -> Fired {
+        Fired { fault, sequence: 1, site: 1, step: 1, call_path: Vec::new() }
     }
 
     #[test]
@@ -215,7 +277,6 @@ mod tests {
             r#"{{ "version": 1, "target": "t", "rounds": [ {{ "faults": [{fault}] }},
                 {{ "faults": [], "reset": true }}, {{ "faults": [{fault}] }} ] }}"#
         );
-        let fired = |fault| Fired { fault, sequence: 1, site: 1, step: 1, call_path: Vec::new() };
         let earlier = || execution(vec![fired(0)], vec![StepResult::Failed(12)]);
         let left = execution::Finding::leftover("device left open: f", "device left open after a failure in f", "");
         let all = |rounds, found| Execution {

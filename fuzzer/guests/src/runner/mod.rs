@@ -253,6 +253,7 @@ impl GuestRunner {
             fired,
             coverage: self.coverage_of.distinct(),
             guarded: report.guarded,
+            unknown_names: report.unknown_names,
             incomplete,
             console,
             wall,

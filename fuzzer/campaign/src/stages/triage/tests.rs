@@ -7,10 +7,7 @@ use fault_plan::{FaultPlan, Reproducer, Round};
 use kernel_report::title_slug;
 
 use super::*;
-use crate::{
-    fake,
-    kernels::{Kernels, Role},
-};
+use crate::{fake, kernels::Role};
 
 const TITLE: &str = "KASAN in f";
 
@@ -55,7 +52,7 @@ struct Triaged {
 fn triaged(history: Vec<Round>) -> Triaged {
     let folder = tempfile::tempdir().unwrap();
     let opened = Arc::new(fake::open(folder.path()));
-    let known = Kernels::default().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
+    let known = fake::kernels().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
     let crashes = Arc::new(Crashes::restore(opened, Duration::ZERO, None).unwrap());
     let objective = CrashObjective::new(Arc::clone(&crashes), known);
     let late = Attributed {
