@@ -25,6 +25,10 @@ use crate::{
 /// The age of a campaign at which reproducers begin to be tried exactly.
 const EXACT_AFTER: Duration = Duration::from_secs(120);
 
+/// Time after which no longer sequence is tried for a crash: a few dozen rounds of a large workload
+/// on a kernel that checks.
+const SEQUENCES_TIME: Duration = Duration::from_secs(60);
+
 /// Fresh guests in which a new reproducer is tried.
 pub(crate) const TRIES: u32 = 3;
 
@@ -118,9 +122,14 @@ impl<'a> TriageStage<'a> {
     /// Finds the shortest sequence of what the guest of a crash had run that makes it again, and
     /// writes that as its reproducer.
     fn sequence<R: Runner>(&self, runner: &mut R, taken: &Taken) -> Result<Option<PlanInput>, Error> {
+        let started = Instant::now();
         for sequence in sequences(&taken.plan, &taken.history) {
             if (self.is_interrupted)() {
                 return Err(Error::shutting_down());
+            }
+            if started.elapsed() > SEQUENCES_TIME {
+                tracing::info!(title = taken.title, "no time for longer sequences");
+                break;
             }
             let Some(execution) = self.tried(&taken.title, runner.run(&sequence.0, How::Fresh))? else { continue };
             if execution.has_key(&taken.key) {
