@@ -6,4 +6,5 @@
 mod campaign;
 mod common;
 mod guest;
+mod honest;
 mod templates;

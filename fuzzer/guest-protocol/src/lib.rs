@@ -26,7 +26,7 @@ mod window;
 
 pub use encoding::MessageError;
 pub use hit::Hit;
-pub use limits::{LIMITS, Limits, MAX_CONDITIONS, MAX_FUNCTIONS, cut};
+pub use limits::{LIMITS, Limits, MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS, cut};
 pub use message::{
     Contract, Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, MemoryRange, PROTOCOL_VERSION, Ready, Report,
     Setup, SiteDescription, Timings, ToAgent,

@@ -4,8 +4,10 @@ use crate::{FromAgent, Hello, MessageError, Ready, Report, StepResult};
 
 /// The most functions that can be probed in one guest.
 pub const MAX_FUNCTIONS: usize = 64;
-/// The most conditions under which a function never fails.
+/// The most conditions on arguments under which a function never fails.
 pub const MAX_CONDITIONS: usize = 4;
+/// The most callers below which a function never fails.
+pub const MAX_CALLERS: usize = 8;
 
 /// Bounds on what a guest may say.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Step, StepResult, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
@@ -41,7 +41,8 @@ pub struct Contract {
     /// The function.
     pub function: String,
     /// A call for which any of these holds never fails, and is no occurrence. At most
-    /// [`MAX_CONDITIONS`](crate::MAX_CONDITIONS).
+    /// [`MAX_CONDITIONS`](crate::MAX_CONDITIONS) speak of arguments, and the others of at most
+    /// [`MAX_CALLERS`](crate::MAX_CALLERS) callers.
     pub never: Vec<Condition>,
 }
 
