@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
-use execution::{Finding, How, RunError, Stop, Target};
+use execution::{Finding, FindingKind, How, RunError, Stop, Target};
 use fault_plan::FaultPlan;
 use guest_protocol::{Execute, Setup, Step, StepResult};
 use guests::{
@@ -12,7 +12,6 @@ use guests::{
     qemu::{Accel, AccelChoice, End, GuestConfig, Template, Trace},
 };
 use kcov_parser::Symbols;
-use kernel_report::{KernelReport, ReportKind};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -26,9 +25,10 @@ const ENOMEM: i32 = 12;
 const WRITTEN: StepResult = StepResult::Done(1);
 
 /// The report of an execution whose only finding it is.
-fn report_of(findings: &[Finding]) -> &KernelReport {
+fn report_of(findings: &[Finding]) -> &Finding {
     let [finding] = findings else { panic!("{findings:?}") };
-    finding.report().unwrap_or_else(|| panic!("{finding:?}"))
+    assert!(finding.is_report(), "{finding:?}");
+    finding
 }
 
 #[test]
@@ -130,7 +130,11 @@ fn a_guest_that_cannot_put_its_disk_back_runs_no_other_plan() {
     let holding = FaultPlan { faults: vec![fault(&["...", "super_setup_bdi_name"], 1)], ..fault_free.clone() };
     let execution = guest.run(&holding);
     assert_eq!((execution.fired.len(), execution.steps[0]), (1, StepResult::Failed(ENOMEM)));
-    assert!(matches!(&execution.findings[..], [Finding::Leftover(_)]), "{:?}", execution.findings);
+    assert!(
+        matches!(&execution.findings[..], [Finding { kind: FindingKind::Leftover, .. }]),
+        "{:?}",
+        execution.findings
+    );
     let next = guest.run(&fault_free);
     assert!(next.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{:?}", next.steps);
     let counters = guest.usage();
@@ -199,7 +203,7 @@ fn a_warning_is_a_finding_although_the_guest_goes_on() {
     let mut guest = guests(folder.path());
     let crash = guest.run(&plan(&[fault(&["...", "selftest_group_join"], 1)]));
     let report = report_of(&crash.findings);
-    assert_eq!((report.kind, report.title.as_str()), (ReportKind::Warning, "WARNING in selftest_group_free"));
+    assert_eq!((report.kind, report.title.as_str()), (FindingKind::Warning, "WARNING in selftest_group_free"));
     assert_eq!(crash.steps, [StepResult::Failed(ENOMEM)], "the workload ran to its end");
     assert_eq!(crash.fired.len(), 1);
     let after = guest.run(&plan(&[]));
@@ -307,7 +311,7 @@ fn what_is_known_to_crash_still_does() {
         crashes += known.len();
         for known in known {
             let execution = guest.run_fresh(&known.plan);
-            assert!(execution.has_title(&known.title), "{target}: {}: {:?}", known.title, execution.findings);
+            assert!(execution.has_key(&known.title), "{target}: {}: {:?}", known.title, execution.findings);
             assert_eq!(execution.fired.len(), known.plan.faults.len(), "{target}: {}", known.title);
             assert!(!execution.coverage.is_empty(), "what ran is known of a guest that dies as well");
         }
@@ -337,7 +341,15 @@ fn kvm_is_used_only_when_it_works() {
     let setup = Setup { functions: Vec::new(), steps, disk: false, awake: false };
     let config = GuestConfig { accel: auto.accel, ..config };
     let template = Template::prepare(config, &setup, &Stop::new()).unwrap();
-    let request = Execute { id: 1, plan: plan(&[]), inject: true, coverage: false, describe_all_sites: false };
+    let request = Execute {
+        id: 1,
+        plan: plan(&[]),
+        keep: false,
+        leave: false,
+        inject: true,
+        coverage: false,
+        describe_all_sites: false,
+    };
     let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Trace::default());
     let End::Reported(report) = run.end else { panic!("{:?}", run.end) };
     assert_eq!(report.steps, [WRITTEN], "what was chosen runs guests");

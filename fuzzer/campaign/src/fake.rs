@@ -2,11 +2,13 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, Fired, FunctionGroups, How, Ran, RunError, Runner, Stop, Target, Usage};
+use execution::{
+    Attributed, Execution, Fate, Finding, FindingKind, Fired, FunctionGroups, How, Ran, RunError, Runner, Stop, Target,
+    Usage,
+};
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer};
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
 use kcov_parser::CallSites;
-use kernel_report::{KernelReport, ReportKind};
 use libafl::observers::{CanTrack, OwnedMapObserver, TimeObserver};
 use libafl_bolts::tuples::tuple_list;
 
@@ -87,8 +89,9 @@ pub(crate) fn reproducer(title: &str, plan: &FaultPlan) -> Reproducer {
 }
 
 /// Makes a warning of the kernel.
-pub(crate) fn warning(title: &str) -> KernelReport {
-    KernelReport { title: title.to_owned(), kind: ReportKind::Warning, text: format!("{title}\n") }
+pub(crate) fn warning(title: &str) -> Finding {
+    let (key, title, text) = (title.to_owned(), title.to_owned(), format!("{title}\n"));
+    Finding { kind: FindingKind::Warning, key, title, text, stack: Vec::new() }
 }
 
 /// Makes an execution in which nothing happened.
@@ -106,6 +109,8 @@ pub(crate) fn quiet() -> Execution {
         console: String::new(),
         wall: Duration::ZERO,
         timings: Timings::default(),
+        history: Vec::new(),
+        rounds: Vec::new(),
     }
 }
 
@@ -199,8 +204,8 @@ impl Model<'_> {
     }
 
     fn crash(&mut self, title: &str) {
-        let report = KernelReport { kind: ReportKind::Bug, ..warning(title) };
-        self.execution.findings = vec![report.into()];
+        let report = Finding { kind: FindingKind::Bug, ..warning(title) };
+        self.execution.findings = vec![report];
         self.execution.guest = self.crashed;
     }
 

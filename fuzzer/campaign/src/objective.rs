@@ -136,7 +136,7 @@ mod tests {
         let Found { mut objective, crashes, .. } = found();
         let mut judge = |title: &str, guest| {
             let mut observers = fake::observers();
-            let findings = vec![warning(title).into()];
+            let findings = vec![warning(title)];
             observers.1.0.set(Execution { findings, guest, ..fake::quiet() }, 0);
             verdict(&mut objective, &observers).unwrap()
         };
@@ -152,8 +152,9 @@ mod tests {
             plan: FaultPlan::fault_free("fake"),
             how: How::Fresh,
             fired: Vec::new(),
-            findings: vec![warning(title).into()],
+            findings: vec![warning(title)],
             console: String::new(),
+            history: Vec::new(),
         };
         let Found { mut objective, crashes, .. } = found();
         let mut judge = |title: &str, error, ends| {

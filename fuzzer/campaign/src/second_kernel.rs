@@ -10,8 +10,7 @@ use std::{
 use guest_protocol::StepResult;
 
 use crate::input::PlanInput;
-use execution::{Execution, Fate};
-use kernel_report::KernelReport;
+use execution::{Execution, Fate, Finding};
 
 /// The most plans that wait for one reason; beyond that the oldest go.
 const MOST_WAITING: usize = 500;
@@ -45,16 +44,16 @@ pub(crate) struct QueuedPlan {
     since: Instant,
 }
 
-/// The parts of a kernel report that are kept.
+/// The parts of a finding that are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Reported {
+    key: String,
     title: String,
-    location: Option<String>,
 }
 
 impl Reported {
-    fn of(report: &KernelReport) -> Self {
-        Self { title: report.title.clone(), location: report.location().map(str::to_owned) }
+    fn of(finding: &Finding) -> Self {
+        Self { key: finding.key.clone(), title: finding.title.clone() }
     }
 
     /// Gives the function that the title names.
@@ -62,21 +61,18 @@ impl Reported {
         self.title.rsplit_once(" in ").map(|(_, function)| function)
     }
 
-    /// Says whether it is the same check of the kernel, or at least in the same function, as in
-    /// `other`.
-    fn is_same(&self, other: &Self) -> bool {
-        let same = |ours: Option<&str>, theirs| ours.is_some() && ours == theirs;
-        same(self.location.as_deref(), other.location.as_deref()) || same(self.function(), other.function())
+    fn is_same_function(&self, other: &Self) -> bool {
+        self.function().is_some() && self.function() == other.function()
     }
 }
 
 impl QueuedPlan {
-    /// Gives a crash that both kernels saw, by two titles of the same check or function: that of
-    /// the explorers' kernel, and that of the one on which `execution` was made.
+    /// Gives a crash that both kernels saw in the same function, by two keys: that of the
+    /// explorers' kernel, and that of the one on which `execution` was made.
     pub(crate) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
-        self.reports.iter().filter(|explored| !execution.has_title(&explored.title)).find_map(|explored| {
-            let same = execution.reports().find(|report| explored.is_same(&Reported::of(report)))?;
-            Some((explored.title.as_str(), same.title.as_str()))
+        self.reports.iter().filter(|explored| !execution.has_key(&explored.key)).find_map(|explored| {
+            let same = execution.findings.iter().find(|finding| explored.is_same_function(&Reported::of(finding)))?;
+            Some((explored.key.as_str(), same.key.as_str()))
         })
     }
 }
@@ -130,10 +126,10 @@ impl SecondKernelQueue {
         let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
         hits.sort_unstable();
         let (new_outcome, new_hits) = (inner.outcomes.insert(outcome), inner.hits.insert(digest(hits)));
-        let reports: Vec<_> = execution.reports().map(Reported::of).collect();
+        let reports: Vec<_> = execution.findings.iter().map(Reported::of).collect();
         let rare = !reports.is_empty() && {
-            let titles: Vec<_> = reports.iter().map(|report| &report.title).collect();
-            let times = inner.crashes.entry(digest(titles)).or_default();
+            let keys: Vec<_> = reports.iter().map(|report| &report.key).collect();
+            let times = inner.crashes.entry(digest(keys)).or_default();
             *times += 1;
             *times <= CRASHES_FIRST
         };
@@ -182,7 +178,7 @@ impl SecondKernelQueue {
         inner.checked += 1;
         // A guest that died tells no results.
         let steps = check.steps.is_empty() || execution.guest == Fate::Dead || check.steps == execution.steps;
-        if !steps || check.reports.is_empty() == execution.is_crash() {
+        if !steps || check.reports.is_empty() != execution.findings.is_empty() {
             inner.different += 1;
             tracing::debug!(explored = ?check, checked = ?execution.findings, "a plan differs on the two kernels");
         }

@@ -113,7 +113,7 @@ impl Report {
         within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
         within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;
         within(self.log.len() <= LIMITS.log_bytes, "the kernel log")?;
-        self.leftovers.iter().try_for_each(|leftover| text(leftover))?;
+        self.leftovers.iter().try_for_each(|leftover| text(&leftover.text))?;
         let possible =
             |step: &StepResult| !matches!(step, StepResult::Failed(error) if !(0..=MAX_ERRNO).contains(error));
         within(self.steps.iter().all(possible), "a step's error number")?;

@@ -51,8 +51,14 @@ pub struct Contract {
 pub struct Execute {
     /// Number of the execution, chosen by the host; the report repeats it.
     pub id: u64,
-    /// The faults.
+    /// The faults. The agent runs the last round alone.
     pub plan: FaultPlan,
+    /// True to run in the state that the execution before left, whatever something still holds.
+    /// That one had `leave`, or a leftover.
+    pub keep: bool,
+    /// True to leave the state for the next execution: the disk is not put back. It never is after
+    /// an execution with a leftover.
+    pub leave: bool,
     /// True to probe and count calls; false only to measure what that costs.
     pub inject: bool,
     /// True to record coverage; false only to measure what that costs.
@@ -158,11 +164,35 @@ pub struct Report {
     pub log_before: String,
     /// Kernel log from then until this one's end.
     pub log: String,
-    /// Leftovers that the oracles found. A guest with one must not run another plan. What only
-    /// shows when the disk is put back, [`FromAgent::Unclean`] says.
-    pub leftovers: Vec<String>,
+    /// Leftovers that the oracles found. A guest with one runs another plan only to see what comes
+    /// of it ([`Execute::keep`]). What shows still later, [`FromAgent::Unclean`] says.
+    pub leftovers: Vec<Leftover>,
     /// Times of the execution's phases.
     pub timings: Timings,
+}
+
+/// Something that was still in use when the workload had ended and was cleaned up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// The kind of thing.
+    pub kind: LeftoverKind,
+    /// Words of the oracle.
+    pub text: String,
+}
+
+/// The kind of thing that was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LeftoverKind {
+    /// A mount that cannot be undone.
+    Mount,
+    /// The disk, which something in the kernel holds although nothing is mounted.
+    Device,
+    /// State of a file system, of which no mount is left.
+    FileSystem,
+    /// Memory that does not come back.
+    Memory,
+    /// A taint of the kernel, which then has noticed something.
+    Taint,
 }
 
 /// The injection site behind a site's number.

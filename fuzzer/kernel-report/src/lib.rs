@@ -41,7 +41,9 @@ const MAX_LINE_BYTES: usize = 1024;
 /// A defect that the kernel reported about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelReport {
-    /// Defect and place: one line of at most 120 characters, equal for duplicates.
+    /// Identity: equal for reports of one defect.
+    pub key: String,
+    /// Defect and place: one line of at most 120 characters.
     pub title: String,
     /// Check of the kernel that it comes from.
     pub kind: ReportKind,
@@ -138,6 +140,16 @@ pub fn first_report(log: &str) -> Option<KernelReport> {
     Reports::new(log).next()
 }
 
+/// Finds on the call path of a failed call, innermost caller first, the function that says most: the
+/// first that is no allocator or other helper of everybody.
+#[must_use]
+pub fn telling_caller(call_path: &[String]) -> Option<&str> {
+    call_path
+        .iter()
+        .map(String::as_str)
+        .find(|function| !skip::is_skipped(function, false) && !skip::allocates(function))
+}
+
 /// All reports in `log` as [`first_report`] finds them, in the order in which they were printed; of
 /// those that share a title the first. A panic that only follows from a report before it is left
 /// out.
@@ -185,7 +197,7 @@ impl Iterator for Reports<'_> {
                 text.push_str(lines::cut(line, MAX_LINE_BYTES));
                 text.push('\n');
             }
-            return Some(KernelReport { title, kind: title::kind(rule, &lines[at..end]), text });
+            return Some(KernelReport { key: title.clone(), title, kind: title::kind(rule, &lines[at..end]), text });
         }
     }
 }

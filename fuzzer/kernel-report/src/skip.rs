@@ -562,6 +562,12 @@ pub(super) fn is_skipped(function: &str, waits: bool) -> bool {
         || waits && is_among(function, WAITING)
 }
 
+/// Says whether `function` is called so because it allocates: `bdi_alloc`, `btrfs_alloc_path`.
+/// Then its caller says more.
+pub(super) fn allocates(function: &str) -> bool {
+    function.split('_').any(|word| word == "alloc")
+}
+
 /// Says whether `function` only takes part in reporting.
 pub(super) fn is_reporting(function: &str) -> bool {
     is_among(function, REPORTING)

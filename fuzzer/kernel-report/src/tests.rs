@@ -41,7 +41,12 @@ fn header_of(report: Option<&KernelReport>) -> String {
 /// `UPDATE_GOLDEN=1` rewrites the headers.
 #[test]
 fn a_check_is_known_by_its_file_and_line() {
-    let report = |text: &str| KernelReport { title: String::new(), kind: ReportKind::Warning, text: text.to_owned() };
+    let report = |text: &str| KernelReport {
+        key: String::new(),
+        title: String::new(),
+        kind: ReportKind::Warning,
+        text: text.to_owned(),
+    };
     let location = |text: &str| report(text).location().map(str::to_owned);
     let warning =
         "WARNING: CPU: 0 PID: 34 at fs/btrfs/space-info.h:259 btrfs_block_rsv_release+0x319/0x3f0\nModules linked in:";

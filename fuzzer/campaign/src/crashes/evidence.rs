@@ -1,8 +1,7 @@
 //! The evidence that a crash is written of: an execution of this host, or the word of another one.
 
-use execution::{Attributed, Execution, Finding, Fired};
+use execution::{Attributed, Execution, Finding, FindingKind, Fired};
 use fault_plan::{FaultPlan, Reproducer};
-use kernel_report::ReportKind;
 use serde::{Deserialize, Serialize};
 
 /// The execution that findings are of, as far as a crash is written of it.
@@ -31,8 +30,8 @@ impl<'a> Cause<'a> {
 /// A crash as hosts tell each other of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CrashNews {
-    /// The kind of report.
-    pub(crate) kind: ReportKind,
+    /// The kind of finding.
+    pub(crate) kind: FindingKind,
     /// Title, kernel and plan.
     pub(crate) reproducer: Reproducer,
 }

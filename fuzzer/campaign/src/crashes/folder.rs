@@ -8,10 +8,12 @@ use std::{
 use fault_plan::{FaultPlan, Reproducer};
 use serde::{Deserialize, Serialize};
 
+use execution::{Finding, FindingKind};
+
 use super::evidence::{Cause, CrashNews};
 use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
 use files::{cache::publish_directory, cache::replace_directory};
-use kernel_report::{KernelReport, ReportKind, title_slug};
+use kernel_report::title_slug;
 
 /// `meta.json` of a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +24,7 @@ pub struct CrashMeta {
     /// The crash's title.
     pub title: String,
     /// The kind of report.
-    pub kind: ReportKind,
+    pub kind: FindingKind,
     /// The faults that fired, in that order.
     pub fired: Vec<CrashFault>,
     /// The functions on the report's call trace, innermost first.
@@ -64,7 +66,7 @@ pub struct CrashFault {
 
 impl CrashMeta {
     /// Makes the meta of a crash of which no more is known.
-    fn new(title: &str, kind: ReportKind) -> Self {
+    fn new(title: &str, kind: FindingKind) -> Self {
         Self {
             version: FOLDER_VERSION,
             title: title.to_owned(),
@@ -94,18 +96,18 @@ impl CampaignFolder {
     /// The file system says no.
     pub(super) fn write_crash(
         &self,
-        report: &KernelReport,
+        finding: &Finding,
         reproducer: &Reproducer,
         cause: &Cause<'_>,
         found_ms: u64,
     ) -> Result<(), FolderError> {
         let meta = CrashMeta {
             fired: cause.fired.iter().map(|fired| crash_fault(cause.plan, fired)).collect(),
-            stack: report.stack(),
+            stack: finding.stack.clone(),
             found_ms: Some(found_ms),
-            ..CrashMeta::new(&report.title, report.kind)
+            ..CrashMeta::new(&finding.title, finding.kind)
         };
-        let texts = [("report.txt", report.text.as_str()), ("console.log", cause.console)];
+        let texts = [("report.txt", finding.text.as_str()), ("console.log", cause.console)];
         self.publish_crash(&meta, reproducer, &texts)
     }
 
@@ -195,7 +197,7 @@ impl CampaignFolder {
 fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
     CrashFault {
         fault: fired.fault + 1,
-        function: plan.faults.get(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
+        function: plan.all_faults().nth(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
         sequence: fired.sequence,
         call_path: fired.call_path.clone(),
     }

@@ -18,7 +18,6 @@ use std::{
 
 use crossbeam::channel::Sender;
 use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
-use kernel_report::KernelReport;
 use libafl::Error;
 
 use self::crash::{Crash, Next};
@@ -101,20 +100,20 @@ impl Crashes {
     /// The folder cannot be written.
     pub(crate) fn note(&self, kernel: &CampaignKernel, cause: &Cause<'_>) -> Result<bool, Error> {
         let mut found = false;
-        for report in cause.findings.iter().filter_map(Finding::report) {
-            found |= self.note_report(kernel, cause, report)?;
+        for finding in cause.findings {
+            found |= self.note_finding(kernel, cause, finding)?;
         }
         Ok(found)
     }
 
-    fn note_report(&self, kernel: &CampaignKernel, cause: &Cause<'_>, report: &KernelReport) -> Result<bool, Error> {
-        let title = &report.title;
+    fn note_finding(&self, kernel: &CampaignKernel, cause: &Cause<'_>, finding: &Finding) -> Result<bool, Error> {
+        let title = &finding.title;
         // Held while the crash is written: nobody else may write the same one.
         let mut known = self.known();
         let Some(in_vain) = known.wanted(title) else { return Ok(false) };
         let found_ms = u64::try_from((self.before + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX);
         let reproducer = reproducer(kernel, title, cause.plan);
-        self.folder.write_crash(report, &reproducer, cause, found_ms).map_err(disk)?;
+        self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
         tracing::info!(title, "{}", if in_vain == 0 { "new crash" } else { "another plan for a known crash" });
         let plan = PlanInput(cause.plan.clone());
         let crash = Crash::new(plan, &kernel.name, false, in_vain, known.next_position());
@@ -123,7 +122,7 @@ impl Crashes {
         drop(known);
         if let Some(news) = &self.news {
             // Nobody listens any more when the campaign ends.
-            let _ = news.send(CrashNews { kind: report.kind, reproducer });
+            let _ = news.send(CrashNews { kind: finding.kind, reproducer });
         }
         Ok(true)
     }

@@ -13,7 +13,7 @@ fn plan(occurrence: u32) -> PlanInput {
 fn a_crash_that_is_easy_to_make_does_not_keep_others_from_being_checked() {
     let checks = SecondKernelQueue::default();
     let quiet = fake::quiet();
-    let crashed = |title: &str| Execution { findings: vec![warning(title).into()], ..quiet.clone() };
+    let crashed = |title: &str| Execution { findings: vec![warning(title)], ..quiet.clone() };
     for occurrence in 1..=20 {
         checks.offer(&plan(occurrence), &crashed("WARNING in f"), false);
     }
@@ -27,17 +27,13 @@ fn a_crash_that_is_easy_to_make_does_not_keep_others_from_being_checked() {
 }
 
 #[test]
-fn one_check_of_the_source_is_one_crash_whatever_function_it_was_made_part_of() {
-    let quiet = fake::quiet();
-    let crashed = |function: &str, line: u32| {
-        let text = format!("WARNING: CPU: 0 PID: 1 at fs/f.h:{line} {function}+0x1/0x2\n");
-        let report = KernelReport { text, ..warning(&format!("WARNING in {function}")) };
-        Execution { findings: vec![report.into()], ..quiet.clone() }
-    };
+fn what_both_kernels_report_in_one_function_is_one_crash() {
+    let crashed = |title: &str| Execution { findings: vec![warning(title)], ..fake::quiet() };
     let checks = SecondKernelQueue::default();
-    checks.offer(&plan(1), &crashed("caller", 7), false);
+    checks.offer(&plan(1), &crashed("general protection fault in f"), false);
     let check = checks.take(Duration::ZERO).unwrap();
-    assert_eq!(check.same_crash(&crashed("inlined", 7)), Some(("WARNING in caller", "WARNING in inlined")));
-    assert_eq!(check.same_crash(&crashed("inlined", 8)), None);
-    assert_eq!(check.same_crash(&crashed("caller", 7)), None, "it has the same title");
+    let judged = "KASAN: slab-use-after-free Read in f";
+    assert_eq!(check.same_crash(&crashed(judged)), Some(("general protection fault in f", judged)));
+    assert_eq!(check.same_crash(&crashed("KASAN: slab-use-after-free Read in g")), None);
+    assert_eq!(check.same_crash(&crashed("general protection fault in f")), None, "it has the same key");
 }

@@ -61,7 +61,7 @@ impl<'a> TriageStage<'a> {
                 match self.tried(title, runner.run(&taken.plan.0, How::Fresh)) {
                     Ok(Some(execution)) => {
                         tries += 1;
-                        reproduced += u32::from(execution.has_title(title));
+                        reproduced += u32::from(execution.has_key(title));
                         self.objective.note(&taken.plan, &execution)?;
                     }
                     Ok(None) => break,
@@ -101,7 +101,7 @@ impl<'a> TriageStage<'a> {
         let Some(taken) = self.crashes.take_inexact(self.objective.kernel()) else { return Ok(()) };
         let title = &taken.title;
         if let Some(execution) = self.tried(title, runner.run(&taken.plan.0, How::Exact))? {
-            let again = execution.has_title(title);
+            let again = execution.has_key(title);
             let how = if again { "again" } else { "not again" };
             tracing::info!(title, "came {how} in a guest that counts instructions");
             // First: a plan that makes the crash exactly is not to be tried once more.

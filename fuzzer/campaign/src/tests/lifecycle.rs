@@ -84,8 +84,9 @@ impl Runner for LastWords {
     }
 
     fn finish(&mut self) -> Vec<Attributed> {
-        let (plan, findings) = (FaultPlan::fault_free("fake"), vec![fake::warning("WARNING in late").into()]);
-        vec![Attributed { plan, how: How::Warm, fired: Vec::new(), findings, console: String::new() }]
+        let (plan, findings) = (FaultPlan::fault_free("fake"), vec![fake::warning("WARNING in late")]);
+        let (fired, console, history) = (Vec::new(), String::new(), Vec::new());
+        vec![Attributed { plan, how: How::Warm, fired, findings, console, history }]
     }
 
     fn usage(&self) -> Usage {

@@ -4,7 +4,7 @@ use super::*;
 use crate::fake::{fails_at, warning};
 
 /// The reports of a kernel on a plan.
-type Reports = fn(&FaultPlan) -> Vec<KernelReport>;
+type Reports = fn(&FaultPlan) -> Vec<Finding>;
 
 /// Runs a campaign with an explorer and a checker.
 fn with_checker(folder: &Path, on_explorer: Reports, on_checker: Reports) -> Result<Summary, CampaignError> {

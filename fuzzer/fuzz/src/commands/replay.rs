@@ -64,7 +64,7 @@ pub fn replay(
     let mut fingerprints = BTreeSet::new();
     for number in 1..=options.runs {
         let execution = runner.run(&asked.plan, How::Fresh).execution?;
-        let same = asked.title.as_deref().is_some_and(|wanted| execution.has_title(wanted));
+        let same = asked.title.as_deref().is_some_and(|wanted| execution.has_key(wanted));
         again += u32::from(same);
         fingerprints.insert(execution.fingerprint());
         let (plan, steps) = (&asked.plan, &prepared.target.steps);

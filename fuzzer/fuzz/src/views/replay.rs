@@ -35,10 +35,10 @@ impl Run<'_> {
             writeln!(out, "  no fault fired")?;
         }
         execution.fired.iter().try_for_each(|fired| self.write_fired(fired, out))?;
-        for report in execution.reports() {
+        for report in &execution.findings {
             writeln!(out, "  {}: {}", report.kind, report.title)?;
         }
-        if !execution.is_crash() {
+        if execution.findings.is_empty() {
             writeln!(out, "  completed, the kernel had nothing to report")?;
         }
         Ok(())
@@ -65,7 +65,7 @@ impl Run<'_> {
         });
         let line = serde_json::json!({
             "run": self.number,
-            "title": execution.reports().next().map(|report| &report.title),
+            "title": execution.findings.first().map(|report| &report.title),
             "steps": steps,
             "fired": fired.collect::<Vec<_>>(),
             "fingerprint": execution.fingerprint(),
@@ -115,6 +115,8 @@ mod tests {
             console: String::new(),
             wall: Duration::from_millis(30),
             timings: Timings::default(),
+            history: Vec::new(),
+            rounds: Vec::new(),
         }
     }
 

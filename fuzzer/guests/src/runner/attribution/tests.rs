@@ -69,7 +69,7 @@ fn after_one() -> Attribution {
 }
 
 fn titles(findings: &[Finding]) -> Vec<&str> {
-    findings.iter().map(Finding::title).collect()
+    findings.iter().map(|finding| finding.title.as_str()).collect()
 }
 
 /// Gives each plan with its late titles.
@@ -134,7 +134,7 @@ fn late_text_of_a_guest_that_dies_is_told_by_the_kernels_time() {
 fn a_leftover_that_shows_late_is_the_execution_befores_unless_its_kernel_said_more() {
     let unclean = || End::Unclean("a disk that is held".to_owned());
     let judgement = after_one().judge(&request(&plan(2)), observed(unclean()));
-    assert_eq!(judgement.late[0].findings, [Finding::Leftover("a disk that is held".to_owned())]);
+    assert_eq!(judgement.late[0].findings, [left("a disk that is held")]);
     let said = Observed { console: WARNING.to_owned(), ..observed(unclean()) };
     let judgement = after_one().judge(&request(&plan(2)), said);
     assert_eq!(found(&judgement.late), [(plan(1), vec!["WARNING in late_work"])]);
@@ -190,7 +190,7 @@ fn a_hang_in_a_guest_that_was_not_let_run_is_the_hosts_however_it_was_noticed() 
         };
         assert!(matches!(judged(more), Verdict::Trouble(GuestError::Starved { .. })), "{text}");
         let Verdict::Ran(own) = judged(half) else { panic!("{text}") };
-        assert!(matches!(own.findings[..], [Finding::Hang(_)]), "{text}: {:?}", own.findings);
+        assert!(matches!(own.findings[..], [Finding { kind: FindingKind::Hang, .. }]), "{text}: {:?}", own.findings);
     }
     let console = format!("{WARNING}{SOFT_LOCKUP}");
     let observed = Observed { console, log: log(6), starved: more, ..observed(End::Died) };

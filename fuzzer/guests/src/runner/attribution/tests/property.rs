@@ -204,7 +204,7 @@ impl Found {
     /// Nothing tells whether that was in place, and its own reports may be marked as late.
     fn add_unknown(&mut self, plan: &FaultPlan, findings: &[Finding], running: u32) {
         let (own, earlier): (Vec<_>, Vec<_>) =
-            findings.iter().cloned().partition(|finding| finding.title().starts_with(&format!("{TITLE}{running}_")));
+            findings.iter().cloned().partition(|finding| finding.title.starts_with(&format!("{TITLE}{running}_")));
         self.add(plan, &earlier);
         self.add(&super::plan(running), &own);
     }
