@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 use execution::{Finding, FindingKind, How, RunError, Stop, Target};
-use fault_plan::FaultPlan;
+use fault_plan::{Fault, FaultPlan};
 use guest_protocol::{Execute, Setup, Step, StepResult};
 use guests::{
     prepare::{Wanted, bare_guest, prepare},
@@ -47,6 +47,29 @@ fn the_nth_call_on_a_call_path_fails_and_the_step_sees_the_error() {
     }
     let sixth = guest.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], 6)]));
     assert_eq!((sixth.steps, sixth.fired), (vec![WRITTEN, WRITTEN], Vec::new()), "there is no sixth call");
+    assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
+}
+
+#[test]
+fn a_fault_with_a_step_counts_and_fails_the_calls_of_that_step_alone() {
+    let folder = steps_target(&["occurrence", "occurrence"], SLAB);
+    let mut guest = guests(folder.path());
+    let in_step = |step, n| Fault { step, ..fault(&["...", "selftest_occurrence_alloc"], n) };
+    let second = [WRITTEN, StepResult::Failed(102)];
+    for (step, n) in [(Some(2), 2), (None, 7)] {
+        let execution = guest.run(&plan(&[in_step(step, n)]));
+        assert_eq!(execution.steps, second, "{step:?}");
+        assert_eq!(execution.fired.iter().map(|fired| fired.step).collect::<Vec<_>>(), [2]);
+        let fired = execution.sites.iter().find(|site| site.site == execution.fired[0].site).unwrap();
+        assert_eq!(fired.step, 2, "the same call path is another point in each step");
+    }
+    let both = guest.run(&plan(&[in_step(Some(2), 1), in_step(Some(1), 1)]));
+    assert_eq!(both.steps, [StepResult::Failed(101), StepResult::Failed(101)]);
+    let neither = guest.run(&plan(&[in_step(Some(1), 6)]));
+    assert_eq!((neither.steps, neither.fired), (vec![WRITTEN, WRITTEN], Vec::new()), "it has no sixth call");
+    let ran = guest.ran(&plan(&[in_step(Some(3), 1)]), How::Warm);
+    let Err(RunError::Refused(reason)) = ran.execution else { panic!("not refused") };
+    assert!(reason.contains("fault 1: step 3: the workload has 2 steps"), "{reason}");
     assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
 }
 

@@ -93,7 +93,7 @@ impl<'kernel> Target<'kernel> {
         fs::make_mount_point()?;
         let program = Program::new(&setup.steps)?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
-        let injector = Injector::load(symbols, &setup.functions, setup.disk.then_some(DISK_NUMBER))?;
+        let injector = Injector::load(symbols, &setup.functions, setup.disk.then_some(DISK_NUMBER), setup.steps.len())?;
         let kcov = Kcov::open()?;
         let ready = Ready {
             functions: functions.clone(),

@@ -127,7 +127,7 @@ pub(crate) fn fails_at(plan: &FaultPlan, site: u64) -> bool {
 
 fn describe(site: u64) -> Arc<SiteDescription> {
     let function = "should_failslab".to_owned();
-    Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false })
+    Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false, step: 1 })
 }
 
 /// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own;
@@ -192,11 +192,11 @@ impl Model<'_> {
         self.execution.coverage.push(TEXT_START + site % 1000);
         let mut fails = false;
         for (index, fault) in self.plan.faults.iter().enumerate() {
-            if fault.call_path.matches(&caller(site)) {
+            if fault.call_path.matches(&caller(site)) && fault.step.is_none_or(|step| step == 1) {
                 self.seen[index] += 1;
                 if self.seen[index] == fault.occurrence {
                     fails = true;
-                    self.execution.fired.push(Fired { fault: index, sequence, site, call_path: caller(site) });
+                    self.execution.fired.push(Fired { fault: index, sequence, site, step: 1, call_path: caller(site) });
                 }
             }
         }

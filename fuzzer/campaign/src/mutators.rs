@@ -44,12 +44,9 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Counts the calls of the parent's execution that match `pattern` of `function`.
-    fn calls(&self, function: &str, pattern: &CallPath) -> u32 {
-        let of = |calls: &Calls| {
-            let site = self.sites.get(calls.site)?;
-            (site.function == function && pattern.matches(&site.call_path)).then_some(calls.count)
-        };
+    /// Counts the calls of the parent's execution that match `fault`.
+    fn calls(&self, fault: &Fault) -> u32 {
+        let of = |calls: &Calls| self.sites.get(calls.site)?.is_matched_by(fault).then_some(calls.count);
         self.reached.iter().filter_map(of).sum()
     }
 }
@@ -202,7 +199,7 @@ fn drop_fault(plan: &mut FaultPlan, _: &Context<'_>, rng: &mut StdRand) -> Optio
 
 fn move_occurrence(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> Option<()> {
     let fault = pick(plan, rng)?;
-    let calls = context.calls(&fault.function, &fault.call_path).max(fault.occurrence);
+    let calls = context.calls(fault).max(fault.occurrence);
     fault.occurrence = (calls > 1).then(|| rng.random_range(1..=calls))?;
     Some(())
 }
@@ -213,19 +210,19 @@ fn change_error(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
     Some(())
 }
 
-/// Narrows a fault to the callers of one of the calls that it matches.
+/// Narrows a fault to the callers and the step of one of the calls that it matches.
 fn lengthen_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> Option<()> {
     let fault = pick(plan, rng)?;
     let matching = |calls: &Calls| {
         let site = context.sites.get(calls.site)?;
         let longer = site.call_path.len() > fault.call_path.0.len();
-        (longer && site.function == fault.function && fault.call_path.matches(&site.call_path))
-            .then_some((calls.count, site))
+        (longer && site.is_matched_by(fault)).then_some((calls.count, site))
     };
     let candidates: Vec<_> = context.reached.iter().filter_map(matching).collect();
     let (count, site) = candidates.choose(rng)?;
     let length = rng.random_range(fault.call_path.0.len() + 1..=site.call_path.len());
     fault.call_path = CallPath(site.call_path[..length].to_vec());
+    fault.step = Some(site.step);
     fault.occurrence = rng.random_range(1..=(*count).max(1));
     Some(())
 }
@@ -238,7 +235,7 @@ fn shorten_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
     while fault.call_path.0.last().is_some_and(|name| name == fault_plan::ELLIPSIS) {
         fault.call_path.0.pop();
     }
-    let calls = context.calls(&fault.function, &fault.call_path);
+    let calls = context.calls(fault);
     fault.occurrence = rng.random_range(1..=calls.max(1));
     Some(())
 }

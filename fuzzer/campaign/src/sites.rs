@@ -10,7 +10,7 @@ use guest_protocol::{Hit, SiteDescription};
 use libafl_bolts::impl_serdeany;
 use serde::{Deserialize, Serialize};
 
-/// A site and what was tried on it.
+/// A site in one step of the workload, and what was tried there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     /// The injectable function.
@@ -19,6 +19,9 @@ pub struct Site {
     pub call_path: Vec<String>,
     /// True when there were more callers than are read.
     pub truncated: bool,
+    /// The step of the workload, from 1. Versions that told no steps apart wrote none.
+    #[serde(default)]
+    pub step: u32,
     /// Most calls in one execution.
     pub most_calls: u32,
     /// Executions that reached it.
@@ -36,12 +39,20 @@ pub struct Site {
 const KNOWN_AS_FATAL: u64 = 3;
 
 impl Site {
-    /// Makes the fault that fails the `occurrence`-th call at this very site.
+    /// Makes the fault that fails the `occurrence`-th call at this very site in this step.
     #[must_use]
     pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {
         let mut call_path = self.call_path.clone();
         call_path.truncate(MAX_CALL_PATH);
-        Fault { function: self.function.clone(), call_path: CallPath(call_path), occurrence, error, step: None }
+        let (function, call_path) = (self.function.clone(), CallPath(call_path));
+        Fault { function, call_path, occurrence, error, step: Some(self.step) }
+    }
+
+    /// Says whether the calls here are among those that `fault` counts.
+    pub(crate) fn is_matched_by(&self, fault: &Fault) -> bool {
+        self.function == fault.function
+            && fault.step.is_none_or(|step| step == self.step)
+            && fault.call_path.matches(&self.call_path)
     }
 
     /// Says whether most faults here are known to cost the guest.
@@ -52,7 +63,9 @@ impl Site {
     /// Says whether `fault` is one at this very site.
     fn has(&self, fault: &Fault) -> bool {
         let length = self.call_path.len().min(MAX_CALL_PATH);
-        self.function == fault.function && self.call_path[..length] == fault.call_path.0
+        self.function == fault.function
+            && fault.step == Some(self.step)
+            && self.call_path[..length] == fault.call_path.0
     }
 }
 
@@ -72,29 +85,32 @@ pub(crate) struct Sites {
     remembered: BTreeMap<String, Site>,
 }
 
-fn key(function: &str, call_path: &[String]) -> String {
-    format!("{function} {}", call_path.join(" "))
+fn key(step: u32, function: &str, call_path: &[String]) -> String {
+    format!("{step} {function} {}", call_path.join(" "))
 }
 
 impl Sites {
-    /// Makes sites that know `sites` from earlier starts.
+    /// Makes sites that know `sites` from earlier starts, but for those of no step, which nothing
+    /// reaches any more.
     pub(crate) fn remembering(sites: Vec<Site>) -> Self {
-        let remembered = sites.into_iter().map(|site| (key(&site.function, &site.call_path), site)).collect();
-        Self { remembered, ..Self::default() }
+        let of_steps = sites.into_iter().filter(|site| site.step != 0);
+        let remembered = of_steps.map(|site| (key(site.step, &site.function, &site.call_path), site));
+        Self { remembered: remembered.collect(), ..Self::default() }
     }
 
     /// Takes in an execution's descriptions and hits. Returns whether a site is new.
     pub(crate) fn learn(&mut self, descriptions: &[Arc<SiteDescription>], hits: &[Hit]) -> bool {
         let before = self.len();
         for description in descriptions {
-            let SiteDescription { site, function, call_path, truncated } = &**description;
+            let SiteDescription { site, function, call_path, truncated, step } = &**description;
             if !self.indices.contains_key(site) {
-                let (function, call_path, truncated) = (function.clone(), call_path.clone(), *truncated);
-                let known = self.remembered.remove(&key(&function, &call_path));
+                let (function, call_path, truncated, step) = (function.clone(), call_path.clone(), *truncated, *step);
+                let known = self.remembered.remove(&key(step, &function, &call_path));
                 let new = || Site {
                     function,
                     call_path,
                     truncated,
+                    step,
                     most_calls: 0,
                     executions: 0,
                     failed: 0,
@@ -193,7 +209,7 @@ impl Sites {
     /// Copies the sites for `sites.json`, sorted by name.
     pub(crate) fn to_file(&self) -> Vec<Site> {
         let mut sites: Vec<Site> = self.all().cloned().collect();
-        sites.sort_by(|a, b| (&a.function, &a.call_path).cmp(&(&b.function, &b.call_path)));
+        sites.sort_by(|a, b| (&a.function, &a.call_path, a.step).cmp(&(&b.function, &b.call_path, b.step)));
         sites
     }
 }
@@ -245,7 +261,7 @@ mod tests {
 
     fn description(site: u64, function: &str) -> Arc<SiteDescription> {
         let (function, call_path) = (function.to_owned(), vec!["caller".to_owned()]);
-        Arc::new(SiteDescription { site, function, call_path, truncated: false })
+        Arc::new(SiteDescription { site, function, call_path, truncated: false, step: 1 })
     }
 
     #[test]
@@ -293,6 +309,7 @@ mod tests {
         assert!(!sites.is_fatal(&sites.get(1).unwrap().fault(1, InjectedError::True)));
         let wider = Fault { call_path: CallPath::default(), ..fault.clone() };
         assert!(!sites.is_fatal(&wider), "it can hit other calls");
+        assert!(!sites.is_fatal(&Fault { step: None, ..fault.clone() }), "it can hit calls of other steps");
         let mut later = Sites::remembering(sites.to_file());
         later.learn(&[description(9, "f")], &[]);
         assert!(later.is_fatal(&fault));

@@ -17,6 +17,8 @@ pub struct Fired {
     pub sequence: u32,
     /// Number of the site, as in [`Hit::site`].
     pub site: u64,
+    /// Step of the workload that the call was in, from 1.
+    pub step: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }

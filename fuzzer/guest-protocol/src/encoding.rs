@@ -128,8 +128,15 @@ mod tests {
                 function: "should_failslab".to_owned(),
                 call_path: vec!["open_ctree".to_owned()],
                 truncated: false,
+                step: 1,
             }],
-            fired: vec![FiredFault { fault: 0, sequence: 2, site: 9, call_path: vec!["open_ctree".to_owned()] }],
+            fired: vec![FiredFault {
+                fault: 0,
+                sequence: 2,
+                site: 9,
+                step: 1,
+                call_path: vec!["open_ctree".to_owned()],
+            }],
             ..Report::default()
         }))
     }

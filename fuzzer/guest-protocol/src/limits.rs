@@ -120,10 +120,12 @@ impl Report {
         for site in &self.new_sites {
             name(&site.function)?;
             call_path(&site.call_path)?;
+            step_number(site.step)?;
         }
         for fired in &self.fired {
             within((fired.fault as usize) < fault_plan::MAX_FAULTS, "the index of a fault")?;
             call_path(&fired.call_path)?;
+            step_number(fired.step)?;
         }
         Ok(())
     }
@@ -140,6 +142,10 @@ fn name(name: &str) -> Result<(), MessageError> {
 
 fn text(text: &str) -> Result<(), MessageError> {
     within(text.len() <= LIMITS.text_bytes, "a text")
+}
+
+fn step_number(step: u32) -> Result<(), MessageError> {
+    within(step as usize <= LIMITS.steps, "the number of a step")
 }
 
 fn call_path(path: &[String]) -> Result<(), MessageError> {

@@ -195,7 +195,7 @@ pub enum LeftoverKind {
     Taint,
 }
 
-/// The injection site behind a site's number.
+/// The injection site behind a site's number, in one step of the workload: a point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteDescription {
     /// The site's number.
@@ -206,6 +206,8 @@ pub struct SiteDescription {
     pub call_path: Vec<String>,
     /// True when there were more callers than fit.
     pub truncated: bool,
+    /// The step of the workload, from 1.
+    pub step: u32,
 }
 
 /// A fault that fired.
@@ -217,6 +219,8 @@ pub struct FiredFault {
     pub sequence: u32,
     /// The site's number.
     pub site: u64,
+    /// Step of the workload that the call was in, from 1.
+    pub step: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }

@@ -9,9 +9,13 @@ use crate::symbols::Symbols;
 const _: () = assert!(MAX_FRAMES == fault_plan::MAX_CALL_PATH);
 const _: () = assert!(abi::MAX_RULES == fault_plan::MAX_FAULTS);
 
-/// The rule for `fault`, which was checked; the reason when this kernel has no function of a name
-/// in it.
-pub(super) fn lower(fault: &Fault, symbols: &Symbols) -> Result<Rule, String> {
+/// The rule for `fault`, which was checked, of a workload of so many `steps`; the reason when this
+/// kernel has no function of a name in it, or the workload no such step.
+pub(super) fn lower(fault: &Fault, symbols: &Symbols, steps: u32) -> Result<Rule, String> {
+    let step = fault.step.unwrap_or(0);
+    if step > steps {
+        return Err(format!("step {step}: the workload has {steps} steps"));
+    }
     let id = |name: &str| {
         symbols.name_id(name).ok_or_else(|| {
             format!("this kernel has no function \"{name}\": it may be inlined, renamed or not compiled in")
@@ -22,6 +26,8 @@ pub(super) fn lower(fault: &Fault, symbols: &Symbols) -> Result<Rule, String> {
         occurrence: fault.occurrence,
         seen: 0,
         elements: 0,
+        step,
+        reserved: 0,
         return_value: fault.error.return_value(),
         name_set: 0,
         path: [abi::NO_NAME; MAX_FRAMES],
@@ -73,6 +79,7 @@ mod tests {
             function: symbols.name_id("should_failslab").unwrap(),
             depth: u32::try_from(callers.len()).unwrap(),
             truncated: 0,
+            step: 1,
             name_set: 0,
             stack: [NO_NAME; MAX_FRAMES],
         };
@@ -93,7 +100,7 @@ mod tests {
     #[test]
     fn names_become_numbers() {
         let symbols = Symbols::parse(LIST.to_owned()).unwrap();
-        let rule = lower(&fault(&["b.constprop.7", "...", "c"]), &symbols).unwrap();
+        let rule = lower(&fault(&["b.constprop.7", "...", "c"]), &symbols, 1).unwrap();
         assert_eq!((rule.occurrence, rule.seen, rule.return_value, rule.elements), (3, 0, -12, 3));
         assert_eq!(symbols.name(rule.function), "should_failslab");
         assert_eq!(rule.path[1], abi::ELLIPSIS);
@@ -103,9 +110,17 @@ mod tests {
     #[test]
     fn what_the_kernel_does_not_have_is_named() {
         let symbols = Symbols::parse(LIST.to_owned()).unwrap();
-        assert!(lower(&fault(&["a", "nowhere"]), &symbols).unwrap_err().contains("\"nowhere\""));
+        assert!(lower(&fault(&["a", "nowhere"]), &symbols, 1).unwrap_err().contains("\"nowhere\""));
         let unknown = Fault { function: "gone".to_owned(), ..fault(&[]) };
-        assert!(lower(&unknown, &symbols).unwrap_err().contains("\"gone\""));
+        assert!(lower(&unknown, &symbols, 1).unwrap_err().contains("\"gone\""));
+    }
+
+    #[test]
+    fn a_step_is_one_of_the_workload() {
+        let symbols = Symbols::parse(LIST.to_owned()).unwrap();
+        let lowered = |step| lower(&Fault { step, ..fault(&["a"]) }, &symbols, 3).map(|rule| rule.step);
+        assert_eq!((lowered(None), lowered(Some(3))), (Ok(0), Ok(3)));
+        assert_eq!(lowered(Some(4)).unwrap_err(), "step 4: the workload has 3 steps");
     }
 
     proptest! {
@@ -118,7 +133,7 @@ mod tests {
             let symbols = Symbols::parse(LIST.to_owned()).unwrap();
             let fault = fault(&pattern);
             prop_assume!(fault.call_path.defect().is_none());
-            let (rule, site) = (lower(&fault, &symbols).unwrap(), site(&callers, &symbols));
+            let (rule, site) = (lower(&fault, &symbols, 1).unwrap(), site(&callers, &symbols));
             let defined = fault.call_path.matches(&callers);
             prop_assert_eq!(matches(&rule, &site), defined);
             prop_assert!(!defined || rule.name_set & !site.name_set == 0, "a call that matches passes the quick test");

@@ -55,6 +55,8 @@ pub(crate) struct Injector {
     /// Slots of sites that an earlier report described.
     described: Vec<bool>,
     generation: u32,
+    /// Steps of the workload.
+    steps: u32,
     /// Keeps programs and probes in place.
     _bpf: Ebpf,
 }
@@ -88,12 +90,13 @@ macro_rules! control {
 
 impl Injector {
     /// Loads the programs and attaches them: to the function of each of `contracts`, and to the
-    /// writes to `disk` (a device number in the kernel's encoding).
+    /// writes to `disk` (a device number in the kernel's encoding). The workload has so many
+    /// `steps`.
     ///
     /// # Errors
     ///
     /// The kernel lacks something that the programs need, or a function cannot be probed.
-    pub(crate) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Self> {
+    pub(crate) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>, steps: usize) -> Result<Self> {
         let loaded = attach::load(symbols, contracts, disk)?;
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
@@ -107,6 +110,7 @@ impl Injector {
             dirty: Mapping::new(&bpf, "DIRTY", 1)?,
             described: vec![false; SITE_SLOTS],
             generation: 0,
+            steps: u32::try_from(steps)?,
             _bpf: bpf,
         })
     }
@@ -124,7 +128,8 @@ impl Injector {
         unsafe { (&raw mut (*self.fired.only()).seen_us).write_volatile(seen_us) };
         self.begin(0);
         for (index, fault) in plan.faults.iter().enumerate() {
-            let rule = lower::lower(fault, symbols).map_err(|reason| format!("fault {}: {reason}", index + 1))?;
+            let rule =
+                lower::lower(fault, symbols, self.steps).map_err(|reason| format!("fault {}: {reason}", index + 1))?;
             self.rules.write(index, rule);
         }
         self.begin(u32::try_from(plan.faults.len()).map_err(|error| error.to_string())?);
@@ -154,6 +159,14 @@ impl Injector {
         control!(self, thread = thread);
         compiler_fence(Ordering::SeqCst);
         control!(self, armed = 1);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// From now on calls are in step `number` of the workload, from 1, or in none when it is 0.
+    /// Makes no system call.
+    pub(crate) fn enter_step(&mut self, number: u32) {
+        compiler_fence(Ordering::SeqCst);
+        control!(self, step = number);
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -294,14 +307,15 @@ fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
         function: symbols.name(site.function).to_owned(),
         call_path: site.stack[..depth].iter().map(|name| symbols.name(*name).to_owned()).collect(),
         truncated: site.truncated != 0,
+        step: site.step.into(),
     }
 }
 
 /// The most bytes that the description takes in a message: of each text its length before it, of
-/// the number ten.
+/// the number ten, the step three.
 fn bytes_of(description: &SiteDescription) -> usize {
     let texts = description.call_path.iter().chain([&description.function]);
-    texts.map(|text| text.len() + 2).sum::<usize>() + 12
+    texts.map(|text| text.len() + 2).sum::<usize>() + 15
 }
 
 fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
@@ -310,6 +324,7 @@ fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
         fault: fired.rule,
         sequence: fired.sequence,
         site: fired.site,
+        step: fired.step,
         call_path: fired.stack[..depth].iter().map(|address| symbols.caller(*address).to_owned()).collect(),
     }
 }
@@ -341,6 +356,7 @@ mod tests {
             function: "f".repeat(30),
             call_path: vec!["c".repeat(60); MAX_FRAMES],
             truncated: true,
+            step: 4096,
         };
         let report = |sites| {
             let new_sites = vec![site.clone(); sites];

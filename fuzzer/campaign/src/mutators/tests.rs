@@ -20,7 +20,7 @@ fn target() -> Target {
 }
 
 fn world() -> (Sites, Vec<Calls>) {
-    let sites = [(1, vec!["a", "x"], 3), (2, vec!["a", "y"], 1), (3, vec!["b"], 5)];
+    let sites = [(1, vec!["a", "x"], 3), (2, vec!["a", "y"], 1), (3, vec!["b"], 5), (4, vec!["b"], 2)];
     let descriptions: Vec<SiteDescription> = sites
         .iter()
         .map(|(site, path, _)| SiteDescription {
@@ -28,6 +28,7 @@ fn world() -> (Sites, Vec<Calls>) {
             function: "f".to_owned(),
             call_path: path.iter().map(ToString::to_string).collect(),
             truncated: false,
+            step: if *site == 4 { 2 } else { 1 },
         })
         .collect();
     let hits: Vec<Hit> =
@@ -50,13 +51,15 @@ fn fault(path: &[&str], occurrence: u32) -> Fault {
 }
 
 #[test]
-fn calls_are_counted_over_all_paths_that_match() {
+fn calls_are_counted_over_all_paths_and_steps_that_match() {
     let (known_sites, reached) = world();
     let target = target();
     let context = Context { target: &target, sites: &known_sites, reached: &reached, other: &[] };
-    assert_eq!(context.calls("f", &CallPath(vec!["a".to_owned()])), 4);
-    assert_eq!(context.calls("f", &CallPath::default()), 9);
-    assert_eq!(context.calls("g", &CallPath::default()), 0);
+    assert_eq!(context.calls(&fault(&["a"], 1)), 4);
+    assert_eq!(context.calls(&fault(&[], 1)), 11);
+    assert_eq!(context.calls(&Fault { function: "g".to_owned(), ..fault(&[], 1) }), 0);
+    let in_step = |step| context.calls(&Fault { step: Some(step), ..fault(&["b"], 1) });
+    assert_eq!([1, 2, 3].map(in_step), [5, 2, 0], "a fault with a step counts the calls in it");
 }
 
 #[test]
@@ -90,7 +93,7 @@ proptest! {
             plan.check().unwrap();
             prop_assert!(!plan.faults.is_empty() && plan.faults.len() <= MOST_FAULTS);
             for fault in &plan.faults {
-                prop_assert!(context.calls("f", &fault.call_path) >= fault.occurrence, "{fault:?}");
+                prop_assert!(context.calls(fault) >= fault.occurrence, "{fault:?}");
                 prop_assert!(target.errors("f").contains(&fault.error));
             }
         }
@@ -105,6 +108,7 @@ fn a_plan_with_a_fault_that_is_known_to_cost_the_guest_is_known_for_it() {
         known_sites.was_fatal(3);
     }
     let plan = |faults: &[Fault]| FaultPlan { faults: faults.to_vec(), ..FaultPlan::fault_free("t") };
-    assert!(is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["b"], 2)]), &known_sites));
+    let at_site = Fault { step: Some(1), ..fault(&["b"], 2) };
+    assert!(is_fatal(&plan(&[fault(&["a", "x"], 1), at_site]), &known_sites));
     assert!(!is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["a"], 2)]), &known_sites));
 }

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_run_tells_steps_and_faults() {
         let call_path = vec!["kmalloc".to_owned(), "mount".to_owned()];
-        let fired = Fired { fault: 0, sequence: 7, site: 1, call_path };
+        let fired = Fired { fault: 0, sequence: 7, site: 1, step: 1, call_path };
         let run = execution(vec![fired], vec![StepResult::Failed(12)]);
         assert_eq!(
             written(&run, false),

@@ -365,6 +365,7 @@ fn reported(plan: &FaultPlan, report: Box<Report>, before: &[Leftover], text: St
         fault: fired.fault as usize,
         sequence: fired.sequence,
         site: fired.site,
+        step: fired.step,
         call_path: fired.call_path.clone(),
     });
     let fired: Vec<_> = fired.collect();

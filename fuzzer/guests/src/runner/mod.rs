@@ -417,6 +417,7 @@ fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
         fault: fired.fault as usize,
         sequence: fired.sequence,
         site: fired.site,
+        step: fired.step,
         call_path: fired.stack.iter().map(name).collect(),
     };
     log.fired.iter().map(fired).collect()

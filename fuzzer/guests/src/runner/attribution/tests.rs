@@ -24,7 +24,7 @@ fn plan(number: u32) -> FaultPlan {
 }
 
 fn log(generation: u32) -> Option<FiredLog> {
-    let fired = crate::qemu::Fired { fault: 0, sequence: 1, site: u64::from(generation), stack: Vec::new() };
+    let fired = crate::qemu::Fired { fault: 0, sequence: 1, site: u64::from(generation), step: 1, stack: Vec::new() };
     Some(FiredLog { generation, seen_us: 0, fired: vec![fired] })
 }
 
@@ -38,6 +38,7 @@ fn resolve(log: &FiredLog) -> Vec<Fired> {
         fault: fired.fault as usize,
         sequence: fired.sequence,
         site: fired.site,
+        step: fired.step,
         call_path: Vec::new(),
     };
     log.fired.iter().map(fired).collect()
@@ -61,7 +62,7 @@ fn report(log_before: &str, log: &str) -> End {
 /// An attribution whose guest has run the plan number 1.
 fn after_one() -> Attribution {
     let mut attribution = Attribution::new("test");
-    let fired = FiredFault { fault: 0, sequence: 1, site: 1, call_path: Vec::new() };
+    let fired = FiredFault { fault: 0, sequence: 1, site: 1, step: 1, call_path: Vec::new() };
     let end = End::Reported(Box::new(Report { fired: vec![fired], ..Report::default() }));
     let judgement = attribution.judge(&request(&plan(1)), observed(end));
     assert!(matches!(judgement.verdict, Verdict::Ran(own) if own.guest == Fate::Alive));
