@@ -1,7 +1,11 @@
 //! Honest guests: no call fails that the kernel would never fail, and a guest that is not fit to
 //! judge another plan goes.
 
-use std::fs;
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::FileExt,
+    process::Command,
+};
 
 use execution::{Execution, Stop};
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError};
@@ -12,7 +16,7 @@ use guests::{
 
 use tempfile::TempDir;
 
-use crate::common::{Guests, KERNEL, LEAN, SLAB, guests, guests_on, plan, steps_target};
+use crate::common::{Guests, KERNEL, LEAN, SLAB, guests, guests_of, guests_on, plan, steps_target};
 
 /// The first call of `function` below `caller` fails.
 fn below(function: &str, caller: &str, error: InjectedError) -> Fault {
@@ -91,4 +95,116 @@ fn a_contract_that_a_kernel_cannot_keep_is_refused() {
     };
     let error = execution::chain(&error);
     assert!(error.contains("\"no_such_caller\" or \"nor_this_one\"") && error.contains("should_failslab"), "{error}");
+}
+
+/// The memory of the guest at hand, to do there what no workload does.
+struct Memory {
+    file: File,
+    start: u64,
+    bytes: u64,
+}
+
+impl Memory {
+    fn of(guest: &mut Guests) -> Self {
+        let bytes = u64::from(guest.prepared.template().config().memory_mib) << 20;
+        let pid = guest.runner.guest_pid().unwrap();
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let start = maps.lines().find_map(|line| {
+            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+            let number = |text| u64::from_str_radix(text, 16).unwrap();
+            (number(end) - number(start) == bytes).then(|| number(start))
+        });
+        let file = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
+        Self { file, start: start.unwrap(), bytes }
+    }
+
+    /// Puts `bytes` where the kernel's variable `name` is: its image is mapped at 2 GiB below the
+    /// end of all addresses, and not moved (`nokaslr`).
+    fn set(&self, guest: &Guests, name: &str, bytes: &[u8]) {
+        let list = Command::new("nm").arg(&guest.prepared.kernel.vmlinux).output().unwrap().stdout;
+        let list = String::from_utf8(list).unwrap();
+        let line = list.lines().find(|line| line.split(' ').nth(2) == Some(name)).unwrap();
+        let address = u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap() - 0xffff_ffff_8000_0000;
+        self.file.write_all_at(bytes, self.start + address).unwrap();
+    }
+
+    /// Changes each copy of this block in another way. Gives how many there are.
+    fn spoil(&self, block: &[u8]) -> usize {
+        let mut copies = 0;
+        let mut page = vec![0; block.len()];
+        for address in (0..self.bytes).step_by(block.len()) {
+            if self.file.read_exact_at(&mut page, self.start + address).is_ok() && page == block {
+                let at = copies * 8;
+                self.file.write_all_at(&[!page[at]], self.start + address + at as u64).unwrap();
+                copies += 1;
+            }
+        }
+        copies
+    }
+}
+
+/// Executions from one control run to the next.
+const CONTROL_INTERVAL: u32 = 50;
+
+#[test]
+fn a_guest_whose_disk_or_detector_is_not_as_it_was_is_replaced() {
+    let mut guest = guests_of("btrfs-mount");
+    let mut harmless = below("should_failslab", "open_ctree", InjectedError::Errno(Errno::ENOMEM));
+    harmless.occurrence = 1_000_000;
+    let run_to_control = |guest: &mut Guests| {
+        for _ in 0..CONTROL_INTERVAL {
+            let execution = run_with(guest, harmless.clone());
+            assert!(execution.findings.is_empty(), "{:?}", execution.findings);
+        }
+    };
+    run_to_control(&mut guest);
+    assert_eq!((guest.usage().controls, guest.usage().guests), (0, 1));
+    Memory::of(&mut guest).set(&guest, "debug_locks", &[0; 4]);
+    run_to_control(&mut guest);
+    let usage = guest.usage();
+    assert_eq!((usage.worn, usage.drifted, usage.guests), (1, 0, 2), "lockdep was off: {usage:?}");
+
+    // A block of the first tree, which no workload writes to in its place.
+    let image = File::open(guest.prepared.template().config().disk.as_ref().unwrap()).unwrap();
+    let mut block = vec![0; 4096];
+    let is_tree = |block: &[u8]| block[32..48] == [0xf0, 0x22, 0, 0, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 1];
+    let mut numbers = (17..).filter(|number| *number != 16 << 10);
+    numbers
+        .find(|number| {
+            image.read_exact_at(&mut block, number * 4096).unwrap();
+            is_tree(&block)
+        })
+        .unwrap();
+    let copies = Memory::of(&mut guest).spoil(&block);
+    assert!(copies >= 2, "the agent's copy and the disk's: {copies}");
+    run_with(&mut guest, harmless.clone());
+    let usage = guest.usage();
+    assert_eq!((usage.worn, usage.drifted, usage.guests), (1, 1, 3), "the disk was another one: {usage:?}");
+    assert_eq!(usage.harness_errors, 0, "{usage:?}");
+}
+
+#[test]
+fn a_guest_without_room_for_sites_is_replaced() {
+    // Each step has points of its own.
+    let folder = tempfile::tempdir().unwrap();
+    let step = "{ write = { path = \"file\", length = 5000 } }, { fsync = { path = \"file\" } }, ";
+    let text = format!(
+        "description = \"a test\"\nkernel = \"{LEAN}\"\nfunctions = [\"memory\", \"block\", \"filemap\", \"btrfs\"]\n\
+         steps = [{{ mount = {{ fstype = \"btrfs\" }} }}, {{ create = {{ path = \"file\" }} }}, {}{{ umount = {{}} }}]\n\
+         [image]\nmkfs = [\"mkfs.btrfs\", \"-q\"]\nsize_mib = 128\n",
+        step.repeat(200)
+    );
+    fs::write(folder.path().join("target.toml"), text).unwrap();
+    let mut guest = guests(folder.path());
+    for run in 1..=2 {
+        let execution = guest.run(&plan(&[]));
+        assert!(execution.incomplete && execution.findings.is_empty(), "{run}: {} points", execution.hits.len());
+        let usage = guest.usage();
+        assert_eq!(
+            (usage.worn, usage.guests, usage.harness_errors),
+            (run, run, 0),
+            "{} {usage:?}",
+            execution.hits.len()
+        );
+    }
 }

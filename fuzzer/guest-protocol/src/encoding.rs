@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::{FromAgent, PROTOCOL_VERSION, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, ToAgent};
+use crate::{Defect, FromAgent, PROTOCOL_VERSION, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, ToAgent};
 
 /// Why a message is refused.
 #[derive(Debug, Error)]
@@ -93,6 +93,7 @@ impl FromAgent {
                 .leftovers
                 .iter_mut()
                 .map(|leftover| &mut leftover.text)
+                .chain(report.defects.iter_mut().map(|(Defect::Disk(what) | Defect::Detector(what))| what))
                 .chain([&mut report.log_before, &mut report.log])
                 .collect(),
             Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
@@ -159,6 +160,7 @@ mod tests {
             plan: FaultPlan::fault_free("t"),
             keep: true,
             leave: false,
+            verify: true,
             inject: true,
             coverage: true,
             describe_all_sites: false,
@@ -178,6 +180,7 @@ mod tests {
         assert!(refused(|report| report.log = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.log_before = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.leftovers = vec![leftover("x".repeat(LIMITS.text_bytes + 1))]));
+        assert!(refused(|report| report.defects = vec![Defect::Disk("x".repeat(LIMITS.text_bytes + 1))]));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(4096)));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(i32::MIN)));
         assert!(refused(|report| report.steps = vec![StepResult::Skipped; LIMITS.steps + 1]));

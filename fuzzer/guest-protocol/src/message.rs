@@ -59,6 +59,9 @@ pub struct Execute {
     /// True to leave the state for the next execution: the disk is not put back. It never is after
     /// an execution with a leftover.
     pub leave: bool,
+    /// True to look first whether the guest is as it was at first: every block of its disk is the
+    /// image's, and the kernel's detectors are on. See [`Report::defects`].
+    pub verify: bool,
     /// True to probe and count calls; false only to measure what that costs.
     pub inject: bool,
     /// True to record coverage; false only to measure what that costs.
@@ -167,8 +170,20 @@ pub struct Report {
     /// Leftovers that the oracles found. A guest with one runs another plan only to see what comes
     /// of it ([`Execute::keep`]). What shows still later, [`FromAgent::Unclean`] says.
     pub leftovers: Vec<Leftover>,
+    /// Ways in which the guest was no longer as it was at first, before the execution, where
+    /// [`Execute::verify`] asked. Never a finding. The guest must not be used any more.
+    pub defects: Vec<Defect>,
     /// Times of the execution's phases.
     pub timings: Timings,
+}
+
+/// A way in which a guest is not as it was at first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Defect {
+    /// The disk is not the image: which block, and what is there.
+    Disk(String),
+    /// A detector of the kernel's has switched itself off: which one.
+    Detector(String),
 }
 
 /// Something that was still in use when the workload had ended and was cleaned up.

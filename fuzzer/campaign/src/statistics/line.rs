@@ -75,6 +75,7 @@ mod tests {
                 "sites_failed",
                 "unchecked",
                 "with_faults",
+                "worn",
             ]
         );
         assert!(serde_json::from_str::<StatsLine>(&text.replace("fired", "failed")).is_err(), "a number is missing");
@@ -92,7 +93,7 @@ mod tests {
         let expected = json!({
             "executions": 7, "seconds": 2, "corpus": 0, "fault_free_coverage": 0, "coverage": 0, "sites": 0,
             "sites_failed": 0, "counters": counters, "guests": 0, "harness_errors": 0, "leftovers": 0, "controls": 0,
-            "drifted": 0, "longest_life": 3, "checked": 0, "different": 0, "unchecked": 0, "same": 0,
+            "drifted": 0, "worn": 0, "longest_life": 3, "checked": 0, "different": 0, "unchecked": 0, "same": 0,
             "crashes": [["BUG in f", 1, 3]],
         });
         assert_eq!(value, expected);
