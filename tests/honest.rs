@@ -9,6 +9,7 @@ use std::{
 
 use execution::{Execution, Stop};
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError};
+use guest_protocol::DISK_PARTS;
 use guests::{
     prepare::{Wanted, prepare},
     progress::Silent,
@@ -16,7 +17,7 @@ use guests::{
 
 use tempfile::TempDir;
 
-use crate::common::{Guests, KERNEL, LEAN, SLAB, guests, guests_of, guests_on, plan, steps_target};
+use crate::common::{Guests, KERNEL, LEAN, SLAB, fault, guests, guests_on, plan, steps_target};
 
 /// The first call of `function` below `caller` fails.
 fn below(function: &str, caller: &str, error: InjectedError) -> Fault {
@@ -146,38 +147,42 @@ impl Memory {
 /// Executions from one control run to the next.
 const CONTROL_INTERVAL: u32 = 50;
 
+/// A target with a disk that its workload leaves alone, so that executions are short.
+fn idle_disk() -> TempDir {
+    let folder = steps_target(&["two_faults"], SLAB);
+    let file = folder.path().join("target.toml");
+    let image = "[image]\nmkfs = [\"mkfs.ext4\", \"-q\"]\nsize_mib = 8\n";
+    fs::write(&file, fs::read_to_string(&file).unwrap() + image).unwrap();
+    folder
+}
+
 #[test]
 fn a_guest_whose_disk_or_detector_is_not_as_it_was_is_replaced() {
-    let mut guest = guests_of("btrfs-mount");
-    let mut harmless = below("should_failslab", "open_ctree", InjectedError::Errno(Errno::ENOMEM));
-    harmless.occurrence = 1_000_000;
-    let run_to_control = |guest: &mut Guests| {
-        for _ in 0..CONTROL_INTERVAL {
-            let execution = run_with(guest, harmless.clone());
+    let folder = idle_disk();
+    let mut guest = guests(folder.path());
+    let harmless = plan(&[fault(&["...", "selftest_queue_large"], 1)]);
+    let run = |guest: &mut Guests, executions: u32| {
+        for _ in 0..executions {
+            let execution = guest.run(&harmless);
             assert!(execution.findings.is_empty(), "{:?}", execution.findings);
         }
     };
-    run_to_control(&mut guest);
+    run(&mut guest, CONTROL_INTERVAL);
     assert_eq!((guest.usage().controls, guest.usage().guests), (0, 1));
     Memory::of(&mut guest).set(&guest, "debug_locks", &[0; 4]);
-    run_to_control(&mut guest);
+    run(&mut guest, CONTROL_INTERVAL);
     let usage = guest.usage();
     assert_eq!((usage.worn, usage.drifted, usage.guests), (1, 0, 2), "lockdep was off: {usage:?}");
 
-    // A block of the first tree, which no workload writes to in its place.
+    // The first block of the image, with the superblock. No workload writes to it.
     let image = File::open(guest.prepared.template().config().disk.as_ref().unwrap()).unwrap();
     let mut block = vec![0; 4096];
-    let is_tree = |block: &[u8]| block[32..48] == [0xf0, 0x22, 0, 0, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 1];
-    let mut numbers = (17..).filter(|number| *number != 16 << 10);
-    numbers
-        .find(|number| {
-            image.read_exact_at(&mut block, number * 4096).unwrap();
-            is_tree(&block)
-        })
-        .unwrap();
+    image.read_exact_at(&mut block, 0).unwrap();
     let copies = Memory::of(&mut guest).spoil(&block);
     assert!(copies >= 2, "the agent's copy and the disk's: {copies}");
-    run_with(&mut guest, harmless.clone());
+    for _ in 0..=DISK_PARTS {
+        run(&mut guest, CONTROL_INTERVAL);
+    }
     let usage = guest.usage();
     assert_eq!((usage.worn, usage.drifted, usage.guests), (1, 1, 3), "the disk was another one: {usage:?}");
     assert_eq!(usage.harness_errors, 0, "{usage:?}");

@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_protocol::{Leftover, LeftoverKind};
+use guest_protocol::{DISK_PARTS, Leftover, LeftoverKind};
 use nix::libc::{EBUSY, O_DIRECT, O_EXCL};
 
 use crate::oracles::{Oracle, leftover};
@@ -141,19 +141,24 @@ impl Disk {
         .map_err(ResetError::Other)
     }
 
-    /// Compares every block of the disk with the image's. Says which is the first that differs, if
-    /// any. Nobody must write to the disk meanwhile.
-    pub(crate) fn difference(&self) -> Result<Option<String>> {
+    /// Compares every block of the disk with the image's, or every block of one of [`DISK_PARTS`]
+    /// parts. Says which is the first that differs, if any. Nobody must write to the disk meanwhile.
+    pub(crate) fn difference(&self, part: Option<u32>) -> Result<Option<String>> {
         let disk = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(DISK);
-        self.difference_on(&disk.with_context(|| format!("cannot open {DISK}"))?)
+        let part = part.map_or(0..self.blocks, |part| {
+            let bound = |part: u32| self.blocks * u64::from(part.min(DISK_PARTS)) / u64::from(DISK_PARTS);
+            bound(part)..bound(part.saturating_add(1))
+        });
+        self.difference_on(&disk.with_context(|| format!("cannot open {DISK}"))?, part)
     }
 
-    fn difference_on(&self, disk: &File) -> Result<Option<String>> {
+    fn difference_on(&self, disk: &File, part: Range<u64>) -> Result<Option<String>> {
         let mut batch = vec![ZERO.clone(); BATCH];
-        let mut image = self.numbers.iter().zip(&self.contents).peekable();
-        let mut first = 0;
-        while first < self.blocks {
-            let count = usize::try_from(self.blocks - first).unwrap_or(BATCH).min(BATCH);
+        let mut first = part.start;
+        let known = self.numbers.partition_point(|number| *number < first);
+        let mut image = self.numbers[known..].iter().zip(&self.contents[known..]).peekable();
+        while first < part.end {
+            let count = usize::try_from(part.end - first).unwrap_or(BATCH).min(BATCH);
             disk.read_exact_at(bytes_mut(&mut batch[..count]), first * BLOCK_BYTES)
                 .with_context(|| format!("cannot read {DISK} at block {first}"))?;
             for (number, found) in (first..).zip(&batch[..count]) {
@@ -373,19 +378,20 @@ mod tests {
         let file = file_of("compared", 0);
         let everything: Vec<_> = (0..BLOCKS).collect();
         disk.put_back(&file, &disk.extents(&everything)).unwrap();
-        assert_eq!(disk.difference_on(&file).unwrap(), None);
+        assert_eq!(disk.difference_on(&file, 0..BLOCKS).unwrap(), None);
         for (block, byte) in [(5, 0), (6, 4095), (63, 7)] {
             file.write_all_at(&[0x77], block * BLOCK_BYTES + byte).unwrap();
-            let found = disk.difference_on(&file).unwrap().unwrap();
+            let found = disk.difference_on(&file, 0..BLOCKS).unwrap().unwrap();
             assert!(
                 found.starts_with(&format!("block {block} ")) && found.contains(&format!("byte {byte} is 0x77")),
                 "{found}"
             );
+            assert_eq!(disk.difference_on(&file, block + 1..BLOCKS).unwrap(), None);
             disk.put_back(&file, &disk.extents(&[block])).unwrap();
         }
         let short = file_of("short", 0);
         short.set_len(BLOCK_BYTES).unwrap();
-        assert!(disk.difference_on(&short).is_err());
+        assert!(disk.difference_on(&short, 0..BLOCKS).is_err());
     }
 
     #[test]

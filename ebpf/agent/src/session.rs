@@ -144,7 +144,7 @@ impl<'kernel> Target<'kernel> {
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
-        if let Some(difference) = self.difference()? {
+        if let Some(difference) = self.difference(None)? {
             bail!("the disk was put back and is not the image: {difference}");
         }
         self.oracles.remember()?;
@@ -166,7 +166,7 @@ impl<'kernel> Target<'kernel> {
             return Ok(FromAgent::Unclean(cut(reason, LIMITS.text_bytes)));
         }
         self.leave = execute.leave;
-        let defects = if execute.verify { self.defects()? } else { Vec::new() };
+        let defects = execute.verify.map_or_else(|| Ok(Vec::new()), |part| self.defects(part))?;
         let harness = self.harness.as_mut().context("the harness is gone")?;
         // Should the kernel die before the trace begins, there is none.
         harness.kcov.clear();
@@ -191,15 +191,15 @@ impl<'kernel> Target<'kernel> {
         Ok(FromAgent::Report(Box::new(report)))
     }
 
-    /// Says in what the guest is no longer as it was at first.
-    fn defects(&self) -> Result<Vec<Defect>> {
-        let disk = self.difference()?.map(|what| Defect::Disk(cut(what, LIMITS.text_bytes)));
+    /// Says in what the guest is no longer as it was at first. Of the disk it looks at this part.
+    fn defects(&self, part: u32) -> Result<Vec<Defect>> {
+        let disk = self.difference(Some(part))?.map(|what| Defect::Disk(cut(what, LIMITS.text_bytes)));
         Ok(disk.into_iter().chain(self.detectors.switched_off().into_iter().map(Defect::Detector)).collect())
     }
 
-    /// Says how the disk differs from the image, if it does.
-    fn difference(&self) -> Result<Option<String>> {
-        self.disk.as_ref().map_or(Ok(None), Disk::difference)
+    /// Says how the disk, or a part of it, differs from the image, if it does.
+    fn difference(&self, part: Option<u32>) -> Result<Option<String>> {
+        self.disk.as_ref().map_or(Ok(None), |disk| disk.difference(part))
     }
 
     /// Puts the disk back for the next execution, while the host looks at the last one's report.

@@ -160,7 +160,7 @@ mod tests {
             plan: FaultPlan::fault_free("t"),
             keep: true,
             leave: false,
-            verify: true,
+            verify: Some(3),
             inject: true,
             coverage: true,
             describe_all_sites: false,

@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 
 use execution::{Attributed, Execution, Fate, Finding, FindingKind, Fired, How, Ran, RunError, Runner, Usage};
 use fault_plan::{FaultPlan, Round};
-use guest_protocol::Execute;
+use guest_protocol::{DISK_PARTS, Execute};
 use kcov_parser::Symbols;
 
 use self::{
@@ -49,13 +49,13 @@ struct Asked<'a> {
     keep: bool,
     /// True to leave the state for the next one.
     leave: bool,
-    /// True to look first whether the guest is as it was at first.
-    verify: bool,
+    /// Part of the disk to look at first, and whether the guest is as it was at first.
+    verify: Option<u32>,
 }
 
 impl<'a> Asked<'a> {
     fn warm(plan: &'a FaultPlan) -> Self {
-        Self { plan, how: How::Warm, keep: false, leave: false, verify: false }
+        Self { plan, how: How::Warm, keep: false, leave: false, verify: None }
     }
 }
 
@@ -84,6 +84,8 @@ pub struct GuestRunner {
     /// A runner of guests that repeat exactly, once it is needed.
     exact: Option<Box<GuestRunner>>,
     late: Vec<Attributed>,
+    /// Part of the disk that was looked at last.
+    part: u32,
     usage: Usage,
     /// An execution that takes longer has hung.
     pub deadline: Duration,
@@ -110,6 +112,7 @@ impl GuestRunner {
             coverage_of,
             exact: None,
             late: Vec::new(),
+            part: 0,
             usage: Usage::default(),
             deadline: DEADLINE,
             inject: true,
@@ -308,15 +311,17 @@ impl GuestRunner {
         let (previous, guests) = (self.attribution.previous().cloned(), self.usage.guests);
         while self.inject && self.guest.is_some() && self.drift.is_due() {
             let plan = self.prepared.target.fault_free();
-            let execution =
-                match self.attempts(|runner| runner.attempt_once(Asked { verify: true, ..Asked::warm(&plan) })) {
-                    Ok(execution) => execution,
-                    Err(RunError::Stopped) => return Err(RunError::Stopped),
-                    Err(error) => {
-                        tracing::warn!("the control plan cannot be run: {}", execution::chain(&error));
-                        break;
-                    }
-                };
+            // Each guest's life is short: all of them together look at all parts.
+            self.part = (self.part + 1) % DISK_PARTS;
+            let verify = Some(self.part);
+            let execution = match self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(&plan) })) {
+                Ok(execution) => execution,
+                Err(RunError::Stopped) => return Err(RunError::Stopped),
+                Err(error) => {
+                    tracing::warn!("the control plan cannot be run: {}", execution::chain(&error));
+                    break;
+                }
+            };
             let same_guest = previous.clone().filter(|_| self.usage.guests == guests);
             if !execution.findings.is_empty() {
                 self.late.push(of_control(plan, same_guest, execution));
