@@ -7,5 +7,6 @@ mod aftermath;
 mod campaign;
 mod common;
 mod guest;
+mod honest;
 mod identity;
 mod templates;
