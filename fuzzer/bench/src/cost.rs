@@ -219,7 +219,7 @@ fn crash_to_next_ms(
     stop: &Stop,
     progress: &Progress,
 ) -> Result<Option<f64>, CommandError> {
-    let wanted = Wanted { target: CRASHING.to_owned(), kernel: Some(kernel.to_owned()), ..wanted.clone() };
+    let wanted = Wanted { target: CRASHING.into(), kernel: Some(kernel.to_owned()), ..wanted.clone() };
     let prepared = prepare(&wanted, stop, progress)?;
     let plan = prepared.target.fault_free();
     let mut times = Vec::new();

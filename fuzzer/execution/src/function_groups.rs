@@ -9,13 +9,13 @@ use fault_plan::{Condition, InjectedError};
 use files::{TextFile, TextFileError};
 use guest_protocol::{MAX_CONDITIONS, MAX_FUNCTIONS};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use toml::Spanned;
 
 /// A function that may fail in this target.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetFunction {
     /// The kernel function.
@@ -23,7 +23,7 @@ pub struct TargetFunction {
     /// Errors that it may return; the first is the one tried first.
     pub errors: Vec<InjectedError>,
     /// A call for which any of these holds never fails.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never: Vec<Condition>,
 }
 
@@ -316,7 +316,7 @@ never = [{ argument = 1, value = 0 }]
             "io_ctl_init ENOMEM",
         ];
         let all = [&memory[..], &btrfs].concat();
-        assert_eq!(Target::names(&corpus()), ["btrfs-mount", "btrfs-rw", "selftest"]);
+        assert_eq!(Target::names(&corpus()), ["btrfs-mount", "btrfs-remount", "btrfs-rw", "selftest"]);
         for (name, expected) in [("btrfs-mount", &all[..]), ("btrfs-rw", &all), ("selftest", &memory)] {
             let target = Target::find(&corpus(), name).unwrap();
             let function = |function: &TargetFunction| {

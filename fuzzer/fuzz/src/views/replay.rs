@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use execution::{Execution, Fired};
-use fault_plan::{Errno, FaultPlan};
-use guest_protocol::{Step, StepResult};
+use fault_plan::FaultPlan;
+use guest_protocol::WorkloadStep;
 
 /// One run of a replay.
 pub(crate) struct Run<'a> {
@@ -15,7 +15,7 @@ pub(crate) struct Run<'a> {
     /// The plan.
     pub(crate) plan: &'a FaultPlan,
     /// The target's steps.
-    pub(crate) steps: &'a [Step],
+    pub(crate) steps: &'a [WorkloadStep],
     /// The execution.
     pub(crate) execution: &'a Execution,
 }
@@ -29,7 +29,7 @@ impl Run<'_> {
             writeln!(out, "  steps: unknown, the guest did not survive them")?;
         }
         for (step, result) in self.steps.iter().zip(&execution.steps) {
-            writeln!(out, "  {:<20} {}", step.kind(), result_text(*result))?;
+            writeln!(out, "  {:<20} {}", step.kind(), result.text())?;
         }
         if execution.fired.is_empty() && !self.plan.faults.is_empty() {
             writeln!(out, "  no fault fired")?;
@@ -77,24 +77,12 @@ impl Run<'_> {
     }
 }
 
-fn result_text(result: StepResult) -> String {
-    match result {
-        StepResult::Done(0) => "ok".to_owned(),
-        StepResult::Done(value) => format!("ok, {value}"),
-        StepResult::Failed(number) => {
-            let name = Errno::from_number(i64::from(number)).map(Errno::name);
-            format!("failed with {} ({number})", name.unwrap_or("an unknown error"))
-        }
-        StepResult::Skipped => "skipped: the disk is not mounted".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use execution::Fate;
-    use guest_protocol::Timings;
+    use guest_protocol::{Step, StepResult, Timings};
 
     use super::*;
 
@@ -120,7 +108,7 @@ mod tests {
 
     fn written(execution: &Execution, json: bool) -> String {
         let plan = FaultPlan::from_json(PLAN).unwrap();
-        let run = Run { number: 1, of: 2, plan: &plan, steps: &[Step::Sync {}], execution };
+        let run = Run { number: 1, of: 2, plan: &plan, steps: &[Step::Sync {}.into()], execution };
         let mut out = Vec::new();
         if json { run.write_json(&mut out) } else { run.write_text(&mut out) }.unwrap();
         String::from_utf8(out).unwrap()

@@ -1,20 +1,32 @@
 //! Targets: folders of text that say what is fuzzed.
+//!
+//! ```text
+//! corpus/NAME/target.toml ──▶ file ─┬─ image: command, script or file
+//!                                   ├─ variant: what [variants.X] changes, for NAME:X
+//!                                   └─ definition: all of it in one piece, and its digest
+//! ```
+
+mod definition;
+mod file;
+mod image;
+mod variant;
 
 use std::{
     fs, io,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
-use guest_protocol::{Contract, Setup, Step};
-use serde::Deserialize;
+use guest_protocol::{Contract, Setup, WorkloadStep};
 use thiserror::Error;
-use toml::Spanned;
 
 use files::{TextFile, TextFileError};
 
-use crate::function_groups::{FunctionGroups, TargetFunction, WantedFunctions};
+pub use self::{
+    definition::DefinitionError,
+    image::{ImageRecipe, ImageSource},
+};
+use crate::function_groups::{FunctionGroups, TargetFunction};
 
 /// Why a target is refused.
 #[derive(Debug, Error)]
@@ -48,31 +60,10 @@ pub enum TargetError {
     },
 }
 
-/// Recipe of the target's disk.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImageRecipe {
-    /// The command and its arguments; the image's path is appended.
-    pub mkfs: Vec<String>,
-    /// Size in MiB.
-    pub size_mib: u32,
-}
-
-/// `target.toml`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TargetFile {
-    description: String,
-    kernel: String,
-    image: Option<Spanned<ImageRecipe>>,
-    functions: Vec<Spanned<WantedFunctions>>,
-    steps: Vec<Spanned<toml::Table>>,
-}
-
 /// Workload that is fuzzed, with its kernel, its disk and the functions that may fail.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its name: that of its folder.
+    /// Its name: that of its folder, with `:VARIANT` behind it for a variant.
     pub name: String,
     /// One line for people.
     pub description: String,
@@ -82,35 +73,45 @@ pub struct Target {
     pub image: Option<ImageRecipe>,
     /// Functions that may fail.
     pub functions: Vec<TargetFunction>,
+    /// Steps that run before the workload, not armed.
+    pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
-    pub steps: Vec<Step>,
+    pub steps: Vec<WorkloadStep>,
+    /// Names of its variants; none of a variant.
+    pub variants: Vec<String>,
+    memory_mib: Option<u32>,
     folder: PathBuf,
+    variant: Option<String>,
 }
 
-/// Memory of the guest that a target runs in, in MiB.
+/// Memory in MiB of a guest without a disk, or with a small one.
 pub const MEMORY_MIB: u32 = 512;
-/// Size of a disk in MiB: it is in the guest's memory, of which it may fill one half.
-const IMAGE_MIB: RangeInclusive<u32> = 1..=MEMORY_MIB / 2;
-const MAX_STEPS: usize = 1024;
+/// Memory in MiB of a guest without its disk, where that is large.
+const BASE_MIB: u32 = 256;
 
 impl Target {
     /// The target called `name` under `corpus`, or else the folder `name`. A name with a slash is
-    /// always a folder's.
+    /// always a folder's. `NAME:VARIANT` is a variant of either.
     ///
     /// # Errors
     ///
     /// There is none, or its file is refused.
     pub fn find(corpus: &Path, name: &str) -> Result<Self, TargetError> {
-        let named = (!name.contains('/')).then(|| corpus.join(name));
-        let folder = named
-            .into_iter()
-            .chain([PathBuf::from(name)])
-            .find(|folder| folder.join("target.toml").is_file())
-            .ok_or_else(|| {
-                let known = Self::names(corpus).join(", ");
-                TargetError::Unknown { name: name.to_owned(), known }
-            })?;
-        Self::load(&folder, &FunctionGroups::load(&corpus.join("functions"))?)
+        let folder_of = |name: &str| {
+            let named = (!name.contains('/')).then(|| corpus.join(name));
+            let candidates = named.into_iter().chain([PathBuf::from(name)]);
+            candidates.into_iter().find(|folder| folder.join("target.toml").is_file())
+        };
+        let variant = || {
+            let (base, variant) = name.rsplit_once(':')?;
+            Some((folder_of(base)?, Some(variant)))
+        };
+        let found = folder_of(name).map(|folder| (folder, None)).or_else(variant);
+        let (folder, variant) = found.ok_or_else(|| {
+            let known = Self::names(corpus).join(", ");
+            TargetError::Unknown { name: name.to_owned(), known }
+        })?;
+        Self::load_variant(&folder, &FunctionGroups::load(&corpus.join("functions"))?, variant)
     }
 
     /// The names of the targets under `corpus`, sorted.
@@ -133,44 +134,52 @@ impl Target {
     ///
     /// Its file cannot be read or is refused.
     pub fn load(folder: &Path, groups: &FunctionGroups) -> Result<Self, TargetError> {
+        Self::load_variant(folder, groups, None)
+    }
+
+    fn load_variant(folder: &Path, groups: &FunctionGroups, variant: Option<&str>) -> Result<Self, TargetError> {
         let file = TextFile::read(&folder.join("target.toml"))?;
         let folder_name = folder
             .canonicalize()
             .ok()
             .and_then(|folder| folder.file_name().map(|name| name.to_string_lossy().into_owned()));
         let name = folder_name.unwrap_or_else(|| folder.display().to_string());
-        Ok(Self::parse(&name, folder, &file, groups)?)
+        Ok(file::parse(&name, folder, &file, groups, variant)?)
     }
 
-    fn parse(name: &str, folder: &Path, text: &TextFile, groups: &FunctionGroups) -> Result<Self, TextFileError> {
-        let file: TargetFile = text.toml()?;
-        check(text, &file)?;
-        let steps = file.steps.into_iter().map(|step| read_step(text, step)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            name: name.to_owned(),
-            description: file.description,
-            kernel: file.kernel,
-            image: file.image.map(Spanned::into_inner),
-            functions: groups.resolve(text, &file.functions)?,
-            steps,
-            folder: folder.to_owned(),
-        })
+    /// The target's own folder, in which the files of its text are; empty for one without.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
-    /// The folder with the target's seeds.
+    /// The folder `name` of the target, or of the variant.
+    fn subfolder(&self, name: &str) -> PathBuf {
+        let folder = self.folder.join(name);
+        self.variant.as_ref().map_or(folder.clone(), |variant| folder.join(variant))
+    }
+
+    /// The folder with the target's seeds: `seeds`, or `seeds/VARIANT` of a variant.
     #[must_use]
     pub fn seeds(&self) -> PathBuf {
-        self.folder.join("seeds")
+        self.subfolder("seeds")
     }
 
-    /// The crashes in the target's folder `known`, which must keep reproducing, in the order of
+    /// Memory of its guests, in MiB. Their disk is in it, and may be written to its end.
+    #[must_use]
+    pub fn memory_mib(&self) -> u32 {
+        let disk = self.image.as_ref().map_or(0, |image| image.size_mib);
+        self.memory_mib.unwrap_or_else(|| MEMORY_MIB.max(BASE_MIB + disk + disk / 2))
+    }
+
+    /// The crashes in the target's folder `known` (`known/VARIANT` of a variant), which must keep reproducing, in the order of
     /// their files' names.
     ///
     /// # Errors
     ///
     /// A file cannot be read or is no reproducer.
     pub fn known(&self) -> Result<Vec<Reproducer>, TargetError> {
-        let folder = self.folder.join("known");
+        let folder = self.subfolder("known");
         if !folder.is_dir() {
             return Ok(Vec::new());
         }
@@ -195,6 +204,7 @@ impl Target {
                 .iter()
                 .map(|function| Contract { function: function.name.clone(), never: function.never.clone() })
                 .collect(),
+            setup_steps: self.setup_steps.clone(),
             steps: self.steps.clone(),
             disk: self.image.is_some(),
             awake: false,
@@ -237,41 +247,11 @@ impl Target {
     }
 }
 
-fn check(text: &TextFile, file: &TargetFile) -> Result<(), TextFileError> {
-    let refuse = |offset: usize, reason: String| Err(text.invalid(offset, reason));
-    if let Some(image) = &file.image {
-        let (offset, image) = (image.span().start, image.get_ref());
-        if !IMAGE_MIB.contains(&image.size_mib) {
-            let (least, most) = (IMAGE_MIB.start(), IMAGE_MIB.end());
-            return refuse(offset, format!("size_mib is {}, possible are {least} to {most}", image.size_mib));
-        }
-        if image.mkfs.first().is_none_or(String::is_empty) {
-            return refuse(offset, "mkfs names no command".to_owned());
-        }
-    }
-    if file.steps.is_empty() || file.steps.len() > MAX_STEPS {
-        return refuse(0, format!("{} steps, possible are 1 to {MAX_STEPS}", file.steps.len()));
-    }
-    let mount = file.steps.iter().find(|step| step.get_ref().contains_key("mount"));
-    match mount {
-        Some(step) if file.image.is_none() => refuse(step.span().start, "a mount needs an [image] to mount".to_owned()),
-        _ => Ok(()),
-    }
-}
-
-/// The step that `table` is. An error names it, which one of the whole file's would not.
-fn read_step(text: &TextFile, table: Spanned<toml::Table>) -> Result<Step, TextFileError> {
-    let offset = table.span().start;
-    let kind = table.get_ref().keys().next().cloned().unwrap_or_default();
-    let refuse = |error: toml::de::Error| text.invalid(offset, format!("step \"{kind}\": {}", error.message()));
-    table.into_inner().try_into().map_err(refuse)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOOD: &str = r#"description = "one"
+    pub(super) const GOOD: &str = r#"description = "one"
 kernel = "k"
 steps = [
     { mount = { fstype = "btrfs" } },
@@ -287,7 +267,7 @@ errors = ["ENOMEM"]
 
     fn parse(text: &str) -> Result<Target, String> {
         let file = TextFile { path: "t/target.toml".into(), text: text.to_owned() };
-        Target::parse("t", Path::new("t"), &file, &FunctionGroups::default()).map_err(|error| error.to_string())
+        file::parse("t", Path::new("t"), &file, &FunctionGroups::default(), None).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -304,9 +284,11 @@ errors = ["ENOMEM"]
         assert!(refused("kernel =", "kernal =").starts_with("t/target.toml:2: unknown field `kernal`"));
         assert!(refused("ENOMEM", "ENOMEMM").starts_with("t/target.toml:12: "));
         assert!(refused("128", "0").starts_with("t/target.toml:7: size_mib is 0"));
-        let half = MEMORY_MIB / 2;
-        assert!(parse(&GOOD.replace("128", &half.to_string())).is_ok());
-        assert!(refused("128", &(half + 1).to_string()).contains("possible are 1 to 256"));
+        assert!(parse(&GOOD.replace("128", "1024")).is_ok());
+        assert!(refused("128", "1025").contains("possible are 1 to 1024"));
+        let memory = |mib: u32| GOOD.replace("steps =", &format!("memory_mib = {mib}\nsteps ="));
+        assert!(parse(&memory(320)).is_ok());
+        assert_eq!(parse(&memory(319)).unwrap_err(), "t/target.toml:3: memory_mib is 319, possible are 320 to 3072");
         let misleading = GOOD.replace("\"one\"", "\"[image]\"").replace("128", "0");
         assert!(parse(&misleading).unwrap_err().starts_with("t/target.toml:7: "));
         assert!(
@@ -316,6 +298,58 @@ errors = ["ENOMEM"]
         assert!(refused("umount = {}", "unmount = {}").contains("target.toml:5: step \"unmount\": unknown variant"));
         assert!(refused("fstype", "fstipe").starts_with("t/target.toml:4: step \"mount\": unknown field"));
         assert!(refused("errors = [\"ENOMEM\"]", "errors = []").contains("no errors"));
+    }
+
+    #[test]
+    fn memory_follows_the_disk() {
+        let memory = |mib: u32| parse(&GOOD.replace("128", &mib.to_string())).unwrap().memory_mib();
+        assert_eq!([1, 128, 320, 1024].map(memory), [512, 512, 736, 1792]);
+        let given = GOOD.replace("steps =", "memory_mib = 600\nsteps =");
+        assert_eq!(parse(&given).unwrap().memory_mib(), 600);
+    }
+
+    #[test]
+    fn steps_may_fail_and_a_set_up_comes_before_them() {
+        let text = GOOD
+            .replace("{ umount = {} }", "{ umount = {}, expect = \"EBUSY\" }")
+            .replace("steps = [", "setup = [{ mount = { fstype = \"btrfs\" } }]\nsteps = [");
+        let setup = parse(&text).unwrap().setup();
+        assert_eq!((setup.setup_steps.len(), setup.steps[1].expect.as_slice()), (1, [16].as_slice()));
+        let refused = parse(&text.replace("EBUSY", "BUSY")).unwrap_err();
+        assert!(refused.starts_with("t/target.toml:6: step \"umount\": unknown error \"BUSY\""), "{refused}");
+        let refused =
+            parse(&text.replace("[image]\nmkfs = [\"mkfs.btrfs\", \"-q\"]\nsize_mib = 128\n", "")).unwrap_err();
+        assert!(refused.starts_with("t/target.toml:3: a mount needs an [image]"), "{refused}");
+    }
+
+    #[test]
+    fn a_variant_is_the_target_with_other_options_image_or_functions() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |more: &str| fs::write(folder.path().join("target.toml"), format!("{GOOD}{more}")).unwrap();
+        let find = |variant: &str| {
+            fs::create_dir_all(folder.path().join("functions")).unwrap();
+            let name = format!("{}:{variant}", folder.path().display());
+            Target::find(folder.path(), &name).map_err(|error| error.to_string())
+        };
+        write(
+            "[variants.v1]\ndescription = 'old'\noptions = 'space_cache=v1'\nimage = { mkfs = ['mkfs.btrfs'] }\n\
+             [variants.io]\noptions = { btrfs = 'ro' }\nfunctions = [{ name = 'should_fail_bio', errors = ['EIO'] }]\n",
+        );
+        let base = Target::load(folder.path(), &FunctionGroups::default()).unwrap();
+        assert_eq!(base.variants, ["io", "v1"]);
+        let v1 = find("v1").unwrap();
+        assert_eq!((v1.name.as_str(), v1.description.as_str()), (format!("{}:v1", base.name).as_str(), "old"));
+        let options = guest_protocol::Step::Mount { fstype: "btrfs".into(), options: "space_cache=v1".into() };
+        assert_eq!(v1.steps[0].step, options);
+        assert_eq!(v1.image.as_ref().unwrap().source, ImageSource::Mkfs(vec!["mkfs.btrfs".to_owned()]));
+        assert_eq!((v1.seeds(), v1.errors("should_failslab").len()), (folder.path().join("seeds/v1"), 1));
+        let io = find("io").unwrap();
+        assert_eq!((io.errors("should_failslab").len(), io.errors("should_fail_bio").len()), (0, 1));
+        assert!(find("v2").unwrap_err().contains("no variant is called \"v2\": there are io, v1"));
+        write("[variants.x]\noptions = { xfs = 'ro' }\n");
+        assert!(find("x").unwrap_err().ends_with("target.toml:13: no step mounts what its options are for"));
+        write("[variants.'a/b']\n");
+        assert!(find("x").unwrap_err().contains("\"a/b\" cannot be a variant's name"));
     }
 
     #[test]
