@@ -21,6 +21,10 @@ pub struct Reproducer {
     pub kernel_build_id: String,
     /// Plan that makes the crash.
     pub plan: FaultPlan,
+    /// Definition of the plan's target at the time, which this crate hands on as it is. Files of
+    /// earlier versions have none, nor has what hosts tell each other.
+    #[serde(default)]
+    pub target: Option<serde_json::Value>,
 }
 
 impl Reproducer {
@@ -69,11 +73,15 @@ mod tests {
             kernel: "linux-6.12-check".to_owned(),
             kernel_build_id: "ab12".to_owned(),
             plan: FaultPlan::fault_free("selftest"),
+            target: Some(serde_json::json!({ "digest": "cd34", "steps": [] })),
         };
         let text = reproducer.to_json();
         assert_eq!(Reproducer::from_json(&text).unwrap(), reproducer);
         assert!(Reproducer::is_one(&text));
         assert!(!Reproducer::is_one(&reproducer.plan.to_json()));
         assert!(Reproducer::from_json(&text.replace("\"title\"", "\"tittle\"")).is_err());
+        let earlier = r#"{ "reproducer_version": 1, "title": "a", "kernel": "b", "kernel_build_id": "c",
+            "plan": { "version": 1, "target": "t", "faults": [] } }"#;
+        assert_eq!(Reproducer::from_json(earlier).unwrap().target, None);
     }
 }

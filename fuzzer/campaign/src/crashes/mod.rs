@@ -275,6 +275,8 @@ fn reproducer(kernel: &CampaignKernel, title: &str, plan: &FaultPlan) -> Reprodu
         kernel: kernel.name.clone(),
         kernel_build_id: kernel.build_id.clone(),
         plan: plan.clone(),
+        // The folder adds it.
+        target: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! `fuzz replay FILE`: runs a plan or reproducer in fresh guests and says what happened.
 
+mod target;
+
 use std::{collections::BTreeSet, fs, io::Write};
 
 use fault_plan::{FaultPlan, Reproducer};
@@ -20,6 +22,8 @@ struct Asked {
     plan: FaultPlan,
     title: Option<String>,
     kernel: Option<String>,
+    /// Definition of the target, where the file carries one.
+    target: Option<serde_json::Value>,
 }
 
 fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
@@ -29,9 +33,10 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
     let refuse = |error: fault_plan::PlanError| CommandError::Input(format!("{path}: {}", chain(&error)));
     if Reproducer::is_one(&text) {
         let reproducer = Reproducer::from_json(&text).map_err(refuse)?;
-        Ok(Asked { plan: reproducer.plan, title: Some(reproducer.title), kernel: Some(reproducer.kernel) })
+        let Reproducer { title, kernel, plan, target, .. } = reproducer;
+        Ok(Asked { plan, title: Some(title), kernel: Some(kernel), target })
     } else {
-        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, title: None, kernel: None })
+        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, title: None, kernel: None, target: None })
     }
 }
 
@@ -52,7 +57,7 @@ pub fn replay(
         kernel: options.guest.kernel.clone().or_else(|| asked.kernel.clone()),
         accel: options.guest.accel,
         exact: options.exact,
-        ..Wanted::new(options.target.as_ref().unwrap_or(&asked.plan.target))
+        ..Wanted::new(target::chosen(options, &asked.plan.target, asked.target.as_ref(), progress)?)
     };
     let prepared = prepare(&wanted, stop, progress)?;
     let mut runner = GuestRunner::new(&prepared);
