@@ -6,4 +6,5 @@
 mod campaign;
 mod common;
 mod guest;
+mod targets;
 mod templates;
