@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
-use execution::{Finding, How, RunError, Stop, Target};
-use fault_plan::FaultPlan;
+use execution::{Finding, FindingKind, How, RunError, Stop, Target};
+use fault_plan::{Fault, FaultPlan};
 use guest_protocol::{Execute, Setup, Step, StepResult};
 use guests::{
     prepare::{Wanted, bare_guest, prepare},
@@ -12,7 +12,6 @@ use guests::{
     qemu::{Accel, AccelChoice, End, GuestConfig, Template, Trace},
 };
 use kcov_parser::Symbols;
-use kernel_report::{KernelReport, ReportKind};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -26,9 +25,10 @@ const ENOMEM: i32 = 12;
 const WRITTEN: StepResult = StepResult::Done(1);
 
 /// The report of an execution whose only finding it is.
-fn report_of(findings: &[Finding]) -> &KernelReport {
+fn report_of(findings: &[Finding]) -> &Finding {
     let [finding] = findings else { panic!("{findings:?}") };
-    finding.report().unwrap_or_else(|| panic!("{finding:?}"))
+    assert!(finding.is_report(), "{finding:?}");
+    finding
 }
 
 #[test]
@@ -47,6 +47,29 @@ fn the_nth_call_on_a_call_path_fails_and_the_step_sees_the_error() {
     }
     let sixth = guest.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], 6)]));
     assert_eq!((sixth.steps, sixth.fired), (vec![WRITTEN, WRITTEN], Vec::new()), "there is no sixth call");
+    assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
+}
+
+#[test]
+fn a_fault_with_a_step_counts_and_fails_the_calls_of_that_step_alone() {
+    let folder = steps_target(&["occurrence", "occurrence"], SLAB);
+    let mut guest = guests(folder.path());
+    let in_step = |step, n| Fault { step, ..fault(&["...", "selftest_occurrence_alloc"], n) };
+    let second = [WRITTEN, StepResult::Failed(102)];
+    for (step, n) in [(Some(2), 2), (None, 7)] {
+        let execution = guest.run(&plan(&[in_step(step, n)]));
+        assert_eq!(execution.steps, second, "{step:?}");
+        assert_eq!(execution.fired.iter().map(|fired| fired.step).collect::<Vec<_>>(), [2]);
+        let fired = execution.sites.iter().find(|site| site.site == execution.fired[0].site).unwrap();
+        assert_eq!(fired.step, 2, "the same call path is another point in each step");
+    }
+    let both = guest.run(&plan(&[in_step(Some(2), 1), in_step(Some(1), 1)]));
+    assert_eq!(both.steps, [StepResult::Failed(101), StepResult::Failed(101)]);
+    let neither = guest.run(&plan(&[in_step(Some(1), 6)]));
+    assert_eq!((neither.steps, neither.fired), (vec![WRITTEN, WRITTEN], Vec::new()), "it has no sixth call");
+    let ran = guest.ran(&plan(&[in_step(Some(3), 1)]), How::Warm);
+    let Err(RunError::Refused(reason)) = ran.execution else { panic!("not refused") };
+    assert!(reason.contains("fault 1: step 3: the workload has 2 steps"), "{reason}");
     assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
 }
 
@@ -130,7 +153,11 @@ fn a_guest_that_cannot_put_its_disk_back_runs_no_other_plan() {
     let holding = FaultPlan { faults: vec![fault(&["...", "super_setup_bdi_name"], 1)], ..fault_free.clone() };
     let execution = guest.run(&holding);
     assert_eq!((execution.fired.len(), execution.steps[0]), (1, StepResult::Failed(ENOMEM)));
-    assert!(matches!(&execution.findings[..], [Finding::Leftover(_)]), "{:?}", execution.findings);
+    assert!(
+        matches!(&execution.findings[..], [Finding { kind: FindingKind::Leftover, .. }]),
+        "{:?}",
+        execution.findings
+    );
     let next = guest.run(&fault_free);
     assert!(next.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{:?}", next.steps);
     let counters = guest.usage();
@@ -199,7 +226,7 @@ fn a_warning_is_a_finding_although_the_guest_goes_on() {
     let mut guest = guests(folder.path());
     let crash = guest.run(&plan(&[fault(&["...", "selftest_group_join"], 1)]));
     let report = report_of(&crash.findings);
-    assert_eq!((report.kind, report.title.as_str()), (ReportKind::Warning, "WARNING in selftest_group_free"));
+    assert_eq!((report.kind, report.title.as_str()), (FindingKind::Warning, "WARNING in selftest_group_free"));
     assert_eq!(crash.steps, [StepResult::Failed(ENOMEM)], "the workload ran to its end");
     assert_eq!(crash.fired.len(), 1);
     let after = guest.run(&plan(&[]));
@@ -269,6 +296,17 @@ fn a_plan_that_this_kernel_cannot_run_is_refused() {
 }
 
 #[test]
+fn a_name_that_this_kernel_inlined_is_skipped_and_told() {
+    let folder = steps_target(&["occurrence"], SLAB);
+    let mut guest = guests(folder.path());
+    let path = ["...", "no_such_function", "selftest_occurrence_alloc"];
+    let execution = guest.run(&plan(&[fault(&path, 2)]));
+    assert_eq!((execution.steps.as_slice(), execution.fired.len()), (&[StepResult::Failed(102)][..], 1));
+    assert_eq!(execution.unknown_names, ["no_such_function"]);
+    assert!(guest.run(&plan(&[])).unknown_names.is_empty());
+}
+
+#[test]
 fn a_workload_that_fails_by_itself_is_refused_with_the_step() {
     let folder = steps_target(&["clean"], SLAB);
     let file = folder.path().join("target.toml");
@@ -307,7 +345,7 @@ fn what_is_known_to_crash_still_does() {
         crashes += known.len();
         for known in known {
             let execution = guest.run_fresh(&known.plan);
-            assert!(execution.has_title(&known.title), "{target}: {}: {:?}", known.title, execution.findings);
+            assert!(execution.has_key(&known.title), "{target}: {}: {:?}", known.title, execution.findings);
             assert_eq!(execution.fired.len(), known.plan.faults.len(), "{target}: {}", known.title);
             assert!(!execution.coverage.is_empty(), "what ran is known of a guest that dies as well");
         }
@@ -337,7 +375,15 @@ fn kvm_is_used_only_when_it_works() {
     let setup = Setup { functions: Vec::new(), setup_steps: Vec::new(), steps, disk: false, awake: false };
     let config = GuestConfig { accel: auto.accel, ..config };
     let template = Template::prepare(config, &setup, &Stop::new()).unwrap();
-    let request = Execute { id: 1, plan: plan(&[]), inject: true, coverage: false, describe_all_sites: false };
+    let request = Execute {
+        id: 1,
+        plan: plan(&[]),
+        keep: false,
+        leave: false,
+        inject: true,
+        coverage: false,
+        describe_all_sites: false,
+    };
     let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Trace::default());
     let End::Reported(report) = run.end else { panic!("{:?}", run.end) };
     assert_eq!(report.steps, [WRITTEN], "what was chosen runs guests");

@@ -140,7 +140,7 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
 
     let about = &prepared.template().about;
     let [boot_s, setup_s] = [about.boot_time, about.setup_time].map(|time| time.as_secs_f64());
-    let measured = Measured::of(&wanted.target, &prepared);
+    let measured = Measured::of(&wanted.target.to_string(), &prepared);
     progress.say("crashes of the self-test target");
     let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, progress)?;
     progress.say(&format!("a campaign of {} s", time.as_secs()));

@@ -2,19 +2,24 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, Fired, FunctionGroups, How, Ran, RunError, Runner, Stop, Target, Usage};
+use execution::{
+    Attributed, Execution, Fate, Finding, FindingKind, Fired, FunctionGroups, How, Ran, RunError, Runner, Stop, Target,
+    Usage,
+};
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer};
+use files::Journal;
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
 use kcov_parser::CallSites;
-use kernel_report::{KernelReport, ReportKind};
 use libafl::observers::{CanTrack, OwnedMapObserver, TimeObserver};
 use libafl_bolts::tuples::tuple_list;
 
 use crate::{
     folder::CampaignFolder,
     input::PlanInput,
-    kernels::CampaignKernel,
+    kernels::{CampaignKernel, Kernels},
+    matrix::Matrix,
     observers::{ExecutionObserver, Observers},
+    second_kernel::SecondKernelQueue,
 };
 
 /// A target called `fake`, without a disk.
@@ -50,6 +55,31 @@ pub(crate) fn open(path: &Path) -> CampaignFolder {
 pub(crate) fn kernel(name: &str) -> CampaignKernel {
     let call_sites = Arc::new(CallSites::from_offsets(TEXT_START, (0..1000).collect()));
     CampaignKernel { name: name.to_owned(), build_id: name.to_owned(), call_sites }
+}
+
+/// Makes the matrix of a kernel of which nothing is known; its file is gone.
+pub(crate) fn matrix(target: Target) -> Matrix {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, records) = Journal::open(&folder.path().join("matrix.jsonl")).unwrap();
+    Matrix::restore(Arc::new(target), journal, records)
+}
+
+/// Makes the description of a site at which `function` is called.
+pub(crate) fn description(site: u64, function: &str, call_path: &[&str], step: u32) -> Arc<SiteDescription> {
+    let call_path = call_path.iter().map(ToString::to_string).collect();
+    Arc::new(SiteDescription { site, function: function.to_owned(), call_path, truncated: false, step })
+}
+
+/// Makes a queue in which nothing waits; its file is gone.
+pub(crate) fn queue() -> SecondKernelQueue {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Journal::open(&folder.path().join("queue.jsonl")).unwrap();
+    SecondKernelQueue::restore(opened).unwrap()
+}
+
+/// Makes the kernels of a campaign on the fake target.
+pub(crate) fn kernels() -> Kernels {
+    Kernels::new(Arc::new(target(TARGET)), Duration::ZERO)
 }
 
 /// Makes observers that have seen nothing.
@@ -88,8 +118,9 @@ pub(crate) fn reproducer(title: &str, plan: &FaultPlan) -> Reproducer {
 }
 
 /// Makes a warning of the kernel.
-pub(crate) fn warning(title: &str) -> KernelReport {
-    KernelReport { title: title.to_owned(), kind: ReportKind::Warning, text: format!("{title}\n") }
+pub(crate) fn warning(title: &str) -> Finding {
+    let (key, title, text) = (title.to_owned(), title.to_owned(), format!("{title}\n"));
+    Finding { kind: FindingKind::Warning, key, title, text, stack: Vec::new() }
 }
 
 /// Makes an execution in which nothing happened.
@@ -103,10 +134,13 @@ pub(crate) fn quiet() -> Execution {
         fired: Vec::new(),
         coverage: Vec::new(),
         guarded: 0,
+        unknown_names: Vec::new(),
         incomplete: false,
         console: String::new(),
         wall: Duration::ZERO,
         timings: Timings::default(),
+        history: Vec::new(),
+        rounds: Vec::new(),
     }
 }
 
@@ -123,7 +157,7 @@ pub(crate) fn fails_at(plan: &FaultPlan, site: u64) -> bool {
 
 fn describe(site: u64) -> Arc<SiteDescription> {
     let function = "should_failslab".to_owned();
-    Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false })
+    Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false, step: 1 })
 }
 
 /// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own;
@@ -188,11 +222,11 @@ impl Model<'_> {
         self.execution.coverage.push(TEXT_START + site % 1000);
         let mut fails = false;
         for (index, fault) in self.plan.faults.iter().enumerate() {
-            if fault.call_path.matches(&caller(site)) {
+            if fault.call_path.matches(&caller(site)) && fault.step.is_none_or(|step| step == 1) {
                 self.seen[index] += 1;
                 if self.seen[index] == fault.occurrence {
                     fails = true;
-                    self.execution.fired.push(Fired { fault: index, sequence, site, call_path: caller(site) });
+                    self.execution.fired.push(Fired { fault: index, sequence, site, step: 1, call_path: caller(site) });
                 }
             }
         }
@@ -200,8 +234,8 @@ impl Model<'_> {
     }
 
     fn crash(&mut self, title: &str) {
-        let report = KernelReport { kind: ReportKind::Bug, ..warning(title) };
-        self.execution.findings = vec![report.into()];
+        let report = Finding { kind: FindingKind::Bug, ..warning(title) };
+        self.execution.findings = vec![report];
         self.execution.guest = self.crashed;
     }
 

@@ -10,7 +10,7 @@ mod two_kernels;
 use std::{fs, io, path::Path};
 
 use fault_plan::FaultPlan;
-use kernel_report::{KernelReport, title_slug};
+use kernel_report::title_slug;
 use libafl::inputs::Input;
 
 use super::*;
@@ -63,11 +63,11 @@ fn campaign(folder: &Path, executions: u32) -> Summary {
 /// A runner whose every execution comes with reports of its own.
 struct Reporting<F>(FakeRunner, F);
 
-impl<F: FnMut(&FaultPlan) -> Vec<KernelReport>> Runner for Reporting<F> {
+impl<F: FnMut(&FaultPlan) -> Vec<Finding>> Runner for Reporting<F> {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
         let mut ran = self.0.run(plan, how);
         if let Ok(execution) = &mut ran.execution {
-            execution.findings = self.1(plan).into_iter().map(Finding::from).collect();
+            execution.findings = self.1(plan);
         }
         ran
     }
@@ -81,13 +81,16 @@ impl<F: FnMut(&FaultPlan) -> Vec<KernelReport>> Runner for Reporting<F> {
     }
 }
 
-fn reporting(
-    folder: &Path,
-    reports: impl FnMut(&FaultPlan) -> Vec<KernelReport> + Send,
-) -> Result<Summary, CampaignError> {
+fn reporting(folder: &Path, reports: impl FnMut(&FaultPlan) -> Vec<Finding> + Send) -> Result<Summary, CampaignError> {
     let stop = Stop::new();
     let fake = FakeRunner::new(&stop, 300);
     run(options(folder, &stop, None), explorer(Reporting(fake, reports)))
+}
+
+/// Reads the points that a campaign has found on the kernel called `kernel`.
+fn points(folder: &Path, kernel: &str) -> Vec<Point> {
+    let text = fs::read_to_string(folder.join("matrix").join(format!("{kernel}.jsonl"))).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Reads a crash's `meta.json`, if it is there.

@@ -1,44 +1,117 @@
 //! Findings of the oracles.
 
+use std::fmt;
+
 use kernel_report::{KernelReport, ReportKind};
+use serde::{Deserialize, Serialize};
 
 /// Observation of an oracle in an execution, or in what came after it.
 ///
 /// Findings alone decide whether an execution is a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// A defect that the kernel reported about itself.
-    Report(KernelReport),
-    /// A hang: the kernel's own detectors saw it, or the deadline passed.
-    Hang(KernelReport),
-    /// Something that was still in use when the workload had ended and was cleaned up: its
-    /// description. It costs the guest and is counted; no crash is written for it.
-    Leftover(String),
+pub struct Finding {
+    /// Oracle that saw it.
+    pub kind: FindingKind,
+    /// Identity: equal for one bug, whatever the run, the build or the kernel; different for two.
+    pub key: String,
+    /// One line for people.
+    pub title: String,
+    /// Evidence: the kernel's own lines, or what the oracle saw.
+    pub text: String,
+    /// Functions of the first call trace, innermost first; empty when there is none.
+    pub stack: Vec<String>,
+}
+
+/// Oracle that a finding comes from: a check of the kernel, as [`ReportKind`] has them, or one of
+/// the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingKind {
+    /// A memory access that KASAN (or KFENCE, KMSAN, KCSAN) caught.
+    Kasan,
+    /// `BUG()`, a fault in kernel mode, corrupted lists, pages or slabs.
+    Bug,
+    /// `WARN()`.
+    Warning,
+    /// Locking and context rules.
+    Lockdep,
+    /// Nothing moves: the kernel's own detectors saw it, or the deadline passed.
+    Hang,
+    /// Memory that nothing points to.
+    Kmemleak,
+    /// Undefined behaviour.
+    Ubsan,
+    /// A panic that no other report explains.
+    Panic,
+    /// Something that was still in use when the workload had ended and was cleaned up.
+    Leftover,
+}
+
+impl From<ReportKind> for FindingKind {
+    fn from(kind: ReportKind) -> Self {
+        match kind {
+            ReportKind::Kasan => Self::Kasan,
+            ReportKind::Bug => Self::Bug,
+            ReportKind::Warning => Self::Warning,
+            ReportKind::Lockdep => Self::Lockdep,
+            ReportKind::Hang => Self::Hang,
+            ReportKind::Kmemleak => Self::Kmemleak,
+            ReportKind::Ubsan => Self::Ubsan,
+            ReportKind::Panic => Self::Panic,
+        }
+    }
+}
+
+impl FindingKind {
+    /// Gives its name in files, such as `kasan`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kasan => "kasan",
+            Self::Bug => "bug",
+            Self::Warning => "warning",
+            Self::Lockdep => "lockdep",
+            Self::Hang => "hang",
+            Self::Kmemleak => "kmemleak",
+            Self::Ubsan => "ubsan",
+            Self::Panic => "panic",
+            Self::Leftover => "leftover",
+        }
+    }
+}
+
+impl fmt::Display for FindingKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
 }
 
 impl From<KernelReport> for Finding {
     fn from(report: KernelReport) -> Self {
-        if report.kind == ReportKind::Hang { Self::Hang(report) } else { Self::Report(report) }
+        let stack = report.stack();
+        let KernelReport { kind, key, title, text } = report;
+        Self { kind: kind.into(), key, title, text, stack }
     }
 }
 
 impl Finding {
-    /// Gives the kernel's report or the report of the hang. Only these two become crashes.
+    /// Makes the finding of something that was left in use.
     #[must_use]
-    pub fn report(&self) -> Option<&KernelReport> {
-        match self {
-            Self::Report(report) | Self::Hang(report) => Some(report),
-            Self::Leftover(_) => None,
-        }
+    pub fn leftover(key: impl Into<String>, title: impl Into<String>, text: impl Into<String>) -> Self {
+        let (key, title, text) = (key.into(), title.into(), text.into());
+        Self { kind: FindingKind::Leftover, key, title, text, stack: Vec::new() }
     }
 
-    /// Gives one line for people.
+    /// Says whether the kernel reported it, or hangs.
     #[must_use]
-    pub fn title(&self) -> &str {
-        match self {
-            Self::Report(report) | Self::Hang(report) => &report.title,
-            Self::Leftover(what) => what,
-        }
+    pub fn is_report(&self) -> bool {
+        self.kind != FindingKind::Leftover
+    }
+
+    /// Says whether `key` is this finding's. Files of older versions have a title in its place.
+    #[must_use]
+    pub fn has_key(&self, key: &str) -> bool {
+        self.key == key || self.title == key
     }
 }
 
@@ -47,12 +120,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hang_is_told_by_its_kind_and_a_leftover_is_no_crash() {
-        let report = |kind| KernelReport { title: "title".to_owned(), kind, text: String::new() };
-        assert!(matches!(report(ReportKind::Hang).into(), Finding::Hang(_)));
-        let finding = Finding::from(report(ReportKind::Kasan));
-        assert!(matches!(finding, Finding::Report(_)) && finding.report().is_some());
-        let leftover = Finding::Leftover("a mount".to_owned());
-        assert_eq!((leftover.report(), leftover.title()), (None, "a mount"));
+    fn a_check_of_the_kernel_has_one_name() {
+        for kind in [ReportKind::Hang, ReportKind::Kasan, ReportKind::Kmemleak] {
+            assert_eq!(FindingKind::from(kind).to_string(), kind.as_str());
+        }
+    }
+
+    #[test]
+    fn a_report_keeps_its_parts_and_a_leftover_is_no_crash() {
+        let text = "WARNING: CPU: 0 PID: 1 at fs/f.c:7 f+0x1/0x2\nCall Trace:\n f+0x1/0x2\n g+0x1/0x2\n";
+        let report = kernel_report::first_report(text).unwrap();
+        let finding = Finding::from(report.clone());
+        assert_eq!((&finding.key, &finding.title, &finding.text), (&report.key, &report.title, &report.text));
+        assert_eq!(finding.stack, ["f", "g"]);
+        assert!(finding.is_report() && finding.has_key(&report.key) && finding.has_key("WARNING in f"));
+        assert!(!finding.has_key("WARNING in g"));
+        let leftover = Finding::leftover("leftover: mount", "a mount", "");
+        assert!(!leftover.is_report() && leftover.has_key("leftover: mount"));
     }
 }

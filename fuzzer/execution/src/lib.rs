@@ -16,7 +16,7 @@ mod target;
 
 pub use self::{
     execution::{Execution, Fate, Fired},
-    finding::Finding,
+    finding::{Finding, FindingKind},
     function_groups::{FunctionGroups, TargetFunction},
     runner::{Attributed, How, Ran, RunError, Runner, Usage},
     stop::Stop,

@@ -1,7 +1,7 @@
 //! From names to a guest that is ready: kernel, image, agent, template, symbols.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::{
     image::{ImageError, image},
     initramfs::initramfs,
-    kernel::{self, Built, KernelError, Progress},
+    kernel::{self, Built, Checks, KernelError, Progress},
     prepared::{ExactGuests, Prepared},
     progress::{Part, ProgressSink, Silent},
     project::{Project, ProjectError},
@@ -95,6 +95,15 @@ pub enum WantedTarget {
     Given(Arc<Target>),
 }
 
+impl fmt::Display for WantedTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Named(name) => name,
+            Self::Given(target) => &target.name,
+        })
+    }
+}
+
 impl From<&str> for WantedTarget {
     fn from(name: &str) -> Self {
         Self::Named(name.to_owned())
@@ -151,6 +160,7 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     };
     project.agent()?;
     let kernel = built_kernel(&project, wanted.kernel.as_ref().unwrap_or(&target.kernel), &cache, stop, progress)?;
+    let checks = Arc::new(Checks::read(&kernel.dir)?);
     let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
     let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
@@ -187,6 +197,7 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         kernel,
         call_sites,
         symbols,
+        checks,
         sites: Sites::default(),
         stop: stop.clone(),
         template,

@@ -18,10 +18,13 @@ impl Sequence {
         Ok(Self { steps, results })
     }
 
-    fn run(&mut self, workspace: &mut Workspace) {
-        for step in &mut self.steps {
+    /// Runs them, and tells `enter` before each which it is, from 1, and 0 after the last.
+    fn run(&mut self, workspace: &mut Workspace, mut enter: impl FnMut(u32)) {
+        for (step, number) in self.steps.iter_mut().zip(1..) {
+            enter(number);
             self.results.push(steps::run(step.as_mut(), workspace));
         }
+        enter(0);
     }
 }
 
@@ -52,12 +55,13 @@ impl Program {
 
     /// Runs the steps of the set-up.
     pub(super) fn set_up(&mut self) {
-        self.setup.run(&mut self.workspace);
+        self.setup.run(&mut self.workspace, |_| {});
     }
 
-    /// Runs the workload's steps: their system calls and nothing else.
-    pub(super) fn run(&mut self) {
-        self.steps.run(&mut self.workspace);
+    /// Runs the workload's steps: their system calls and nothing else. Tells `enter` before each
+    /// which it is, from 1, and 0 after the last.
+    pub(super) fn run(&mut self, enter: impl FnMut(u32)) {
+        self.steps.run(&mut self.workspace, enter);
     }
 
     /// One result for each step of the last run's set-up.

@@ -5,13 +5,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, Reproducer};
+use fault_plan::{FaultPlan, Reproducer, Round};
 use serde::{Deserialize, Serialize};
+
+use execution::{Finding, FindingKind};
 
 use super::evidence::{Cause, CrashNews};
 use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
 use files::{cache::publish_directory, cache::replace_directory};
-use kernel_report::{KernelReport, ReportKind, title_slug};
+use kernel_report::title_slug;
+
+/// The file with all rounds of the guest that a crash was found in, as a plan that can be replayed.
+const HISTORY: &str = "history.json";
 
 /// `meta.json` of a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +27,7 @@ pub struct CrashMeta {
     /// The crash's title.
     pub title: String,
     /// The kind of report.
-    pub kind: ReportKind,
+    pub kind: FindingKind,
     /// The faults that fired, in that order.
     pub fired: Vec<CrashFault>,
     /// The functions on the report's call trace, innermost first.
@@ -64,7 +69,7 @@ pub struct CrashFault {
 
 impl CrashMeta {
     /// Makes the meta of a crash of which no more is known.
-    fn new(title: &str, kind: ReportKind) -> Self {
+    fn new(title: &str, kind: FindingKind) -> Self {
         Self {
             version: FOLDER_VERSION,
             title: title.to_owned(),
@@ -94,18 +99,20 @@ impl CampaignFolder {
     /// The file system says no.
     pub(super) fn write_crash(
         &self,
-        report: &KernelReport,
+        finding: &Finding,
         reproducer: &Reproducer,
         cause: &Cause<'_>,
         found_ms: u64,
     ) -> Result<(), FolderError> {
         let meta = CrashMeta {
             fired: cause.fired.iter().map(|fired| crash_fault(cause.plan, fired)).collect(),
-            stack: report.stack(),
+            stack: finding.stack.clone(),
             found_ms: Some(found_ms),
-            ..CrashMeta::new(&report.title, report.kind)
+            ..CrashMeta::new(&finding.title, finding.kind)
         };
-        let texts = [("report.txt", report.text.as_str()), ("console.log", cause.console)];
+        let mut texts = vec![("report.txt", finding.text.as_str()), ("console.log", cause.console)];
+        let history = cause.with_history().map(|plan| plan.to_json());
+        texts.extend(history.as_deref().map(|history| (HISTORY, history)));
         self.publish_crash(&meta, reproducer, &texts)
     }
 
@@ -138,6 +145,30 @@ impl CampaignFolder {
         self.write_json(&prepared.join("meta.json"), meta)?;
         let publish = if path.exists() { replace_directory } else { publish_directory };
         publish(&prepared, &path).map_err(failed("write", &path))
+    }
+
+    /// Reads the rounds of the guest before the last one of the plan that a crash was found with.
+    ///
+    /// # Errors
+    ///
+    /// The file is damaged.
+    pub(super) fn history(&self, title: &str) -> Result<Vec<Round>, FolderError> {
+        let path = self.crash_path(title).join(HISTORY);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+        let plan = FaultPlan::from_json(&text).map_err(|source| FolderError::Plan { path, source })?;
+        Ok(plan.earlier)
+    }
+
+    /// Reads the time of fuzzing until a crash was found, in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// The folder is damaged.
+    pub(super) fn found_ms(&self, title: &str) -> Result<Option<u64>, FolderError> {
+        Ok(read_meta(&self.crash_path(title).join("meta.json"))?.found_ms)
     }
 
     /// Says whether the folder that a crash of this title would have is that of another title.
@@ -196,7 +227,7 @@ impl CampaignFolder {
 fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
     CrashFault {
         fault: fired.fault + 1,
-        function: plan.faults.get(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
+        function: plan.all_faults().nth(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
         sequence: fired.sequence,
         call_path: fired.call_path.clone(),
     }

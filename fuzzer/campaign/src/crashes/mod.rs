@@ -17,8 +17,7 @@ use std::{
 };
 
 use crossbeam::channel::Sender;
-use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
-use kernel_report::KernelReport;
+use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer, Round};
 use libafl::Error;
 
 use self::crash::{Crash, Next};
@@ -39,6 +38,8 @@ const MOST_FOREIGN: usize = 500;
 pub(crate) struct Taken {
     pub(crate) title: String,
     pub(crate) plan: PlanInput,
+    /// The rounds of the guest before the plan's last one, when it was found.
+    pub(crate) history: Arc<[Round]>,
     /// True when another host found it.
     pub(crate) foreign: bool,
 }
@@ -79,6 +80,7 @@ impl Crashes {
             let mut crash = Crash::new(plan, &reproducer.kernel, foreign, 0, known.next_position());
             crash.restore(meta.tried, meta.reproduced, meta.exact);
             crash.same_as = meta.same_as;
+            crash.history = folder.history(&meta.title)?.into();
             known.crashes.insert(meta.title, crash);
         }
         Ok(Self { folder, before, start: Instant::now(), known: Mutex::new(known), news })
@@ -101,29 +103,30 @@ impl Crashes {
     /// The folder cannot be written.
     pub(crate) fn note(&self, kernel: &CampaignKernel, cause: &Cause<'_>) -> Result<bool, Error> {
         let mut found = false;
-        for report in cause.findings.iter().filter_map(Finding::report) {
-            found |= self.note_report(kernel, cause, report)?;
+        for finding in cause.findings {
+            found |= self.note_finding(kernel, cause, finding)?;
         }
         Ok(found)
     }
 
-    fn note_report(&self, kernel: &CampaignKernel, cause: &Cause<'_>, report: &KernelReport) -> Result<bool, Error> {
-        let title = &report.title;
+    fn note_finding(&self, kernel: &CampaignKernel, cause: &Cause<'_>, finding: &Finding) -> Result<bool, Error> {
+        let title = &finding.title;
         // Held while the crash is written: nobody else may write the same one.
         let mut known = self.known();
         let Some(in_vain) = known.wanted(title) else { return Ok(false) };
         let found_ms = u64::try_from((self.before + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX);
         let reproducer = reproducer(kernel, title, cause.plan);
-        self.folder.write_crash(report, &reproducer, cause, found_ms).map_err(disk)?;
+        self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
         tracing::info!(title, "{}", if in_vain == 0 { "new crash" } else { "another plan for a known crash" });
         let plan = PlanInput(cause.plan.clone());
-        let crash = Crash::new(plan, &kernel.name, false, in_vain, known.next_position());
+        let mut crash = Crash::new(plan, &kernel.name, false, in_vain, known.next_position());
+        crash.history = cause.history.into();
         // The next plan's record knows nothing of the one before.
         known.crashes.insert(title.clone(), crash);
         drop(known);
         if let Some(news) = &self.news {
             // Nobody listens any more when the campaign ends.
-            let _ = news.send(CrashNews { kind: report.kind, reproducer });
+            let _ = news.send(CrashNews { kind: finding.kind, reproducer });
         }
         Ok(true)
     }
@@ -179,6 +182,23 @@ impl Crashes {
         if let Some(crash) = known.crashes.get_mut(&taken.title) {
             crash.put_back(queued);
         }
+    }
+
+    /// Takes in that a crash, whose plan did not make it again, is made by the sequence of `cause`.
+    /// Writes that in its place.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn is_made_by(&self, kernel: &CampaignKernel, taken: &Taken, cause: &Cause<'_>) -> Result<(), Error> {
+        let title = &taken.title;
+        let mut known = self.known();
+        let Some(crash) = known.crashes.get_mut(title).filter(|crash| crash.plan == taken.plan) else { return Ok(()) };
+        let Some(finding) = cause.findings.iter().find(|finding| finding.has_key(title)) else { return Ok(()) };
+        let found_ms = self.folder.found_ms(title).map_err(disk)?.unwrap_or_default();
+        self.folder.write_crash(finding, &reproducer(kernel, title, cause.plan), cause, found_ms).map_err(disk)?;
+        crash.is_made_by(PlanInput(cause.plan.clone()));
+        Ok(())
     }
 
     /// Takes in that the reproducer was `tried` so often and made the crash again `reproduced`
@@ -264,7 +284,8 @@ impl Known {
     fn take(&mut self, title: String) -> Option<Taken> {
         let crash = self.crashes.get_mut(&title)?;
         crash.take();
-        Some(Taken { title, plan: crash.plan.clone(), foreign: crash.foreign })
+        let (plan, history) = (crash.plan.clone(), Arc::clone(&crash.history));
+        Some(Taken { title, plan, history, foreign: crash.foreign })
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use execution::Execution;
-use kernel_report::{ReportKind, title_slug};
+use execution::{Execution, FindingKind};
+use kernel_report::title_slug;
 
 use super::*;
 use crate::fake::{self, kernel, seed, warning};
@@ -24,7 +24,7 @@ impl Found {
     }
 
     fn found(&mut self, title: &str, kernel: &CampaignKernel, plan: &PlanInput) -> bool {
-        self.execution.findings = vec![warning(title).into()];
+        self.execution.findings = vec![warning(title)];
         self.crashes.note(kernel, &Cause::of(&plan.0, &self.execution)).unwrap()
     }
 
@@ -89,7 +89,7 @@ fn a_crash_is_another_one_only_on_another_kernel_and_never_both_ways() {
 }
 
 fn news(title: &str, plan: &FaultPlan) -> CrashNews {
-    CrashNews { kind: ReportKind::Bug, reproducer: fake::reproducer(title, plan) }
+    CrashNews { kind: FindingKind::Bug, reproducer: fake::reproducer(title, plan) }
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_title_that_two_hosts_see_has_one_folder() {
     let (kernel, plan) = (kernel("fake"), seed("fake", "should_failslab"));
     let mut execution = fake::quiet();
     let mut found = |title: &str| {
-        execution.findings = vec![warning(title).into()];
+        execution.findings = vec![warning(title)];
         crashes.note(&kernel, &Cause::of(&plan.0, &execution)).unwrap()
     };
     let meta = |title: &str| {
@@ -154,9 +154,9 @@ fn others_are_told_of_what_this_host_finds_and_of_nothing_else() {
     let (plan, execution) = (FaultPlan::fault_free("fake"), fake::quiet());
     crashes.note_foreign("away", &news("BUG in theirs", &plan)).unwrap();
     for title in ["BUG in ours", "BUG in ours", "BUG in theirs"] {
-        let found = Execution { findings: vec![warning(title).into()], ..execution.clone() };
+        let found = Execution { findings: vec![warning(title)], ..execution.clone() };
         crashes.note(&kernel("fake"), &Cause::of(&plan, &found)).unwrap();
     }
     let reproducer = fake::reproducer("BUG in ours", &plan);
-    assert_eq!(told.try_iter().collect::<Vec<_>>(), [CrashNews { kind: ReportKind::Warning, reproducer }]);
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [CrashNews { kind: FindingKind::Warning, reproducer }]);
 }

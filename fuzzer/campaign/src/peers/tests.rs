@@ -14,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use execution::Stop;
+use execution::{FindingKind, Stop};
 use fault_plan::{FaultPlan, InjectedError, Reproducer};
-use kernel_report::{ReportKind, title_slug};
+use kernel_report::title_slug;
 use tempfile::TempDir;
 
 use super::{
@@ -44,7 +44,7 @@ fn plan_news(caller: &str) -> News {
 
 fn crash(host: &str, title: &str) -> News {
     let reproducer = Reproducer { kernel_build_id: "0123abcd".to_owned(), ..fake::reproducer(title, &plan("guilty")) };
-    News::Crash { host: host.to_owned(), crash: CrashNews { kind: ReportKind::Bug, reproducer } }
+    News::Crash { host: host.to_owned(), crash: CrashNews { kind: FindingKind::Bug, reproducer } }
 }
 
 /// A host without guests.

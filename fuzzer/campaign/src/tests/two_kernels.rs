@@ -4,7 +4,7 @@ use super::*;
 use crate::fake::{fails_at, warning};
 
 /// The reports of a kernel on a plan.
-type Reports = fn(&FaultPlan) -> Vec<KernelReport>;
+type Reports = fn(&FaultPlan) -> Vec<Finding>;
 
 /// Runs a campaign with an explorer and a checker.
 fn with_checker(folder: &Path, on_explorer: Reports, on_checker: Reports) -> Result<Summary, CampaignError> {
@@ -31,7 +31,7 @@ fn a_checker_sees_what_the_explorer_cannot() {
     assert_eq!(summary.crashes, [("KASAN in step_12".to_owned(), 3, 3)]);
     assert!(summary.statistics.checked >= 40 && summary.statistics.different >= 1, "{summary:?}");
     assert_eq!(
-        (summary.statistics.sites, summary.statistics.fault_free_coverage),
+        (summary.statistics.points, summary.statistics.fault_free_coverage),
         (44, 40),
         "those of the explorer's kernel"
     );
@@ -74,7 +74,7 @@ fn a_title_that_two_clients_see_is_reported_once_and_explorers_share() {
     let summary = run(options(folder.path(), &stop, None), clients).unwrap();
     let titles: Vec<&str> = summary.crashes.iter().map(|(title, ..)| title.as_str()).collect();
     assert_eq!(titles, ["BUG in fallback_20", "BUG in step_7"]);
-    assert!(summary.statistics.executions >= 500 && summary.statistics.sites == 44, "{summary:?}");
+    assert!(summary.statistics.executions >= 500 && summary.statistics.points == 44, "{summary:?}");
     let file: CampaignFile =
         serde_json::from_str(&fs::read_to_string(folder.path().join("campaign.json")).unwrap()).unwrap();
     assert_eq!(file.executions, summary.statistics.executions, "every client's executions count");

@@ -20,8 +20,10 @@ pub(super) fn reports(text: &str) -> Vec<KernelReport> {
 /// Makes the report of a guest that did not answer within `deadline` and whose kernel says nothing;
 /// `stack` is what its processor was at.
 pub(super) fn silent_hang(target: &str, deadline: Duration, stack: &str) -> KernelReport {
+    let function = kernel_report::hanging_function(stack);
     KernelReport {
-        title: kernel_report::hanging_function(stack).map_or_else(
+        key: kernel_report::hang_key(function.as_deref()),
+        title: function.map_or_else(
             || "hang: the deadline passed without a word of the kernel".to_owned(),
             |function| format!("hang in {function}"),
         ),

@@ -63,7 +63,7 @@ fn with_broker(host: &Host, client: impl FnOnce(&mut Manager<State>, &mut State,
             let mut manager = to_client.manager::<State>(Imports::Run).unwrap();
             client(&mut manager, &mut state(), turns);
             let reproducer = fake::reproducer("BUG at the end", &plan("guilty"));
-            sender.send(CrashNews { kind: ReportKind::Bug, reproducer }).unwrap();
+            sender.send(CrashNews { kind: FindingKind::Bug, reproducer }).unwrap();
             manager.fire(&mut state(), found("last")).unwrap();
             manager.send_exiting().unwrap();
             life.wait();
