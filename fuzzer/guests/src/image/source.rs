@@ -49,7 +49,7 @@ impl Drop for WorkFolder {
 /// Runs the words `command` with `image` behind them. Returns what it printed.
 pub(super) fn run(command: &[String], image: Option<&Path>) -> Result<Vec<u8>, ImageError> {
     let work = image.map(WorkFolder::beside).transpose()?;
-    let folder = work.as_ref().map_or(Path::new("/"), |work| work.0.as_path());
+    let folder = work.as_ref().map_or_else(|| Path::new("/"), |work| work.0.as_path());
     let arguments: Vec<&OsStr> = command[1..].iter().map(OsStr::new).chain(image.map(Path::as_os_str)).collect();
     output(OsStr::new(&command[0]), &command.join(" "), &arguments, folder)
 }

@@ -36,7 +36,7 @@ pub(super) fn chosen(
     let mut target = Target::from_definition(definition).map_err(|error| refuse(chain(&error)))?;
     let present = Target::find(&Project::find()?.corpus(), &target.name).ok();
     if let Some(image) = &mut target.image {
-        let beside = options.file.parent().unwrap_or(Path::new(""));
+        let beside = options.file.parent().unwrap_or_else(|| Path::new(""));
         let folders: Vec<_> = [beside].into_iter().chain(present.as_ref().map(Target::folder)).collect();
         image.find_file(&folders).map_err(refuse)?;
     }
