@@ -36,7 +36,7 @@ impl Run<'_> {
         }
         execution.fired.iter().try_for_each(|fired| self.write_fired(fired, out))?;
         for report in execution.reports() {
-            writeln!(out, "  {}: {}", report.kind, report.title)?;
+            writeln!(out, "  {}: {}\n      {}", report.kind, report.title, report.key)?;
         }
         if !execution.is_crash() {
             writeln!(out, "  completed, the kernel had nothing to report")?;
