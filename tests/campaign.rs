@@ -35,11 +35,34 @@ fn json(path: &Path) -> serde_json::Value {
 /// two are of one function.
 const PLANTED: [&str; 5] = [
     "access: null pointer in selftest_index_grow",
-    "access: use-after-free Write in selftest_session_abort",
-    "access: use-after-free Read in selftest_queue_free",
+    "access: bad memory Write in selftest_session_abort",
+    "access: bad memory Read in selftest_queue_free",
     "check: drivers/fuzz_selftest/bugs.c selftest_pair_free: WARN_ON(pair->lefts)",
     "check: drivers/fuzz_selftest/bugs.c selftest_pair_free: WARN_ON(pair->rights && !pair->right)",
 ];
+
+/// A caller that the plan's kernel has inlined, and a fault that nothing can make fire.
+#[test]
+fn a_replay_tells_what_did_not_fire_and_relaxes_what_can() {
+    let folder = common::steps_target(&["reachable"], common::SLAB);
+    let target = folder.path().to_str().unwrap();
+    let replay = |path: &[&str]| {
+        let file = folder.path().join("plan.json");
+        fs::write(&file, common::plan(&[common::fault(path, 1)]).to_json()).unwrap();
+        let run = fuzz(&["replay", file.to_str().unwrap(), "--target", target]);
+        (run.status.code(), text(&run.stdout) + &text(&run.stderr))
+    };
+    let (status, said) = replay(&["...", "selftest_inner_alloc", "selftest_reachable", "selftest_write"]);
+    assert_eq!(status, Some(0), "{said}");
+    for line in ["fault 1 is relaxed for this kernel: ...", "fault 1 fired: should_failslab returned ENOMEM"] {
+        assert!(said.contains(line), "{said}");
+    }
+    let (status, said) = replay(&["...", "gone_from_here", "selftest_write", "selftest_inner_alloc"]);
+    assert_eq!(status, Some(1), "{said}");
+    for line in ["fault 1 did not fire: no call 1 of should_failslab", "this kernel has no function gone_from_here"] {
+        assert!(said.contains(line), "{said}");
+    }
+}
 
 /// The functions of the self-test module's correct code.
 fn correct_functions() -> BTreeSet<String> {

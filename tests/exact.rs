@@ -23,7 +23,7 @@ fn exact_executions_are_the_same_even_when_they_end_the_guest() {
     ];
     for (number, plan) in plans.iter().enumerate() {
         let first = guest.run_fresh(plan);
-        assert_eq!(first.is_crash(), number == 2, "{number}: {:?}", first.findings);
+        assert_eq!(!first.findings.is_empty(), number == 2, "{number}: {:?}", first.findings);
         for _ in 0..4 {
             let again = guest.run_fresh(plan);
             assert_eq!(again.hits, first.hits, "{number}");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 use execution::{Finding, FindingKind, How, RunError, Stop, Target};
-use fault_plan::FaultPlan;
+use fault_plan::{Fault, FaultPlan};
 use guest_protocol::{Execute, Setup, Step, StepResult};
 use guests::{
     prepare::{Wanted, bare_guest, prepare},
@@ -47,6 +47,29 @@ fn the_nth_call_on_a_call_path_fails_and_the_step_sees_the_error() {
     }
     let sixth = guest.run(&plan(&[fault(&["...", "selftest_occurrence_alloc"], 6)]));
     assert_eq!((sixth.steps, sixth.fired), (vec![WRITTEN, WRITTEN], Vec::new()), "there is no sixth call");
+    assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
+}
+
+#[test]
+fn a_fault_with_a_step_counts_and_fails_the_calls_of_that_step_alone() {
+    let folder = steps_target(&["occurrence", "occurrence"], SLAB);
+    let mut guest = guests(folder.path());
+    let in_step = |step, n| Fault { step, ..fault(&["...", "selftest_occurrence_alloc"], n) };
+    let second = [WRITTEN, StepResult::Failed(102)];
+    for (step, n) in [(Some(2), 2), (None, 7)] {
+        let execution = guest.run(&plan(&[in_step(step, n)]));
+        assert_eq!(execution.steps, second, "{step:?}");
+        assert_eq!(execution.fired.iter().map(|fired| fired.step).collect::<Vec<_>>(), [2]);
+        let fired = execution.sites.iter().find(|site| site.site == execution.fired[0].site).unwrap();
+        assert_eq!(fired.step, 2, "the same call path is another point in each step");
+    }
+    let both = guest.run(&plan(&[in_step(Some(2), 1), in_step(Some(1), 1)]));
+    assert_eq!(both.steps, [StepResult::Failed(101), StepResult::Failed(101)]);
+    let neither = guest.run(&plan(&[in_step(Some(1), 6)]));
+    assert_eq!((neither.steps, neither.fired), (vec![WRITTEN, WRITTEN], Vec::new()), "it has no sixth call");
+    let ran = guest.ran(&plan(&[in_step(Some(3), 1)]), How::Warm);
+    let Err(RunError::Refused(reason)) = ran.execution else { panic!("not refused") };
+    assert!(reason.contains("fault 1: step 3: the workload has 2 steps"), "{reason}");
     assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
 }
 
@@ -119,26 +142,6 @@ fn pages_folios_and_caches_that_must_not_fail_never_do() {
         assert_eq!((execution.steps.as_slice(), execution.fired.len()), (expected.as_slice(), 1), "{failing:?}");
     }
     assert_eq!(guest.usage().guests, 1, "nothing here costs a guest");
-}
-
-/// btrfs keeps its devices open when `super_setup_bdi()` fails (`btrfs_fill_super()` in
-/// `fs/btrfs/super.c`, 6.12). That shows only when the disk is put back, after the report.
-#[test]
-fn a_guest_that_cannot_put_its_disk_back_runs_no_other_plan() {
-    let mut guest = guests_of("btrfs-mount");
-    let fault_free = guest.prepared.target.fault_free();
-    let holding = FaultPlan { faults: vec![fault(&["...", "super_setup_bdi_name"], 1)], ..fault_free.clone() };
-    let execution = guest.run(&holding);
-    assert_eq!((execution.fired.len(), execution.steps[0]), (1, StepResult::Failed(ENOMEM)));
-    assert!(
-        matches!(&execution.findings[..], [Finding { kind: FindingKind::Leftover, .. }]),
-        "{:?}",
-        execution.findings
-    );
-    let next = guest.run(&fault_free);
-    assert!(next.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{:?}", next.steps);
-    let counters = guest.usage();
-    assert_eq!((counters.guests, counters.leftovers, counters.harness_errors), (2, 1, 0));
 }
 
 #[test]
@@ -273,6 +276,17 @@ fn a_plan_that_this_kernel_cannot_run_is_refused() {
 }
 
 #[test]
+fn a_name_that_this_kernel_inlined_is_skipped_and_told() {
+    let folder = steps_target(&["occurrence"], SLAB);
+    let mut guest = guests(folder.path());
+    let path = ["...", "no_such_function", "selftest_occurrence_alloc"];
+    let execution = guest.run(&plan(&[fault(&path, 2)]));
+    assert_eq!((execution.steps.as_slice(), execution.fired.len()), (&[StepResult::Failed(102)][..], 1));
+    assert_eq!(execution.unknown_names, ["no_such_function"]);
+    assert!(guest.run(&plan(&[])).unknown_names.is_empty());
+}
+
+#[test]
 fn a_workload_that_fails_by_itself_is_refused_with_the_step() {
     let folder = steps_target(&["clean"], SLAB);
     let file = folder.path().join("target.toml");
@@ -311,8 +325,8 @@ fn what_is_known_to_crash_still_does() {
         crashes += known.len();
         for known in known {
             let execution = guest.run_fresh(&known.plan);
-            assert!(execution.has_key(&known.key), "{target}: {}: {:?}", known.title, execution.findings);
-            assert_eq!(execution.fired.len(), known.plan.faults.len(), "{target}: {}", known.title);
+            assert!(execution.has_key(&known.identity()), "{target}: {}: {:?}", known.title, execution.findings);
+            assert_eq!(execution.fired.len(), known.plan.all_faults().count(), "{target}: {}", known.title);
             assert!(!execution.coverage.is_empty(), "what ran is known of a guest that dies as well");
         }
     }
@@ -341,7 +355,15 @@ fn kvm_is_used_only_when_it_works() {
     let setup = Setup { functions: Vec::new(), steps, disk: false, awake: false };
     let config = GuestConfig { accel: auto.accel, ..config };
     let template = Template::prepare(config, &setup, &Stop::new()).unwrap();
-    let request = Execute { id: 1, plan: plan(&[]), inject: true, coverage: false, describe_all_sites: false };
+    let request = Execute {
+        id: 1,
+        plan: plan(&[]),
+        keep: false,
+        leave: false,
+        inject: true,
+        coverage: false,
+        describe_all_sites: false,
+    };
     let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Trace::default());
     let End::Reported(report) = run.end else { panic!("{:?}", run.end) };
     assert_eq!(report.steps, [WRITTEN], "what was chosen runs guests");

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod aftermath;
 mod campaign;
 mod common;
 mod guest;

@@ -116,6 +116,10 @@ pub struct Control {
     /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be
     /// computed.
     pub preempt_cpu: u32,
+    /// Step of the workload that runs, from 1; 0 while none does.
+    pub step: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// First address after it.
@@ -142,6 +146,10 @@ pub struct Rule {
     pub seen: u32,
     /// Elements of `path` in use.
     pub elements: u32,
+    /// The step of which calls match, from 1; 0 for all steps.
+    pub step: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// The value that the call returns.
     pub return_value: i64,
     /// [`name_set`] of all names in `path`: a call whose set lacks a bit cannot match.
@@ -166,12 +174,13 @@ pub struct Call {
     pub stack: [u64; MAX_FRAMES],
 }
 
-/// A value of map `PATHS`, an open-addressed hash table: which site a path of return addresses is.
+/// A value of map `PATHS`, an open-addressed hash table: which site a path of return addresses is
+/// in a step.
 /// It spares all calls on a path but the first one to look for the callers' names.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
-    /// Hash of the probe's address and the return addresses; 0 marks a free slot.
+    /// Hash of the step, the probe's address and the return addresses; 0 marks a free slot.
     pub key: u64,
     /// Slot of map `SITES`.
     pub site: u32,
@@ -179,14 +188,14 @@ pub struct Path {
     pub reserved: u32,
 }
 
-/// A value of map `SITES`: the sites in the order in which they were found, so that an execution
+/// A value of map `SITES`: the sites, one for each step, in the order in which they were found, so that an execution
 /// touches few pages. Map `INDEX` is an open-addressed hash table of their slots plus 1: entry `key
 /// % SITE_SLOTS`, then the next ones. Behind its slots `SITES` has one more value, for the site at
 /// hand while its slot is looked for, and when there is none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
-    /// Hash of function and callers' name ids; never 0 in a slot that is taken.
+    /// Hash of step, function and callers' name ids; never 0 in a slot that is taken.
     pub key: u64,
     /// Execution that `count` and `first_sequence` belong to.
     pub generation: u32,
@@ -199,7 +208,9 @@ pub struct Site {
     /// Callers in `stack`.
     pub depth: u32,
     /// 1 when there were more callers than fit.
-    pub truncated: u32,
+    pub truncated: u16,
+    /// Step of the workload that its calls are in, from 1.
+    pub step: u16,
     /// [`name_set`] of all callers.
     pub name_set: u64,
     /// The callers' name ids, innermost first.
@@ -216,8 +227,8 @@ pub struct Fired {
     pub sequence: u32,
     /// Callers in `stack`.
     pub depth: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Step of the workload that the call was in, from 1.
+    pub step: u32,
     /// Hash of the site.
     pub site: u64,
     /// Return addresses, innermost first.
@@ -240,7 +251,7 @@ pub struct FiredLog {
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 88 + size_of::<Functions>());
+const _: () = assert!(size_of::<Control>() == 96 + size_of::<Functions>());
 const _: () = assert!(size_of::<Site>() == 136);
 
 /// Only value of map `DIRTY`: the blocks of the disk that were written to. A mark is a byte, so

@@ -90,6 +90,8 @@ mod tests {
             occurrence: 1,
             seen: 0,
             elements: 0,
+            step: 0,
+            reserved: 0,
             return_value: -12,
             name_set: 0,
             path: [0; MAX_FRAMES],
@@ -108,6 +110,7 @@ mod tests {
             function: 1,
             depth: 0,
             truncated: 0,
+            step: 1,
             name_set: 0,
             stack: [0; MAX_FRAMES],
         };

@@ -1,6 +1,7 @@
 //! The number of an injection site.
 
-/// Hashes an injection site: the function's name id, then the callers', innermost first.
+/// Hashes an injection site in a step: the step, the function's name id, then the callers',
+/// innermost first.
 ///
 /// Name ids depend on nothing but the kernel's symbols, hence so does the result: it is the same in
 /// every guest with the same kernel build.
@@ -11,11 +12,11 @@ pub struct SiteKey(u64);
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl SiteKey {
-    /// The key of `function` without callers.
+    /// The key of `function` without callers, in the step of this number.
     #[inline(always)]
     #[must_use]
-    pub const fn new(function: u32) -> Self {
-        Self(MULTIPLIER).caller(function)
+    pub const fn new(step: u32, function: u32) -> Self {
+        Self(MULTIPLIER).caller(step).caller(function)
     }
 
     /// The key with one more caller.
@@ -38,17 +39,18 @@ impl SiteKey {
 mod tests {
     use super::*;
 
-    fn key(function: u32, callers: &[u32]) -> u64 {
-        callers.iter().fold(SiteKey::new(function), |key, name| key.caller(*name)).finish()
+    fn key(step: u32, function: u32, callers: &[u32]) -> u64 {
+        callers.iter().fold(SiteKey::new(step, function), |key, name| key.caller(*name)).finish()
     }
 
     #[test]
     fn every_part_of_a_site_counts() {
-        assert_eq!(key(1, &[2, 3]), key(1, &[2, 3]));
-        assert_ne!(key(1, &[2, 3]), key(1, &[3, 2]));
-        assert_ne!(key(1, &[2, 3]), key(2, &[2, 3]));
-        assert_ne!(key(1, &[2, 3]), key(1, &[2, 3, 0]));
-        assert_ne!(key(1, &[2, 3]), key(1, &[2]));
+        assert_eq!(key(1, 1, &[2, 3]), key(1, 1, &[2, 3]));
+        assert_ne!(key(1, 1, &[2, 3]), key(1, 1, &[3, 2]));
+        assert_ne!(key(1, 1, &[2, 3]), key(1, 2, &[2, 3]));
+        assert_ne!(key(1, 1, &[2, 3]), key(1, 1, &[2, 3, 0]));
+        assert_ne!(key(1, 1, &[2, 3]), key(1, 1, &[2]));
+        assert_ne!(key(1, 1, &[2, 3]), key(2, 1, &[2, 3]));
     }
 
     #[test]
@@ -56,7 +58,7 @@ mod tests {
         let slots = crate::SITE_SLOTS as u64;
         let mut used = [false; crate::SITE_SLOTS];
         for caller in 0..4096 {
-            used[(key(7, &[caller, caller / 3, 9]) % slots) as usize] = true;
+            used[(key(1, 7, &[caller, caller / 3, 9]) % slots) as usize] = true;
         }
         // 4096 balls in 16384 bins leave 3624 bins hit on average, with a deviation of about 20.
         let hit = used.iter().filter(|used| **used).count();

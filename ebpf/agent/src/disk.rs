@@ -18,7 +18,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use guest_protocol::{Leftover, LeftoverKind};
 use nix::libc::{EBUSY, O_DIRECT, O_EXCL};
+
+use crate::oracles::{Oracle, leftover};
 
 const IMAGE: &str = "/dev/vda";
 /// The disk that the steps mount.
@@ -190,6 +193,21 @@ impl Disk {
             next += count as u64;
         }
         Ok(())
+    }
+}
+
+/// The disk under test, held by something in the kernel.
+pub(crate) struct HeldDisk;
+
+impl Oracle for HeldDisk {
+    /// Opens the disk as nobody can while a file system has it, mounted or not.
+    fn leftover(&mut self) -> Option<Leftover> {
+        let text = match open_exclusively() {
+            Ok(_) => return None,
+            Err(ResetError::Held) => format!("something in the kernel holds {DISK}, and nothing is mounted"),
+            Err(ResetError::Other(error)) => format!("{DISK} cannot be opened: {error:#}"),
+        };
+        Some(leftover(LeftoverKind::Device, text))
     }
 }
 

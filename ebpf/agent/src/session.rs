@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use crate::{
     channel::Channel,
     coverage::Kcov,
-    disk::{DISK, DISK_NUMBER, Dirty, Disk, ResetError},
+    disk::{DISK, DISK_NUMBER, Dirty, Disk, HeldDisk, ResetError},
     injector::{Collected, Injector},
     kernel,
     kernel_log::KernelLog,
@@ -44,8 +44,9 @@ pub(crate) fn serve(channel: &mut Channel) -> Result<()> {
             (ToAgent::Execute(execute), Some(target)) => target.execute(&execute)?,
         };
         channel.send(&reply)?;
-        if let Some(target) = &mut target
-            && matches!(reply, FromAgent::Report(_))
+        if let (Some(target), FromAgent::Report(report)) = (&mut target, &reply)
+            && !mem::take(&mut target.leave)
+            && report.leftovers.is_empty()
         {
             target.put_disk_back();
         }
@@ -73,6 +74,8 @@ struct Target<'kernel> {
     log: KernelLog,
     /// Outcome of putting the disk back after the last report.
     put_back: PutBack,
+    /// True when the disk stays as the execution leaves it.
+    leave: bool,
 }
 
 #[derive(Default)]
@@ -90,7 +93,7 @@ impl<'kernel> Target<'kernel> {
         fs::make_mount_point()?;
         let program = Program::new(&setup.steps)?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
-        let injector = Injector::load(symbols, &setup.functions, setup.disk.then_some(DISK_NUMBER))?;
+        let injector = Injector::load(symbols, &setup.functions, setup.disk.then_some(DISK_NUMBER), setup.steps.len())?;
         let kcov = Kcov::open()?;
         let ready = Ready {
             functions: functions.clone(),
@@ -99,15 +102,20 @@ impl<'kernel> Target<'kernel> {
             text_start: symbols.text_start(),
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
         };
+        let mut held = fs::oracles(&setup.steps)?;
+        if setup.disk {
+            held.push(Box::new(HeldDisk));
+        }
         let mut target = Self {
             symbols,
             functions,
             disk,
             harness: Some(Box::new(Harness { injector, kcov, program })),
             worker: Worker::start()?,
-            oracles: Oracles::new(fs::MOUNT_POINT, fs::oracles(&setup.steps)?)?,
+            oracles: Oracles::new(fs::MOUNT_POINT, held)?,
             log: KernelLog::open()?,
             put_back: PutBack::default(),
+            leave: false,
         };
         keep_memory()?;
         target.warm_up(&setup.steps)?;
@@ -124,7 +132,7 @@ impl<'kernel> Target<'kernel> {
         // other clones, asks when it does not.
         let harness = self.harness.as_mut().context("the harness is gone")?;
         harness.injector.collect(self.symbols, true);
-        let mut leftovers = self.oracles.leftovers();
+        let mut leftovers: Vec<_> = self.oracles.leftovers().into_iter().map(|leftover| leftover.text).collect();
         leftovers.extend(self.reset_disk(Reset::Dirty).err());
         let harness = self.harness.as_ref().context("the harness is gone")?;
         if let Some(defect) = step_defect(steps, harness.program.results()) {
@@ -142,13 +150,16 @@ impl<'kernel> Target<'kernel> {
         if let Err(error) = execute.plan.check().and_then(|()| execute.plan.check_against(&self.functions)) {
             return Ok(refused(error.to_string()));
         }
-        let mut timings = Timings { reset_ns: self.put_back.took_ns, ..Timings::default() };
+        let PutBack { took_ns, defect } = mem::take(&mut self.put_back);
+        let mut timings = Timings { reset_ns: took_ns, ..Timings::default() };
         let started = Instant::now();
-        let defect = self.put_back.defect.take();
         // Late writes reached the disk after it was put back.
-        if let Some(reason) = defect.or_else(|| self.reset_disk(Reset::Late).err()) {
+        if !execute.keep
+            && let Some(reason) = defect.or_else(|| self.reset_disk(Reset::Late).err())
+        {
             return Ok(FromAgent::Unclean(cut(reason, LIMITS.text_bytes)));
         }
+        self.leave = execute.leave;
         let harness = self.harness.as_mut().context("the harness is gone")?;
         // Should the kernel die before the trace begins, there is none.
         harness.kcov.clear();
@@ -213,9 +224,9 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let mut report = Report { id: execute.id, steps: harness.program.results().to_vec(), ..Report::default() };
         if execute.inject {
-            let Collected { hits, new_sites, fired, lost_hits, guarded } =
+            let Collected { hits, new_sites, fired, lost_hits, guarded, unknown_names } =
                 harness.injector.collect(self.symbols, execute.describe_all_sites);
-            report = Report { hits, new_sites, fired, lost_hits, guarded, ..report };
+            report = Report { hits, new_sites, fired, lost_hits, guarded, unknown_names, ..report };
         }
         Ok(report)
     }

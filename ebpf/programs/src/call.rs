@@ -25,14 +25,15 @@ const NMI_MASK: u32 = 0xf << 20;
 /// Hard interrupts, and soft interrupts being served (not merely disabled).
 const INTERRUPT_MASK: u32 = (0xf << 20) | (0xf << 16) | (1 << 8);
 
-/// A hash of where the function stands that is being entered, and the return addresses of its
-/// callers, never 0.
+/// A hash of the step that runs, where the function stands that is being entered, and the return
+/// addresses of its callers, never 0.
 ///
 /// This is most of what a call costs. So nothing is stored: they are read again by [`read`] where
 /// they are asked for, which is at new paths and at failures.
 #[inline(always)]
-pub(crate) fn path(registers: &Registers) -> u64 {
-    let mut hash = registers.instruction;
+pub(crate) fn path(registers: &Registers, step: u32) -> u64 {
+    // The upper halves of text addresses are all ones.
+    let mut hash = registers.instruction ^ (u64::from(step) << 32);
     walk(registers, |_, address| hash = (hash ^ address).wrapping_mul(MULTIPLIER));
     // A product's upper half depends on all of both factors.
     hash ^= hash >> 32;
@@ -94,10 +95,10 @@ pub(crate) fn name(registers: &Registers, call: &Call, control: &Control, site: 
     // entered as whole.
     let function = name_at(registers.instruction.wrapping_sub(1).wrapping_sub(control.text_start));
     let text_bytes = control.text_end.wrapping_sub(control.text_start);
-    let mut key = SiteKey::new(function);
+    let mut key = SiteKey::new(control.step, function);
     let mut name_set = 0;
     let mut depth = 0;
-    let mut truncated = call.truncated;
+    let mut truncated = call.truncated as u16;
     for (address, name) in call.stack.iter().zip(&mut site.stack) {
         if depth >= call.depth {
             break;
@@ -117,6 +118,7 @@ pub(crate) fn name(registers: &Registers, call: &Call, control: &Control, site: 
     site.function = function;
     site.depth = depth;
     site.truncated = truncated;
+    site.step = control.step as u16;
     site.name_set = name_set;
     site.key = key.finish();
 }

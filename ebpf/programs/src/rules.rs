@@ -37,7 +37,11 @@ extern "C" fn try_rule(index: u64, evaluation: *mut Evaluation) -> c_long {
     // SAFETY: it is what `apply` hands to the loop.
     let evaluation = unsafe { &mut *evaluation };
     let (Some(rule), Some(site)) = (maps::rule(index as u32), maps::site(evaluation.site)) else { return BREAK };
-    if rule.function != site.function || rule.name_set & !site.name_set != 0 || !matches(index as u32, evaluation.site)
+    let is_other_step = rule.step != 0 && rule.step != u32::from(site.step);
+    if rule.function != site.function
+        || is_other_step
+        || rule.name_set & !site.name_set != 0
+        || !matches(index as u32, evaluation.site)
     {
         return CONTINUE;
     }
@@ -92,7 +96,7 @@ fn log(control: &Control, registers: &Registers, rule: u32, site: u32) {
     fired.rule = rule;
     fired.sequence = control.sequence;
     fired.depth = site.depth;
-    fired.reserved = 0;
+    fired.step = u32::from(site.step);
     fired.site = site.key;
     for index in 0..MAX_FRAMES {
         fired.stack[index] = call.stack[index];

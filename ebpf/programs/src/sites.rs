@@ -15,7 +15,7 @@ const SPARE: u32 = SITE_SLOTS as u32;
 /// The slot of the site of the call with these `registers`; the spare one when the table is full.
 #[inline(always)]
 pub(crate) fn slot_of(control: &mut Control, registers: &Registers) -> u32 {
-    let path = call::path(registers);
+    let path = call::path(registers, control.step);
     if let Some(known) = maps::path(path_slot(path, 0))
         && known.key == path
     {
@@ -122,6 +122,7 @@ fn describe(site: &mut Site, found: &Site) {
     site.function = found.function;
     site.depth = found.depth;
     site.truncated = found.truncated;
+    site.step = found.step;
     site.name_set = found.name_set;
     for index in 0..MAX_FRAMES {
         site.stack[index] = found.stack[index];

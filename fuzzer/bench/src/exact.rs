@@ -113,7 +113,7 @@ fn repeat(runner: &mut GuestRunner, plan: FaultPlan) -> Result<Repeated, RunErro
         let start = Instant::now();
         let execution = runner.run(&plan, How::Fresh).execution?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
-        titles.insert(execution.reports().next().map(|report| report.title.clone()));
+        titles.insert(execution.findings.first().map(|report| report.title.clone()));
         executions.insert(execution.fingerprint());
     }
     let execution_ms = middle(times).unwrap_or(f64::NAN);

@@ -17,7 +17,7 @@ use crate::{
     input::PlanInput,
     observers::{CoverageMap, Observers},
 };
-use execution::{Attributed, Execution, Fate, Finding, FindingKind, How, Ran, RunError, Runner};
+use execution::{Attributed, Execution, Fate, FindingKind, How, Ran, RunError, Runner};
 
 /// The executor of plans.
 pub(crate) struct PlanExecutor<'a, R> {
@@ -50,7 +50,7 @@ impl<'a, R: Runner> PlanExecutor<'a, R> {
         let observer = &mut self.observers.1.0;
         match error {
             RunError::Stopped => observer.fail(error, true),
-            RunError::Refused(_) | RunError::Starved => observer.fail(error, false),
+            RunError::Refused(_) | RunError::Starved | RunError::NoNext => observer.fail(error, false),
             RunError::Guests { .. } | RunError::NoExactGuests(_) if plan.faults.is_empty() => {
                 observer.fail(error, true);
             }
@@ -112,14 +112,14 @@ impl<EM, R: Runner, S: HasExecutions, Z> Executor<EM, PlanInput, S, Z> for PlanE
 
 /// Gives what the `execution` of a plan in a fresh guest reports, beside the run that it is for.
 fn reported(plan: FaultPlan, execution: Execution) -> Vec<Attributed> {
-    let Execution { findings, fired, console, .. } = execution;
-    let reported = findings.iter().any(Finding::is_report);
-    reported.then_some(Attributed { plan, how: How::Fresh, fired, findings, console }).into_iter().collect()
+    let Execution { findings, fired, console, history, .. } = execution;
+    let attributed = Attributed { plan, how: How::Fresh, fired, findings, console, history };
+    (!attributed.findings.is_empty()).then_some(attributed).into_iter().collect()
 }
 
 /// Gives LibAFL's kind of exit, which follows from the findings.
 pub(crate) fn exit_kind(execution: &Execution) -> ExitKind {
-    match execution.reports().next().map(|finding| finding.kind) {
+    match execution.findings.first().map(|finding| finding.kind) {
         Some(FindingKind::Hang) => ExitKind::Timeout,
         Some(_) => ExitKind::Crash,
         None => ExitKind::Ok,
@@ -140,6 +140,8 @@ fn mark_coverage(map: &mut CoverageMap, sites: &CallSites, coverage: &[u64]) -> 
 
 #[cfg(test)]
 mod tests {
+    use execution::Finding;
+
     use super::*;
     use crate::fake;
 
@@ -148,8 +150,8 @@ mod tests {
         let report = |kind| Finding { kind, ..fake::warning("title") };
         let kind = |findings| exit_kind(&Execution { findings, ..fake::quiet() });
         assert_eq!(kind(Vec::new()), ExitKind::Ok);
-        assert_eq!(kind(vec![Finding::leftover("mount", "a mount", "")]), ExitKind::Ok);
+        assert_eq!(kind(vec![Finding::leftover("mount", "a mount", "")]), ExitKind::Crash);
         assert_eq!(kind(vec![report(FindingKind::Kasan), report(FindingKind::Hang)]), ExitKind::Crash);
-        assert_eq!(kind(vec![Finding::leftover("mount", "a mount", ""), report(FindingKind::Hang)]), ExitKind::Timeout);
+        assert_eq!(kind(vec![report(FindingKind::Hang)]), ExitKind::Timeout);
     }
 }

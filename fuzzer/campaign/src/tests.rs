@@ -87,6 +87,12 @@ fn reporting(folder: &Path, reports: impl FnMut(&FaultPlan) -> Vec<Finding> + Se
     run(options(folder, &stop, None), explorer(Reporting(fake, reports)))
 }
 
+/// Reads the points that a campaign has found on the kernel called `kernel`.
+fn points(folder: &Path, kernel: &str) -> Vec<Point> {
+    let text = fs::read_to_string(folder.join("matrix").join(format!("{kernel}.jsonl"))).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// Reads a crash's `meta.json`, if it is there.
 fn meta(folder: &Path, title: &str) -> Option<CrashMeta> {
     let text = fs::read_to_string(folder.join("crashes").join(slug(title)).join("meta.json")).ok()?;

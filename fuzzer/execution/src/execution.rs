@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fault_plan::Round;
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
 use sha2::{Digest, Sha256};
 
@@ -10,12 +11,14 @@ use crate::Finding;
 /// A fault that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fired {
-    /// Index in the plan, from 0.
+    /// Index among the faults of all rounds of the plan, from 0.
     pub fault: usize,
     /// Position of the call among all calls of the execution, from 1.
     pub sequence: u32,
     /// Number of the site, as in [`Hit::site`].
     pub site: u64,
+    /// Step of the workload that the call was in, from 1.
+    pub step: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }
@@ -25,14 +28,17 @@ pub struct Fired {
 pub enum Fate {
     /// It runs the next plan.
     Alive,
-    /// It answered, and is not fit for another plan: its kernel reported something, or something is
-    /// left in use.
+    /// It answered, and something is left in use. It runs another plan only to see what comes of
+    /// that: [`How::Next`](crate::How::Next).
+    Unclean,
+    /// It answered, and is not fit for another plan: its kernel reported something.
     Retired,
     /// It died or hung.
     Dead,
 }
 
-/// The record of one execution.
+/// The record of one execution. Of a plan with rounds, findings and faults that fired are those of
+/// all rounds, and the rest is of the last one that ran.
 #[derive(Clone, Debug)]
 pub struct Execution {
     /// The findings, in their order. Kernel reports end with the first that is more than a warning:
@@ -46,16 +52,24 @@ pub struct Execution {
     pub hits: Vec<Hit>,
     /// Descriptions of the sites reached. A site that no guest has described yet is missing.
     pub sites: Vec<Arc<SiteDescription>>,
-    /// The faults that fired, also when the guest is dead.
+    /// The faults that fired, of all rounds, also when the guest is dead.
     pub fired: Vec<Fired>,
     /// Addresses of the basic blocks that ran, each once; up to its death when the guest is dead.
     pub coverage: Vec<u64>,
     /// Calls left alone because the kernel promises that they do not fail.
     pub guarded: u32,
+    /// Names in the plan's call paths that the kernel has no function of: it inlined them, and they
+    /// were skipped over. Empty when the guest is dead.
+    pub unknown_names: Vec<String>,
     /// True when the guest had no room for all counts or all coverage.
     pub incomplete: bool,
     /// Kernel log or console text of the execution.
     pub console: String,
+    /// The rounds of its guest before this plan, first to last; the last ones where there were too
+    /// many. Empty when there are no findings.
+    pub history: Vec<Round>,
+    /// The executions of the plan's earlier rounds, each as if it were all, without coverage.
+    pub rounds: Vec<Execution>,
     /// Time on the host from request to reply.
     pub wall: Duration,
     /// Time in the guest, by phase.
@@ -63,17 +77,6 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// Gives the kernel reports and hangs that count, in their order.
-    pub fn reports(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.is_report())
-    }
-
-    /// Says whether the kernel reported something or hung.
-    #[must_use]
-    pub fn is_crash(&self) -> bool {
-        self.reports().next().is_some()
-    }
-
     /// Says whether a finding has this key.
     #[must_use]
     pub fn has_key(&self, key: &str) -> bool {

@@ -102,7 +102,7 @@ impl Finding {
         Self { kind: FindingKind::Leftover, key, title, text, stack: Vec::new() }
     }
 
-    /// Says whether the kernel reported it, or hangs. Only such findings become crashes.
+    /// Says whether the kernel reported it, or hangs.
     #[must_use]
     pub fn is_report(&self) -> bool {
         self.kind != FindingKind::Leftover

@@ -316,7 +316,7 @@ never = [{ argument = 1, value = 0 }]
             "io_ctl_init ENOMEM",
         ];
         let all = [&memory[..], &btrfs].concat();
-        assert_eq!(Target::names(&corpus()), ["btrfs-mount", "btrfs-rw", "selftest"]);
+        assert_eq!(Target::names(&corpus()), ["btrfs-mount", "btrfs-remount", "btrfs-rw", "selftest"]);
         for (name, expected) in [("btrfs-mount", &all[..]), ("btrfs-rw", &all), ("selftest", &memory)] {
             let target = Target::find(&corpus(), name).unwrap();
             let function = |function: &TargetFunction| {

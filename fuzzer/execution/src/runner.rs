@@ -2,14 +2,15 @@
 
 use std::error::Error;
 
-use fault_plan::FaultPlan;
+use fault_plan::{FaultPlan, Round};
 use thiserror::Error;
 
 use crate::{Execution, Finding, Fired};
 
 /// Runs plans: guests, or a fake in unit tests.
 pub trait Runner {
-    /// Runs `plan` in the kind of guest that `how` says.
+    /// Runs `plan` in the kind of guest that `how` says. A plan with earlier rounds always has a
+    /// fresh guest, which goes afterwards.
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran;
 
     /// Ends the guest at hand, after which nothing more comes to light. Gives the effects of
@@ -25,6 +26,9 @@ pub trait Runner {
 pub enum How {
     /// Whatever guest is at hand.
     Warm,
+    /// The guest of the run before, in the state that it left it in: its disk is not put back, and
+    /// whatever something holds is held. The runner keeps it until a run that is no such one.
+    Next,
     /// A fresh guest, which runs nothing before; the runner also waits for what its kernel has to
     /// say after the execution.
     Fresh,
@@ -62,6 +66,9 @@ pub struct Attributed {
     pub findings: Vec<Finding>,
     /// The text that they were found in.
     pub console: String,
+    /// The rounds of that guest before the plan's last one, first to last; the last ones where there
+    /// were too many.
+    pub history: Vec<Round>,
 }
 
 /// Why there is no execution. Never a finding.
@@ -81,6 +88,9 @@ pub enum RunError {
         /// Error of the last guest.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// There is no guest in the state that the run before left.
+    #[error("the guest of the run before is gone")]
+    NoNext,
     /// There are no guests of the kind asked for.
     #[error("there are no guests that repeat exactly: {0}")]
     NoExactGuests(String),
@@ -96,8 +106,12 @@ pub struct Usage {
     pub guests: u64,
     /// Executions lost to trouble of guest or host, and tried again.
     pub harness_errors: u64,
-    /// Guests replaced because something was left in use, or their disk could not be put back.
+    /// Executions that left something in use, or a disk that could not be put back.
     pub leftovers: u64,
+    /// Executions in such a state, to see what comes of it, and those that brought it about again.
+    pub aftermath_executions: u64,
+    /// Milliseconds that these took.
+    pub aftermath_ms: u64,
     /// Fault-free executions that were compared with the first ones.
     pub controls: u64,
     /// Calls by which the last of them was off, in a million of them.

@@ -90,7 +90,9 @@ impl FromAgent {
             Self::Hello(hello) => hello.features.iter_mut().map(|feature| &mut feature.missing).collect(),
             Self::Ready(_) => Vec::new(),
             Self::Report(report) => {
-                report.leftovers.iter_mut().chain([&mut report.log_before, &mut report.log]).collect()
+                let leftovers = report.leftovers.iter_mut().map(|leftover| &mut leftover.text);
+                let lists = leftovers.chain(&mut report.unknown_names);
+                lists.chain([&mut report.log_before, &mut report.log]).collect()
             }
             Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
         }
@@ -111,7 +113,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Execute, Feature, FiredFault, Hello, Hit, LIMITS, MemoryRange, Ready, Report, SiteDescription, StepResult,
+        Execute, Feature, FiredFault, Hello, Hit, LIMITS, Leftover, LeftoverKind, MemoryRange, Ready, Report,
+        SiteDescription, StepResult,
     };
 
     fn report() -> FromAgent {
@@ -124,10 +127,21 @@ mod tests {
                 function: "should_failslab".to_owned(),
                 call_path: vec!["open_ctree".to_owned()],
                 truncated: false,
+                step: 1,
             }],
-            fired: vec![FiredFault { fault: 0, sequence: 2, site: 9, call_path: vec!["open_ctree".to_owned()] }],
+            fired: vec![FiredFault {
+                fault: 0,
+                sequence: 2,
+                site: 9,
+                step: 1,
+                call_path: vec!["open_ctree".to_owned()],
+            }],
             ..Report::default()
         }))
+    }
+
+    fn leftover(text: String) -> Leftover {
+        Leftover { kind: LeftoverKind::Device, text }
     }
 
     fn refused(change: impl FnOnce(&mut Report)) -> bool {
@@ -142,6 +156,8 @@ mod tests {
         let execute = ToAgent::Execute(Execute {
             id: 1,
             plan: FaultPlan::fault_free("t"),
+            keep: true,
+            leave: false,
             inject: true,
             coverage: true,
             describe_all_sites: false,
@@ -160,7 +176,7 @@ mod tests {
         assert!(refused(|report| report.fired[0].fault = 16));
         assert!(refused(|report| report.log = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.log_before = "x".repeat(LIMITS.log_bytes + 1)));
-        assert!(refused(|report| report.leftovers = vec!["x".repeat(LIMITS.text_bytes + 1)]));
+        assert!(refused(|report| report.leftovers = vec![leftover("x".repeat(LIMITS.text_bytes + 1))]));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(4096)));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(i32::MIN)));
         assert!(refused(|report| report.steps = vec![StepResult::Skipped; LIMITS.steps + 1]));
@@ -188,11 +204,14 @@ mod tests {
             });
         }
         let FromAgent::Report(mut dirty) = report() else { unreachable!("it is a report") };
-        dirty.leftovers = vec!["\x07".to_owned()];
+        (dirty.leftovers, dirty.unknown_names) = (vec![leftover("\x07".to_owned())], vec!["\x1b".to_owned()]);
         (dirty.log_before, dirty.log) = ("a\x08".to_owned(), "b\x7f".to_owned());
         let Ok(FromAgent::Report(clean)) = decoded(&FromAgent::Report(dirty)) else { panic!("refused") };
         assert_eq!((clean.log_before, clean.log), ("a\u{fffd}".to_owned(), "b\u{fffd}".to_owned()));
-        assert_eq!(clean.leftovers, ["\u{fffd}"]);
+        assert_eq!(
+            (clean.leftovers, clean.unknown_names),
+            (vec![leftover("\u{fffd}".to_owned())], vec!["\u{fffd}".to_owned()])
+        );
         let feature = |missing: String| {
             let features = vec![Feature { name: "kcov".to_owned(), missing }];
             FromAgent::Hello(Hello { features, ..Hello::default() })
@@ -251,7 +270,7 @@ mod tests {
         report.new_sites.iter().for_each(|site| assert_name(&site.function));
         assert!(report.fired.len() <= 16 && report.fired.iter().all(|fired| fired.fault < 16));
         assert!(report.leftovers.len() <= 256);
-        report.leftovers.iter().for_each(|leftover| assert_printable(leftover, 16 << 10));
+        report.leftovers.iter().for_each(|leftover| assert_printable(&leftover.text, 16 << 10));
         assert_printable(&report.log_before, 1 << 20);
         assert_printable(&report.log, 1 << 20);
     }

@@ -111,17 +111,22 @@ impl Report {
         within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
         within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;
         within(self.log.len() <= LIMITS.log_bytes, "the kernel log")?;
-        self.leftovers.iter().try_for_each(|leftover| text(leftover))?;
+        let most_names = fault_plan::MAX_FAULTS * LIMITS.call_path;
+        within(self.unknown_names.len() <= most_names, "the list of unknown names")?;
+        self.unknown_names.iter().try_for_each(|unknown| text(unknown))?;
+        self.leftovers.iter().try_for_each(|leftover| text(&leftover.text))?;
         let possible =
             |step: &StepResult| !matches!(step, StepResult::Failed(error) if !(0..=MAX_ERRNO).contains(error));
         within(self.steps.iter().all(possible), "a step's error number")?;
         for site in &self.new_sites {
             name(&site.function)?;
             call_path(&site.call_path)?;
+            step_number(site.step)?;
         }
         for fired in &self.fired {
             within((fired.fault as usize) < fault_plan::MAX_FAULTS, "the index of a fault")?;
             call_path(&fired.call_path)?;
+            step_number(fired.step)?;
         }
         Ok(())
     }
@@ -138,6 +143,10 @@ fn name(name: &str) -> Result<(), MessageError> {
 
 fn text(text: &str) -> Result<(), MessageError> {
     within(text.len() <= LIMITS.text_bytes, "a text")
+}
+
+fn step_number(step: u32) -> Result<(), MessageError> {
+    within(step as usize <= LIMITS.steps, "the number of a step")
 }
 
 fn call_path(path: &[String]) -> Result<(), MessageError> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Step, StepResult, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
@@ -50,8 +50,14 @@ pub struct Contract {
 pub struct Execute {
     /// Number of the execution, chosen by the host; the report repeats it.
     pub id: u64,
-    /// The faults.
+    /// The faults. The agent runs the last round alone.
     pub plan: FaultPlan,
+    /// True to run in the state that the execution before left, whatever something still holds.
+    /// That one had `leave`, or a leftover.
+    pub keep: bool,
+    /// True to leave the state for the next execution: the disk is not put back. It never is after
+    /// an execution with a leftover.
+    pub leave: bool,
     /// True to probe and count calls; false only to measure what that costs.
     pub inject: bool,
     /// True to record coverage; false only to measure what that costs.
@@ -152,19 +158,46 @@ pub struct Report {
     pub lost_hits: u32,
     /// Calls that the kernel promises not to fail and that were left alone.
     pub guarded: u32,
+    /// Names in the plan's call paths that this kernel has no function of: it inlined them, and
+    /// they were skipped over.
+    pub unknown_names: Vec<String>,
     /// Kernel log from the end of the execution before (or of the set-up) until this one's plan was
     /// in place, one record a line: late effects of earlier executions.
     pub log_before: String,
     /// Kernel log from then until this one's end.
     pub log: String,
-    /// Leftovers that the oracles found. A guest with one must not run another plan. What only
-    /// shows when the disk is put back, [`FromAgent::Unclean`] says.
-    pub leftovers: Vec<String>,
+    /// Leftovers that the oracles found. A guest with one runs another plan only to see what comes
+    /// of it ([`Execute::keep`]). What shows still later, [`FromAgent::Unclean`] says.
+    pub leftovers: Vec<Leftover>,
     /// Times of the execution's phases.
     pub timings: Timings,
 }
 
-/// The injection site behind a site's number.
+/// Something that was still in use when the workload had ended and was cleaned up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// The kind of thing.
+    pub kind: LeftoverKind,
+    /// Words of the oracle.
+    pub text: String,
+}
+
+/// The kind of thing that was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LeftoverKind {
+    /// A mount that cannot be undone.
+    Mount,
+    /// The disk, which something in the kernel holds although nothing is mounted.
+    Device,
+    /// State of a file system, of which no mount is left.
+    FileSystem,
+    /// Memory that does not come back.
+    Memory,
+    /// A taint of the kernel, which then has noticed something.
+    Taint,
+}
+
+/// The injection site behind a site's number, in one step of the workload: a point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteDescription {
     /// The site's number.
@@ -175,6 +208,8 @@ pub struct SiteDescription {
     pub call_path: Vec<String>,
     /// True when there were more callers than fit.
     pub truncated: bool,
+    /// The step of the workload, from 1.
+    pub step: u32,
 }
 
 /// A fault that fired.
@@ -186,6 +221,8 @@ pub struct FiredFault {
     pub sequence: u32,
     /// The site's number.
     pub site: u64,
+    /// Step of the workload that the call was in, from 1.
+    pub step: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }

@@ -34,7 +34,7 @@ mod tests {
     fn a_site_is_described_once_for_all() {
         let sites = Sites::default();
         let describe =
-            |site| SiteDescription { site, function: "f".to_owned(), call_path: Vec::new(), truncated: false };
+            |site| SiteDescription { site, function: "f".to_owned(), call_path: Vec::new(), truncated: false, step: 1 };
         let hits = [1, 2].map(|site| Hit { site, count: 1, first_sequence: 1 });
         let (found, missing) = sites.of(vec![describe(1)], &hits);
         assert_eq!((found.len(), missing), (1, true));

@@ -125,6 +125,23 @@ pub fn first_report(log: &str) -> Option<KernelReport> {
     Reports::new(log).next()
 }
 
+/// Says whether `log` has a warning that only announces an error which was given from outside. It is
+/// no report, and yet taints the kernel.
+#[must_use]
+pub fn has_announcement(log: &str) -> bool {
+    lines::clean(log).any(rules::is_expected)
+}
+
+/// Finds on the call path of a failed call, innermost caller first, the function that says most: the
+/// first that is no allocator, nor another service that everybody uses.
+#[must_use]
+pub fn telling_caller(call_path: &[String]) -> Option<&str> {
+    call_path
+        .iter()
+        .map(String::as_str)
+        .find(|function| !skip::is_skipped(function, false) && !skip::is_service(function))
+}
+
 /// All reports in `log` as [`first_report`] finds them, in the order in which they were printed; of
 /// those that share a key the first. A panic that only follows from a report before it is left
 /// out.

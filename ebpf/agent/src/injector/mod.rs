@@ -26,7 +26,10 @@ mod interrupts;
 mod lower;
 mod mapping;
 
-use std::sync::atomic::{Ordering, compiler_fence};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use abi::{
     Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, Fired, FiredLog, MAX_FRAMES, MAX_RULES, Rule, SITE_SLOTS, Site, Touched,
@@ -34,9 +37,9 @@ use abi::{
 use anyhow::Result;
 use aya::Ebpf;
 use fault_plan::FaultPlan;
-use guest_protocol::{Contract, FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription};
+use guest_protocol::{Contract, FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription, cut};
 
-use self::mapping::Mapping;
+use self::{lower::Lowered, mapping::Mapping};
 use crate::{coverage::pagemap, disk::Dirty, symbols::Symbols};
 
 /// About how many bytes of a report the descriptions of sites may take: with the logs and the rest
@@ -55,6 +58,10 @@ pub(crate) struct Injector {
     /// Slots of sites that an earlier report described.
     described: Vec<bool>,
     generation: u32,
+    /// Steps of the workload.
+    steps: u32,
+    /// Names in the plan's call paths that this kernel has no function of.
+    unknown_names: BTreeSet<String>,
     /// Keeps programs and probes in place.
     _bpf: Ebpf,
 }
@@ -71,6 +78,8 @@ pub(crate) struct Collected {
     pub(crate) lost_hits: u32,
     /// Calls left alone because the kernel promises that they do not fail.
     pub(crate) guarded: u32,
+    /// Names in the plan's call paths that this kernel has no function of.
+    pub(crate) unknown_names: Vec<String>,
 }
 
 /// A field of the control block, as memory that the BPF program changes too.
@@ -88,12 +97,13 @@ macro_rules! control {
 
 impl Injector {
     /// Loads the programs and attaches them: to the function of each of `contracts`, and to the
-    /// writes to `disk` (a device number in the kernel's encoding).
+    /// writes to `disk` (a device number in the kernel's encoding). The workload has so many
+    /// `steps`.
     ///
     /// # Errors
     ///
     /// The kernel lacks something that the programs need, or a function cannot be probed.
-    pub(crate) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Self> {
+    pub(crate) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>, steps: usize) -> Result<Self> {
         let loaded = attach::load(symbols, contracts, disk)?;
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
@@ -107,6 +117,8 @@ impl Injector {
             dirty: Mapping::new(&bpf, "DIRTY", 1)?,
             described: vec![false; SITE_SLOTS],
             generation: 0,
+            steps: u32::try_from(steps)?,
+            unknown_names: BTreeSet::new(),
             _bpf: bpf,
         })
     }
@@ -123,9 +135,12 @@ impl Injector {
         // SAFETY: the log is mapped and aligned for as long as the injector lives.
         unsafe { (&raw mut (*self.fired.only()).seen_us).write_volatile(seen_us) };
         self.begin(0);
+        self.unknown_names.clear();
         for (index, fault) in plan.faults.iter().enumerate() {
-            let rule = lower::lower(fault, symbols).map_err(|reason| format!("fault {}: {reason}", index + 1))?;
+            let lowered = lower::lower(fault, symbols, self.steps);
+            let Lowered { rule, unknown } = lowered.map_err(|reason| format!("fault {}: {reason}", index + 1))?;
             self.rules.write(index, rule);
+            self.unknown_names.extend(unknown.into_iter().map(|name| cut(name, LIMITS.text_bytes)));
         }
         self.begin(u32::try_from(plan.faults.len()).map_err(|error| error.to_string())?);
         Ok(())
@@ -154,6 +169,14 @@ impl Injector {
         control!(self, thread = thread);
         compiler_fence(Ordering::SeqCst);
         control!(self, armed = 1);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// From now on calls are in step `number` of the workload, from 1, or in none when it is 0.
+    /// Makes no system call.
+    pub(crate) fn enter_step(&mut self, number: u32) {
+        compiler_fence(Ordering::SeqCst);
+        control!(self, step = number);
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -197,7 +220,9 @@ impl Injector {
         let log = self.fired.read(0);
         let count = (log.count as usize).min(MAX_RULES);
         let fired = log.fired[..count].iter().map(|fired| fired_fault(fired, symbols)).collect();
-        Collected { hits, new_sites, fired, lost_hits: control!(self, lost_sites), guarded: control!(self, guarded) }
+        let unknown_names = self.unknown_names.iter().cloned().collect();
+        let (lost_hits, guarded) = (control!(self, lost_sites), control!(self, guarded));
+        Collected { hits, new_sites, fired, lost_hits, guarded, unknown_names }
     }
 
     /// Describes the sites in `slots`, as many as fit.
@@ -294,14 +319,15 @@ fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
         function: symbols.name(site.function).to_owned(),
         call_path: site.stack[..depth].iter().map(|name| symbols.name(*name).to_owned()).collect(),
         truncated: site.truncated != 0,
+        step: site.step.into(),
     }
 }
 
 /// The most bytes that the description takes in a message: of each text its length before it, of
-/// the number ten.
+/// the number ten, the step three.
 fn bytes_of(description: &SiteDescription) -> usize {
     let texts = description.call_path.iter().chain([&description.function]);
-    texts.map(|text| text.len() + 2).sum::<usize>() + 12
+    texts.map(|text| text.len() + 2).sum::<usize>() + 15
 }
 
 fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
@@ -310,6 +336,7 @@ fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
         fault: fired.rule,
         sequence: fired.sequence,
         site: fired.site,
+        step: fired.step,
         call_path: fired.stack[..depth].iter().map(|address| symbols.caller(*address).to_owned()).collect(),
     }
 }
@@ -341,6 +368,7 @@ mod tests {
             function: "f".repeat(30),
             call_path: vec!["c".repeat(60); MAX_FRAMES],
             truncated: true,
+            step: 4096,
         };
         let report = |sites| {
             let new_sites = vec![site.clone(); sites];

@@ -5,7 +5,9 @@ use std::fs;
 use anyhow::{Context, Result};
 use nix::sys::sysinfo::sysinfo;
 
-use super::Oracle;
+use guest_protocol::{Leftover, LeftoverKind};
+
+use super::{Oracle, leftover};
 
 const MEMORY: &str = "/proc/meminfo";
 /// With less than one part in this many left of what was available at first, memory has leaked:
@@ -25,15 +27,16 @@ impl Oracle for Memory {
         Ok(())
     }
 
-    fn leftover(&mut self) -> Option<String> {
+    fn leftover(&mut self) -> Option<Leftover> {
         // Free memory is told at once, and what is available beyond that takes the kernel a while.
         if free_kib().is_some_and(|free| defect(free, self.first_kib).is_none()) {
             return None;
         }
-        match available_kib() {
-            Ok(left) => defect(left, self.first_kib),
-            Err(error) => Some(format!("how much memory is left cannot be told: {error:#}")),
-        }
+        let text = match available_kib() {
+            Ok(left) => defect(left, self.first_kib)?,
+            Err(error) => format!("how much memory is left cannot be told: {error:#}"),
+        };
+        Some(leftover(LeftoverKind::Memory, text))
     }
 }
 

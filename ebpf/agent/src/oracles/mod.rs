@@ -8,6 +8,7 @@ mod mounts;
 mod taint;
 
 use anyhow::Result;
+use guest_protocol::{LIMITS, Leftover, LeftoverKind, cut};
 
 use self::{memory::Memory, mounts::Mounts, taint::Taint};
 
@@ -19,18 +20,23 @@ pub(crate) trait Oracle {
     }
 
     /// Looks for what the last workload left behind, and removes it where that can be done.
-    fn leftover(&mut self) -> Option<String>;
+    fn leftover(&mut self) -> Option<Leftover>;
+}
+
+/// Makes a leftover of this kind, of which `text` says more.
+pub(crate) fn leftover(kind: LeftoverKind, text: impl Into<String>) -> Leftover {
+    Leftover { kind, text: cut(text.into(), LIMITS.text_bytes) }
 }
 
 /// The oracles of one target, in the order in which they look.
 pub(crate) struct Oracles(Vec<Box<dyn Oracle>>);
 
 impl Oracles {
-    /// The oracles for a workload that mounts its disk at `mount_point`, and whose file systems
-    /// have oracles of their own, `file_systems`. These look when nothing is mounted any more.
-    pub(crate) fn new(mount_point: &'static str, file_systems: Vec<Box<dyn Oracle>>) -> Result<Self> {
+    /// The oracles for a workload that mounts its disk at `mount_point`. Those of the file systems
+    /// and of the disk, `unmounted`, look when nothing is mounted any more.
+    pub(crate) fn new(mount_point: &'static str, unmounted: Vec<Box<dyn Oracle>>) -> Result<Self> {
         let mut oracles: Vec<Box<dyn Oracle>> = vec![Box::new(Mounts(mount_point))];
-        oracles.extend(file_systems);
+        oracles.extend(unmounted);
         oracles.push(Box::new(Memory::default()));
         oracles.push(Box::new(Taint::open()?));
         Ok(Self(oracles))
@@ -41,8 +47,18 @@ impl Oracles {
         self.0.iter_mut().try_for_each(|oracle| oracle.remember())
     }
 
-    /// All that the last workload left behind.
-    pub(crate) fn leftovers(&mut self) -> Vec<String> {
-        self.0.iter_mut().filter_map(|oracle| oracle.leftover()).collect()
+    /// All that the last workload left behind: of each kind the first, which says most. A mount
+    /// that stays explains whatever its file system holds.
+    pub(crate) fn leftovers(&mut self) -> Vec<Leftover> {
+        let mut found: Vec<Leftover> = Vec::new();
+        for oracle in &mut self.0 {
+            let Some(leftover) = oracle.leftover() else { continue };
+            let held = matches!(leftover.kind, LeftoverKind::Device | LeftoverKind::FileSystem);
+            let explained = |other: &Leftover| other.kind == leftover.kind || held && other.kind == LeftoverKind::Mount;
+            if !found.iter().any(explained) {
+                found.push(leftover);
+            }
+        }
+        found
     }
 }

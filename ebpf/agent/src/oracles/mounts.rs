@@ -7,7 +7,9 @@ use nix::{
     mount::{MntFlags, umount2},
 };
 
-use super::Oracle;
+use guest_protocol::{Leftover, LeftoverKind};
+
+use super::{Oracle, leftover};
 
 /// Number of attempts to unmount before the mount is only detached.
 const UNMOUNT_TRIES: u32 = 100;
@@ -18,7 +20,7 @@ pub(super) struct Mounts(pub(super) &'static str);
 
 impl Oracle for Mounts {
     /// Unmounts until nothing is mounted any more; a mount that stays is detached and said.
-    fn leftover(&mut self) -> Option<String> {
+    fn leftover(&mut self) -> Option<Leftover> {
         let mut reason = Errno::EBUSY;
         for _ in 0..UNMOUNT_TRIES {
             match umount2(self.0, MntFlags::empty()) {
@@ -36,6 +38,6 @@ impl Oracle for Mounts {
             Err(error) => format!("detaching it failed: {error}"),
         };
         let place = self.0;
-        Some(format!("{place} could not be unmounted ({reason}); {outcome}"))
+        Some(leftover(LeftoverKind::Mount, format!("{place} could not be unmounted ({reason}); {outcome}")))
     }
 }

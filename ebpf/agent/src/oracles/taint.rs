@@ -4,7 +4,9 @@ use std::{fs::File, os::unix::fs::FileExt};
 
 use anyhow::{Context, Result};
 
-use super::Oracle;
+use guest_protocol::{Leftover, LeftoverKind};
+
+use super::{Oracle, leftover};
 
 /// Says by a number what has happened to the kernel that makes its word doubtful. Mirrors
 /// `proc_taint()` of `kernel/sysctl.c` and `Documentation/admin-guide/tainted-kernels.rst` (6.12).
@@ -25,12 +27,13 @@ impl Taint {
 }
 
 impl Oracle for Taint {
-    fn leftover(&mut self) -> Option<String> {
-        match read(&self.file) {
-            Ok(now) if now == self.first => None,
-            Ok(now) => Some(format!("the kernel is tainted: {now:#x}, and was {:#x}", self.first)),
-            Err(error) => Some(format!("whether the kernel is tainted cannot be told: {error:#}")),
-        }
+    fn leftover(&mut self) -> Option<Leftover> {
+        let text = match read(&self.file) {
+            Ok(now) if now == self.first => return None,
+            Ok(now) => format!("the kernel is tainted: {now:#x}, and was {:#x}", self.first),
+            Err(error) => format!("whether the kernel is tainted cannot be told: {error:#}"),
+        };
+        Some(leftover(LeftoverKind::Taint, text))
     }
 }
 

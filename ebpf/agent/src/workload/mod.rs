@@ -52,7 +52,7 @@ impl Harness {
         if arm {
             self.injector.arm(thread);
         }
-        self.program.run();
+        self.program.run(|step| self.injector.enter_step(step));
         if arm {
             self.injector.disarm();
         }

@@ -30,11 +30,14 @@ impl Program {
         self.workspace.mounted = false;
     }
 
-    /// Runs the steps: their system calls and nothing else.
-    pub(super) fn run(&mut self) {
-        for step in &mut self.steps {
+    /// Runs the steps: their system calls and nothing else. Tells `enter` before each which it is,
+    /// from 1, and 0 after the last.
+    pub(super) fn run(&mut self, mut enter: impl FnMut(u32)) {
+        for (step, number) in self.steps.iter_mut().zip(1..) {
+            enter(number);
             self.results.push(steps::run(step.as_mut(), &mut self.workspace));
         }
+        enter(0);
     }
 
     /// One result for each step of the last run.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +15,8 @@ use super::lifecycle::Lifecycle;
 use crate::{
     crashes::{CrashMeta, Crashes},
     folder::{CampaignFile, CampaignFolder, FOLDER_VERSION, FolderError},
-    kernels::Kernels,
+    kernels::{Kernels, Role},
+    plans::FirstPlan,
     second_kernel::SecondKernelQueue,
     statistics::{Statistics, Summary},
 };
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     /// Number of times that an explorer has run all the broker had for it, and plans of its own.
     pub(crate) turns: Arc<AtomicU64>,
     /// The plans to begin with.
-    pub(crate) plans: Vec<PathBuf>,
+    pub(crate) plans: Vec<FirstPlan>,
     /// The number of clients that explore.
     pub(crate) explorers: usize,
     pub(crate) seed: u64,
@@ -75,7 +75,7 @@ impl Shared {
     }
 
     /// Gives the plans with which explorer number `client` begins; it gets the others' from them.
-    pub(crate) fn first_plans(&self, client: usize) -> Vec<PathBuf> {
+    pub(crate) fn first_plans(&self, client: usize) -> Vec<FirstPlan> {
         self.plans.iter().skip(client).step_by(self.explorers.max(1)).cloned().collect()
     }
 
@@ -93,16 +93,23 @@ impl Shared {
     pub(crate) fn statistics(&self) -> Statistics {
         let count = |number: usize| number as u64;
         let mut statistics = Statistics { crashes: count(self.crashes.len()), ..Statistics::default() };
-        if let Some(explored) = self.kernels.explored() {
+        if let Some(explored) = self.kernels.of(Role::Explorer) {
             statistics.fault_free_coverage = count(explored.covered_fault_free());
             statistics.coverage = count(explored.covered());
-            let sites = explored.sites();
-            (statistics.sites, statistics.sites_failed) = (count(sites.len()), count(sites.failed()));
+            let matrix = explored.matrix().counts();
+            (statistics.points, statistics.points_failed) = (matrix.points, matrix.points_failed);
+            (statistics.cells, statistics.cells_failed) = (matrix.cells, matrix.cells_failed);
+            (statistics.cells_unreached, statistics.alone_left) = (matrix.cells_unreached, matrix.alone_left);
+        }
+        if let Some(judging) = self.kernels.of(Role::Checker) {
+            let matrix = judging.matrix().counts();
+            (statistics.judged_cells, statistics.judged_failed) = (matrix.cells, matrix.cells_failed);
+            statistics.judged_unreached = matrix.cells_unreached;
         }
         if let Some(queue) = &self.second_kernel {
             let counts = queue.counts();
             (statistics.checked, statistics.different) = (counts.checked, counts.different);
-            statistics.unchecked = counts.waiting;
+            (statistics.unfired, statistics.unchecked) = (counts.unfired, counts.waiting);
         }
         statistics
     }

@@ -23,7 +23,9 @@
 //! Apart from its standing, a crash may be *the same* as another one: the kernel that judges gave
 //! the crash of the same plan another key. The next plan starts without that knowledge.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
+
+use fault_plan::Round;
 
 use crate::{input::PlanInput, kernels::CampaignKernel};
 
@@ -59,6 +61,8 @@ pub(super) struct Crash {
     pub(super) title: String,
     /// The plan that stands for it.
     pub(super) plan: PlanInput,
+    /// The rounds of the guest before the plan's last one.
+    pub(super) history: Arc<[Round]>,
     /// Name of the kernel that it was found on.
     pub(super) kernel: String,
     /// True when it is another host's, of which this host has seen nothing yet.
@@ -79,6 +83,7 @@ impl Crash {
         Self {
             title: title.to_owned(),
             plan,
+            history: Arc::default(),
             kernel: kernel.to_owned(),
             foreign,
             since: Instant::now(),
@@ -129,6 +134,13 @@ impl Crash {
         self.next = Next::Nothing;
     }
 
+    /// Takes in that the plan that stands for it, which nobody could make it again with, is but the
+    /// last round of this one, which makes it.
+    pub(super) fn is_made_by(&mut self, sequence: PlanInput) {
+        self.plan = sequence;
+        self.history = Arc::default();
+    }
+
     /// Puts it back to those that wait for fresh guests.
     pub(super) fn put_back(&mut self, queued: u64) {
         (self.next, self.queued) = (Next::Fresh, queued);
@@ -151,8 +163,6 @@ impl Crash {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use fault_plan::FaultPlan;
     use kcov_parser::CallSites;
 

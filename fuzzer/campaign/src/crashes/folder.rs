@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, Reproducer};
+use fault_plan::{FaultPlan, Reproducer, Round};
 use serde::{Deserialize, Serialize};
 
 use execution::{Finding, FindingKind};
@@ -14,6 +14,9 @@ use super::evidence::{Cause, CrashNews};
 use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
 use files::{cache::publish_directory, cache::replace_directory};
 use kernel_report::slug;
+
+/// The file with all rounds of the guest that a crash was found in, as a plan that can be replayed.
+const HISTORY: &str = "history.json";
 
 /// `meta.json` of a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +114,9 @@ impl CampaignFolder {
             found_ms: Some(found_ms),
             ..CrashMeta::new(&reproducer.key, &finding.title, finding.kind)
         };
-        let texts = [("report.txt", finding.text.as_str()), ("console.log", cause.console)];
+        let mut texts = vec![("report.txt", finding.text.as_str()), ("console.log", cause.console)];
+        let history = cause.with_history().map(|plan| plan.to_json());
+        texts.extend(history.as_deref().map(|history| (HISTORY, history)));
         self.publish_crash(&meta, reproducer, &texts)
     }
 
@@ -144,6 +149,30 @@ impl CampaignFolder {
         self.write_json(&prepared.join("meta.json"), meta)?;
         let publish = if path.exists() { replace_directory } else { publish_directory };
         publish(&prepared, &path).map_err(failed("write", &path))
+    }
+
+    /// Reads the rounds of the guest before the last one of the plan that a crash was found with.
+    ///
+    /// # Errors
+    ///
+    /// The file is damaged.
+    pub(super) fn history(&self, key: &str) -> Result<Vec<Round>, FolderError> {
+        let path = self.crash_path(key).join(HISTORY);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+        let plan = FaultPlan::from_json(&text).map_err(|source| FolderError::Plan { path, source })?;
+        Ok(plan.earlier)
+    }
+
+    /// Reads the time of fuzzing until a crash was found, in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// The folder is damaged.
+    pub(super) fn found_ms(&self, key: &str) -> Result<Option<u64>, FolderError> {
+        Ok(read_meta(&self.crash_path(key).join("meta.json"))?.found_ms)
     }
 
     /// Says whether the folder that a crash of this key would have is that of another key. Folders
@@ -201,7 +230,7 @@ impl CampaignFolder {
 fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
     CrashFault {
         fault: fired.fault + 1,
-        function: plan.faults.get(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
+        function: plan.all_faults().nth(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
         sequence: fired.sequence,
         call_path: fired.call_path.clone(),
     }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use crossbeam::channel::Sender;
-use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
+use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer, Round};
 use libafl::Error;
 
 use self::crash::{Crash, Next};
@@ -40,6 +40,8 @@ pub(crate) struct Taken {
     pub(crate) title: String,
     pub(crate) plan: PlanInput,
     kernel: String,
+    /// The rounds of the guest before the plan's last one, when it was found.
+    pub(crate) history: Arc<[Round]>,
     /// True when another host found it.
     pub(crate) foreign: bool,
 }
@@ -81,6 +83,7 @@ impl Crashes {
             let mut crash = Crash::new(&meta.title, plan, &reproducer.kernel, foreign, 0, known.next_position());
             crash.restore(meta.tried, meta.reproduced, meta.exact);
             crash.same_as = meta.same_as;
+            crash.history = folder.history(&meta.key)?.into();
             known.crashes.insert(meta.key, crash);
         }
         Ok(Self { folder, before, start: Instant::now(), known: Mutex::new(known), news })
@@ -103,7 +106,7 @@ impl Crashes {
     /// The folder cannot be written.
     pub(crate) fn note(&self, kernel: &CampaignKernel, cause: &Cause<'_>) -> Result<bool, Error> {
         let mut found = false;
-        for finding in cause.findings.iter().filter(|finding| finding.is_report()) {
+        for finding in cause.findings {
             found |= self.note_finding(kernel, cause, finding)?;
         }
         Ok(found)
@@ -127,7 +130,8 @@ impl Crashes {
         };
         tracing::info!(title, key, "{what}");
         let plan = PlanInput(cause.plan.clone());
-        let crash = Crash::new(title, plan, &kernel.name, false, in_vain, known.next_position());
+        let mut crash = Crash::new(title, plan, &kernel.name, false, in_vain, known.next_position());
+        crash.history = cause.history.into();
         // The next plan's record knows nothing of the one before.
         known.crashes.insert(key, crash);
         drop(known);
@@ -188,6 +192,24 @@ impl Crashes {
         if let Some(crash) = known.still(taken) {
             crash.put_back(queued);
         }
+    }
+
+    /// Takes in that a crash, whose plan did not make it again, is made by the sequence of `cause`.
+    /// Writes that in its place.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn is_made_by(&self, kernel: &CampaignKernel, taken: &Taken, cause: &Cause<'_>) -> Result<(), Error> {
+        let key = &taken.key;
+        let mut known = self.known();
+        let Some(crash) = known.still(taken) else { return Ok(()) };
+        let Some(finding) = cause.findings.iter().find(|finding| finding.has_key(key)) else { return Ok(()) };
+        let found_ms = self.folder.found_ms(key).map_err(disk)?.unwrap_or_default();
+        let reproducer = reproducer(kernel, key, &finding.title, cause.plan);
+        self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
+        crash.is_made_by(PlanInput(cause.plan.clone()));
+        Ok(())
     }
 
     /// Takes in that the reproducer was `tried` so often and made the crash again `reproduced`
@@ -282,7 +304,8 @@ impl Known {
         let crash = self.crashes.get_mut(&key)?;
         crash.take();
         let (title, kernel) = (crash.title.clone(), crash.kernel.clone());
-        Some(Taken { key, title, kernel, plan: crash.plan.clone(), foreign: crash.foreign })
+        let (plan, history) = (crash.plan.clone(), Arc::clone(&crash.history));
+        Some(Taken { key, title, kernel, plan, history, foreign: crash.foreign })
     }
 }
 

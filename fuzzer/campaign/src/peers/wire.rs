@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::{crashes::CrashNews, input::PlanInput};
+use crate::{crashes::CrashNews, input::PlanInput, stages::MOST_EARLIER_ROUNDS};
 use execution::Target;
 
 /// Bytes of a frame before its body.
@@ -155,7 +155,10 @@ fn check_plan(plan: &FaultPlan, target: &Target) -> Result<(), WireError> {
     if plan.target != target.name {
         return Err(WireError::Refused("a plan for another target"));
     }
-    for fault in &plan.faults {
+    if plan.earlier.len() > MOST_EARLIER_ROUNDS {
+        return Err(WireError::Refused("a plan with more rounds than this host makes"));
+    }
+    for fault in plan.all_faults() {
         if !target.errors(&fault.function).contains(&fault.error) {
             return Err(WireError::Refused("a plan that fails what the target does not let fail"));
         }

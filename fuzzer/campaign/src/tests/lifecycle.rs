@@ -32,7 +32,7 @@ fn a_campaign_with_nothing_left_to_try_ends_when_its_time_is_up() {
     let stop = Stop::new();
     let runner = OneCall(FakeRunner::new(&stop, u32::MAX));
     let summary = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), explorer(runner)).unwrap();
-    assert_eq!(summary.statistics.sites, 1);
+    assert_eq!(summary.statistics.points, 1);
     assert!(!stop.is_requested());
 }
 
@@ -85,7 +85,8 @@ impl Runner for LastWords {
 
     fn finish(&mut self) -> Vec<Attributed> {
         let (plan, findings) = (FaultPlan::fault_free("fake"), vec![fake::warning("WARNING in late")]);
-        vec![Attributed { plan, how: How::Warm, fired: Vec::new(), findings, console: String::new() }]
+        let (fired, console, history) = (Vec::new(), String::new(), Vec::new());
+        vec![Attributed { plan, how: How::Warm, fired, findings, console, history }]
     }
 
     fn usage(&self) -> Usage {

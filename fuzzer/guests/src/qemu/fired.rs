@@ -1,6 +1,7 @@
 //! The log of fired faults, read out of the memory of a guest that died.
 
 use abi::{MAX_FRAMES, MAX_RULES};
+use guest_protocol::LIMITS;
 
 /// Faults that fired in the execution that killed a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Fired {
     pub sequence: u32,
     /// Hash of the site.
     pub site: u64,
+    /// Step of the workload that the call was in, from 1.
+    pub step: u32,
     /// Return addresses, innermost first.
     pub stack: Vec<u64>,
 }
@@ -48,8 +51,9 @@ impl FiredLog {
 fn entry(bytes: &[u8]) -> Option<Fired> {
     let fault = word(bytes, 0).filter(|rule| (*rule as usize) < MAX_RULES)?;
     let depth = usize::try_from(word(bytes, 2)?).ok().filter(|depth| *depth <= MAX_FRAMES)?;
+    let step = word(bytes, 3).filter(|step| *step as usize <= LIMITS.steps)?;
     let stack = (0..depth).map(|frame| long(bytes, 3 + frame)).collect::<Option<_>>()?;
-    Some(Fired { fault, sequence: word(bytes, 1)?, site: long(bytes, 2)?, stack })
+    Some(Fired { fault, sequence: word(bytes, 1)?, site: long(bytes, 2)?, step, stack })
 }
 
 /// The 32-bit word number `index`.
@@ -87,6 +91,7 @@ mod tests {
             set(&mut bytes, at + offset_of!(abi::Fired, sequence), &fired.sequence.to_le_bytes());
             let depth = u32::try_from(fired.stack.len()).unwrap();
             set(&mut bytes, at + offset_of!(abi::Fired, depth), &depth.to_le_bytes());
+            set(&mut bytes, at + offset_of!(abi::Fired, step), &fired.step.to_le_bytes());
             set(&mut bytes, at + offset_of!(abi::Fired, site), &fired.site.to_le_bytes());
             for (frame, address) in fired.stack.iter().enumerate() {
                 set(&mut bytes, at + offset_of!(abi::Fired, stack) + frame * 8, &address.to_le_bytes());
@@ -96,7 +101,7 @@ mod tests {
     }
 
     fn log() -> FiredLog {
-        let fired = Fired { fault: 1, sequence: 40, site: 0x1234, stack: vec![0xffff_ffff_8100_0010, 7] };
+        let fired = Fired { fault: 1, sequence: 40, site: 0x1234, step: 2, stack: vec![0xffff_ffff_8100_0010, 7] };
         FiredLog {
             generation: 9,
             seen_us: 12,
@@ -119,6 +124,7 @@ mod tests {
         assert_eq!(damaged(offset_of!(abi::FiredLog, count), u32::MAX), None);
         assert_eq!(damaged(first + offset_of!(abi::Fired, rule), 16), None);
         assert_eq!(damaged(first + offset_of!(abi::Fired, depth), 25), None);
+        assert_eq!(damaged(first + offset_of!(abi::Fired, step), 4097), None);
     }
 
     proptest! {
@@ -144,10 +150,10 @@ mod tests {
         fn what_the_guest_wrote_is_read(
             generation in any::<u32>(), seen_us in any::<u64>(),
             fired in prop::collection::vec(
-                (0u32..16, any::<u32>(), any::<u64>(), prop::collection::vec(any::<u64>(), 0..=MAX_FRAMES)),
+                (0u32..16, any::<u32>(), any::<u64>(), 0u32..9, prop::collection::vec(any::<u64>(), 0..=MAX_FRAMES)),
                 0..=MAX_RULES),
         ) {
-            let fired = fired.into_iter().map(|(fault, sequence, site, stack)| Fired { fault, sequence, site, stack });
+            let fired = fired.into_iter().map(|(fault, sequence, site, step, stack)| Fired { fault, sequence, site, step, stack });
             let log = FiredLog { generation, seen_us, fired: fired.collect() };
             prop_assert_eq!(FiredLog::parse(&encode(&log)), Some(log));
         }

@@ -22,16 +22,25 @@
 //! and the plan runs again. Where no fact tells whether the plan was in place, as of a QEMU that
 //! was killed, text is late: the plan runs again, and then shows whether it was its own.
 //!
+//! An execution that leaves something in use may be followed by rounds in that state. Such a round
+//! is a request like any other: its own text is its own, what comes before its plan is in place is
+//! late, and what was left before it is no finding of its own. With every finding goes the guest's
+//! history: the rounds before the plan that it is given to.
+//!
 //! All of it is a function of facts: no guest is needed to test it.
 
 use std::time::Duration;
 
 use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
-use fault_plan::FaultPlan;
-use guest_protocol::{LOG_LOST, Report};
+use fault_plan::{FaultPlan, Round};
+use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report};
 use kernel_report::{KernelReport, ReportKind};
 
-use super::text::{bytes_until, reports, silent_hang};
+use super::{
+    history::History,
+    leftover::left,
+    text::{bytes_until, reports, silent_hang},
+};
 use crate::qemu::{End, FiredLog, GuestError, Observed};
 
 /// A guest that was asked for something for so long is watched: see [`Observed::starved`].
@@ -47,6 +56,8 @@ const STARVED: u32 = 2;
 pub(super) struct Request<'a> {
     pub(super) plan: &'a FaultPlan,
     pub(super) how: How,
+    /// True when the plan runs in the state that the execution before left.
+    pub(super) keep: bool,
     /// True when the plan is put in place; false only in measurements.
     pub(super) inject: bool,
     pub(super) deadline: Duration,
@@ -91,6 +102,8 @@ pub(super) struct Own {
     pub(super) report: Option<Box<Report>>,
     pub(super) console: String,
     pub(super) wall: Duration,
+    /// The rounds of the guest before; empty when there are no findings.
+    pub(super) history: Vec<Round>,
 }
 
 /// The last execution of a guest.
@@ -99,6 +112,16 @@ pub(super) struct Previous {
     pub(super) plan: FaultPlan,
     pub(super) how: How,
     pub(super) fired: Vec<Fired>,
+    /// What its report, and those before it in a state that was kept, said to be left.
+    leftovers: Vec<Leftover>,
+    /// Number of rounds of the guest before it.
+    at: u64,
+}
+
+impl Previous {
+    fn doing(&self) -> (&FaultPlan, &[Fired]) {
+        (&self.plan, &self.fired)
+    }
 }
 
 /// The policy for one guest after the other.
@@ -107,6 +130,8 @@ pub(super) struct Attribution {
     target: String,
     /// The last execution of the guest at hand, after which it went on.
     previous: Option<Previous>,
+    /// The rounds of the guest at hand.
+    history: History,
 }
 
 /// The facts of a request, divided between the execution before and this one.
@@ -124,12 +149,13 @@ enum LateEnd {
 
 impl Attribution {
     pub(super) fn new(target: &str) -> Self {
-        Self { target: target.to_owned(), previous: None }
+        Self { target: target.to_owned(), previous: None, history: History::default() }
     }
 
     /// Takes in that there is a fresh guest.
     pub(super) fn fresh_guest(&mut self) {
         self.previous = None;
+        self.history = History::default();
     }
 
     pub(super) fn previous(&self) -> Option<&Previous> {
@@ -148,17 +174,37 @@ impl Attribution {
         if let Some(judgement) = self.late(request, &observed, (before, own.clone()), late_end) {
             return judgement;
         }
-        let verdict = self.own(request, observed, own);
-        match &verdict {
-            Verdict::Ran(own) if own.guest == Fate::Alive => {
-                let (plan, fired) = (request.plan.clone(), own.fired.clone());
-                self.previous = Some(Previous { plan, how: request.how, fired });
+        let mut verdict = self.own(request, observed, own);
+        match &mut verdict {
+            Verdict::Ran(own) => {
+                let at = self.history.run(&request.plan.faults, request.keep);
+                if !own.findings.is_empty() {
+                    own.history = self.history.before(at);
+                }
+                self.previous = self.stays(request, own, at);
             }
             Verdict::Refused(_) => {}
             // That guest goes, and what it prints from now on is for nobody.
-            Verdict::Ran(_) | Verdict::Spoilt | Verdict::Trouble(_) => self.previous = None,
+            Verdict::Spoilt | Verdict::Trouble(_) => self.previous = None,
         }
         Judgement { verdict, late: Vec::new() }
+    }
+
+    /// Gives the execution `own` as the one that what comes later belongs to, unless its guest goes:
+    /// what that prints from now on is for nobody.
+    fn stays(&self, request: &Request<'_>, own: &Own, at: u64) -> Option<Previous> {
+        if !matches!(own.guest, Fate::Alive | Fate::Unclean) {
+            return None;
+        }
+        let (plan, how, fired) = (request.plan.clone(), request.how, own.fired.clone());
+        let mut leftovers = self.left_before(request).to_vec();
+        leftovers.extend(own.report.iter().flat_map(|report| report.leftovers.iter().cloned()));
+        Some(Previous { plan, how, fired, leftovers, at })
+    }
+
+    /// Gives what was left before the request, in a state that is kept.
+    fn left_before(&self, request: &Request<'_>) -> &[Leftover] {
+        self.previous.as_ref().filter(|_| request.keep).map_or(&[], |previous| &previous.leftovers)
     }
 
     /// Judges text that a guest has printed since its last execution, when it is about to go.
@@ -193,7 +239,10 @@ impl Attribution {
                     return Some(Judgement { verdict: Verdict::Trouble(GuestError::Lost), late: Vec::new() });
                 }
             }
-            Some(LateEnd::Left(what)) => leftover = Some(left(&what)),
+            Some(LateEnd::Left(text)) => {
+                let (plan, fired) = self.previous.as_ref().map_or((request.plan, &[][..]), Previous::doing);
+                leftover = Some(left(&Leftover { kind: LeftoverKind::Device, text }, plan, fired, &[]));
+            }
             None if found.is_empty() => return None,
             None => {}
         }
@@ -207,19 +256,23 @@ impl Attribution {
         if !earlier.is_empty() {
             late.push(self.attribute(earlier, before));
         }
-        late.extend(spoilt(request, observed, own, &seen));
+        late.extend(spoilt(request, observed, own, &seen).map(|own| {
+            let at = self.history.run(&request.plan.faults, request.keep);
+            Attributed { history: self.history.before(at), ..own }
+        }));
         self.previous = None;
         Some(Judgement { verdict: Verdict::Spoilt, late })
     }
 
     /// Gives findings to the execution before, whose fired faults its own report has told.
     fn attribute(&mut self, findings: Vec<Finding>, console: String) -> Attributed {
-        let Previous { plan, how, fired } = self.previous.take().unwrap_or_else(|| Previous {
-            plan: FaultPlan::fault_free(&self.target),
-            how: How::Warm,
-            fired: Vec::new(),
-        });
-        Attributed { plan, how, fired, findings, console }
+        let previous = self.previous.take();
+        let history = previous.as_ref().map_or_else(Vec::new, |previous| self.history.before(previous.at));
+        let (plan, how, fired) = previous.map_or_else(
+            || (FaultPlan::fault_free(&self.target), How::Warm, Vec::new()),
+            |Previous { plan, how, fired, .. }| (plan, how, fired),
+        );
+        Attributed { plan, how, fired, findings, console, history }
     }
 
     /// Judges what belongs to the plan of the request.
@@ -239,11 +292,12 @@ impl Attribution {
                 report: None,
                 console: text.clone(),
                 wall,
+                history: Vec::new(),
             }))
         };
         match end {
             End::Reported(report) => {
-                let own = reported(report, text.clone(), wall);
+                let own = reported(request.plan, report, self.left_before(request), text.clone(), wall);
                 if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }
             }
             End::Refused(reason) => Verdict::Refused(reason),
@@ -296,32 +350,38 @@ fn spoilt(request: &Request<'_>, observed: &Observed, own: String, seen: &[Strin
         fired: request.fired(observed.log.as_ref()),
         findings: findings(found),
         console: own,
+        history: Vec::new(),
     })
 }
 
-/// Gives the execution that the agent reports. `text` is the console's.
-fn reported(report: Box<Report>, text: String, wall: Duration) -> Own {
+/// Gives the execution that the agent reports, in a guest in which so much was left `before`.
+/// `text` is the console's.
+fn reported(plan: &FaultPlan, report: Box<Report>, before: &[Leftover], text: String, wall: Duration) -> Own {
     // The console has less of each report, and loses none.
     let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
     let (found, console) = if in_log.is_empty() { (reports(&text), text) } else { (in_log, report.log.clone()) };
     let mut findings = findings(found);
-    // A kernel that has reported something is not clean, and says so once more.
-    if findings.is_empty() {
-        findings.extend(report.leftovers.iter().map(|what| left(what)));
-    }
-    let guest = if findings.is_empty() { Fate::Alive } else { Fate::Retired };
+    let guest = match (findings.is_empty(), report.leftovers.is_empty()) {
+        (true, true) => Fate::Alive,
+        (true, false) => Fate::Unclean,
+        (false, _) => Fate::Retired,
+    };
     let fired = report.fired.iter().map(|fired| Fired {
         fault: fired.fault as usize,
         sequence: fired.sequence,
         site: fired.site,
+        step: fired.step,
         call_path: fired.call_path.clone(),
     });
-    Own { findings, guest, fired: fired.collect(), report: Some(report), console, wall }
-}
-
-/// Makes the finding of something that the agent describes as left in use.
-fn left(what: &str) -> Finding {
-    Finding::leftover(format!("leftover: {what}"), what, what)
+    let fired: Vec<_> = fired.collect();
+    // A kernel that has reported something is not clean, and says so once more.
+    if findings.is_empty() {
+        let announced = kernel_report::has_announcement(&report.log);
+        let explained = |leftover: &Leftover| leftover.kind == LeftoverKind::Taint && announced;
+        let new = report.leftovers.iter().filter(|leftover| !before.contains(leftover) && !explained(leftover));
+        findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
+    }
+    Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
 }
 
 fn findings(found: Vec<KernelReport>) -> Vec<Finding> {

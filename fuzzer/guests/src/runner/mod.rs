@@ -7,9 +7,13 @@
 //! ```
 
 mod attribution;
+mod control;
 mod coverage;
 mod drift;
+mod history;
+mod leftover;
 mod retry;
+mod rounds;
 mod text;
 
 use std::{sync::Arc, time::Duration};
@@ -35,10 +39,39 @@ use crate::{
 /// should have the first word.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// A round that a guest is asked to run.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    plan: &'a FaultPlan,
+    how: How,
+    /// True to run it in the state that the execution before left.
+    keep: bool,
+    /// True to leave the state for the next one.
+    leave: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn warm(plan: &'a FaultPlan) -> Self {
+        Self { plan, how: How::Warm, keep: false, leave: false }
+    }
+}
+
+/// Why there is no execution of one attempt.
+enum Failed {
+    /// This kernel cannot run the plan; the reason.
+    Refused(String),
+    /// An effect of an earlier execution came to light.
+    Spoilt,
+    /// Guest or host failed.
+    Trouble(GuestError),
+}
+
 /// Runs plans in clones of one prepared guest, one guest at a time.
 pub struct GuestRunner {
     prepared: Arc<Prepared>,
     guest: Option<Guest>,
+    /// True when something is left in use in the guest at hand.
+    unclean: bool,
     /// True when the next execution is to describe every site that it reaches.
     describe_all: bool,
     next_id: u64,
@@ -67,6 +100,7 @@ impl GuestRunner {
             attribution: Attribution::new(&prepared.target.name),
             prepared: Arc::clone(prepared),
             guest: None,
+            unclean: false,
             describe_all: true,
             next_id: 0,
             drift: Drift::default(),
@@ -87,6 +121,7 @@ impl GuestRunner {
         {
             self.late.extend(self.attribution.last_words(guest.unread_console()));
         }
+        self.unclean = false;
         self.attribution.fresh_guest();
         self.drift.fresh_guest();
     }
@@ -108,12 +143,15 @@ impl GuestRunner {
         self.guest.as_mut().ok_or(GuestError::Dead)
     }
 
-    /// Has the guest at hand execute `plan`, and judges what the host sees of it.
-    fn attempt(&mut self, plan: &FaultPlan, how: How) -> Result<Judgement, GuestError> {
+    /// Has the guest at hand execute what is asked, and judges what the host sees of it.
+    fn attempt(&mut self, asked: Asked<'_>) -> Result<Judgement, GuestError> {
+        let Asked { plan, how, keep, leave } = asked;
         self.next_id += 1;
         let request = Execute {
             id: self.next_id,
             plan: plan.clone(),
+            keep,
+            leave,
             inject: self.inject,
             coverage: self.coverage,
             describe_all_sites: self.describe_all,
@@ -128,31 +166,44 @@ impl GuestRunner {
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
         let symbols = &self.prepared.symbols;
         let resolve = |log: &FiredLog| fired_of(log, symbols);
-        let request = Request { plan, how, inject: self.inject, deadline, resolve: &resolve };
+        let request = Request { plan, how, keep, inject: self.inject, deadline, resolve: &resolve };
         Ok(self.attribution.judge(&request, observed))
     }
 
-    /// Runs `plan`, in one guest after the other when they fail.
-    fn attempts(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
+    /// Has the guest at hand execute what is asked, once.
+    fn attempt_once(&mut self, asked: Asked<'_>) -> Result<Execution, Failed> {
+        let verdict = match self.attempt(asked) {
+            Ok(Judgement { verdict, late }) => {
+                late.into_iter().for_each(|late| self.note_late(late));
+                verdict
+            }
+            Err(error) => Verdict::Trouble(error),
+        };
+        match verdict {
+            Verdict::Ran(own) => Ok(self.execution(*own)),
+            Verdict::Refused(reason) => Err(Failed::Refused(reason)),
+            Verdict::Spoilt => Err(Failed::Spoilt),
+            Verdict::Trouble(trouble) => Err(Failed::Trouble(trouble)),
+        }
+    }
+
+    /// Makes one `attempt` after the other, each in a fresh guest, when guests fail.
+    fn attempts(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<Execution, Failed>,
+    ) -> Result<Execution, RunError> {
         let mut retry = Retry::default();
         let stop = self.prepared.stop.clone();
         loop {
             if stop.is_requested() {
                 return Err(RunError::Stopped);
             }
-            let verdict = match self.attempt(plan, how) {
-                Ok(Judgement { verdict, late }) => {
-                    late.into_iter().for_each(|late| self.note_late(late));
-                    verdict
-                }
-                Err(error) => Verdict::Trouble(error),
-            };
-            let trouble = match verdict {
-                Verdict::Ran(own) => return Ok(self.execution(*own)),
-                Verdict::Refused(reason) => return Err(RunError::Refused(reason)),
-                Verdict::Spoilt => GuestError::Lost,
-                Verdict::Trouble(_) if stop.is_requested() => return Err(RunError::Stopped),
-                Verdict::Trouble(trouble) => {
+            let trouble = match attempt(self) {
+                Ok(execution) => return Ok(execution),
+                Err(Failed::Refused(reason)) => return Err(RunError::Refused(reason)),
+                Err(Failed::Spoilt) => GuestError::Lost,
+                Err(Failed::Trouble(_)) if stop.is_requested() => return Err(RunError::Stopped),
+                Err(Failed::Trouble(trouble)) => {
                     self.usage.harness_errors += 1;
                     tracing::warn!("guest trouble, trying again in a fresh guest: {}", execution::chain(&trouble));
                     trouble
@@ -175,21 +226,23 @@ impl GuestRunner {
 
     fn count_leftovers(&mut self, findings: &[Finding]) {
         if findings.iter().any(|finding| finding.kind == FindingKind::Leftover) {
-            tracing::debug!(?findings, "the guest is not clean after the workload, replacing it");
+            tracing::debug!(?findings, "the guest is not clean after the workload");
             self.usage.leftovers += 1;
         }
     }
 
     /// Completes an execution, and ends a guest that is not to run another one.
     fn execution(&mut self, own: Own) -> Execution {
-        let Own { findings, guest, fired, report, console, wall } = own;
+        let Own { findings, guest, fired, report, console, wall, history } = own;
         let report = report.map_or_else(Default::default, |report| *report);
         let (sites, missing) = self.prepared.sites.of(report.new_sites, &report.hits);
         self.describe_all = missing;
         self.count_leftovers(&findings);
         let incomplete = report.lost_hits > 0 || (guest != Fate::Dead && self.coverage_of.trace.is_full());
-        if guest != Fate::Alive {
-            self.discard();
+        match guest {
+            Fate::Alive => {}
+            Fate::Unclean => self.unclean = true,
+            Fate::Retired | Fate::Dead => self.discard(),
         }
         Execution {
             findings,
@@ -200,79 +253,64 @@ impl GuestRunner {
             fired,
             coverage: self.coverage_of.distinct(),
             guarded: report.guarded,
+            unknown_names: report.unknown_names,
             incomplete,
             console,
             wall,
             timings: report.timings,
+            history,
+            rounds: Vec::new(),
         }
-    }
-
-    /// Compares a fault-free execution with the first ones. Ends a guest that has drifted.
-    fn control(&mut self, plan: &FaultPlan, execution: &Execution) {
-        if plan.faults.is_empty() && self.inject && execution.guest == Fate::Alive {
-            let controlled = self.drift.control(&execution.hits);
-            self.usage.controls += 1;
-            self.usage.control_off_ppm = controlled.off_ppm;
-            if controlled.drifted {
-                tracing::debug!(executions = self.drift.executions, "the guest has drifted, replacing it");
-                self.usage.drifted += 1;
-                self.discard();
-            }
-        }
-    }
-
-    /// Runs the fault-free plan as long as that is due. Findings in this guest are the doing of the
-    /// plan before, and so is what comes to light later.
-    fn control_when_due(&mut self) -> Result<(), RunError> {
-        let (previous, guests) = (self.attribution.previous().cloned(), self.usage.guests);
-        while self.inject && self.guest.is_some() && self.drift.is_due() {
-            let plan = self.prepared.target.fault_free();
-            let execution = match self.attempts(&plan, How::Warm) {
-                Ok(execution) => execution,
-                Err(RunError::Stopped) => return Err(RunError::Stopped),
-                Err(error) => {
-                    tracing::warn!("the control plan cannot be run: {}", execution::chain(&error));
-                    break;
-                }
-            };
-            let same_guest = previous.clone().filter(|_| self.usage.guests == guests);
-            if !execution.findings.is_empty() {
-                let Execution { findings, fired, console, .. } = execution;
-                let (plan, how, fired) = same_guest
-                    .map_or((plan, How::Warm, fired), |previous| (previous.plan, previous.how, previous.fired));
-                self.late.push(Attributed { plan, how, fired, findings, console });
-            } else {
-                // First: the guest may be drifted, and have something left to say.
-                self.attribution.restore(same_guest);
-                self.control(&plan, &execution);
-            }
-        }
-        Ok(())
     }
 
     fn run_warm(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
+        if self.unclean {
+            self.discard();
+        }
         if !plan.faults.is_empty() {
             self.control_when_due()?;
         }
-        let execution = self.attempts(plan, How::Warm)?;
+        let execution = self.attempts(|runner| runner.attempt_once(Asked::warm(plan)))?;
         self.control(plan, &execution);
         Ok(execution)
     }
 
     fn run_fresh(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
         self.discard();
-        let mut execution = self.attempts(plan, how)?;
+        let asked = Asked { how, ..Asked::warm(plan) };
+        let mut execution = self.attempts(|runner| runner.attempt_once(asked))?;
         self.control(plan, &execution);
-        if let Some(guest) = &mut self.guest {
-            let text = guest.late_console();
-            if let Some(late) = self.attribution.last_words(text) {
-                execution.findings = late.findings;
-                execution.console += &late.console;
-                execution.guest = Fate::Retired;
-                self.discard();
-            }
-        }
+        self.listen(&mut execution);
         Ok(execution)
+    }
+
+    /// Adds to the `execution` what the guest at hand says after it. One that says something goes.
+    fn listen(&mut self, execution: &mut Execution) {
+        let Some(guest) = &mut self.guest else { return };
+        let text = guest.late_console();
+        if let Some(late) = self.attribution.last_words(text) {
+            execution.findings.extend(late.findings);
+            execution.console += &late.console;
+            execution.guest = Fate::Retired;
+            self.discard();
+        }
+    }
+
+    /// Runs `plan` in the state that the run before left. There is one attempt: a fresh guest would
+    /// be in another state.
+    fn run_next(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
+        if !self.unclean {
+            return Err(RunError::NoNext);
+        }
+        let asked = Asked { how: How::Next, keep: true, ..Asked::warm(plan) };
+        self.attempt_once(asked).map_err(|failed| {
+            self.discard();
+            match failed {
+                Failed::Refused(reason) => RunError::Refused(reason),
+                Failed::Trouble(_) if self.prepared.stop.is_requested() => RunError::Stopped,
+                Failed::Spoilt | Failed::Trouble(_) => RunError::NoNext,
+            }
+        })
     }
 
     /// Runs `plan` in a guest that repeats exactly. That guest goes at once: the next such run is
@@ -285,7 +323,11 @@ impl GuestRunner {
             }
         }
         let Some(exact) = &mut self.exact else { return Err(RunError::Stopped).into() };
-        let execution = exact.run_fresh(plan, How::Exact);
+        let execution = if plan.earlier.is_empty() {
+            exact.run_fresh(plan, How::Exact)
+        } else {
+            exact.run_rounds(plan, How::Exact)
+        };
         exact.discard();
         exact.ran(execution)
     }
@@ -310,9 +352,11 @@ impl GuestRunner {
 impl Runner for GuestRunner {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
         let execution = match how {
-            How::Warm => self.run_warm(plan),
-            How::Fresh => self.run_fresh(plan, how),
             How::Exact => return self.run_exact(plan),
+            _ if !plan.earlier.is_empty() => self.run_rounds(plan, how),
+            How::Warm => self.run_warm(plan),
+            How::Next => self.run_next(plan),
+            How::Fresh => self.run_fresh(plan, how),
         };
         self.ran(execution)
     }
@@ -339,6 +383,7 @@ fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
         fault: fired.fault as usize,
         sequence: fired.sequence,
         site: fired.site,
+        step: fired.step,
         call_path: fired.stack.iter().map(name).collect(),
     };
     log.fired.iter().map(fired).collect()

@@ -80,6 +80,8 @@ fn control(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Resu
         disk: disk.unwrap_or(0),
         sites: 0,
         preempt_cpu: 0,
+        step: 0,
+        reserved: 0,
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
         per_cpu_offsets,

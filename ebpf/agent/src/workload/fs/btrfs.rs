@@ -8,7 +8,12 @@ use std::{
 
 use nix::{Result, errno::Errno};
 
-use crate::{disk::DISK, oracles::Oracle};
+use guest_protocol::{Leftover, LeftoverKind};
+
+use crate::{
+    disk::DISK,
+    oracles::{Oracle, leftover},
+};
 
 const CONTROL: &str = "/dev/btrfs-control";
 
@@ -110,13 +115,17 @@ impl KnownDisk {
 
 impl Oracle for KnownDisk {
     /// Has btrfs forget the disk, and says so when it does not.
-    fn leftover(&mut self) -> Option<String> {
+    fn leftover(&mut self) -> Option<Leftover> {
         // SAFETY: as in `create`.
-        match unsafe { forget_device(self.control.as_fd().as_raw_fd(), &raw const *self.disk) } {
+        let error = match unsafe { forget_device(self.control.as_fd().as_raw_fd(), &raw const *self.disk) } {
             // ENOENT: it was not known.
-            Ok(_) | Err(Errno::ENOENT) => None,
-            Err(error) => Some(format!("btrfs does not forget {DISK}: {error}")),
-        }
+            Ok(_) | Err(Errno::ENOENT) => return None,
+            Err(error) => error,
+        };
+        // EBUSY: a file system has it open (`btrfs_free_stale_devices()` in `fs/btrfs/volumes.c`,
+        // 6.12).
+        let kind = if error == Errno::EBUSY { LeftoverKind::Device } else { LeftoverKind::FileSystem };
+        Some(leftover(kind, format!("btrfs does not forget {DISK}: {error}")))
     }
 }
 

@@ -1,0 +1,93 @@
+//! Findings of what a workload left in use.
+
+use std::fmt::Write as _;
+
+use execution::{Finding, Fired};
+use fault_plan::FaultPlan;
+use guest_protocol::{Leftover, LeftoverKind, StepResult};
+
+/// Gives the key's and the title's first words for a kind of leftover.
+fn words(kind: LeftoverKind) -> &'static str {
+    match kind {
+        LeftoverKind::Mount => "mount left",
+        LeftoverKind::Device => "device left open",
+        LeftoverKind::FileSystem => "file system state left",
+        LeftoverKind::Memory => "memory does not come back",
+        LeftoverKind::Taint => "kernel tainted without a report",
+    }
+}
+
+/// Makes the finding of a leftover of `plan`, of which these faults fired and whose steps had these
+/// results, where they are known. Its key is the kind of thing and the place of the last fault: what
+/// the unwinding after it forgot.
+pub(super) fn left(leftover: &Leftover, plan: &FaultPlan, fired: &[Fired], steps: &[StepResult]) -> Finding {
+    let words = words(leftover.kind);
+    let last = fired.last();
+    let caller = last.and_then(|fired| kernel_report::telling_caller(&fired.call_path));
+    let (key, title) = match (last, caller) {
+        (None, _) => (words.to_owned(), format!("{words} without a failure")),
+        (_, None) => (format!("{words}: ?"), format!("{words} after a failure")),
+        (_, Some(caller)) => (format!("{words}: {caller}"), format!("{words} after a failure in {caller}")),
+    };
+    let mut finding = Finding::leftover(key, title, evidence(leftover, plan, fired, steps));
+    finding.stack = last.map_or_else(Vec::new, |fired| fired.call_path.clone());
+    finding
+}
+
+fn evidence(leftover: &Leftover, plan: &FaultPlan, fired: &[Fired], steps: &[StepResult]) -> String {
+    let mut text = format!("{}\n", leftover.text);
+    for fired in fired {
+        let fault = plan.faults.get(fired.fault);
+        let (function, error) =
+            fault.map_or(("?", String::new()), |fault| (fault.function.as_str(), fault.error.to_string()));
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{function} returned {error} (call {}):", fired.sequence);
+        for caller in &fired.call_path {
+            let _ = writeln!(text, "  {caller}");
+        }
+    }
+    for (number, step) in (1..).zip(steps) {
+        let _ = match step {
+            StepResult::Done(value) => writeln!(text, "step {number} returned {value}"),
+            StepResult::Failed(error) => writeln!(text, "step {number} failed with error {error}"),
+            StepResult::Skipped => writeln!(text, "step {number} was skipped"),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use fault_plan::{CallPath, Errno, Fault, InjectedError};
+
+    use super::*;
+
+    #[test]
+    fn a_leftover_is_named_by_its_kind_and_the_caller_that_was_failed() {
+        let leftover = |kind| Leftover { kind, text: "btrfs does not forget".to_owned() };
+        let path = ["__kmalloc_cache_node_noprof", "bdi_alloc", "super_setup_bdi_name", "btrfs_get_tree"];
+        let path: Vec<String> = path.map(str::to_owned).into();
+        let fault = Fault {
+            function: "should_failslab".to_owned(),
+            call_path: CallPath::default(),
+            occurrence: 1,
+            error: InjectedError::Errno(Errno::ENOMEM),
+            step: None,
+        };
+        let plan = FaultPlan { faults: vec![fault], ..FaultPlan::fault_free("t") };
+        let fired = [Fired { fault: 0, sequence: 38, site: 1, step: 1, call_path: path.clone() }];
+        let found =
+            left(&leftover(LeftoverKind::Device), &plan, &fired, &[StepResult::Failed(12), StepResult::Skipped]);
+        assert_eq!(found.key, "device left open: super_setup_bdi_name");
+        assert_eq!(found.title, "device left open after a failure in super_setup_bdi_name");
+        assert_eq!(found.stack, path);
+        for part in
+            ["btrfs does not forget", "should_failslab returned ENOMEM (call 38)", "step 1 failed with error 12"]
+        {
+            assert!(found.text.contains(part), "{part} in {}", found.text);
+        }
+        let found = left(&leftover(LeftoverKind::Memory), &plan, &[], &[]);
+        assert_eq!((found.key.as_str(), found.stack.len()), ("memory does not come back", 0));
+        assert_eq!(found.title, "memory does not come back without a failure");
+    }
+}

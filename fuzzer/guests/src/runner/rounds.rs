@@ -1,0 +1,98 @@
+//! Plans with earlier rounds: a fresh guest runs one round after the other, and goes.
+
+use std::time::Duration;
+
+use execution::{Execution, Fate, Finding, Fired, How, RunError};
+use fault_plan::FaultPlan;
+
+use super::{Asked, Failed, GuestRunner, Judgement, attribution::Verdict};
+use crate::qemu::GuestError;
+
+/// What all rounds so far have shown.
+#[derive(Default)]
+struct Sequence {
+    rounds: Vec<Execution>,
+    findings: Vec<Finding>,
+    fired: Vec<Fired>,
+    console: String,
+    wall: Duration,
+    /// Number of faults in the rounds so far.
+    faults: usize,
+}
+
+impl Sequence {
+    /// Takes in a round of a plan with so many `faults`.
+    fn add(&mut self, execution: Execution, faults: usize) {
+        self.findings.extend(execution.findings.iter().cloned());
+        let offset = self.faults;
+        let fired = execution.fired.iter().cloned().map(|fired| Fired { fault: fired.fault + offset, ..fired });
+        self.fired.extend(fired);
+        self.faults += faults;
+        self.console += &execution.console;
+        self.wall += execution.wall;
+        self.rounds.push(execution);
+    }
+
+    /// Gives the execution of the whole: the last round that ran, with what all have shown.
+    fn execution(self) -> Option<Execution> {
+        let Self { mut rounds, findings, fired, console, wall, .. } = self;
+        let last = rounds.pop()?;
+        rounds.iter_mut().for_each(|round| round.coverage = Vec::new());
+        Some(Execution { rounds, findings, fired, console, wall, ..last })
+    }
+}
+
+impl GuestRunner {
+    /// Runs a plan with earlier rounds. It ends with the round in which the kernel dies or reports
+    /// something.
+    pub(super) fn run_rounds(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
+        let how = if how == How::Exact { how } else { How::Fresh };
+        let execution = self.attempts(|runner| {
+            runner.discard();
+            runner.sequence(plan, how)
+        });
+        self.discard();
+        execution
+    }
+
+    fn sequence(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, Failed> {
+        let mut sequence = Sequence::default();
+        let mut keep = false;
+        let rounds = plan.earlier.iter().map(|round| (&round.faults, !round.reset)).chain([(&plan.faults, false)]);
+        for (faults, leave) in rounds {
+            let round = FaultPlan { earlier: Vec::new(), faults: faults.clone(), ..plan.clone() };
+            let Judgement { verdict, late } =
+                self.attempt(Asked { plan: &round, how, keep, leave }).map_err(Failed::Trouble)?;
+            // Before the first round there was nothing of this plan.
+            if sequence.rounds.is_empty() {
+                late.into_iter().for_each(|late| self.note_late(late));
+            } else {
+                for late in late {
+                    sequence.findings.extend(late.findings);
+                    sequence.console += &late.console;
+                }
+            }
+            match verdict {
+                Verdict::Ran(own) => sequence.add(self.execution(*own), faults.len()),
+                Verdict::Refused(reason) => return Err(Failed::Refused(reason)),
+                Verdict::Trouble(trouble) => return Err(Failed::Trouble(trouble)),
+                Verdict::Spoilt if sequence.findings.is_empty() => return Err(Failed::Spoilt),
+                Verdict::Spoilt => {
+                    self.discard();
+                    break;
+                }
+            }
+            // A disk that something holds cannot be put back.
+            keep = leave || self.unclean;
+            if self.guest.is_none() {
+                break;
+            }
+        }
+        let mut execution = sequence.execution().ok_or(Failed::Trouble(GuestError::Lost))?;
+        self.listen(&mut execution);
+        if self.guest.is_none() && execution.guest != Fate::Dead {
+            execution.guest = Fate::Retired;
+        }
+        Ok(execution)
+    }
+}
