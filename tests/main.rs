@@ -7,4 +7,5 @@ mod aftermath;
 mod campaign;
 mod common;
 mod guest;
+mod identity;
 mod templates;

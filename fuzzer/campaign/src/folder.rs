@@ -19,7 +19,7 @@ use std::{
 };
 
 use fault_plan::PlanError;
-use kernel_report::title_slug;
+use kernel_report::slug;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -268,7 +268,7 @@ impl CampaignFolder {
     ///
     /// The file cannot be used or is damaged.
     pub(crate) fn open_matrix(&self, kernel: &str) -> Result<(Journal, Vec<Point>), FolderError> {
-        let name = format!("{}.jsonl", title_slug(kernel));
+        let name = format!("{}.jsonl", slug(kernel));
         Ok(Journal::open(&self.path.join("matrix").join(name))?)
     }
 

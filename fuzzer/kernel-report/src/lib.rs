@@ -30,7 +30,7 @@ use std::{collections::HashSet, fmt};
 use serde::{Deserialize, Serialize};
 
 use rules::{Rule, Wording};
-pub use title::title_slug;
+pub use title::slug;
 
 /// The most lines of one report that are kept.
 const MAX_REPORT_LINES: usize = 400;

@@ -33,7 +33,7 @@ pub(super) fn sequences(plan: &PlanInput, history: &[Round]) -> Vec<PlanInput> {
 /// Gives the rounds before the last one when `plan` runs that one so often again, each time in the
 /// kind of state in which it ran.
 fn repeated(plan: &FaultPlan, history: &[Round], times: usize) -> Vec<Round> {
-    let reset = plan.earlier.last().or(history.last()).is_some_and(|before| before.reset);
+    let reset = plan.earlier.last().or_else(|| history.last()).is_some_and(|before| before.reset);
     let again = Round { faults: plan.faults.clone(), reset };
     let room = MOST_EARLIER_ROUNDS.saturating_sub(plan.earlier.len());
     plan.earlier.iter().cloned().chain(std::iter::repeat_n(again, times.min(room))).collect()

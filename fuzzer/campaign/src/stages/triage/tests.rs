@@ -4,7 +4,7 @@ use std::fs;
 
 use execution::{Attributed, Fate, Usage};
 use fault_plan::{FaultPlan, Reproducer, Round};
-use kernel_report::title_slug;
+use kernel_report::slug;
 
 use super::*;
 use crate::{fake, kernels::Role};
@@ -72,7 +72,7 @@ fn triaged(history: Vec<Round>) -> Triaged {
 
 impl Triaged {
     fn file(&self, name: &str) -> Option<String> {
-        fs::read_to_string(self.folder.path().join("crashes").join(title_slug(TITLE)).join(name)).ok()
+        fs::read_to_string(self.folder.path().join("crashes").join(slug(TITLE)).join(name)).ok()
     }
 
     fn tries(&self) -> (u64, u64) {
