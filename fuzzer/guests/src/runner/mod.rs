@@ -26,7 +26,7 @@ use kcov_parser::Symbols;
 use self::{
     attribution::{Attribution, Judgement, Own, Previous, Request, Verdict},
     coverage::Coverage,
-    drift::Drift,
+    drift::{CONTROL_INTERVAL, Drift},
     fitness::Unfit,
     retry::Retry,
 };
@@ -311,9 +311,7 @@ impl GuestRunner {
         let (previous, guests) = (self.attribution.previous().cloned(), self.usage.guests);
         while self.inject && self.guest.is_some() && self.drift.is_due() {
             let plan = self.prepared.target.fault_free();
-            // Each guest's life is short: all of them together look at all parts.
-            self.part = (self.part + 1) % DISK_PARTS;
-            let verify = Some(self.part);
+            let verify = Some(self.next_part());
             let execution = match self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(&plan) })) {
                 Ok(execution) => execution,
                 Err(RunError::Stopped) => return Err(RunError::Stopped),
@@ -334,6 +332,13 @@ impl GuestRunner {
         Ok(())
     }
 
+    /// Gives the part of the disk that is to be looked at next. Each guest's life is short: all of
+    /// them together look at all parts.
+    fn next_part(&mut self) -> u32 {
+        self.part = (self.part + 1) % DISK_PARTS;
+        self.part
+    }
+
     fn run_warm(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
         if self.unclean {
             self.discard();
@@ -341,7 +346,11 @@ impl GuestRunner {
         if !plan.faults.is_empty() {
             self.control_when_due()?;
         }
-        let execution = self.attempts(|runner| runner.attempt_once(Asked::warm(plan)))?;
+        // A guest that runs nothing but the fault-free plan has its control runs too.
+        let due =
+            plan.faults.is_empty() && self.inject && self.drift.executions % CONTROL_INTERVAL == CONTROL_INTERVAL - 1;
+        let verify = due.then(|| self.next_part());
+        let execution = self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(plan) }))?;
         self.control(plan, &execution);
         Ok(execution)
     }
