@@ -271,3 +271,66 @@ noinline int selftest_warn(void)
 	selftest_group_free(group);
 	return err;
 }
+
+/* --- two_warns: one clean-up, two counts that the error paths leave behind. */
+
+struct selftest_pair {
+	u64 *left;
+	u64 *right;
+	int lefts;
+	int rights;
+};
+
+static noinline int selftest_pair_left(struct selftest_pair *pair)
+{
+	pair->lefts++;
+	pair->left = kzalloc(72, GFP_KERNEL);
+	return pair->left ? 0 : -ENOMEM;
+}
+
+static noinline int selftest_pair_right(struct selftest_pair *pair)
+{
+	pair->rights++;
+	pair->right = kzalloc(136, GFP_KERNEL);
+	return pair->right ? 0 : -ENOMEM;
+}
+
+static noinline void selftest_pair_part(struct selftest_pair *pair)
+{
+	kfree(pair->right);
+	pair->rights--;
+}
+
+/* Two bugs show in this function, each by a check of its own. */
+static noinline void selftest_pair_free(struct selftest_pair *pair)
+{
+	WARN_ON(pair->lefts);
+	WARN_ON(pair->rights &&
+		!pair->right);
+	kfree(pair);
+}
+
+/*
+ * Fail the allocation in selftest_pair_left() for the first check, that in
+ * selftest_pair_right() for the second one.
+ */
+noinline int selftest_two_warns(void)
+{
+	struct selftest_pair *pair;
+	int err;
+
+	pair = kzalloc(sizeof(*pair), GFP_KERNEL);
+	if (!pair)
+		return -ENOMEM;
+	err = selftest_pair_left(pair);
+	if (err)
+		goto out;
+	err = selftest_pair_right(pair);
+	if (!err)
+		selftest_pair_part(pair);
+	kfree(pair->left);
+	pair->lefts--;
+out:
+	selftest_pair_free(pair);
+	return err;
+}

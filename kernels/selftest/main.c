@@ -26,6 +26,7 @@ static const struct selftest_trigger triggers[] = {
 	{ "two_faults", selftest_two_faults },
 	{ "hang", selftest_hang },
 	{ "warn", selftest_warn },
+	{ "two_warns", selftest_two_warns },
 	{ "clean", selftest_clean },
 	{ "nofail", selftest_nofail },
 	{ "nofail_page", selftest_nofail_page },

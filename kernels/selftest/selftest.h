@@ -15,12 +15,13 @@ struct inode;
 /* Inode of the triggers' folder. Its page cache is empty. */
 extern struct inode *selftest_inode;
 
-/* bugs.c: one planted bug each. */
+/* bugs.c: one planted bug each, two in selftest_two_warns(). */
 int selftest_null_deref(void);
 int selftest_unwind_uaf(void);
 int selftest_two_faults(void);
 int selftest_hang(void);
 int selftest_warn(void);
+int selftest_two_warns(void);
 
 /* correct.c: no fault that the kernel allows may crash these. */
 int selftest_clean(void);

@@ -243,9 +243,9 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let mut report = Report { id: execute.id, steps: harness.program.results().to_vec(), ..Report::default() };
         if execute.inject {
-            let Collected { hits, new_sites, fired, lost_hits, guarded } =
+            let Collected { hits, new_sites, fired, lost_hits, guarded, unknown_names } =
                 harness.injector.collect(self.symbols, execute.describe_all_sites);
-            report = Report { hits, new_sites, fired, lost_hits, guarded, ..report };
+            report = Report { hits, new_sites, fired, lost_hits, guarded, unknown_names, ..report };
         }
         Ok(report)
     }

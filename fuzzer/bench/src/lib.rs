@@ -1,6 +1,7 @@
 //! Measurements. Each is one JSON object, with its units in the names, and says what it was made
 //! on.
 
+mod both_kernels;
 mod cost;
 mod exact;
 mod kernels;
@@ -73,6 +74,9 @@ pub enum Measurement {
     /// Crashes of campaigns on two kernels and when they were found, and of campaigns on the
     /// checking kernel alone. 25 minutes.
     Kernels,
+    /// Two kernels: whether plans that fire on the explorers' kernel fire on the checking one. 10
+    /// minutes.
+    BothKernels,
     /// A long campaign: whether guests drift and memory grows. An hour.
     Steady,
     /// Fault-free executions of each target on its kernels, and what is found in them: exit status
@@ -131,6 +135,7 @@ fn measure(session: &Session<'_>) -> Result<Value, CommandError> {
         Measurement::Scale => serde_json::to_value(scale::scale(session)?),
         Measurement::Exact => serde_json::to_value(exact::exact(session)?),
         Measurement::Kernels => serde_json::to_value(kernels::kernels(session)?),
+        Measurement::BothKernels => serde_json::to_value(both_kernels::both_kernels(session)?),
         Measurement::Steady => serde_json::to_value(steady::steady(session)?),
         Measurement::Quiet | Measurement::All => {
             return Err(CommandError::Input("\"quiet\" and \"all\" are not kept with the measurements".to_owned()));

@@ -140,6 +140,8 @@ fn mark_coverage(map: &mut CoverageMap, sites: &CallSites, coverage: &[u64]) -> 
 
 #[cfg(test)]
 mod tests {
+    use execution::Finding;
+
     use super::*;
     use crate::fake;
 
@@ -148,8 +150,8 @@ mod tests {
         let report = |kind| Finding { kind, ..fake::warning("title") };
         let kind = |findings| exit_kind(&Execution { findings, ..fake::quiet() });
         assert_eq!(kind(Vec::new()), ExitKind::Ok);
-        assert_eq!(kind(vec![Finding::leftover("mount", "a mount", "")]), ExitKind::Ok);
+        assert_eq!(kind(vec![Finding::leftover("mount", "a mount", "")]), ExitKind::Crash);
         assert_eq!(kind(vec![report(FindingKind::Kasan), report(FindingKind::Hang)]), ExitKind::Crash);
-        assert_eq!(kind(vec![Finding::leftover("mount", "a mount", ""), report(FindingKind::Hang)]), ExitKind::Timeout);
+        assert_eq!(kind(vec![report(FindingKind::Hang)]), ExitKind::Timeout);
     }
 }

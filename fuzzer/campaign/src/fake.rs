@@ -7,6 +7,7 @@ use execution::{
     Usage,
 };
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer};
+use files::Journal;
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
 use kcov_parser::CallSites;
 use libafl::observers::{CanTrack, OwnedMapObserver, TimeObserver};
@@ -15,8 +16,10 @@ use libafl_bolts::tuples::tuple_list;
 use crate::{
     folder::CampaignFolder,
     input::PlanInput,
-    kernels::CampaignKernel,
+    kernels::{CampaignKernel, Kernels},
+    matrix::Matrix,
     observers::{ExecutionObserver, Observers},
+    second_kernel::SecondKernelQueue,
 };
 
 /// A target called `fake`, without a disk.
@@ -54,6 +57,31 @@ pub(crate) fn kernel(name: &str) -> CampaignKernel {
     CampaignKernel { name: name.to_owned(), build_id: name.to_owned(), call_sites }
 }
 
+/// Makes the matrix of a kernel of which nothing is known; its file is gone.
+pub(crate) fn matrix(target: Target) -> Matrix {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, records) = Journal::open(&folder.path().join("matrix.jsonl")).unwrap();
+    Matrix::restore(Arc::new(target), journal, records)
+}
+
+/// Makes the description of a site at which `function` is called.
+pub(crate) fn description(site: u64, function: &str, call_path: &[&str], step: u32) -> Arc<SiteDescription> {
+    let call_path = call_path.iter().map(ToString::to_string).collect();
+    Arc::new(SiteDescription { site, function: function.to_owned(), call_path, truncated: false, step })
+}
+
+/// Makes a queue in which nothing waits; its file is gone.
+pub(crate) fn queue() -> SecondKernelQueue {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Journal::open(&folder.path().join("queue.jsonl")).unwrap();
+    SecondKernelQueue::restore(opened).unwrap()
+}
+
+/// Makes the kernels of a campaign on the fake target.
+pub(crate) fn kernels() -> Kernels {
+    Kernels::new(Arc::new(target(TARGET)), Duration::ZERO)
+}
+
 /// Makes observers that have seen nothing.
 pub(crate) fn observers() -> Observers {
     let map = OwnedMapObserver::new("map", vec![0; 8]).track_indices();
@@ -81,6 +109,7 @@ pub(crate) fn seed(target: &str, function: &str) -> PlanInput {
 pub(crate) fn reproducer(title: &str, plan: &FaultPlan) -> Reproducer {
     Reproducer {
         reproducer_version: REPRODUCER_VERSION,
+        key: title.to_owned(),
         title: title.to_owned(),
         kernel: "fake".to_owned(),
         kernel_build_id: "fake".to_owned(),
@@ -105,6 +134,7 @@ pub(crate) fn quiet() -> Execution {
         fired: Vec::new(),
         coverage: Vec::new(),
         guarded: 0,
+        unknown_names: Vec::new(),
         incomplete: false,
         console: String::new(),
         wall: Duration::ZERO,
@@ -125,9 +155,9 @@ pub(crate) fn fails_at(plan: &FaultPlan, site: u64) -> bool {
     plan.faults.iter().any(|fault| fault.call_path.matches(&caller(site)))
 }
 
-fn describe(site: u64) -> Arc<SiteDescription> {
+fn describe(site: u64, call_path: Vec<String>) -> Arc<SiteDescription> {
     let function = "should_failslab".to_owned();
-    Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false, step: 1 })
+    Arc::new(SiteDescription { site, function, call_path, truncated: false, step: 1 })
 }
 
 /// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own;
@@ -139,12 +169,14 @@ pub(crate) struct FakeRunner {
     /// The state of the guest after a crash.
     pub(crate) crashed: Fate,
     pub(crate) usage: Usage,
+    /// The callers at a site.
+    pub(crate) callers: fn(u64) -> Vec<String>,
 }
 
 impl FakeRunner {
     /// Makes a runner that requests `stop` after so many executions.
     pub(crate) fn new(stop: &Stop, executions_left: u32) -> Self {
-        Self { stop: stop.clone(), executions_left, crashed: Fate::Alive, usage: Usage::default() }
+        Self { stop: stop.clone(), executions_left, crashed: Fate::Alive, usage: Usage::default(), callers: caller }
     }
 
     fn execute(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
@@ -153,7 +185,13 @@ impl FakeRunner {
             return Err(RunError::Stopped);
         }
         self.executions_left -= 1;
-        let mut model = Model { plan, crashed: self.crashed, seen: vec![0; plan.faults.len()], execution: quiet() };
+        let mut model = Model {
+            plan,
+            crashed: self.crashed,
+            callers: self.callers,
+            seen: vec![0; plan.faults.len()],
+            execution: quiet(),
+        };
         model.workload();
         Ok(model.execution)
     }
@@ -180,6 +218,7 @@ impl Runner for FakeRunner {
 struct Model<'a> {
     plan: &'a FaultPlan,
     crashed: Fate,
+    callers: fn(u64) -> Vec<String>,
     seen: Vec<u32>,
     execution: Execution,
 }
@@ -188,15 +227,17 @@ impl Model<'_> {
     fn allocate(&mut self, site: u64) -> bool {
         let sequence = u32::try_from(self.execution.hits.len()).unwrap() + 1;
         self.execution.hits.push(Hit { site, count: 1, first_sequence: sequence });
-        self.execution.sites.push(describe(site));
+        let call_path = (self.callers)(site);
+        self.execution.sites.push(describe(site, call_path.clone()));
         self.execution.coverage.push(TEXT_START + site % 1000);
         let mut fails = false;
         for (index, fault) in self.plan.faults.iter().enumerate() {
-            if fault.call_path.matches(&caller(site)) && fault.step.is_none_or(|step| step == 1) {
+            if fault.call_path.matches(&call_path) && fault.step.is_none_or(|step| step == 1) {
                 self.seen[index] += 1;
                 if self.seen[index] == fault.occurrence {
                     fails = true;
-                    self.execution.fired.push(Fired { fault: index, sequence, site, step: 1, call_path: caller(site) });
+                    let call_path = call_path.clone();
+                    self.execution.fired.push(Fired { fault: index, sequence, site, step: 1, call_path });
                 }
             }
         }

@@ -4,7 +4,8 @@
 //! ```text
 //! DIR/campaign.json      target, kernel, seed, totals
 //! DIR/corpus/ID.json     fault plans (written by LibAFL's corpus)
-//! DIR/sites.json         injection sites discovered so far
+//! DIR/matrix/KERNEL.jsonl points found on a kernel, and what came of each error there
+//! DIR/queue.jsonl        plans that wait to be checked
 //! DIR/coverage/ID.txt    addresses that ran, by the kernel's build id
 //! DIR/stats.jsonl        one line every few seconds
 //! DIR/crashes/SLUG/      reproducer.json, report.txt, console.log, meta.json
@@ -18,17 +19,21 @@ use std::{
 };
 
 use fault_plan::PlanError;
+use kernel_report::slug;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::sites::Site;
-use files::{cache::try_lock, cache::write_file};
+use crate::{matrix::Point, second_kernel::QueueRecord};
+use files::{Journal, JournalError, cache::try_lock, cache::write_file};
 
 /// The version of `campaign.json` and `meta.json`.
 pub(crate) const FOLDER_VERSION: u32 = 1;
 
 /// The file that a process holds locked while it works on the campaign.
 const LOCK: &str = ".lock";
+
+/// The folders of a campaign, itself first.
+const FOLDERS: [&str; 5] = ["", "corpus", "crashes", "coverage", "matrix"];
 
 /// Why a campaign's folder cannot be used.
 #[derive(Debug, Error)]
@@ -51,6 +56,9 @@ pub enum FolderError {
         /// Line and reason.
         source: serde_json::Error,
     },
+    /// A journal of it cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A plan or reproducer of it is refused.
     #[error("{path}")]
     Plan {
@@ -109,7 +117,7 @@ impl FolderError {
     /// Says whether the user asked for the wrong folder or gave a wrong plan.
     #[must_use]
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::Damaged { .. })
+        !matches!(self, Self::Io { .. } | Self::Damaged { .. } | Self::Journal(_))
     }
 }
 
@@ -158,7 +166,7 @@ impl CampaignFolder {
         if let Some(found) = not_ours(path) {
             return Err(FolderError::NotOurs { path: path.to_owned(), found });
         }
-        for folder in [path.to_owned(), path.join("corpus"), path.join("crashes"), path.join("coverage")] {
+        for folder in FOLDERS.map(|name| path.join(name)) {
             fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
         }
         let lock_path = path.join(LOCK);
@@ -184,7 +192,7 @@ impl CampaignFolder {
     /// Removes what a killed start had begun to write. Nothing else has a hidden name in a
     /// campaign's folder.
     fn remove_unfinished(&self) -> Result<(), FolderError> {
-        for folder in [self.path.clone(), self.corpus(), self.path.join("crashes"), self.path.join("coverage")] {
+        for folder in FOLDERS.map(|name| self.path.join(name)) {
             for entry in fs::read_dir(&folder).map_err(failed("read", &folder))? {
                 let path = entry.map_err(failed("read", &folder))?.path();
                 let removed = match entry_name(&path) {
@@ -254,22 +262,23 @@ impl CampaignFolder {
         self.write_json(&self.path.join("campaign.json"), file)
     }
 
-    /// Writes `sites.json`.
+    /// Opens the matrix of the kernel called `kernel`. Returns it with its records.
     ///
     /// # Errors
     ///
-    /// The file system says no.
-    pub(crate) fn write_sites(&self, sites: &[Site]) -> Result<(), FolderError> {
-        self.write_json(&self.path.join("sites.json"), &sites)
+    /// The file cannot be used or is damaged.
+    pub(crate) fn open_matrix(&self, kernel: &str) -> Result<(Journal, Vec<Point>), FolderError> {
+        let name = format!("{}.jsonl", slug(kernel));
+        Ok(Journal::open(&self.path.join("matrix").join(name))?)
     }
 
-    /// Reads the sites that earlier starts discovered.
+    /// Opens the queue of plans that wait to be checked. Returns it with its records.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or is damaged.
-    pub fn read_sites(&self) -> Result<Vec<Site>, FolderError> {
-        Ok(self.read("sites.json")?.unwrap_or_default())
+    /// The file cannot be used or is damaged.
+    pub(crate) fn open_queue(&self) -> Result<(Journal, Vec<QueueRecord>), FolderError> {
+        Ok(Journal::open(&self.path.join("queue.jsonl"))?)
     }
 
     /// Writes the addresses covered so far on the kernel with this build id, one in hexadecimal on
@@ -314,7 +323,7 @@ fn not_ours(path: &Path) -> Option<String> {
     }
     let ours = |name: &str| {
         let unfinished = name.starts_with('.') && name.ends_with(".tmp");
-        unfinished || [LOCK, "corpus", "crashes", "coverage", "sites.json", "stats.jsonl"].contains(&name)
+        unfinished || FOLDERS[1..].contains(&name) || [LOCK, "queue.jsonl", "sites.json", "stats.jsonl"].contains(&name)
     };
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.map(|entry| entry_name(&entry.path())).find(|name| !ours(name))

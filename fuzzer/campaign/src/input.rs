@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use execution::Execution;
 use fault_plan::FaultPlan;
 use libafl::{Error, corpus::CorpusId, inputs::Input};
 use libafl_bolts::HasLen;
@@ -13,6 +14,20 @@ use files::cache::write_file;
 /// A fault plan. On disk it is the plan's JSON, named by its content.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PlanInput(pub FaultPlan);
+
+impl PlanInput {
+    /// Gives the plan without those faults of its last round that did not fire in `execution`: they
+    /// did nothing there.
+    pub(crate) fn fired_only(&self, execution: &Execution) -> Self {
+        let mut plan = self.clone();
+        let mut index = 0..;
+        plan.0.faults.retain(|_| {
+            let index = index.next();
+            execution.fired.iter().any(|fired| Some(fired.fault) == index)
+        });
+        plan
+    }
+}
 
 impl Input for PlanInput {
     /// Writes the plan. A file that is there is this plan, as its name says: each client of a

@@ -1,15 +1,19 @@
-//! The kernels of a campaign, and what its clients know of each: injection sites and coverage.
+//! The kernels of a campaign, and what its clients know of each: its matrix and coverage.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
+use execution::{Execution, Target};
+use fault_plan::FaultPlan;
 use kcov_parser::CallSites;
 
 use crate::{
+    aftermath::Sweeps,
     folder::{CampaignFolder, FolderError},
-    sites::Sites,
+    matrix::Matrix,
 };
 
 /// The part that a client, and the kernel it runs, has in a campaign.
@@ -37,8 +41,24 @@ pub struct CampaignKernel {
 pub(crate) struct KnownKernel {
     pub(crate) kernel: CampaignKernel,
     pub(crate) role: Role,
-    sites: Mutex<Sites>,
+    /// What was tried in states that executions left.
+    pub(crate) sweeps: Sweeps,
+    matrix: Mutex<Matrix>,
     coverage: Mutex<Coverage>,
+    clock: Clock,
+}
+
+/// The time of a campaign's fuzzing, all starts together.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    before: Duration,
+    start: Instant,
+}
+
+impl Clock {
+    fn seconds(self) -> u64 {
+        (self.before + self.start.elapsed()).as_secs()
+    }
 }
 
 struct Coverage {
@@ -53,26 +73,38 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl KnownKernel {
-    /// Restores what the campaign knows of `kernel`. The sites that it keeps are those of the
-    /// explorers' kernel.
-    fn restore(folder: &CampaignFolder, kernel: &CampaignKernel, role: Role) -> Result<Self, FolderError> {
+    /// Restores what the campaign knows of `kernel`.
+    fn restore(
+        kernels: &Kernels,
+        folder: &CampaignFolder,
+        kernel: &CampaignKernel,
+        role: Role,
+    ) -> Result<Self, FolderError> {
         let mut history = vec![0_u8; kernel.call_sites.len()];
         for pc in folder.read_coverage(&kernel.build_id)? {
             if let Some(index) = kernel.call_sites.index_of(pc) {
                 history[index as usize] = 1;
             }
         }
-        let sites = match role {
-            Role::Explorer => Sites::remembering(folder.read_sites()?),
-            Role::Checker => Sites::default(),
-        };
+        let (journal, records) = folder.open_matrix(&kernel.name)?;
+        let matrix = Mutex::new(Matrix::restore(Arc::clone(&kernels.target), journal, records));
         let coverage = Mutex::new(Coverage { history, fault_free: BTreeSet::new() });
-        Ok(Self { kernel: kernel.clone(), role, sites: Mutex::new(sites), coverage })
+        let (sweeps, clock) = (Sweeps::default(), kernels.clock);
+        Ok(Self { kernel: kernel.clone(), role, sweeps, matrix, coverage, clock })
     }
 
-    /// Gives the injection sites, locked.
-    pub(crate) fn sites(&self) -> MutexGuard<'_, Sites> {
-        locked(&self.sites)
+    /// Gives the matrix, locked.
+    pub(crate) fn matrix(&self) -> MutexGuard<'_, Matrix> {
+        locked(&self.matrix)
+    }
+
+    /// Takes in the points that `execution` of `plan` reached and the faults that fired. Returns
+    /// whether a point is new.
+    pub(crate) fn learn(&self, plan: &FaultPlan, execution: &Execution) -> bool {
+        let (mut matrix, now) = (self.matrix(), self.clock.seconds());
+        let new = matrix.learn(plan, execution, now);
+        matrix.fired(plan, execution, now);
+        new
     }
 
     /// Gives the coverage so far, that of earlier starts included: one byte for each point.
@@ -109,13 +141,9 @@ impl KnownKernel {
         locked(&self.coverage).fault_free.len()
     }
 
-    /// Writes sites and coverage.
+    /// Writes matrix and coverage.
     fn write(&self, folder: &CampaignFolder) -> Result<(), FolderError> {
-        if self.role == Role::Explorer {
-            // Copied, so that nobody waits for the disk.
-            let sites = self.sites().to_file();
-            folder.write_sites(&sites)?;
-        }
+        self.matrix().rewrite()?;
         let history = self.history();
         let covered = self.kernel.call_sites.iter().zip(&history).filter(|(_, seen)| **seen != 0);
         folder.write_coverage(&self.kernel.build_id, covered.map(|(pc, _)| pc))
@@ -123,13 +151,20 @@ impl KnownKernel {
 }
 
 /// The kernels that clients of this start run.
-#[derive(Default)]
 pub(crate) struct Kernels {
+    target: Arc<Target>,
+    clock: Clock,
     /// By build id.
     known: Mutex<BTreeMap<String, Arc<KnownKernel>>>,
 }
 
 impl Kernels {
+    /// Makes the kernels of a campaign on `target` whose earlier starts have fuzzed for the time
+    /// `before`.
+    pub(crate) fn new(target: Arc<Target>, before: Duration) -> Self {
+        Self { target, clock: Clock { before, start: Instant::now() }, known: Mutex::default() }
+    }
+
     /// Gives what is known of `kernel`, restored from `folder` for the first client that runs it.
     ///
     /// # Errors
@@ -145,14 +180,14 @@ impl Kernels {
         if let Some(known) = known.get(&kernel.build_id) {
             return Ok(Arc::clone(known));
         }
-        let restored = Arc::new(KnownKernel::restore(folder, kernel, role)?);
+        let restored = Arc::new(KnownKernel::restore(self, folder, kernel, role)?);
         known.insert(kernel.build_id.clone(), Arc::clone(&restored));
         Ok(restored)
     }
 
-    /// Gives the explorers' kernel, once one of them has started.
-    pub(crate) fn explored(&self) -> Option<Arc<KnownKernel>> {
-        locked(&self.known).values().find(|known| known.role == Role::Explorer).cloned()
+    /// Gives the kernel of those who have this `role`, once one of them has started.
+    pub(crate) fn of(&self, role: Role) -> Option<Arc<KnownKernel>> {
+        locked(&self.known).values().find(|known| known.role == role).cloned()
     }
 
     /// Gives the build id of the kernel called `name`, or else that of any other one.
@@ -162,7 +197,7 @@ impl Kernels {
         named.or_else(|| known.values().next()).map(|known| known.kernel.build_id.clone())
     }
 
-    /// Writes sites and coverage of all of them.
+    /// Writes matrix and coverage of all of them.
     ///
     /// # Errors
     ///

@@ -15,6 +15,7 @@
 //!                                  └─ each execution, with the verdict ─▶ second kernel
 //! ```
 
+mod aftermath;
 mod clients;
 mod crashes;
 mod error;
@@ -23,13 +24,15 @@ mod feedbacks;
 mod folder;
 mod input;
 mod kernels;
+mod matrix;
 mod mutators;
 mod objective;
 mod observers;
 mod peers;
 mod plans;
+mod recent;
+mod relax;
 mod second_kernel;
-mod sites;
 mod stages;
 mod statistics;
 
@@ -59,8 +62,9 @@ pub use self::{
     folder::{CampaignFile, CampaignFolder, FolderError},
     input::PlanInput,
     kernels::{CampaignKernel, Role},
+    matrix::{Cell, Point},
     peers::{PeerOptions, join_address, listen_address},
-    sites::Site,
+    relax::{KnownPoints, Relaxed, run_relaxed, unfired},
     statistics::{OverClients, STATISTICS, Shown, StatisticRow, Statistics, StatsLine, Summary},
 };
 
@@ -97,13 +101,15 @@ pub fn run<R: Runner>(options: CampaignOptions, clients: Vec<Client<'_, R>>) -> 
     let (news, found) = unbounded();
     let news = peers.is_some().then_some(news);
     let crashes = Arc::new(Crashes::restore(Arc::clone(&folder), time_before(earlier.as_ref()), news)?);
+    let before = time_before(earlier.as_ref());
+    let waiting = (count(Role::Checker) > 0).then(|| folder.open_queue()).transpose()?;
     let shared = Shared {
         plans: first_plans(&target, &folder)?,
+        kernels: Kernels::new(Arc::clone(&target), before),
         target,
         folder,
         crashes,
-        kernels: Kernels::default(),
-        second_kernel: (count(Role::Checker) > 0).then(SecondKernelQueue::default),
+        second_kernel: waiting.map(SecondKernelQueue::restore).transpose().map_err(FolderError::from)?,
         lifecycle: Arc::new(Lifecycle::new(stop, time)),
         turns: Arc::new(AtomicU64::new(0)),
         explorers: count(Role::Explorer),

@@ -21,22 +21,23 @@ use rand::{RngExt, seq::IndexedRandom};
 use crate::{
     input::PlanInput,
     kernels::KnownKernel,
-    sites::{Calls, Reached, Sites},
+    matrix::{Calls, Matrix, Point, Reached},
 };
 use execution::Target;
 
 /// The most faults that a mutation makes; plans of the user may have more.
 pub(crate) const MOST_FAULTS: usize = 6;
 
-/// The share of mutated plans that run although one of their faults is at a site where most are
-/// known to cost the guest. Such a plan mostly finds again a thing that is known, and a fresh guest
-/// is slow at first; but a second fault may change how the first one ends.
-const FATAL_KEPT: f64 = 0.1;
+/// The share of its mutations that an entry keeps whose faults mostly cost the guest: a fresh guest
+/// takes as long as some ten executions.
+const COSTLY_KEPT: f64 = 0.2;
+/// Weight of a point at which no fault fired yet, where others weigh 1.
+const FRESH_WEIGHT: f64 = 4.0;
 
 /// The things that a mutation may look at.
 struct Context<'a> {
     target: &'a Target,
-    sites: &'a Sites,
+    matrix: &'a Matrix,
     /// The calls that the parent made.
     reached: &'a [Calls],
     /// Faults of another corpus entry.
@@ -44,9 +45,9 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Counts the calls of the parent's execution that match `fault`.
+    /// Counts the calls of the parent's execution that match the pattern of `fault`.
     fn calls(&self, fault: &Fault) -> u32 {
-        let of = |calls: &Calls| self.sites.get(calls.site)?.is_matched_by(fault).then_some(calls.count);
+        let of = |calls: &Calls| self.matrix.get(calls.point)?.is_matched_by(fault).then_some(calls.count);
         self.reached.iter().filter_map(of).sum()
     }
 }
@@ -90,11 +91,11 @@ where
         let reached = state.current_testcase()?.metadata_map().get::<Reached>().map(Reached::calls).unwrap_or_default();
         let other = faults_of_another(state)?;
         let mut generator = *state.rand_mut();
-        let sites = self.known.sites();
-        let context = Context { target: &self.target, sites: &sites, reached: &reached, other: &other };
+        let matrix = self.known.matrix();
+        let context = Context { target: &self.target, matrix: &matrix, reached: &reached, other: &other };
         let before = input.0.faults.clone();
         let changed = (self.change)(&mut input.0, &context, &mut generator);
-        drop(sites);
+        drop(matrix);
         *state.rand_mut() = generator;
         let mutated = changed.is_some() && input.0.faults != before;
         Ok(if mutated { MutationResult::Mutated } else { MutationResult::Skipped })
@@ -105,40 +106,39 @@ where
     }
 }
 
-/// The mutation that mostly makes nothing where a plan that `inner` makes is known to cost the
-/// guest.
-pub(crate) struct AvoidFatal<M> {
+/// The mutation that gives less energy to an entry whose own faults mostly cost the guest: most of
+/// its turns make nothing. Of what it makes, nothing is left out.
+pub(crate) struct LessForCostly<M> {
     inner: M,
     known: Arc<KnownKernel>,
 }
 
-impl<M> AvoidFatal<M> {
-    /// Makes a mutation that looks up the sites of the kernel `known`.
+impl<M> LessForCostly<M> {
+    /// Makes a mutation that looks up the points of the kernel `known`.
     pub(crate) fn new(inner: M, known: &Arc<KnownKernel>) -> Self {
         Self { inner, known: Arc::clone(known) }
     }
 }
 
-impl<M: Named> Named for AvoidFatal<M> {
+impl<M: Named> Named for LessForCostly<M> {
     fn name(&self) -> &Cow<'static, str> {
         self.inner.name()
     }
 }
 
-impl<M: Mutator<PlanInput, S>, S: HasRand<Rand = StdRand>> Mutator<PlanInput, S> for AvoidFatal<M> {
+impl<M: Mutator<PlanInput, S>, S: HasRand<Rand = StdRand>> Mutator<PlanInput, S> for LessForCostly<M> {
     fn mutate(&mut self, state: &mut S, input: &mut PlanInput) -> Result<MutationResult, Error> {
-        let result = self.inner.mutate(state, input)?;
-        let is_avoided = is_fatal(&input.0, &self.known.sites()) && !state.rand_mut().random_bool(FATAL_KEPT);
-        Ok(if is_avoided { MutationResult::Skipped } else { result })
+        // Asked before it is mutated: this is the entry's plan.
+        let costly = self.known.matrix().is_fatal(&input.0);
+        if costly && !state.rand_mut().random_bool(COSTLY_KEPT) {
+            return Ok(MutationResult::Skipped);
+        }
+        self.inner.mutate(state, input)
     }
 
     fn post_exec(&mut self, state: &mut S, entry: Option<CorpusId>) -> Result<(), Error> {
         self.inner.post_exec(state, entry)
     }
-}
-
-fn is_fatal(plan: &FaultPlan, sites: &Sites) -> bool {
-    plan.faults.iter().any(|fault| sites.is_fatal(fault))
 }
 
 fn faults_of_another<S>(state: &mut S) -> Result<Vec<Fault>, Error>
@@ -173,20 +173,23 @@ pub(crate) fn plan_mutations(target: &Arc<Target>, known: &Arc<KnownKernel>) -> 
     )
 }
 
-/// Fails one more of the calls that the parent made; calls at sites that never failed come first.
+/// Fails one more of the calls that the parent made. Points that never failed come first, and those
+/// that mostly cost the guest come last.
 fn add_fault(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> Option<()> {
     if plan.faults.len() >= MOST_FAULTS {
         return None;
     }
-    let fresh: Vec<_> = context.reached.iter().filter(|calls| !context.sites.attempted(calls.site)).collect();
-    let calls = match fresh.choose(rng) {
-        Some(calls) if rng.random_bool(0.75) => *calls,
-        _ => context.reached.choose(rng)?,
+    let weight = |calls: &Calls| {
+        let point = context.matrix.get(calls.point);
+        let fresh = point.is_some_and(|point| point.fired() == 0);
+        let costly = point.is_some_and(Point::is_fatal);
+        (if fresh { FRESH_WEIGHT } else { 1.0 }) * (if costly { COSTLY_KEPT } else { 1.0 })
     };
-    let site = context.sites.get(calls.site)?;
+    let calls = context.reached.choose_weighted(rng, weight).ok()?;
+    let point = context.matrix.get(calls.point)?;
     let occurrence = if rng.random_bool(0.5) { 1 } else { rng.random_range(1..=calls.count.max(1)) };
-    let error = *context.target.errors(&site.function).choose(rng)?;
-    let fault = site.fault(occurrence, error);
+    let error = *context.target.errors(&point.function).choose(rng)?;
+    let fault = point.fault(occurrence, error);
     (!plan.faults.contains(&fault)).then(|| plan.faults.push(fault))
 }
 
@@ -214,15 +217,15 @@ fn change_error(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
 fn lengthen_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> Option<()> {
     let fault = pick(plan, rng)?;
     let matching = |calls: &Calls| {
-        let site = context.sites.get(calls.site)?;
-        let longer = site.call_path.len() > fault.call_path.0.len();
-        (longer && site.is_matched_by(fault)).then_some((calls.count, site))
+        let point = context.matrix.get(calls.point)?;
+        let longer = point.call_path.len() > fault.call_path.0.len();
+        (longer && point.is_matched_by(fault)).then_some((calls.count, point))
     };
     let candidates: Vec<_> = context.reached.iter().filter_map(matching).collect();
-    let (count, site) = candidates.choose(rng)?;
-    let length = rng.random_range(fault.call_path.0.len() + 1..=site.call_path.len());
-    fault.call_path = CallPath(site.call_path[..length].to_vec());
-    fault.step = Some(site.step);
+    let (count, point) = candidates.choose(rng)?;
+    let length = rng.random_range(fault.call_path.0.len() + 1..=point.call_path.len());
+    fault.call_path = CallPath(point.call_path[..length].to_vec());
+    fault.step = Some(point.step);
     fault.occurrence = rng.random_range(1..=(*count).max(1));
     Some(())
 }
@@ -234,6 +237,9 @@ fn shorten_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
     fault.call_path.0.truncate((length > 0).then(|| rng.random_range(0..length))?);
     while fault.call_path.0.last().is_some_and(|name| name == fault_plan::ELLIPSIS) {
         fault.call_path.0.pop();
+    }
+    if rng.random_bool(0.5) {
+        fault.step = None;
     }
     let calls = context.calls(fault);
     fault.occurrence = rng.random_range(1..=calls.max(1));

@@ -17,7 +17,7 @@ use crate::{
     observers::Observers,
 };
 
-/// The objective that takes for a solution a kernel report or hang with a title that the campaign
+/// The objective that takes for a solution a kernel report or hang with a key that the campaign
 /// does not have, or has without a plan that makes it again. It is on disk before it counts.
 #[derive(Clone)]
 pub(crate) struct CrashObjective {
@@ -58,7 +58,8 @@ impl CrashObjective {
     pub(crate) fn note_late(&self, late: &[Attributed]) -> Result<(), Error> {
         for late in late {
             if late.how == How::Warm {
-                late.fired.last().into_iter().for_each(|fired| self.known.sites().was_fatal(fired.site));
+                let last = late.fired.last().into_iter();
+                last.for_each(|fired| self.known.matrix().was_fatal(fired.site, &late.plan, fired.fault));
             }
             self.crashes.note(self.kernel(), &Cause::of_late(late))?;
         }
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
     use crate::{
         fake::{self, warning},
-        kernels::{Kernels, Role},
+        kernels::Role,
     };
 
     struct Found {
@@ -121,7 +122,7 @@ mod tests {
     fn found() -> Found {
         let folder = tempfile::tempdir().unwrap();
         let opened = Arc::new(fake::open(folder.path()));
-        let known = Kernels::default().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
+        let known = fake::kernels().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
         let crashes = Arc::new(Crashes::restore(opened, Duration::ZERO, None).unwrap());
         Found { _folder: folder, objective: CrashObjective::new(Arc::clone(&crashes), known), crashes }
     }

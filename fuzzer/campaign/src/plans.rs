@@ -15,16 +15,28 @@ use crate::{
     input::PlanInput,
 };
 
-/// Gives the files of the plans to begin with: those of the campaign's corpus, and the target's
-/// seeds that are not among them.
+/// A plan that a campaign begins with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FirstPlan {
+    /// Number of its faults. Plans with few come first: what one reaches, a larger one need not be
+    /// kept for.
+    faults: usize,
+    /// Its file.
+    pub(crate) path: PathBuf,
+    /// True when it is a seed of the target, and not of an earlier start's corpus.
+    pub(crate) is_seed: bool,
+}
+
+/// Gives the plans to begin with: those of the campaign's corpus, and the target's seeds that are
+/// not among them.
 ///
 /// # Errors
 ///
 /// A folder cannot be read, or a seed is no plan for `target`.
-pub(crate) fn first_plans(target: &Target, folder: &CampaignFolder) -> Result<Vec<PathBuf>, FolderError> {
-    let mut files = Vec::new();
+pub(crate) fn first_plans(target: &Target, folder: &CampaignFolder) -> Result<Vec<FirstPlan>, FolderError> {
+    let mut plans = Vec::new();
     let mut names = HashSet::new();
-    for (directory, ours) in [(folder.corpus(), true), (target.seeds(), false)] {
+    for (directory, is_seed) in [(target.seeds(), true), (folder.corpus(), false)] {
         if !directory.is_dir() {
             continue;
         }
@@ -33,17 +45,21 @@ pub(crate) fn first_plans(target: &Target, folder: &CampaignFolder) -> Result<Ve
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            match (read_plan(&path, target), ours) {
-                (Ok(plan), _) if names.insert(plan.generate_name(None)) => files.push(path),
+            match (read_plan(&path, target), is_seed) {
+                // Every client runs it anyway.
+                (Ok(plan), _) if plan.0.is_fault_free() => {}
+                (Ok(plan), _) if names.insert(plan.generate_name(None)) => {
+                    plans.push(FirstPlan { faults: plan.0.all_faults().count(), path, is_seed });
+                }
                 (Ok(_), _) => {}
                 // The target may have changed since the campaign kept it.
-                (Err(error), true) => tracing::warn!("left out: {}", execution::chain(&error)),
-                (Err(error), false) => return Err(error),
+                (Err(error), false) => tracing::warn!("left out: {}", execution::chain(&error)),
+                (Err(error), true) => return Err(error),
             }
         }
     }
-    files.sort();
-    Ok(files)
+    plans.sort();
+    Ok(plans)
 }
 
 /// Reads the plan in the file `path`, which must be one for `target`.
@@ -55,9 +71,11 @@ fn read_plan(path: &Path, target: &Target) -> Result<PlanInput, FolderError> {
         let (path, found, wanted) = (path.to_owned(), plan.target, target.name.clone());
         return Err(FolderError::OtherTarget { path, found, wanted });
     }
-    if let Some(at) = plan.faults.iter().position(|fault| target.errors(&fault.function).is_empty()) {
-        let reason = format!("{} is none of the target's functions", plan.faults[at].function);
-        return Err(refused(PlanError::Fault { index: at + 1, reason }));
+    if let Some((fault, index)) =
+        plan.all_faults().zip(1..).find(|(fault, _)| target.errors(&fault.function).is_empty())
+    {
+        let reason = format!("{} is none of the target's functions", fault.function);
+        return Err(refused(PlanError::Fault { index, reason }));
     }
     Ok(PlanInput(plan))
 }

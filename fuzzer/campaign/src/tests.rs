@@ -10,7 +10,7 @@ mod two_kernels;
 use std::{fs, io, path::Path};
 
 use fault_plan::FaultPlan;
-use kernel_report::title_slug;
+use kernel_report::slug;
 use libafl::inputs::Input;
 
 use super::*;
@@ -87,9 +87,15 @@ fn reporting(folder: &Path, reports: impl FnMut(&FaultPlan) -> Vec<Finding> + Se
     run(options(folder, &stop, None), explorer(Reporting(fake, reports)))
 }
 
+/// Reads the points that a campaign has found on the kernel called `kernel`.
+fn points(folder: &Path, kernel: &str) -> Vec<Point> {
+    let text = fs::read_to_string(folder.join("matrix").join(format!("{kernel}.jsonl"))).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// Reads a crash's `meta.json`, if it is there.
 fn meta(folder: &Path, title: &str) -> Option<CrashMeta> {
-    let text = fs::read_to_string(folder.join("crashes").join(title_slug(title)).join("meta.json")).ok()?;
+    let text = fs::read_to_string(folder.join("crashes").join(slug(title)).join("meta.json")).ok()?;
     Some(serde_json::from_str(&text).unwrap())
 }
 

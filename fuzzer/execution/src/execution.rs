@@ -58,6 +58,9 @@ pub struct Execution {
     pub coverage: Vec<u64>,
     /// Calls left alone because the kernel promises that they do not fail.
     pub guarded: u32,
+    /// Names in the plan's call paths that the kernel has no function of: it inlined them, and they
+    /// were skipped over. Empty when the guest is dead.
+    pub unknown_names: Vec<String>,
     /// True when the guest had no room for all counts or all coverage.
     pub incomplete: bool,
     /// Kernel log or console text of the execution.

@@ -66,8 +66,8 @@ pub struct Attributed {
     pub findings: Vec<Finding>,
     /// The text that they were found in.
     pub console: String,
-    /// The rounds of that guest before the plan, first to last; the last ones where there were too
-    /// many.
+    /// The rounds of that guest before the plan's last one, first to last; the last ones where there
+    /// were too many.
     pub history: Vec<Round>,
 }
 
@@ -106,8 +106,12 @@ pub struct Usage {
     pub guests: u64,
     /// Executions lost to trouble of guest or host, and tried again.
     pub harness_errors: u64,
-    /// Guests replaced because something was left in use, or their disk could not be put back.
+    /// Executions that left something in use, or a disk that could not be put back.
     pub leftovers: u64,
+    /// Executions in such a state, to see what comes of it, and those that brought it about again.
+    pub aftermath_executions: u64,
+    /// Milliseconds that these took.
+    pub aftermath_ms: u64,
     /// Fault-free executions that were compared with the first ones.
     pub controls: u64,
     /// Calls by which the last of them was off, in a million of them.

@@ -4,17 +4,21 @@
 //! an occurrence and the [`InjectedError`] to return. Everything is a name: a plan says nothing
 //! about addresses and survives a rebuild of the kernel. This crate does no I/O.
 
+mod align;
 mod call_path;
 mod condition;
 mod errno;
 mod error_type;
 mod plan;
+mod relax;
 mod reproducer;
 mod serial;
 
+pub use align::{Alignment, Names, Point, align, aligned};
 pub use call_path::{CallPath, ELLIPSIS, MAX_CALL_PATH, base_name};
 pub use condition::{ArgumentCondition, Condition, ConditionError, MAX_ARGUMENTS, Operand, Operator};
 pub use errno::Errno;
 pub use error_type::{ErrorType, InjectableFunction, InjectedError};
 pub use plan::{Fault, FaultPlan, MAX_FAULTS, MAX_ROUNDS, PLAN_VERSION, PlanError, Round};
+pub use relax::Relaxer;
 pub use reproducer::{REPRODUCER_VERSION, Reproducer};

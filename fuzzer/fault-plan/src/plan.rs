@@ -106,6 +106,11 @@ impl FaultPlan {
         self.earlier.iter().flat_map(|round| &round.faults).chain(&self.faults)
     }
 
+    /// Gives the faults of all rounds, in their order, to change them.
+    pub fn all_faults_mut(&mut self) -> impl Iterator<Item = &mut Fault> {
+        self.earlier.iter_mut().flat_map(|round| &mut round.faults).chain(&mut self.faults)
+    }
+
     /// Reads a plan from JSON and checks what can be checked without a kernel.
     ///
     /// # Errors

@@ -13,7 +13,10 @@ pub const REPRODUCER_VERSION: u32 = 1;
 pub struct Reproducer {
     /// Format version, [`REPRODUCER_VERSION`].
     pub reproducer_version: u32,
-    /// Title of the crash; what a replay must show again.
+    /// Key of the crash: what a replay must show again. Empty in files of older versions.
+    #[serde(default)]
+    pub key: String,
+    /// Title of the crash, for people.
     pub title: String,
     /// Name of the kernel in `kernels/kernels.toml`.
     pub kernel: String,
@@ -50,6 +53,12 @@ impl Reproducer {
         text
     }
 
+    /// Gives what the crash is recognised by: its key, or its title for want of one.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        if self.key.is_empty() { &self.title } else { &self.key }
+    }
+
     /// Says whether `text` is meant to be a reproducer rather than a plan.
     #[must_use]
     pub fn is_one(text: &str) -> bool {
@@ -65,7 +74,8 @@ mod tests {
     fn what_is_written_is_read_back() {
         let reproducer = Reproducer {
             reproducer_version: REPRODUCER_VERSION,
-            title: "KASAN: slab-use-after-free in selftest_unwind".to_owned(),
+            key: "access: use-after-free Write in selftest_unwind".to_owned(),
+            title: "KASAN: slab-use-after-free Write in selftest_unwind".to_owned(),
             kernel: "linux-6.12-check".to_owned(),
             kernel_build_id: "ab12".to_owned(),
             plan: FaultPlan::fault_free("selftest"),
@@ -75,5 +85,9 @@ mod tests {
         assert!(Reproducer::is_one(&text));
         assert!(!Reproducer::is_one(&reproducer.plan.to_json()));
         assert!(Reproducer::from_json(&text.replace("\"title\"", "\"tittle\"")).is_err());
+        assert_eq!(reproducer.identity(), reproducer.key);
+        let key = format!("  \"key\": \"{}\",\n", reproducer.key);
+        let older = Reproducer::from_json(&text.replace(&key, "")).unwrap();
+        assert_eq!((older.key.as_str(), older.identity()), ("", reproducer.title.as_str()));
     }
 }

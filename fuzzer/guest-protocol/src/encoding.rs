@@ -89,13 +89,12 @@ impl FromAgent {
         match self {
             Self::Hello(hello) => hello.features.iter_mut().map(|feature| &mut feature.missing).collect(),
             Self::Ready(_) => Vec::new(),
-            Self::Report(report) => report
-                .leftovers
-                .iter_mut()
-                .map(|leftover| &mut leftover.text)
-                .chain(report.defects.iter_mut().map(|(Defect::Disk(what) | Defect::Detector(what))| what))
-                .chain([&mut report.log_before, &mut report.log])
-                .collect(),
+            Self::Report(report) => {
+                let leftovers = report.leftovers.iter_mut().map(|leftover| &mut leftover.text);
+                let defects = report.defects.iter_mut().map(|(Defect::Disk(what) | Defect::Detector(what))| what);
+                let lists = leftovers.chain(&mut report.unknown_names).chain(defects);
+                lists.chain([&mut report.log_before, &mut report.log]).collect()
+            }
             Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
         }
     }
@@ -208,11 +207,14 @@ mod tests {
             });
         }
         let FromAgent::Report(mut dirty) = report() else { unreachable!("it is a report") };
-        dirty.leftovers = vec![leftover("\x07".to_owned())];
+        (dirty.leftovers, dirty.unknown_names) = (vec![leftover("\x07".to_owned())], vec!["\x1b".to_owned()]);
         (dirty.log_before, dirty.log) = ("a\x08".to_owned(), "b\x7f".to_owned());
         let Ok(FromAgent::Report(clean)) = decoded(&FromAgent::Report(dirty)) else { panic!("refused") };
         assert_eq!((clean.log_before, clean.log), ("a\u{fffd}".to_owned(), "b\u{fffd}".to_owned()));
-        assert_eq!(clean.leftovers, [leftover("\u{fffd}".to_owned())]);
+        assert_eq!(
+            (clean.leftovers, clean.unknown_names),
+            (vec![leftover("\u{fffd}".to_owned())], vec!["\u{fffd}".to_owned()])
+        );
         let feature = |missing: String| {
             let features = vec![Feature { name: "kcov".to_owned(), missing }];
             FromAgent::Hello(Hello { features, ..Hello::default() })

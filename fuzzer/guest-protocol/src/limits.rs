@@ -115,6 +115,9 @@ impl Report {
         self.defects.iter().try_for_each(|(Defect::Disk(what) | Defect::Detector(what))| text(what))?;
         within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;
         within(self.log.len() <= LIMITS.log_bytes, "the kernel log")?;
+        let most_names = fault_plan::MAX_FAULTS * LIMITS.call_path;
+        within(self.unknown_names.len() <= most_names, "the list of unknown names")?;
+        self.unknown_names.iter().try_for_each(|unknown| text(unknown))?;
         self.leftovers.iter().try_for_each(|leftover| text(&leftover.text))?;
         let possible =
             |step: &StepResult| !matches!(step, StepResult::Failed(error) if !(0..=MAX_ERRNO).contains(error));

@@ -167,6 +167,9 @@ pub struct Report {
     pub lost_hits: u32,
     /// Calls that the kernel promises not to fail and that were left alone.
     pub guarded: u32,
+    /// Names in the plan's call paths that this kernel has no function of: it inlined them, and
+    /// they were skipped over.
+    pub unknown_names: Vec<String>,
     /// Kernel log from the end of the execution before (or of the set-up) until this one's plan was
     /// in place, one record a line: late effects of earlier executions.
     pub log_before: String,

@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::{
     image::{ImageError, image},
     initramfs::initramfs,
-    kernel::{self, Built, KernelError, Progress},
+    kernel::{self, Built, Checks, KernelError, Progress},
     prepared::{ExactGuests, Prepared},
     progress::{Part, ProgressSink, Silent},
     project::{Project, ProjectError},
@@ -121,6 +121,7 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     let target = Target::find(&project.corpus(), &wanted.target)?;
     project.agent()?;
     let kernel = built_kernel(&project, wanted.kernel.as_ref().unwrap_or(&target.kernel), &cache, stop, progress)?;
+    let checks = Arc::new(Checks::read(&kernel.dir)?);
     let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
     let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
@@ -156,6 +157,7 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         kernel,
         call_sites,
         symbols,
+        checks,
         sites: Sites::default(),
         stop: stop.clone(),
         template,

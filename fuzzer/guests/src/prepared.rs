@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use execution::{Stop, Target};
 use kcov_parser::{CallSites, Symbols};
 
-use crate::{kernel::Built, qemu::Template, sites::Sites};
+use crate::{
+    kernel::{Built, Checks},
+    qemu::Template,
+    sites::Sites,
+};
 
 /// A target with all that is needed to run it.
 pub struct Prepared {
@@ -17,6 +21,7 @@ pub struct Prepared {
     /// Places in the kernel's code that can report coverage.
     pub call_sites: Arc<CallSites>,
     pub(crate) symbols: Arc<Symbols>,
+    pub(crate) checks: Arc<Checks>,
     pub(crate) sites: Sites,
     pub(crate) stop: Stop,
     pub(crate) template: Template,

@@ -10,6 +10,7 @@
 //! trace (one u64 per basic block run) ── Deduplicator ──▶ distinct PCs, u32 offsets from the text's start
 //! vmlinux ── CallSites ──▶ every PC that can be reported, numbered 0..len in order of address
 //!         ├─ Symbols ────▶ address to function
+//!         ├─ checks ─────▶ file and line of each WARN() and BUG()
 //!         └─ build_id ───▶ which build this is
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! with corrupted memory, a truncated file.
 
 mod call_sites;
+mod checks;
 mod elf;
 mod symbols;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod test_elf;
 mod trace;
 
 pub use call_sites::CallSites;
+pub use checks::checks;
 pub use elf::{ElfError, build_id};
 pub use symbols::{Location, Symbols};
 pub use trace::Deduplicator;

@@ -3,11 +3,11 @@
 //! A kernel that notices its own defect prints a *report*: a header line ("BUG: KASAN: …",
 //! "WARNING: CPU: …"), registers, a call trace. [`first_report`] finds the first one (it is mostly
 //! the cause, and what follows are its consequences) and [`reports`] all of them. Each gets a
-//! *title* by which duplicates are recognised: what was wrong and in which function, without
-//! anything that differs between two runs or two builds.
+//! *key* by which duplicates are recognised, without anything that differs between two runs or two
+//! builds, and a *title* for people: what was wrong and in which function.
 //!
 //! ```text
-//! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ frames, skip ─▶ function ─ title ─▶ KernelReport
+//! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ frames, skip ─▶ function ─ title, key ─▶ KernelReport
 //! ```
 //!
 //! Facts about the kernel's messages are data: `rules` (headers), `skip` (functions that never are
@@ -16,9 +16,11 @@
 //! stack dump, and fault injection's own.
 
 mod frames;
+mod key;
 mod lines;
 mod rules;
 mod skip;
+mod slab;
 #[cfg(test)]
 mod tests;
 mod title;
@@ -28,7 +30,7 @@ use std::{collections::HashSet, fmt};
 use serde::{Deserialize, Serialize};
 
 use rules::{Rule, Wording};
-pub use title::title_slug;
+pub use title::slug;
 
 /// The most lines of one report that are kept.
 const MAX_REPORT_LINES: usize = 400;
@@ -41,7 +43,8 @@ const MAX_LINE_BYTES: usize = 1024;
 /// A defect that the kernel reported about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelReport {
-    /// Identity: equal for reports of one defect.
+    /// Identity: equal for reports of one defect, one printable line of at most 400 bytes. That of a
+    /// check in the kernel's source has its place, `check: fs/f.c:7`, for want of its text.
     pub key: String,
     /// Defect and place: one line of at most 120 characters.
     pub title: String,
@@ -49,24 +52,6 @@ pub struct KernelReport {
     pub kind: ReportKind,
     /// The report's own lines, without the console's time stamps.
     pub text: String,
-}
-
-/// Words before the file and line of a check, as `__warn()` of `kernel/panic.c` and `report_bug()`
-/// of `lib/bug.c` (6.12) print them.
-const CHECKS: [&str; 2] = ["WARNING: ", "kernel BUG at "];
-
-impl KernelReport {
-    /// File and line of the check that reports, if it is one in the kernel's source:
-    /// `fs/btrfs/space-info.h:259`. They are the same in all kernels of one source, whatever the
-    /// compiler made one function of.
-    #[must_use]
-    pub fn location(&self) -> Option<&str> {
-        let line = self.text.lines().find(|line| CHECKS.iter().any(|check| line.contains(check)))?;
-        let (_, after) = line.split_once(" at ")?;
-        let location = after.split_ascii_whitespace().next()?.trim_end_matches('!');
-        let (file, number) = location.rsplit_once(':')?;
-        (file.contains('.') && number.parse::<u32>().is_ok()).then_some(location)
-    }
 }
 
 /// Which of the kernel's checks a report comes from.
@@ -140,23 +125,30 @@ pub fn first_report(log: &str) -> Option<KernelReport> {
     Reports::new(log).next()
 }
 
+/// Says whether `log` has a warning that only announces an error which was given from outside. It is
+/// no report, and yet taints the kernel.
+#[must_use]
+pub fn has_announcement(log: &str) -> bool {
+    lines::clean(log).any(rules::is_expected)
+}
+
 /// Finds on the call path of a failed call, innermost caller first, the function that says most: the
-/// first that is no allocator or other helper of everybody.
+/// first that is no allocator, nor another service that everybody uses.
 #[must_use]
 pub fn telling_caller(call_path: &[String]) -> Option<&str> {
     call_path
         .iter()
         .map(String::as_str)
-        .find(|function| !skip::is_skipped(function, false) && !skip::allocates(function))
+        .find(|function| !skip::is_skipped(function, false) && !skip::is_service(function))
 }
 
 /// All reports in `log` as [`first_report`] finds them, in the order in which they were printed; of
-/// those that share a title the first. A panic that only follows from a report before it is left
+/// those that share a key the first. A panic that only follows from a report before it is left
 /// out.
 #[must_use]
 pub fn reports(log: &str) -> Vec<KernelReport> {
-    let mut titles = HashSet::new();
-    Reports::new(log).filter(|report| titles.insert(report.title.clone())).collect()
+    let mut keys = HashSet::new();
+    Reports::new(log).filter(|report| keys.insert(report.key.clone())).collect()
 }
 
 /// Finds a line in `log` by which the kernel is no longer fit to judge: a detector of it has
@@ -204,13 +196,15 @@ impl Iterator for Reports<'_> {
                 continue;
             }
             self.found = true;
-            let title = title::title(rule, &lines[start..at], &lines[at..end]);
+            let (context, body) = (&lines[start..at], &lines[at..end]);
+            let title = title::title(rule, context, body);
+            let key = key::key(rule, context, body, &title);
             let mut text = String::new();
             for line in &lines[start..end] {
                 text.push_str(lines::cut(line, MAX_LINE_BYTES));
                 text.push('\n');
             }
-            return Some(KernelReport { key: title.clone(), title, kind: title::kind(rule, &lines[at..end]), text });
+            return Some(KernelReport { key, title, kind: title::kind(rule, body), text });
         }
     }
 }
@@ -225,6 +219,12 @@ pub fn hanging_function(stack: &str) -> Option<String> {
     let frames = frames::call_trace(&lines);
     let outside = frames.iter().filter(|frame| !frame.interrupt).map(|frame| frame.function);
     { outside }.find(|function| !skip::is_skipped(function, true)).map(str::to_owned)
+}
+
+/// Gives the key of a hang in `function`, whoever noticed it.
+#[must_use]
+pub fn hang_key(function: Option<&str>) -> String {
+    key::hang(function)
 }
 
 /// Finds the start of the report with its header at `header`: the lines above that announce it.

@@ -562,10 +562,49 @@ pub(super) fn is_skipped(function: &str, waits: bool) -> bool {
         || waits && is_among(function, WAITING)
 }
 
-/// Says whether `function` is called so because it allocates: `bdi_alloc`, `btrfs_alloc_path`.
-/// Then its caller says more.
-pub(super) fn allocates(function: &str) -> bool {
-    function.split('_').any(|word| word == "alloc")
+/// Functions that register, name or start something for whoever calls them. When one fails, its
+/// caller is who must undo what was done before.
+const INFRASTRUCTURE: &[&str] = &[
+    // devices and sysfs
+    "bdi_*",
+    "device_*",
+    "dev_set_name",
+    "kobject_*",
+    "kset_*",
+    "kernfs_*",
+    "__kernfs_*",
+    "sysfs_*",
+    "__sysfs_*",
+    "internal_create_*",
+    "debugfs_*",
+    "proc_create*",
+    // threads and work
+    "kthread_*",
+    "__kthread_*",
+    "__alloc_workqueue",
+    "init_srcu_struct*",
+    // numbers and trees
+    "idr_*",
+    "ida_*",
+    "xa_*",
+    "__xa_*",
+    "xas_*",
+    "__xas_*",
+    "radix_tree_*",
+    "__radix_tree_*",
+    "rhashtable_*",
+    // other services
+    "crypto_*",
+    "shrinker_*",
+    "filemap_add_folio",
+    "submit_bio*",
+    "__submit_bio*",
+];
+
+/// Says whether what `function` was called for says more of a failure in it than its own name:
+/// infrastructure, and what is called so because it allocates (`bdi_alloc`, `btrfs_alloc_path`).
+pub(super) fn is_service(function: &str) -> bool {
+    is_among(function, INFRASTRUCTURE) || function.split('_').any(|word| word == "alloc")
 }
 
 /// Says whether `function` only takes part in reporting.
@@ -592,7 +631,7 @@ mod tests {
     #[test]
     fn a_star_stands_only_at_the_end_and_nothing_is_listed_twice() {
         let mut seen = std::collections::BTreeSet::new();
-        for name in [REPORTING, HELPERS, FRAMELESS, WAITING].concat() {
+        for name in [REPORTING, HELPERS, FRAMELESS, WAITING, INFRASTRUCTURE].concat() {
             assert!(!name.trim_end_matches('*').contains('*') && !name.ends_with("**"), "{name}");
             assert!(seen.insert(name), "{name} is there twice");
         }
@@ -600,6 +639,16 @@ mod tests {
             assert!(is_skipped(name, true) && !is_skipped(name, false), "{name}");
         }
         assert!(is_skipped("_find_next_bit", false) && is_skipped("memset_orig", false));
+    }
+
+    #[test]
+    fn who_uses_a_service_says_more_than_the_service() {
+        for service in ["bdi_alloc", "device_create_groups_vargs", "__kernfs_new_node", "btrfs_alloc_path"] {
+            assert!(is_service(service), "{service}");
+        }
+        for user in ["super_setup_bdi_name", "open_ctree", "btrfs_init_workqueues", "allocate_slab"] {
+            assert!(!is_service(user), "{user}");
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A golden file: `TITLE:` and `KIND:` (no `KIND:` when the title is `none`), an empty line, a log.
+/// A golden file: `TITLE:`, `KEY:` and `KIND:` (only the first when it is `none`), an empty line, a
+/// log.
 struct Golden {
     path: PathBuf,
     header: String,
@@ -33,35 +34,14 @@ fn golden_files() -> Vec<Golden> {
 
 fn header_of(report: Option<&KernelReport>) -> String {
     match report {
-        Some(report) => format!("TITLE: {}\nKIND: {}", report.title, report.kind),
+        Some(report) => format!("TITLE: {}\nKEY: {}\nKIND: {}", report.title, report.key, report.kind),
         None => "TITLE: none".to_owned(),
     }
 }
 
 /// `UPDATE_GOLDEN=1` rewrites the headers.
 #[test]
-fn a_check_is_known_by_its_file_and_line() {
-    let report = |text: &str| KernelReport {
-        key: String::new(),
-        title: String::new(),
-        kind: ReportKind::Warning,
-        text: text.to_owned(),
-    };
-    let location = |text: &str| report(text).location().map(str::to_owned);
-    let warning =
-        "WARNING: CPU: 0 PID: 34 at fs/btrfs/space-info.h:259 btrfs_block_rsv_release+0x319/0x3f0\nModules linked in:";
-    assert_eq!(location(warning).as_deref(), Some("fs/btrfs/space-info.h:259"));
-    let bug = "------------[ cut here ]------------\nkernel BUG at fs/btrfs/disk-io.c:4310!\nOops: invalid opcode";
-    assert_eq!(location(bug).as_deref(), Some("fs/btrfs/disk-io.c:4310"));
-    assert_eq!(
-        location("BUG: KASAN: null-ptr-deref in f+0x1/0x2\nWrite of size 8 at addr 0000000000000008 by task a/1"),
-        None
-    );
-    assert_eq!(location("WARNING: possible circular locking dependency detected\nlook at x.c:1"), None);
-}
-
-#[test]
-fn golden_logs_have_their_titles() {
+fn golden_logs_have_their_titles_and_keys() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let files = golden_files();
     assert!(files.len() >= 30, "only {} golden logs", files.len());
@@ -178,11 +158,12 @@ fn a_report_hides_no_later_one() {
             continue;
         }
         for second in golden_files() {
-            let both = titles(&format!("{}{}", first.log, second.log));
+            let both: Vec<_> =
+                reports(&format!("{}{}", first.log, second.log)).into_iter().map(|report| report.key).collect();
             let consequence = alone.len() + usize::from(second.header.ends_with("KIND: panic")) > 1;
             for report in reports(&second.log).iter().filter(|_| !consequence) {
                 let names = format!("{} and {}", first.path.display(), second.path.display());
-                assert!(both.contains(&report.title), "{} is not in {both:?}: {names}", report.title);
+                assert!(both.contains(&report.key), "{} is not in {both:?}: {names}", report.key);
             }
         }
     }
@@ -219,12 +200,12 @@ fn a_number_after_a_letter_is_an_address_only_in_hexadecimal() {
 
 #[test]
 fn slugs_are_file_names_and_stay_distinct() {
-    assert_eq!(title_slug("plain-name_1.2"), "plain-name_1.2");
+    assert_eq!(slug("plain-name_1.2"), "plain-name_1.2");
     let long = "x".repeat(200);
     let titles = ["WARNING in f", "WARNING: in f", "../../etc/passwd", "", ".", "..", "ä", &long, &long[..199]];
     let mut slugs = HashMap::new();
     for title in titles {
-        let slug = title_slug(title);
+        let slug = slug(title);
         assert!((1..=MAX_SLUG_BYTES).contains(&slug.len()), "{slug}");
         assert!(slug.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)), "{slug}");
         assert!(!slug.starts_with(['.', '-']), "{slug}");
@@ -241,6 +222,10 @@ fn is_a_good_title(title: &str) -> bool {
         && title.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
         && !title.contains("+0x")
         && !title.split("0x").skip(1).any(|after| hex(after) > 0)
+}
+
+fn is_a_good_key(key: &str) -> bool {
+    (1..=400).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
 }
 
 /// Lines that steer the parser into its corners.
@@ -261,6 +246,8 @@ fn a_line() -> impl Strategy<Value = String> {
         "unreferenced object 0x",
         "backtrace:",
         "BUG a (b): ",
+        "assertion failed: ",
+        ", in fs/f.c:7",
         "KASAN:  in range [",
         "Kernel panic - not syncing: ",
         "workfn=",
@@ -294,13 +281,14 @@ proptest! {
         let _ = hanging_function(&log);
         for report in all {
             prop_assert!(is_a_good_title(&report.title), "{:?}", report.title);
+            prop_assert!(is_a_good_key(&report.key), "{:?}", report.key);
             let _ = report.stack();
-            prop_assert!(title_slug(&report.title).len() <= MAX_SLUG_BYTES);
+            prop_assert!(slug(&report.title).len() <= MAX_SLUG_BYTES);
         }
     }
 
     #[test]
     fn slugs_of_distinct_titles_differ(one in "\\PC{0,100}", other in "\\PC{0,100}") {
-        prop_assert_eq!(one == other, title_slug(&one) == title_slug(&other));
+        prop_assert_eq!(one == other, slug(&one) == slug(&other));
     }
 }

@@ -6,6 +6,7 @@ use super::{
     ReportKind, frames, lines,
     rules::{self, Rule, Wording},
     skip,
+    slab::{self, Defect},
 };
 
 /// The longest title, in bytes.
@@ -45,7 +46,7 @@ pub(super) fn title(rule: &Rule, context: &[&str], body: &[&str]) -> String {
         Wording::Work(words) => {
             named(words, body.iter().find_map(|line| line.split_once("workfn=").map(|(_, name)| name.trim())))
         }
-        Wording::Slab => slab_words(header, detail),
+        Wording::Slab => slab_words(header, detail, culprit(body, false)),
         Wording::Ubsan => within(before_place(header.split(" at ").next().unwrap_or(header)), false),
         Wording::Leak => within("memory leak", false),
         Wording::Header => within(header.trim_end_matches(['!', '.', ':']), false),
@@ -63,7 +64,7 @@ pub(super) fn kind(rule: &Rule, body: &[&str]) -> ReportKind {
 }
 
 /// The first function of the report that can be the culprit: the header's, then the trace's.
-fn culprit<'log>(body: &[&'log str], waits: bool) -> Option<&'log str> {
+pub(super) fn culprit<'log>(body: &[&'log str], waits: bool) -> Option<&'log str> {
     let header = body.first().and_then(|header| header.split([' ', ',']).find_map(frames::symbol));
     let trace = frames::call_trace(body);
     // The task is stuck, not the interrupt in which that was noticed.
@@ -84,8 +85,8 @@ fn named(words: &str, function: Option<&str>) -> String {
 
 /// `slab-use-after-free Read`, from "BUG: KASAN: slab-use-after-free in f+0x1/0x2" and "Read of
 /// size 8 at addr …".
-fn kasan_words(header: &str, body: &[&str]) -> String {
-    let what = before_place(header.trim_start_matches("BUG: KASAN: "));
+pub(super) fn kasan_words(header: &str, body: &[&str]) -> String {
+    let what = kasan_what(header);
     let access = body.iter().skip(1).take(6).find_map(|line| match line.split(' ').next() {
         Some(access @ ("Read" | "Write")) => Some(access),
         _ => None,
@@ -96,10 +97,15 @@ fn kasan_words(header: &str, body: &[&str]) -> String {
     }
 }
 
+/// `slab-use-after-free`, from "BUG: KASAN: slab-use-after-free in f+0x1/0x2".
+pub(super) fn kasan_what(header: &str) -> &str {
+    before_place(header.trim_start_matches("BUG: KASAN: "))
+}
+
 /// Finds KASAN's class of a fault's address: `null-ptr-deref`, from "KASAN: null-ptr-deref in range
 /// [0x…-0x…]" (`kasan_non_canonical_hook()` in `mm/kasan/report.c`, 6.12). KASAN cannot say whether
 /// the access was a read.
-fn bad_address<'log>(body: &[&'log str]) -> Option<&'log str> {
+pub(super) fn bad_address<'log>(body: &[&'log str]) -> Option<&'log str> {
     // It stands among the first lines of an Oops; a later one belongs to a later fault.
     body.iter().take(20).find_map(|line| {
         let (what, _) = line.strip_prefix("KASAN: ")?.split_once(" in range [")?;
@@ -115,19 +121,13 @@ fn fault_words(header: &str) -> String {
 }
 
 /// `BUG kmalloc-32: Poison overwritten`, from "BUG kmalloc-32 (Tainted: G B): Object corrupt" and
-/// the line above it.
-fn slab_words(header: &str, detail: Option<&str>) -> String {
-    let cache = header.split(' ').nth(1).unwrap_or_default();
-    let what = header.split_once("): ").map_or("", |(_, what)| what);
-    let what = detail.unwrap_or_else(|| what.split(['.', '0', '@']).next().unwrap_or_default());
-    // The number of a randomized cache differs from boot to boot (`CONFIG_RANDOM_KMALLOC_CACHES`).
-    let cache = match cache.strip_prefix("kmalloc-rnd-").and_then(|rest| rest.split_once('-')) {
-        Some((_, size)) => format!("kmalloc-{size}"),
-        None => cache.to_owned(),
-    };
-    let what = what.trim().trim_end_matches(" on __kmem_cache_shutdown()");
-    let what = if what.starts_with("Objects remaining in ") { "Objects remaining" } else { what };
-    format!("BUG {cache}: {what}")
+/// the line above it; `BUG kmalloc-96: double-free in f` where the caller has done it.
+fn slab_words(header: &str, detail: Option<&str>, culprit: Option<&str>) -> String {
+    let Defect { words, cache, is_callers } = slab::defect(header, detail);
+    match culprit.filter(|_| is_callers) {
+        Some(function) => format!("BUG {cache}: {words} in {function}"),
+        None => format!("BUG {cache}: {words}"),
+    }
 }
 
 /// The text up to the last " in ".
@@ -137,17 +137,15 @@ fn before_place(text: &str) -> &str {
 
 /// The function in " #0: ffff8880 (&lock){+.+.}-{4:4}, at: f+0x1/0x2".
 fn lock_taker(line: &str) -> Option<&str> {
-    if !line.starts_with('#') {
-        return None;
-    }
-    frames::symbol(line.rsplit_once(" at: ")?.1.split(' ').next()?)
+    // Another line may have cut this one in two.
+    frames::symbol(line.rsplit_once(", at: ")?.1.split(' ').next()?)
 }
 
 /// `text` without addresses, offsets and numbers of processors or tasks, in printable ASCII.
 ///
 /// A number is digits that do not follow a letter or an underscore: `ext4` and `kmalloc-32` stay.
 /// Digits that begin with `0x` are a number wherever they stand.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for word in text.split(|character: char| !character.is_ascii_graphic()).filter(|word| !word.is_empty()) {
         if !cleaned.is_empty() {
@@ -188,12 +186,12 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// A file name for `title`: of `[A-Za-z0-9._-]`, at most 80 bytes, with a hash behind it where the
-/// title had to be changed, so that different titles have different names.
+/// Makes a file name of `text`: of `[A-Za-z0-9._-]`, at most 80 bytes, with a hash behind it where
+/// the text had to be changed, so that different texts have different names.
 #[must_use]
-pub fn title_slug(title: &str) -> String {
-    let mut slug = String::with_capacity(title.len());
-    for character in title.chars() {
+pub fn slug(text: &str) -> String {
+    let mut slug = String::with_capacity(text.len());
+    for character in text.chars() {
         match character {
             'A'..='Z' | 'a'..='z' | '0'..='9' | '_' | '.' => slug.push(character),
             _ if slug.ends_with('-') => {}
@@ -201,11 +199,11 @@ pub fn title_slug(title: &str) -> String {
         }
     }
     let slug = slug.trim_matches(['-', '.']);
-    if slug == title && !slug.is_empty() && slug.len() <= MAX_SLUG {
+    if slug == text && !slug.is_empty() && slug.len() <= MAX_SLUG {
         return slug.to_owned();
     }
     let mut named = slug[..slug.len().min(MAX_SLUG - 1 - HASH_DIGITS)].trim_end_matches(['-', '.']).to_owned();
     named.push_str(if named.is_empty() { "report-" } else { "-" });
-    named.push_str(&hex::encode(&Sha256::digest(title)[..HASH_DIGITS / 2]));
+    named.push_str(&hex::encode(&Sha256::digest(text)[..HASH_DIGITS / 2]));
     named
 }

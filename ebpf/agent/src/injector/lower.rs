@@ -9,20 +9,52 @@ use crate::symbols::Symbols;
 const _: () = assert!(MAX_FRAMES == fault_plan::MAX_CALL_PATH);
 const _: () = assert!(abi::MAX_RULES == fault_plan::MAX_FAULTS);
 
-/// The rule for `fault`, which was checked, of a workload of so many `steps`; the reason when this
-/// kernel has no function of a name in it, or the workload no such step.
-pub(super) fn lower(fault: &Fault, symbols: &Symbols, steps: u32) -> Result<Rule, String> {
+/// A fault as the BPF program compares it.
+#[derive(Debug)]
+pub(super) struct Lowered {
+    pub(super) rule: Rule,
+    /// Names of the call path that this kernel has no function of. Another kernel had: here they
+    /// are inlined, and the path is matched without them.
+    pub(super) unknown: Vec<String>,
+}
+
+/// Lowers `fault`, which was checked, of a workload of so many `steps`.
+///
+/// # Errors
+///
+/// The workload has no such step, or this kernel no such function; or it lacks the last name of the
+/// call path, without which the fault would match other calls as well.
+pub(super) fn lower(fault: &Fault, symbols: &Symbols, steps: u32) -> Result<Lowered, String> {
     let step = fault.step.unwrap_or(0);
     if step > steps {
         return Err(format!("step {step}: the workload has {steps} steps"));
     }
-    let id = |name: &str| {
-        symbols.name_id(name).ok_or_else(|| {
-            format!("this kernel has no function \"{name}\": it may be inlined, renamed or not compiled in")
-        })
-    };
+    let missing =
+        |name| format!("this kernel has no function \"{name}\": it may be inlined, renamed or not compiled in");
+    let function = symbols.name_id(&fault.function).ok_or_else(|| missing(&fault.function))?;
+    let names = &fault.call_path.0;
+    let (mut path, mut unknown) = (Vec::with_capacity(MAX_FRAMES), Vec::new());
+    for name in names {
+        if name != ELLIPSIS {
+            match symbols.name_id(name) {
+                Some(id) => path.push(id),
+                None => unknown.push(name.clone()),
+            }
+        } else if path.last() != Some(&abi::ELLIPSIS) {
+            path.push(abi::ELLIPSIS);
+        }
+    }
+    // A path of full length goes on beyond its last name anyway.
+    if names.len() == MAX_FRAMES {
+        path.truncate(path.iter().rposition(|element| *element != abi::ELLIPSIS).map_or(0, |last| last + 1));
+    } else if let Some(last) = unknown.last().filter(|name| names.last() == Some(name)) {
+        return Err(format!("{}, and it ends the call path", missing(last)));
+    }
+    if let Some(first) = unknown.first().filter(|_| path.is_empty()) {
+        return Err(missing(first));
+    }
     let mut rule = Rule {
-        function: id(&fault.function)?,
+        function,
         occurrence: fault.occurrence,
         seen: 0,
         elements: 0,
@@ -32,16 +64,14 @@ pub(super) fn lower(fault: &Fault, symbols: &Symbols, steps: u32) -> Result<Rule
         name_set: 0,
         path: [abi::NO_NAME; MAX_FRAMES],
     };
-    for (element, name) in rule.path.iter_mut().zip(&fault.call_path.0) {
+    for (element, id) in rule.path.iter_mut().zip(path) {
         rule.elements += 1;
-        if name == ELLIPSIS {
-            *element = abi::ELLIPSIS;
-        } else {
-            *element = id(name)?;
-            rule.name_set |= abi::name_set(*element);
+        *element = id;
+        if id != abi::ELLIPSIS {
+            rule.name_set |= abi::name_set(id);
         }
     }
-    Ok(rule)
+    Ok(Lowered { rule, unknown })
 }
 
 #[cfg(test)]
@@ -100,7 +130,8 @@ mod tests {
     #[test]
     fn names_become_numbers() {
         let symbols = Symbols::parse(LIST.to_owned()).unwrap();
-        let rule = lower(&fault(&["b.constprop.7", "...", "c"]), &symbols, 1).unwrap();
+        let Lowered { rule, unknown } = lower(&fault(&["b.constprop.7", "...", "c"]), &symbols, 1).unwrap();
+        assert!(unknown.is_empty());
         assert_eq!((rule.occurrence, rule.seen, rule.return_value, rule.elements), (3, 0, -12, 3));
         assert_eq!(symbols.name(rule.function), "should_failslab");
         assert_eq!(rule.path[1], abi::ELLIPSIS);
@@ -110,15 +141,34 @@ mod tests {
     #[test]
     fn what_the_kernel_does_not_have_is_named() {
         let symbols = Symbols::parse(LIST.to_owned()).unwrap();
-        assert!(lower(&fault(&["a", "nowhere"]), &symbols, 1).unwrap_err().contains("\"nowhere\""));
+        for path in [&["a", "nowhere"][..], &["nowhere"], &["nowhere"; MAX_FRAMES], &["...", "nowhere"]] {
+            assert!(lower(&fault(path), &symbols, 1).unwrap_err().contains("\"nowhere\""), "{path:?}");
+        }
         let unknown = Fault { function: "gone".to_owned(), ..fault(&[]) };
         assert!(lower(&unknown, &symbols, 1).unwrap_err().contains("\"gone\""));
     }
 
     #[test]
+    fn what_another_kernel_did_not_inline_is_skipped() {
+        let symbols = Symbols::parse(LIST.to_owned()).unwrap();
+        let names = |path: &[&str]| {
+            let Lowered { rule, unknown } = lower(&fault(path), &symbols, 1).unwrap();
+            let known = |id: &u32| if *id == abi::ELLIPSIS { "..." } else { symbols.name(*id) };
+            let elements = &rule.path[..rule.elements as usize];
+            (elements.iter().map(known).map(str::to_owned).collect::<Vec<_>>().join(" "), unknown.join(" "))
+        };
+        let expected = |path: &str, unknown: &str| (path.to_owned(), unknown.to_owned());
+        assert_eq!(names(&["a", "gone", "b", "c"]), expected("a b c", "gone"));
+        assert_eq!(names(&["gone", "a", "...", "lost", "...", "b"]), expected("a ... b", "gone lost"));
+        let mut full = ["a"; MAX_FRAMES];
+        (full[MAX_FRAMES - 3], full[MAX_FRAMES - 2], full[MAX_FRAMES - 1]) = ("b", "...", "gone");
+        assert_eq!(names(&full), expected(&format!("{}b", "a ".repeat(MAX_FRAMES - 3)), "gone"));
+    }
+
+    #[test]
     fn a_step_is_one_of_the_workload() {
         let symbols = Symbols::parse(LIST.to_owned()).unwrap();
-        let lowered = |step| lower(&Fault { step, ..fault(&["a"]) }, &symbols, 3).map(|rule| rule.step);
+        let lowered = |step| lower(&Fault { step, ..fault(&["a"]) }, &symbols, 3).map(|lowered| lowered.rule.step);
         assert_eq!((lowered(None), lowered(Some(3))), (Ok(0), Ok(3)));
         assert_eq!(lowered(Some(4)).unwrap_err(), "step 4: the workload has 3 steps");
     }
@@ -133,7 +183,7 @@ mod tests {
             let symbols = Symbols::parse(LIST.to_owned()).unwrap();
             let fault = fault(&pattern);
             prop_assume!(fault.call_path.defect().is_none());
-            let (rule, site) = (lower(&fault, &symbols, 1).unwrap(), site(&callers, &symbols));
+            let (rule, site) = (lower(&fault, &symbols, 1).unwrap().rule, site(&callers, &symbols));
             let defined = fault.call_path.matches(&callers);
             prop_assert_eq!(matches(&rule, &site), defined);
             prop_assert!(!defined || rule.name_set & !site.name_set == 0, "a call that matches passes the quick test");

@@ -26,7 +26,10 @@ mod interrupts;
 mod lower;
 mod mapping;
 
-use std::sync::atomic::{Ordering, compiler_fence};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use abi::{
     Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, Fired, FiredLog, MAX_FRAMES, MAX_RULES, Rule, SITE_SLOTS, Site, Touched,
@@ -34,9 +37,9 @@ use abi::{
 use anyhow::Result;
 use aya::Ebpf;
 use fault_plan::FaultPlan;
-use guest_protocol::{Contract, FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription};
+use guest_protocol::{Contract, FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription, cut};
 
-use self::mapping::Mapping;
+use self::{lower::Lowered, mapping::Mapping};
 use crate::{coverage::pagemap, disk::Dirty, symbols::Symbols};
 
 /// About how many bytes of a report the descriptions of sites may take: with the logs and the rest
@@ -57,6 +60,8 @@ pub(crate) struct Injector {
     generation: u32,
     /// Steps of the workload.
     steps: u32,
+    /// Names in the plan's call paths that this kernel has no function of.
+    unknown_names: BTreeSet<String>,
     /// Keeps programs and probes in place.
     _bpf: Ebpf,
 }
@@ -73,6 +78,8 @@ pub(crate) struct Collected {
     pub(crate) lost_hits: u32,
     /// Calls left alone because the kernel promises that they do not fail.
     pub(crate) guarded: u32,
+    /// Names in the plan's call paths that this kernel has no function of.
+    pub(crate) unknown_names: Vec<String>,
 }
 
 /// A field of the control block, as memory that the BPF program changes too.
@@ -111,6 +118,7 @@ impl Injector {
             described: vec![false; SITE_SLOTS],
             generation: 0,
             steps: u32::try_from(steps)?,
+            unknown_names: BTreeSet::new(),
             _bpf: bpf,
         })
     }
@@ -127,10 +135,12 @@ impl Injector {
         // SAFETY: the log is mapped and aligned for as long as the injector lives.
         unsafe { (&raw mut (*self.fired.only()).seen_us).write_volatile(seen_us) };
         self.begin(0);
+        self.unknown_names.clear();
         for (index, fault) in plan.faults.iter().enumerate() {
-            let rule =
-                lower::lower(fault, symbols, self.steps).map_err(|reason| format!("fault {}: {reason}", index + 1))?;
+            let lowered = lower::lower(fault, symbols, self.steps);
+            let Lowered { rule, unknown } = lowered.map_err(|reason| format!("fault {}: {reason}", index + 1))?;
             self.rules.write(index, rule);
+            self.unknown_names.extend(unknown.into_iter().map(|name| cut(name, LIMITS.text_bytes)));
         }
         self.begin(u32::try_from(plan.faults.len()).map_err(|error| error.to_string())?);
         Ok(())
@@ -210,7 +220,9 @@ impl Injector {
         let log = self.fired.read(0);
         let count = (log.count as usize).min(MAX_RULES);
         let fired = log.fired[..count].iter().map(|fired| fired_fault(fired, symbols)).collect();
-        Collected { hits, new_sites, fired, lost_hits: control!(self, lost_sites), guarded: control!(self, guarded) }
+        let unknown_names = self.unknown_names.iter().cloned().collect();
+        let (lost_hits, guarded) = (control!(self, lost_sites), control!(self, guarded));
+        Collected { hits, new_sites, fired, lost_hits, guarded, unknown_names }
     }
 
     /// Describes the sites in `slots`, as many as fit.

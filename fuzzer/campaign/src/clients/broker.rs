@@ -168,7 +168,7 @@ mod tests {
     use crate::{
         clients::state::{State, new_state},
         fake,
-        kernels::{Kernels, Role},
+        kernels::Role,
         statistics::{CampaignMonitor, STATISTICS, Statistics},
     };
     use libafl::events::{EventFirer, ProgressReporter, SendExiting};
@@ -187,7 +187,7 @@ mod tests {
         let connection = broker.connect().unwrap();
         let lifecycle = Lifecycle::new(Stop::new(), None);
         let opened = fake::open(folder);
-        let known = Kernels::default().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
+        let known = fake::kernels().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
         let result = thread::scope(|scope| {
             let life = lifecycle.client();
             scope.spawn(|| {

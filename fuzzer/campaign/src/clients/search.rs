@@ -5,7 +5,7 @@ use std::{cell::Cell, num::NonZeroUsize, rc::Rc, sync::Arc};
 use libafl::{
     feedback_or,
     feedbacks::{Feedback, MaxMapFeedback, TimeFeedback},
-    fuzzer::{BloomInputFilter, StdFuzzerBuilder},
+    fuzzer::StdFuzzerBuilder,
     mutators::{HavocScheduledMutator, SingleChoiceScheduledMutator},
     observers::{CanTrack, OwnedMapObserver, TimeObserver},
     schedulers::{IndexesLenTimeMinimizerScheduler, QueueScheduler},
@@ -23,15 +23,17 @@ use super::{
     state::{State, new_state},
 };
 use crate::{
+    aftermath::Aftermath,
     error::CampaignError,
     executor::PlanExecutor,
     feedbacks::{
-        CountersFeedback, LoadingFeedback, NewSiteFeedback, OfferFeedback, SchedulingFeedback, WrittenFeedback,
-        sites_feedbacks,
+        CountersFeedback, LoadingFeedback, NewPointFeedback, OfferFeedback, SchedulingFeedback, WrittenFeedback,
+        points_feedbacks, ran,
     },
     input::PlanInput,
     kernels::{KnownKernel, Role},
-    mutators::{AvoidFatal, plan_mutations},
+    matrix::Reach,
+    mutators::{LessForCostly, plan_mutations},
     objective::CrashObjective,
     observers::{COVERAGE_MAP, CoverageMap, ExecutionObserver, Observers},
     stages::{FirstFailureStage, TriageStage},
@@ -48,9 +50,6 @@ const STACK_POWER: usize = 2;
 /// The most plans that a checker makes by itself before it looks again whether there is something
 /// to check.
 const IDLE_MUTATIONS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
-/// Room in the filter that keeps a plan from running twice, and its rate of false alarms: 3.6 MB,
-/// and a plan in a thousand is left out when a guest has run twenty in each second of a day.
-const FILTER: (usize, f64) = (2_000_000, 1e-3);
 
 /// Searches until the campaign ends, as client number `client`, from 0.
 ///
@@ -73,27 +72,29 @@ pub(super) fn search<R: Runner>(
     let crashes = CrashObjective::new(Arc::clone(&shared.crashes), Arc::clone(&known));
     let is_interrupted = || lifecycle.is_interrupted();
     let triage = TriageStage::new(crashes.clone(), Arc::clone(&shared.crashes), shared.start, &is_interrupted);
-    let (learnt_sites, new_site) = sites_feedbacks(&known);
+    let (learnt_points, new_point) = points_feedbacks(&known);
+    let (ran, filter) = ran();
     // LibAFL asks the objective about each execution, and the feedback only about no solution.
-    let objective = feedback_or!(CountersFeedback, learnt_sites, crashes);
+    let objective = feedback_or!(CountersFeedback, learnt_points, ran, crashes);
     let mut objective = OfferFeedback::solutions(objective, offers);
-    let feedback = feedback(shared, &known, (&coverage, &time), new_site, Rc::clone(&loading));
+    let feedback = feedback(shared, &known, (&coverage, &time), new_point, Rc::clone(&loading));
     let mut feedback = OfferFeedback::others(feedback, offers);
     let before = if client == 0 { shared.executions_before() } else { 0 };
     let seed = shared.seed.wrapping_add(client as u64);
     let mut state = new_state(seed, folder, &known, &mut feedback, &mut objective)?;
     *state.executions_mut() = before;
     let fuzzer = StdFuzzerBuilder::new()
-        .input_filter(BloomInputFilter::new(FILTER.0, FILTER.1))
+        .input_filter(filter)
         .scheduler(IndexesLenTimeMinimizerScheduler::new(&coverage, QueueScheduler::new()))
         .feedback(feedback)
         .objective(objective)
         .build();
     let must_end = || lifecycle.must_end();
+    let runner = Aftermath::new(setup.runner, target, &known.sweeps, &must_end);
     let observers = tuple_list!(coverage, ExecutionObserver::default(), time);
     let call_sites = Arc::clone(&known.kernel.call_sites);
     let mutations = |most| {
-        let mutator = AvoidFatal::new(SingleChoiceScheduledMutator::new(plan_mutations(target, &known)), &known);
+        let mutator = LessForCostly::new(SingleChoiceScheduledMutator::new(plan_mutations(target, &known)), &known);
         StdMutationalStage::with_max_iterations(mutator, most)
     };
     let stacked = HavocScheduledMutator::with_max_stack_pow(plan_mutations(target, &known), STACK_POWER);
@@ -103,16 +104,18 @@ pub(super) fn search<R: Runner>(
         shared,
         known: &known,
         fuzzer,
-        executor: PlanExecutor::new(setup.runner, observers, call_sites, &must_end),
+        executor: PlanExecutor::new(runner, observers, call_sites, &must_end),
         state,
         manager,
         loading: &loading,
+        first: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Alone)),
         exploring: tuple_list!(
             triage.clone(),
-            FirstFailureStage::new(Arc::clone(target), Arc::clone(&known)),
+            FirstFailureStage::new(Arc::clone(&known), Reach::Any),
             mutations(MUTATIONS),
-            StdMutationalStage::with_max_iterations(AvoidFatal::new(stacked, &known), STACKED_MUTATIONS)
+            StdMutationalStage::with_max_iterations(LessForCostly::new(stacked, &known), STACKED_MUTATIONS)
         ),
+        behind: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Any)),
         idle: tuple_list!(triage.clone(), mutations(IDLE_MUTATIONS)),
         triage,
         reporter: Reporter::new(client, before, shared, &known),
@@ -125,13 +128,13 @@ fn feedback(
     shared: &Shared,
     known: &Arc<KnownKernel>,
     (coverage, time): (&CoverageMap, &TimeObserver),
-    new_site: NewSiteFeedback,
+    new_point: NewPointFeedback,
     loading: Rc<Cell<bool>>,
 ) -> impl Feedback<Manager<State>, PlanInput, Observers, State> + use<> {
     feedback_or!(
         MaxMapFeedback::new(coverage),
         SchedulingFeedback::new(Arc::clone(known)),
-        new_site,
+        new_point,
         LoadingFeedback::new(loading),
         TimeFeedback::new(time),
         WrittenFeedback::new(shared.folder.corpus())

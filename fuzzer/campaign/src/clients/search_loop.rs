@@ -1,22 +1,26 @@
 //! The loop of one client's search.
 //!
 //! ```text
-//! fault-free runs ─▶ first plans ─▶ ┌▶ explorer: LibAFL's next entry, through the stages
-//!                                   │  checker:  the next plan of the queue, or else an entry
+//! fault-free runs ─▶ first plans ─▶ ┌▶ alone:  each point that the workload reaches, each error
+//!                                   │  then    explorer: LibAFL's next entry, through the stages
+//!                                   │          checker:  points behind faults, the queue, an entry
 //!                                   └─ report ◀┘
 //!                                          └─ the campaign ends ─▶ last words, last triage, last report
 //! ```
+//!
+//! Alone comes first on every kernel: what one fault shows needs no second one, and no plan of
+//! another kernel. A checker then owes its own kernel the points behind faults, and after that the
+//! explorers what they came across.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, fs, time::Duration};
 
 use libafl::{
     Error,
-    corpus::{Corpus, Testcase},
+    corpus::Testcase,
     executors::HasObservers,
     feedbacks::Feedback,
-    fuzzer::{Evaluator, ExecutesInput, Fuzzer, HasFeedback, HasObjective},
+    fuzzer::{Evaluator, ExecuteInputResult, ExecutesInput, Fuzzer, HasFeedback, HasObjective},
     inputs::Input,
-    state::HasCorpus,
 };
 
 use super::{
@@ -30,10 +34,14 @@ use crate::{
     executor::PlanExecutor,
     input::PlanInput,
     kernels::{KnownKernel, Role},
+    matrix::Reach,
     observers::Observers,
+    plans::FirstPlan,
+    second_kernel::QueuedPlan,
     stages::TriageStage,
 };
-use execution::Runner;
+use execution::{Fate, Fired, RunError, Runner};
+use fault_plan::Relaxer;
 
 /// Fault-free executions at the start. Coverage in which they differ is noise, and counts as known.
 const FAULT_FREE_RUNS: usize = 8;
@@ -43,7 +51,7 @@ const FAULT_FREE_RUNS: usize = 8;
 const LATER: Duration = Duration::from_secs(5);
 
 /// The loop of a client, and the parts that it turns.
-pub(super) struct SearchLoop<'a, R, Z, X, I> {
+pub(super) struct SearchLoop<'a, R, Z, F, X, B, I> {
     pub(super) client: usize,
     pub(super) role: Role,
     pub(super) shared: &'a Shared,
@@ -54,18 +62,24 @@ pub(super) struct SearchLoop<'a, R, Z, X, I> {
     pub(super) manager: &'a mut Manager<State>,
     /// Says that the plans to begin with are loaded.
     pub(super) loading: &'a Cell<bool>,
+    /// The stage that fails points alone.
+    pub(super) first: F,
     /// The stages of an explorer.
     pub(super) exploring: X,
+    /// The stage of a checker with points behind faults.
+    pub(super) behind: B,
     /// The stages of a checker that has nothing to check.
     pub(super) idle: I,
     pub(super) triage: TriageStage<'a>,
     pub(super) reporter: Reporter<'a>,
 }
 
-impl<'a, R, Z, X, I> SearchLoop<'a, R, Z, X, I>
+impl<'a, R, Z, F, X, B, I> SearchLoop<'a, R, Z, F, X, B, I>
 where
     R: Runner,
-    Z: Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, X>
+    Z: Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, F>
+        + Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, X>
+        + Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, B>
         + Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, I>
         + Evaluator<PlanExecutor<'a, R>, Manager<State>, PlanInput, State>
         + ExecutesInput<PlanExecutor<'a, R>, Manager<State>, PlanInput, State>
@@ -99,15 +113,26 @@ where
         self.absorb_noise(&fault_free)?;
         self.report(When::Now)?;
         self.loading.set(true);
+        self.evaluate(&fault_free)?;
+        self.loading.set(false);
         let explorer = self.role == Role::Explorer;
         let plans = if explorer { self.shared.first_plans(self.client) } else { Vec::new() };
-        self.state.load_initial_inputs_by_filenames(&mut self.fuzzer, &mut self.executor, self.manager, &plans)?;
-        let name = fault_free.generate_name(None);
-        let comes_anyway = self.client != 0 || self.shared.plans.iter().any(|path| path.ends_with(&name));
-        if self.state.corpus().count() == 0 || !comes_anyway {
-            self.evaluate(&fault_free)?;
-        }
+        plans.into_iter().try_for_each(|first| self.load(&first))
+    }
+
+    /// Runs a plan that the campaign begins with. A seed is kept. A plan of an earlier start is
+    /// kept if it still earns its place, and else its file is removed.
+    fn load(&mut self, first: &FirstPlan) -> Result<(), Error> {
+        self.loading.set(first.is_seed);
+        let plan = PlanInput::from_file(&first.path)?;
+        let Self { fuzzer, executor, state, manager, .. } = self;
+        let (result, _) = fuzzer.evaluate_input(state, executor, manager, &plan)?;
         self.loading.set(false);
+        let ran = self.executor.observers().1.0.execution().is_some();
+        if ran && !first.is_seed && result != ExecuteInputResult::Corpus {
+            tracing::debug!(path = %first.path.display(), "reaches nothing that plans before it do not: left out");
+            fs::remove_file(&first.path).map_err(|error| Error::unknown(format!("cannot remove a plan: {error}")))?;
+        }
         Ok(())
     }
 
@@ -134,10 +159,15 @@ where
         // When every plan that the mutations make has run already, nothing reaches the executor.
         while !self.shared.lifecycle.must_end() {
             self.report(When::Due)?;
-            if self.role == Role::Explorer {
-                let Self { fuzzer, executor, state, manager, exploring, .. } = self;
-                fuzzer.fuzz_one(exploring, executor, state, manager)?;
+            let Self { fuzzer, executor, state, manager, .. } = self;
+            if self.known.matrix().has_open(Reach::Alone) {
+                fuzzer.fuzz_one(&mut self.first, executor, state, manager)?;
+            } else if self.role == Role::Explorer {
+                fuzzer.fuzz_one(&mut self.exploring, executor, state, manager)?;
                 self.shared.turn();
+            } else if self.known.matrix().has_open(Reach::Any) {
+                fuzzer.fuzz_one(&mut self.behind, executor, state, manager)?;
+                self.triage.triage(self.executor.runner(), LATER)?;
             } else if !self.check()? {
                 let Self { fuzzer, executor, state, manager, idle, .. } = self;
                 fuzzer.fuzz_one(idle, executor, state, manager)?;
@@ -150,16 +180,38 @@ where
     fn check(&mut self) -> Result<bool, Error> {
         let Some(queue) = &self.shared.second_kernel else { return Ok(false) };
         let Some(queued) = queue.take(LATER) else { return Ok(false) };
+        let disk = |error| Error::unknown(execution::chain(&error));
         self.evaluate(&queued.plan)?;
-        if let Some(execution) = self.executor.observers().1.0.execution() {
-            queue.compare(&queued, execution);
+        let mut relaxer = Relaxer::new(&queued.plan.0);
+        while let Some(candidate) = self.relaxed(&queued, &mut relaxer) {
+            self.evaluate(&candidate)?;
+        }
+        let observers = self.executor.observers();
+        let observer = &observers.1.0;
+        if let Some(execution) = observer.execution() {
+            queue.checked(&queued, execution).map_err(disk)?;
             if let Some((explored, judged)) = queued.same_crash(execution) {
                 self.shared.crashes.same(explored, judged)?;
             }
+        } else if !observer.failure().is_some_and(|failure| failure.ends_campaign) {
+            queue.put_back(queued).map_err(disk)?;
         }
         self.triage.triage(self.executor.runner(), LATER)?;
         self.triage.triage_exactly(self.executor.runner())?;
         Ok(true)
+    }
+
+    /// Gives what may run in place of a plan that was refused, or of which a fault did not fire that
+    /// fired where it was explored. After a guest's death more might have fired.
+    fn relaxed(&self, queued: &QueuedPlan, relaxer: &mut Relaxer) -> Option<PlanInput> {
+        let observers = self.executor.observers();
+        let fired: &[Fired] = match (observers.1.0.execution(), observers.1.0.failure()) {
+            (Some(execution), _) if execution.guest != Fate::Dead && queued.is_unfired(execution) => &execution.fired,
+            (None, Some(failure)) if matches!(failure.error, RunError::Refused(_)) => &[],
+            _ => return None,
+        };
+        let has_fired = |index| fired.iter().any(|fired| fired.fault == index);
+        relaxer.next(has_fired, &self.known.matrix().reachable()).cloned().map(PlanInput)
     }
 
     fn evaluate(&mut self, plan: &PlanInput) -> Result<(), Error> {

@@ -1,8 +1,7 @@
 //! The knowledge that the clients of one start of a campaign share, and its totals on disk.
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,9 +13,10 @@ use execution::Target;
 
 use super::lifecycle::Lifecycle;
 use crate::{
-    crashes::Crashes,
+    crashes::{CrashMeta, Crashes},
     folder::{CampaignFile, CampaignFolder, FOLDER_VERSION, FolderError},
-    kernels::Kernels,
+    kernels::{Kernels, Role},
+    plans::FirstPlan,
     second_kernel::SecondKernelQueue,
     statistics::{Statistics, Summary},
 };
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     /// Number of times that an explorer has run all the broker had for it, and plans of its own.
     pub(crate) turns: Arc<AtomicU64>,
     /// The plans to begin with.
-    pub(crate) plans: Vec<PathBuf>,
+    pub(crate) plans: Vec<FirstPlan>,
     /// The number of clients that explore.
     pub(crate) explorers: usize,
     pub(crate) seed: u64,
@@ -75,7 +75,7 @@ impl Shared {
     }
 
     /// Gives the plans with which explorer number `client` begins; it gets the others' from them.
-    pub(crate) fn first_plans(&self, client: usize) -> Vec<PathBuf> {
+    pub(crate) fn first_plans(&self, client: usize) -> Vec<FirstPlan> {
         self.plans.iter().skip(client).step_by(self.explorers.max(1)).cloned().collect()
     }
 
@@ -93,16 +93,23 @@ impl Shared {
     pub(crate) fn statistics(&self) -> Statistics {
         let count = |number: usize| number as u64;
         let mut statistics = Statistics { crashes: count(self.crashes.len()), ..Statistics::default() };
-        if let Some(explored) = self.kernels.explored() {
+        if let Some(explored) = self.kernels.of(Role::Explorer) {
             statistics.fault_free_coverage = count(explored.covered_fault_free());
             statistics.coverage = count(explored.covered());
-            let sites = explored.sites();
-            (statistics.sites, statistics.sites_failed) = (count(sites.len()), count(sites.failed()));
+            let matrix = explored.matrix().counts();
+            (statistics.points, statistics.points_failed) = (matrix.points, matrix.points_failed);
+            (statistics.cells, statistics.cells_failed) = (matrix.cells, matrix.cells_failed);
+            (statistics.cells_unreached, statistics.alone_left) = (matrix.cells_unreached, matrix.alone_left);
+        }
+        if let Some(judging) = self.kernels.of(Role::Checker) {
+            let matrix = judging.matrix().counts();
+            (statistics.judged_cells, statistics.judged_failed) = (matrix.cells, matrix.cells_failed);
+            statistics.judged_unreached = matrix.cells_unreached;
         }
         if let Some(queue) = &self.second_kernel {
             let counts = queue.counts();
             (statistics.checked, statistics.different) = (counts.checked, counts.different);
-            statistics.unchecked = counts.waiting;
+            (statistics.unfired, statistics.unchecked) = (counts.unfired, counts.waiting);
         }
         statistics
     }
@@ -154,8 +161,15 @@ impl Shared {
         let statistics = Statistics { corpus, ..Statistics::over(&clients, &self.statistics()) };
         let crashes = self.folder.crashes()?;
         let same = crashes.iter().filter(|(meta, _)| meta.same_as.is_some()).count();
+        let mut titles: HashMap<String, u32> = HashMap::new();
+        crashes.iter().for_each(|(meta, _)| *titles.entry(meta.title.clone()).or_default() += 1);
         let once = crashes.into_iter().filter(|(meta, _)| meta.same_as.is_none());
-        let crashes = once.map(|(meta, _)| (meta.title, meta.reproduced, meta.tried)).collect();
+        // Two crashes can have one title.
+        let title = |meta: &CrashMeta| match titles.get(&meta.title) {
+            Some(2..) => format!("{} ({})", meta.title, meta.key),
+            _ => meta.title.clone(),
+        };
+        let crashes = once.map(|(meta, _)| (title(&meta), meta.reproduced, meta.tried)).collect();
         Ok(Summary { seconds: self.start.elapsed().as_secs(), statistics, same, crashes })
     }
 }

@@ -13,7 +13,8 @@ use crate::{folder::CampaignFolder, input::PlanInput, kernels::KnownKernel, obse
 /// The state of a client.
 pub(super) type State = StdState<InMemoryOnDiskCorpus<PlanInput>, PlanInput, StdRand, InMemoryCorpus<PlanInput>>;
 
-/// Makes a state that knows what was covered before.
+/// Makes a state that knows nothing of what was covered before: a plan of an earlier start is kept
+/// for what it covers beyond the plans that are loaded before it.
 ///
 /// # Errors
 ///
@@ -27,6 +28,9 @@ pub(super) fn new_state<F: StateInitializer<State>, O: StateInitializer<State>>(
 ) -> Result<State, Error> {
     let corpus = InMemoryOnDiskCorpus::with_meta_format_and_prefix(folder.corpus(), None, None, false)?;
     let mut state = StdState::new(StdRand::with_seed(seed), corpus, InMemoryCorpus::new(), feedback, objective)?;
-    state.add_named_metadata(COVERAGE_MAP, MapFeedbackMetadata::with_history_map(known.history(), 0));
+    state.add_named_metadata(
+        COVERAGE_MAP,
+        MapFeedbackMetadata::with_history_map(vec![0_u8; known.kernel.call_sites.len()], 0),
+    );
     Ok(state)
 }

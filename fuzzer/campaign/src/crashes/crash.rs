@@ -1,4 +1,4 @@
-//! One crash: a title, the plan that stands for it, and what is known of that plan.
+//! One crash: a key, the plan that stands for it, and what is known of that plan.
 //!
 //! ```text
 //!                  found here, or told by another host
@@ -12,16 +12,20 @@
 //!                                  made it again in a guest that repeats exactly
 //! ```
 //!
-//! - *found*: no crash of this title was known. The plan is tried in fresh guests.
+//! - *found*: no crash of this key was known. The plan is tried in fresh guests.
 //! - *did not make it again*: up to [`MOST_CANDIDATES`] plans are tried, then no more are taken.
 //! - *another plan*: it replaces the doubtful one with all that was known of that.
 //! - *made it again*: no other plan is wanted. An exact run may still say that it always does.
+//! - *seen on the kernel that judges*, when another kernel found it: the crash is written once more,
+//!   with that kernel's report and plan, whatever its standing, and tried there.
 //!
 //! Each plan is tried once in fresh guests and then, where there are such guests, once exactly.
 //! Apart from its standing, a crash may be *the same* as another one: the kernel that judges gave
-//! the crash of the same plan another title. The next plan starts without that knowledge.
+//! the crash of the same plan another key. The next plan starts without that knowledge.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
+
+use fault_plan::Round;
 
 use crate::{input::PlanInput, kernels::CampaignKernel};
 
@@ -53,15 +57,19 @@ pub(super) enum Next {
 /// A crash of a campaign.
 #[derive(Debug)]
 pub(super) struct Crash {
+    /// One line for people.
+    pub(super) title: String,
     /// The plan that stands for it.
     pub(super) plan: PlanInput,
+    /// The rounds of the guest before the plan's last one.
+    pub(super) history: Arc<[Round]>,
     /// Name of the kernel that it was found on.
     pub(super) kernel: String,
     /// True when it is another host's, of which this host has seen nothing yet.
     pub(super) foreign: bool,
     /// Moment from which this start of the campaign knows the plan.
     pub(super) since: Instant,
-    /// The title that it has on the kernel that judges, where that is another one.
+    /// The key that it has on the kernel that judges, where that is another one.
     pub(super) same_as: Option<String>,
     standing: Standing,
     next: Next,
@@ -71,9 +79,11 @@ pub(super) struct Crash {
 
 impl Crash {
     /// Makes the record of a crash that was just written. `in_vain` plans were tried before.
-    pub(super) fn new(plan: PlanInput, kernel: &str, foreign: bool, in_vain: u32, queued: u64) -> Self {
+    pub(super) fn new(title: &str, plan: PlanInput, kernel: &str, foreign: bool, in_vain: u32, queued: u64) -> Self {
         Self {
+            title: title.to_owned(),
             plan,
+            history: Arc::default(),
             kernel: kernel.to_owned(),
             foreign,
             since: Instant::now(),
@@ -104,6 +114,16 @@ impl Crash {
         }
     }
 
+    /// Says how many plans were tried in vain, when what `kernel` sees says more than what is known:
+    /// `kernel` is the one that judges, and another one found this crash. Its report is the better
+    /// one, and so is a plan that makes the crash there.
+    pub(super) fn wants_judgement(&self, kernel: &str, judge: &str) -> Option<u32> {
+        (kernel == judge && self.kernel != judge).then_some(match self.standing {
+            Standing::Reproduced => 0,
+            Standing::Untried(in_vain) | Standing::Doubtful(in_vain) => in_vain,
+        })
+    }
+
     /// Gives its position among those that wait for `step` on `kernel`, if it does.
     pub(super) fn waits_for(&self, step: Next, kernel: &CampaignKernel) -> Option<u64> {
         (self.next == step && self.kernel == kernel.name).then_some(self.queued)
@@ -112,6 +132,13 @@ impl Crash {
     /// Takes it out of the queue it is in: somebody tries its plan.
     pub(super) fn take(&mut self) {
         self.next = Next::Nothing;
+    }
+
+    /// Takes in that the plan that stands for it, which nobody could make it again with, is but the
+    /// last round of this one, which makes it.
+    pub(super) fn is_made_by(&mut self, sequence: PlanInput) {
+        self.plan = sequence;
+        self.history = Arc::default();
     }
 
     /// Puts it back to those that wait for fresh guests.
@@ -136,15 +163,13 @@ impl Crash {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use fault_plan::FaultPlan;
     use kcov_parser::CallSites;
 
     use super::*;
 
     fn crash(in_vain: u32) -> Crash {
-        Crash::new(PlanInput(FaultPlan::fault_free("fake")), "lean", false, in_vain, 1)
+        Crash::new("BUG in f", PlanInput(FaultPlan::fault_free("fake")), "lean", false, in_vain, 1)
     }
 
     fn kernel(name: &str) -> CampaignKernel {

@@ -3,15 +3,17 @@
 mod counters;
 mod loading;
 mod offer;
+mod points;
+mod ran;
 mod scheduling;
-mod sites;
 mod written;
 
 pub(crate) use self::{
     counters::CountersFeedback,
     loading::LoadingFeedback,
     offer::OfferFeedback,
+    points::{NewPointFeedback, points_feedbacks},
+    ran::ran,
     scheduling::SchedulingFeedback,
-    sites::{NewSiteFeedback, sites_feedbacks},
     written::WrittenFeedback,
 };

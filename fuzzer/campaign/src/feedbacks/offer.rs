@@ -64,7 +64,9 @@ where
         if let (Some(queue), Some(execution)) = (self.queue, observers.1.0.execution())
             && (interesting || !self.solutions)
         {
-            queue.offer(input, execution, interesting && !self.solutions);
+            let plan = input.fired_only(execution);
+            let offered = queue.offer(&plan, execution, interesting && !self.solutions);
+            offered.map_err(|error| Error::unknown(execution::chain(&error)))?;
         }
         Ok(interesting)
     }
@@ -84,6 +86,7 @@ where
 mod tests {
     use std::time::Duration;
 
+    use execution::{Execution, Fired};
     use libafl::feedbacks::ConstFeedback;
 
     use super::*;
@@ -97,7 +100,8 @@ mod tests {
         for occurrence in occurrences {
             let plan = PlanInput(fake::plan(fake::caller(1), *occurrence));
             let mut observers = fake::observers();
-            observers.1.0.set(fake::quiet(), 0);
+            let fired = Fired { fault: 0, sequence: 1, site: 1, step: 1, call_path: Vec::new() };
+            observers.1.0.set(Execution { fired: vec![fired], ..fake::quiet() }, 0);
             let ask = |feedback: &mut OfferFeedback<'_, ConstFeedback>| {
                 let kind = ExitKind::Ok;
                 Feedback::<(), _, _, ()>::is_interesting(feedback, &mut (), &mut (), &plan, &observers, &kind).unwrap()
@@ -115,13 +119,13 @@ mod tests {
 
     #[test]
     fn each_execution_is_offered_once_with_the_verdict() {
-        let queue = SecondKernelQueue::default();
+        let queue = fake::queue();
         ask(&queue, &[1, 2], false, false);
         assert_eq!(queue.counts().waiting, 1, "the second one shows nothing new");
         ask(&queue, &[3, 4], false, true);
         assert_eq!(queue.counts().waiting, 3, "an entry has a reason to wait, and waits once");
         assert_eq!(waiting(&queue), [3, 4, 1], "entries come first");
-        let queue = SecondKernelQueue::default();
+        let queue = fake::queue();
         ask(&queue, &[5], true, true);
         assert_eq!(waiting(&queue), [5], "a solution is offered although no feedback is asked");
     }

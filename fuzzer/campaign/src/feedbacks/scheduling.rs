@@ -63,13 +63,13 @@ mod tests {
     use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
 
     use super::*;
-    use crate::{fake, kernels::Kernels, kernels::Role};
+    use crate::{fake, kernels::Role};
 
     #[test]
     fn an_entry_is_favoured_for_what_the_workload_does_not_cover_by_itself() {
         let folder = tempfile::tempdir().unwrap();
         let kernel = fake::kernel("fake");
-        let known = Kernels::default().get(&fake::open(folder.path()), &kernel, Role::Explorer).unwrap();
+        let known = fake::kernels().get(&fake::open(folder.path()), &kernel, Role::Explorer).unwrap();
         known.note_fault_free(&[1, 2, 3].map(|point| fake::TEXT_START + point));
         let mut feedback = SchedulingFeedback::new(known);
         let mut favoured_for = |plan: FaultPlan| {

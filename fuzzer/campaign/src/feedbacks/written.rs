@@ -12,7 +12,7 @@ use libafl_bolts::Named;
 
 use crate::{input::PlanInput, observers::Observers};
 
-/// The feedback that writes each corpus entry to disk before LibAFL's corpus does: that one only
+/// The feedback that takes from each corpus entry the faults that did not fire, and writes it to disk before LibAFL's corpus does: that one only
 /// logs that it cannot, and has forgotten the plan by then. Never interesting.
 pub(crate) struct WrittenFeedback {
     corpus: PathBuf,
@@ -38,9 +38,13 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for WrittenFeedback {
         &mut self,
         _: &mut S,
         _: &mut EM,
-        _: &Observers,
+        observers: &Observers,
         testcase: &mut Testcase<PlanInput>,
     ) -> Result<(), Error> {
+        if let (Some(plan), Some(execution)) = (testcase.input(), observers.1.0.execution()) {
+            let fired = plan.fired_only(execution);
+            testcase.set_input(fired);
+        }
         testcase.input().as_ref().map_or(Ok(()), |plan| plan.to_file(self.corpus.join(plan.generate_name(None))))
     }
 }

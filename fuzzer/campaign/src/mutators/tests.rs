@@ -1,8 +1,10 @@
+use execution::Execution;
 use fault_plan::{Errno, InjectedError};
-use guest_protocol::{Hit, SiteDescription};
+use guest_protocol::Hit;
 use proptest::prelude::*;
 
 use super::*;
+use crate::fake;
 
 const TARGET: &str = r#"
 description = "a fake"
@@ -19,25 +21,17 @@ fn target() -> Target {
     Target::load(folder.path(), &execution::FunctionGroups::default()).unwrap()
 }
 
-fn world() -> (Sites, Vec<Calls>) {
-    let sites = [(1, vec!["a", "x"], 3), (2, vec!["a", "y"], 1), (3, vec!["b"], 5), (4, vec!["b"], 2)];
-    let descriptions: Vec<SiteDescription> = sites
-        .iter()
-        .map(|(site, path, _)| SiteDescription {
-            site: *site,
-            function: "f".to_owned(),
-            call_path: path.iter().map(ToString::to_string).collect(),
-            truncated: false,
-            step: if *site == 4 { 2 } else { 1 },
-        })
-        .collect();
-    let hits: Vec<Hit> =
-        sites.iter().map(|(site, _, count)| Hit { site: *site, count: *count, first_sequence: 1 }).collect();
-    let mut known_sites = Sites::default();
-    let descriptions: Vec<_> = descriptions.into_iter().map(Arc::new).collect();
-    known_sites.learn(&descriptions, &hits);
-    let reached = known_sites.reached(&hits).calls();
-    (known_sites, reached)
+fn world() -> (Matrix, Vec<Calls>) {
+    let points = [(1, vec!["a", "x"], 3), (2, vec!["a", "y"], 1), (3, vec!["b"], 5), (4, vec!["b"], 2)];
+    let step = |site: u64| if site == 4 { 2 } else { 1 };
+    let description = |(site, path, _): &(u64, Vec<&str>, u32)| fake::description(*site, "f", path, step(*site));
+    let hit = |(site, _, count): &(u64, Vec<&str>, u32)| Hit { site: *site, count: *count, first_sequence: 1 };
+    let sites = points.iter().map(description).collect();
+    let execution = Execution { sites, hits: points.iter().map(hit).collect(), ..fake::quiet() };
+    let mut matrix = fake::matrix(target());
+    matrix.learn(&FaultPlan::fault_free("t"), &execution, 0);
+    let reached = matrix.reached(&execution.hits).calls();
+    (matrix, reached)
 }
 
 fn fault(path: &[&str], occurrence: u32) -> Fault {
@@ -52,9 +46,9 @@ fn fault(path: &[&str], occurrence: u32) -> Fault {
 
 #[test]
 fn calls_are_counted_over_all_paths_and_steps_that_match() {
-    let (known_sites, reached) = world();
+    let (matrix, reached) = world();
     let target = target();
-    let context = Context { target: &target, sites: &known_sites, reached: &reached, other: &[] };
+    let context = Context { target: &target, matrix: &matrix, reached: &reached, other: &[] };
     assert_eq!(context.calls(&fault(&["a"], 1)), 4);
     assert_eq!(context.calls(&fault(&[], 1)), 11);
     assert_eq!(context.calls(&Fault { function: "g".to_owned(), ..fault(&[], 1) }), 0);
@@ -64,9 +58,9 @@ fn calls_are_counted_over_all_paths_and_steps_that_match() {
 
 #[test]
 fn a_fault_free_plan_can_only_grow() {
-    let (known_sites, reached) = world();
+    let (matrix, reached) = world();
     let target = target();
-    let context = Context { target: &target, sites: &known_sites, reached: &reached, other: &[] };
+    let context = Context { target: &target, matrix: &matrix, reached: &reached, other: &[] };
     let mut rng = StdRand::with_seed(1);
     for change in [drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice] {
         assert!(change(&mut FaultPlan::fault_free("t"), &context, &mut rng).is_none());
@@ -80,10 +74,10 @@ proptest! {
     /// A mutated plan is accepted, and each of its faults matches a call that was made.
     #[test]
     fn mutated_plans_are_plans_that_fire(seed in any::<u64>(), steps in prop::collection::vec(0usize..7, 1..30)) {
-        let (known_sites, reached) = world();
+        let (matrix, reached) = world();
         let target = target();
         let other = [fault(&["b"], 2)];
-        let context = Context { target: &target, sites: &known_sites, reached: &reached, other: &other };
+        let context = Context { target: &target, matrix: &matrix, reached: &reached, other: &other };
         let changes = [add_fault, drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice];
         let mut rng = StdRand::with_seed(seed);
         let mut plan = FaultPlan::fault_free("t");
@@ -98,17 +92,4 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-fn a_plan_with_a_fault_that_is_known_to_cost_the_guest_is_known_for_it() {
-    let (mut known_sites, _) = world();
-    for _ in 0..9 {
-        known_sites.fired(3);
-        known_sites.was_fatal(3);
-    }
-    let plan = |faults: &[Fault]| FaultPlan { faults: faults.to_vec(), ..FaultPlan::fault_free("t") };
-    let at_site = Fault { step: Some(1), ..fault(&["b"], 2) };
-    assert!(is_fatal(&plan(&[fault(&["a", "x"], 1), at_site]), &known_sites));
-    assert!(!is_fatal(&plan(&[fault(&["a", "x"], 1), fault(&["a"], 2)]), &known_sites));
 }

@@ -14,7 +14,6 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     net::{Shutdown, TcpStream},
-    path::PathBuf,
     process,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -36,6 +35,7 @@ use crate::{
     error::CampaignError,
     folder::CampaignFolder,
     input::PlanInput,
+    plans::FirstPlan,
 };
 use execution::{Stop, Target};
 
@@ -103,7 +103,7 @@ impl Hub {
         crashes: Arc<Crashes>,
         lifecycle: Arc<Lifecycle>,
         folder: &CampaignFolder,
-        plans: &[PathBuf],
+        plans: &[FirstPlan],
     ) -> Result<Arc<Self>, CampaignError> {
         let node = RandomState::new().hash_one(process::id());
         let hello = Hello::new(&target, node, host_name()).map_err(|error| Error::unknown(execution::chain(&error)))?;
@@ -123,7 +123,7 @@ impl Hub {
             let host = meta.origin.unwrap_or_else(|| hub.hello.host.clone());
             hub.add_own(&News::Crash { host, crash: CrashNews { kind: meta.kind, reproducer } });
         }
-        for path in plans {
+        for FirstPlan { path, .. } in plans {
             match PlanInput::from_file(path) {
                 Ok(plan) => hub.add_own(&News::Plan(plan)),
                 Err(error) => tracing::warn!("not told to other hosts: {error}"),

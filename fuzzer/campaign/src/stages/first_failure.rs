@@ -2,84 +2,71 @@
 
 use std::sync::Arc;
 
-use execution::Target;
+use execution::{RunError, Runner};
 use libafl::{
-    Error, HasMetadata,
-    corpus::HasCurrentCorpusId,
+    Error,
+    executors::HasObservers,
     fuzzer::Evaluator,
     stages::{Restartable, Stage},
-    state::{HasCorpus, HasCurrentTestcase, HasRand},
 };
-use libafl_bolts::rands::StdRand;
-use rand::seq::SliceRandom;
 
 use crate::{
+    executor::PlanExecutor,
     input::PlanInput,
     kernels::KnownKernel,
-    mutators::MOST_FAULTS,
-    sites::{Reached, SiteIndex},
+    matrix::{Reach, Tried},
+    observers::ExecutionObserver,
 };
 
-/// First failures made for one corpus entry at a time.
+/// First failures made at a time.
 const FIRST_FAILURES: usize = 16;
 
-/// The stage that fails each discovered site once, at its first call, before chance has its turn:
-/// the deterministic part of the search. A corpus entry is the plan under which the site was
-/// reached.
+/// The stage that fails the open cells of the matrix: each point with each error, on top of as few
+/// faults as reach it. It does not look at the current corpus entry.
 pub(crate) struct FirstFailureStage {
-    target: Arc<Target>,
     known: Arc<KnownKernel>,
+    reach: Reach,
 }
 
 impl FirstFailureStage {
-    /// Makes a stage for `target` on the kernel `known`.
-    pub(crate) fn new(target: Arc<Target>, known: Arc<KnownKernel>) -> Self {
-        Self { target, known }
-    }
-
-    /// Gives the sites to fail next, each with its plan.
-    fn next_plans<S>(&self, state: &mut S) -> Result<Vec<(SiteIndex, PlanInput)>, Error>
-    where
-        S: HasCorpus<PlanInput> + HasCurrentTestcase<PlanInput> + HasMetadata + HasRand<Rand = StdRand>,
-    {
-        let reached = state.current_testcase()?.metadata_map().get::<Reached>().map(Reached::calls).unwrap_or_default();
-        let parent = state.current_input_cloned()?;
-        if parent.0.faults.len() >= MOST_FAULTS {
-            return Ok(Vec::new());
-        }
-        let mut generator = *state.rand_mut();
-        let known = self.known.sites();
-        let mut sites: Vec<_> = reached.iter().map(|calls| calls.site).filter(|site| !known.attempted(*site)).collect();
-        sites.shuffle(&mut generator);
-        sites.truncate(FIRST_FAILURES);
-        let mut plans = Vec::new();
-        for index in sites {
-            let Some(site) = known.get(index) else { continue };
-            let Some(error) = self.target.errors(&site.function).first() else { continue };
-            let mut plan = parent.0.clone();
-            plan.faults.push(site.fault(1, *error));
-            plans.push((index, PlanInput(plan)));
-        }
-        *state.rand_mut() = generator;
-        Ok(plans)
+    /// Makes a stage for the cells in `reach` on the kernel `known`.
+    pub(crate) fn new(known: Arc<KnownKernel>, reach: Reach) -> Self {
+        Self { known, reach }
     }
 }
 
-impl<E, EM, S, Z> Stage<E, EM, S, Z> for FirstFailureStage
+fn outcome(observer: &ExecutionObserver) -> Tried {
+    match observer.failure() {
+        _ if observer.execution().is_some() => Tried::Ran,
+        Some(failure) if failure.ends_campaign => Tried::Stopped,
+        Some(failure) if matches!(failure.error, RunError::Refused(_)) => Tried::Refused,
+        _ => Tried::GivenUp,
+    }
+}
+
+impl<'a, EM, R: Runner, S, Z> Stage<PlanExecutor<'a, R>, EM, S, Z> for FirstFailureStage
 where
-    S: HasCorpus<PlanInput> + HasCurrentTestcase<PlanInput> + HasMetadata + HasRand<Rand = StdRand>,
-    Z: Evaluator<E, EM, PlanInput, S>,
+    Z: Evaluator<PlanExecutor<'a, R>, EM, PlanInput, S>,
 {
-    fn perform(&mut self, fuzzer: &mut Z, executor: &mut E, state: &mut S, manager: &mut EM) -> Result<(), Error> {
-        for (site, plan) in self.next_plans(state)? {
-            fuzzer.evaluate_filtered(state, executor, manager, &plan)?;
-            self.known.sites().attempt(site);
+    fn perform(
+        &mut self,
+        fuzzer: &mut Z,
+        executor: &mut PlanExecutor<'a, R>,
+        state: &mut S,
+        manager: &mut EM,
+    ) -> Result<(), Error> {
+        for _ in 0..FIRST_FAILURES {
+            let Some(taken) = self.known.matrix().take(self.reach) else { break };
+            let evaluated = fuzzer.evaluate_input(state, executor, manager, &PlanInput(taken.plan.clone()));
+            let tried = if evaluated.is_ok() { outcome(&executor.observers().1.0) } else { Tried::Stopped };
+            self.known.matrix().tried(&taken, tried);
+            evaluated?;
         }
         Ok(())
     }
 }
 
-impl<S: HasCurrentCorpusId> Restartable<S> for FirstFailureStage {
+impl<S> Restartable<S> for FirstFailureStage {
     fn should_restart(&mut self, _: &mut S) -> Result<bool, Error> {
         Ok(true)
     }

@@ -1,6 +1,7 @@
 //! The campaign's own stages, beside LibAFL's mutational one.
 
 mod first_failure;
+mod sequence;
 mod triage;
 
-pub(crate) use self::{first_failure::FirstFailureStage, triage::TriageStage};
+pub(crate) use self::{first_failure::FirstFailureStage, sequence::MOST_EARLIER_ROUNDS, triage::TriageStage};

@@ -55,6 +55,10 @@ mod tests {
         assert_eq!(
             names,
             [
+                "alone_left",
+                "cells",
+                "cells_failed",
+                "cells_unreached",
                 "checked",
                 "control_off_ppm",
                 "corpus",
@@ -68,12 +72,16 @@ mod tests {
                 "guests",
                 "guests_mib",
                 "harness_errors",
+                "judged_cells",
+                "judged_failed",
+                "judged_unreached",
                 "leftovers",
+                "points",
+                "points_failed",
                 "resident_mib",
                 "seconds",
-                "sites",
-                "sites_failed",
                 "unchecked",
+                "unfired",
                 "with_faults",
                 "worn",
             ]
@@ -91,8 +99,9 @@ mod tests {
             "guarded": 0, "unknown_pcs": 0,
         });
         let expected = json!({
-            "executions": 7, "seconds": 2, "corpus": 0, "fault_free_coverage": 0, "coverage": 0, "sites": 0,
-            "sites_failed": 0, "counters": counters, "guests": 0, "harness_errors": 0, "leftovers": 0, "controls": 0,
+            "executions": 7, "seconds": 2, "corpus": 0, "fault_free_coverage": 0, "coverage": 0, "points": 0,
+            "points_failed": 0, "cells": 0, "cells_failed": 0, "cells_unreached": 0, "alone_left": 0,
+            "judged_cells": 0, "judged_failed": 0, "judged_unreached": 0, "unfired": 0, "counters": counters, "guests": 0, "harness_errors": 0, "leftovers": 0, "controls": 0,
             "drifted": 0, "worn": 0, "longest_life": 3, "checked": 0, "different": 0, "unchecked": 0, "same": 0,
             "crashes": [["BUG in f", 1, 3]],
         });

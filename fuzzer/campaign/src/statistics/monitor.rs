@@ -65,23 +65,28 @@ impl CampaignMonitor {
         let mut text = serde_json::to_string(line).map_err(io::Error::other)?;
         text.push('\n');
         self.file.write_all(text.as_bytes())?;
-        let Statistics { checked, different, unchecked, .. } = line.statistics;
-        let checks = match checked + unchecked {
+        let Statistics { alone_left, judged_cells, judged_failed, .. } = line.statistics;
+        let Statistics { checked, different, unfired, unchecked, .. } = line.statistics;
+        let left = if alone_left > 0 { format!("  alone {alone_left} left") } else { String::new() };
+        let checks = match judged_cells {
             0 => String::new(),
-            _ => format!("  checked {checked} ({different} differ, {unchecked} wait)"),
+            _ => format!(
+                "  judged {judged_failed} of {judged_cells}  checked {checked} \
+                 ({different} differ, {unfired} unfired, {unchecked} wait)"
+            ),
         };
         let peers = line.peers.map_or_else(String::new, |peers| format!("  peers {peers}"));
         // When nobody reads the progress any more, the campaign goes on nevertheless.
         let _ = writeln!(
             self.progress,
-            "{:>6.0} s  {} executions  {:.1}/s  corpus {}  coverage {}  sites {} ({} failed)  crashes {}{checks}{peers}",
+            "{:>6.0} s  {} executions  {:.1}/s  corpus {}  coverage {}  points {} ({} failed){left}  crashes {}{checks}{peers}",
             line.seconds,
             line.statistics.executions,
             line.executions_per_second,
             line.statistics.corpus,
             line.statistics.coverage,
-            line.statistics.sites,
-            line.statistics.sites_failed,
+            line.statistics.points,
+            line.statistics.points_failed,
             line.statistics.crashes
         );
         Ok(())

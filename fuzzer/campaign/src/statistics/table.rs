@@ -74,16 +74,32 @@ statistics! {
     fault_free_coverage: "points", Last, [Summary];
     /// Coverage points covered in all, earlier starts included.
     coverage: "points", Last, [Line, Summary];
-    /// Injection sites discovered, earlier starts included.
-    sites: "sites", Last, [Line, Summary];
+    /// Points found on the explorers' kernel, earlier starts included.
+    points: "points", Last, [Line, Summary];
     /// Those at which a fault fired.
-    sites_failed: "sites", Last, [Line, Summary];
+    points_failed: "points", Last, [Line, Summary];
+    /// Points times errors on the explorers' kernel, earlier starts included.
+    cells: "point × error", Last, [Line, Summary];
+    /// Those that were failed with as few faults as reach the point.
+    cells_failed: "point × error", Last, [Line, Summary];
+    /// Those in vain: the fault did not fire, or no guest got through.
+    cells_unreached: "point × error", Last, [Line, Summary];
+    /// Those still to be failed alone. The search begins when none is left.
+    alone_left: "point × error", Last, [Line, Summary];
+    /// Points times errors on the checkers' kernel, earlier starts included.
+    judged_cells: "point × error", Last, [Line, Summary];
+    /// Those that were failed there.
+    judged_failed: "point × error", Last, [Line, Summary];
+    /// Those in vain.
+    judged_unreached: "point × error", Last, [Line, Summary];
     /// Crashes with different titles, earlier starts included.
     crashes: "crashes", Last, [Line];
     /// Plans that ran on the checkers' kernel after the explorers'.
     checked: "plans", Last, [Line, Summary];
     /// Of those, plans that did something else there.
     different: "plans", Last, [Line, Summary];
+    /// Plans of which a fault did not fire there, although it had fired on the explorers' kernel.
+    unfired: "plans", Last, [Line, Summary];
     /// Plans that still wait for that.
     unchecked: "plans", Last, [Line, Summary];
     /// Executions whose plan has a fault.
@@ -239,7 +255,7 @@ mod tests {
     #[test]
     fn clients_counts_add_up_and_what_is_known_of_the_campaign_does_not() {
         let client =
-            |executions, longest_life, sites| Statistics { executions, longest_life, sites, ..Statistics::default() };
+            |executions, longest_life, points| Statistics { executions, longest_life, points, ..Statistics::default() };
         let campaign = client(0, 0, 44);
         let statistics = Statistics::over(&[client(10, 7, 40), client(5, 9, 0)], &campaign);
         assert_eq!(statistics, client(15, 9, 44));

@@ -1,7 +1,8 @@
 //! The folder and the seeds with which a campaign begins and goes on.
 
 use super::*;
-use crate::fake::seed;
+use crate::{crashes::Cause, fake::seed};
+use execution::Execution;
 
 #[test]
 fn a_campaign_goes_on_where_it_stopped() {
@@ -12,13 +13,30 @@ fn a_campaign_goes_on_where_it_stopped() {
         serde_json::from_str(&fs::read_to_string(folder.path().join("campaign.json")).unwrap()).unwrap();
     assert_eq!(file.executions, first.statistics.executions + second.statistics.executions);
     assert!(
-        second.statistics.coverage >= first.statistics.coverage && second.statistics.sites >= first.statistics.sites
+        second.statistics.coverage >= first.statistics.coverage && second.statistics.points >= first.statistics.points
     );
     assert_eq!(second.statistics.corpus, fs::read_dir(folder.path().join("corpus")).unwrap().count() as u64);
     assert_eq!(second.statistics.fault_free_coverage, first.statistics.fault_free_coverage);
     for crash in &first.crashes {
         assert!(second.crashes.contains(crash), "{crash:?} is lost");
     }
+}
+
+/// Plans that reach the same as a smaller one, and that a later start finds in the corpus.
+#[test]
+fn a_plan_that_does_not_earn_its_place_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = campaign(folder.path(), 300);
+    let corpus = folder.path().join("corpus");
+    let earns = fs::read_dir(&corpus).unwrap().flatten().map(|entry| PlanInput::from_file(entry.path()).unwrap());
+    let earns = earns.into_iter().find(|plan| plan.0.faults.len() == 1).unwrap();
+    let mut useless = earns.clone();
+    useless.0.faults.push(fake::plan(vec!["never".to_owned()], 9).faults.remove(0));
+    useless.to_file(corpus.join(useless.generate_name(None))).unwrap();
+    let second = campaign(folder.path(), 300);
+    assert!(corpus.join(earns.generate_name(None)).is_file());
+    assert!(!corpus.join(useless.generate_name(None)).exists());
+    assert!(second.statistics.coverage >= first.statistics.coverage);
 }
 
 #[test]
@@ -103,7 +121,7 @@ fn a_seed_for_something_else_is_refused() {
 fn a_folder_of_an_older_build_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let crash = at("crashes").join(title_slug("WARNING in f"));
+    let crash = at("crashes").join(slug("WARNING in f"));
     fs::create_dir_all(&crash).unwrap();
     let campaign = r#"{ "version": 1, "target": "fake", "kernel": "fake", "kernel_build_id": "fake",
         "fuzz_version": "0.1.0", "seed": 1, "executions": 968, "seconds": 32 }"#;
@@ -121,8 +139,11 @@ fn a_folder_of_an_older_build_is_read() {
     fs::write(crash.join("reproducer.json"), reproducer).unwrap();
     let (opened, file) = CampaignFolder::open(folder.path(), "fake", "fake").unwrap();
     assert_eq!(file.unwrap().executions, 968);
-    assert_eq!(opened.read_sites().unwrap()[0].most_calls, 1);
     let crashes = opened.crashes().unwrap();
     assert_eq!((crashes[0].0.reproduced, crashes[0].0.same_as.as_deref()), (3, Some("WARNING in g")));
-    assert_eq!(crashes[0].1.plan.faults[0].occurrence, 1);
+    assert_eq!((crashes[0].0.key.as_str(), crashes[0].1.plan.faults[0].occurrence), ("WARNING in f", 1));
+    let crashes = Crashes::restore(Arc::new(opened), Duration::ZERO, None).unwrap();
+    let finding = Finding { key: "check: f.c:1".to_owned(), ..fake::warning("WARNING in f") };
+    let (plan, found) = (FaultPlan::fault_free("fake"), Execution { findings: vec![finding], ..fake::quiet() });
+    assert!(!crashes.note(&fake::kernel("fake"), &Cause::of(&plan, &found)).unwrap(), "its title is known");
 }

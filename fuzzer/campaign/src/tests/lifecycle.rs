@@ -32,7 +32,7 @@ fn a_campaign_with_nothing_left_to_try_ends_when_its_time_is_up() {
     let stop = Stop::new();
     let runner = OneCall(FakeRunner::new(&stop, u32::MAX));
     let summary = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), explorer(runner)).unwrap();
-    assert_eq!(summary.statistics.sites, 1);
+    assert_eq!(summary.statistics.points, 1);
     assert!(!stop.is_requested());
 }
 

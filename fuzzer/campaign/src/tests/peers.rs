@@ -68,6 +68,6 @@ fn a_campaign_that_finds_nobody_ends_as_ever() {
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     options.peers.join = vec![nobody.to_string(), "name.invalid:1".to_owned()];
     let summary = run(options, explorer(fake)).unwrap();
-    assert_eq!((summary.statistics.sites, summary.crashes.len()), (44, 2));
+    assert_eq!((summary.statistics.points, summary.crashes.len()), (44, 2));
     assert_eq!(last_line(folder.path())["peers"], 0);
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fs, io::Write};
 
 use fault_plan::{FaultPlan, Reproducer};
 
-use execution::{How, Runner, Stop, chain};
+use campaign::{KnownPoints, Relaxed, run_relaxed};
+use execution::{Execution, Fate, How, Stop, chain};
 use guests::{
     prepare::{Wanted, prepare},
     runner::GuestRunner,
@@ -18,7 +19,8 @@ use crate::{
 
 struct Asked {
     plan: FaultPlan,
-    title: Option<String>,
+    /// Key and title of the crash that is to come again.
+    crash: Option<(String, String)>,
     kernel: Option<String>,
 }
 
@@ -29,14 +31,17 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
     let refuse = |error: fault_plan::PlanError| CommandError::Input(format!("{path}: {}", chain(&error)));
     if Reproducer::is_one(&text) {
         let reproducer = Reproducer::from_json(&text).map_err(refuse)?;
-        Ok(Asked { plan: reproducer.plan, title: Some(reproducer.title), kernel: Some(reproducer.kernel) })
+        let crash = Some((reproducer.identity().to_owned(), reproducer.title));
+        Ok(Asked { plan: reproducer.plan, crash, kernel: Some(reproducer.kernel) })
     } else {
-        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, title: None, kernel: None })
+        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, crash: None, kernel: None })
     }
 }
 
-/// Replays. The answer is no when a reproducer's title did not come again in every run (a plan
-/// without a title has nothing to come again), or when runs that are to be the same were not.
+/// Replays. Where faults do not fire, the plan is relaxed: another kernel may inline differently.
+///
+/// The answer is no when a reproducer's key did not come again in every run, when faults of a
+/// plan without one did not fire, or when runs that are to be the same were not.
 ///
 /// # Errors
 ///
@@ -60,26 +65,28 @@ pub fn replay(
         .plan
         .check_against(&prepared.template().about.ready.functions)
         .map_err(|error| CommandError::Input(format!("{}: {}", options.file.display(), chain(&error))))?;
-    let mut again = 0;
+    let is_same = |execution: &Execution| asked.crash.as_ref().is_some_and(|(key, _)| execution.has_key(key));
+    let (mut again, mut held, mut known) = (0, 0, KnownPoints::default());
     let mut fingerprints = BTreeSet::new();
     for number in 1..=options.runs {
-        let execution = runner.run(&asked.plan, How::Fresh).execution?;
-        let same = asked.title.as_deref().is_some_and(|wanted| execution.has_key(wanted));
-        again += u32::from(same);
+        let relaxed = run_relaxed(&mut runner, &asked.plan, How::Fresh, &mut known, is_same)?;
+        let Relaxed { plan, execution, unfired, .. } = &relaxed;
+        again += u32::from(is_same(execution));
+        held += u32::from(execution.guest == Fate::Dead || unfired.is_empty());
         fingerprints.insert(execution.fingerprint());
-        let (plan, steps) = (&asked.plan, &prepared.target.steps);
-        let run = Run { number, of: options.runs, plan, steps, execution: &execution };
+        let (asked, steps) = (&asked.plan, &prepared.target.steps);
+        let run = Run { number, of: options.runs, asked, plan, steps, execution };
         if options.json { run.write_json(out)? } else { run.write_text(out)? }
     }
     if !options.json {
-        if let Some(title) = &asked.title {
+        if let Some((_, title)) = &asked.crash {
             writeln!(out, "\"{title}\" came again in {again} of {} runs", options.runs)?;
         }
         if options.exact && options.runs > 1 {
             writeln!(out, "{} different executions in {} runs", fingerprints.len(), options.runs)?;
         }
     }
-    let reproduced = asked.title.is_none() || again == options.runs;
+    let reproduced = options.runs == if asked.crash.is_some() { again } else { held };
     let repeated = !options.exact || fingerprints.len() == 1;
     Ok(if reproduced && repeated { Answer::Yes } else { Answer::No })
 }

@@ -48,7 +48,15 @@ fn search(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     );
     writeln!(out, "executions {executions} in {seconds} s ({rate:.1}/s)")?;
     writeln!(out, "faults     {with_faults} executions with faults, one fired in {fired:.1} % of them")?;
-    writeln!(out, "sites      {} discovered, {} failed at least once", statistics.sites, statistics.sites_failed)?;
+    let Statistics { points, points_failed, cells, cells_failed, cells_unreached, alone_left, .. } = statistics;
+    writeln!(
+        out,
+        "points     {points} found, {points_failed} failed; of {cells} points × errors {cells_failed} failed, \
+         {cells_unreached} in vain"
+    )?;
+    if *alone_left > 0 {
+        writeln!(out, "phase      alone: {alone_left} points × errors are still to be failed as the only fault")?;
+    }
     writeln!(
         out,
         "coverage   {coverage} places, {times:.2} times the {fault_free_coverage} of the fault-free workload; \

@@ -17,8 +17,8 @@ use super::{
 use files::{TextFile, TextFileError};
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel
-/// differs.
-const RECIPE: &str = "6";
+/// or what is kept of it differs.
+const RECIPE: &str = "7";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,11 +5,12 @@
 //! CACHE/kernels/NAME-KEY.lock        held while NAME-KEY is being built
 //! CACHE/kernels/NAME-KEY.log         output of its last build
 //! CACHE/kernels/.build-NAME-KEY-PID  a build under way, or what a killed one left
-//! CACHE/kernels/NAME-KEY/            a finished kernel: vmlinux, config, meta.json; appears by one rename
+//! CACHE/kernels/NAME-KEY/            a finished kernel: a finished kernel; appears by one rename
 //! ```
 
 mod build;
 mod catalogue;
+mod checks;
 mod fragment;
 mod lock;
 mod make;
@@ -26,6 +27,7 @@ use std::{
 
 pub use build::{BUILD_LEFTOVER, build};
 pub use catalogue::{Catalogue, Kernel};
+pub(crate) use checks::Checks;
 use serde::{Deserialize, Serialize};
 pub use source::{FETCH_LEFTOVER, Source};
 use thiserror::Error;
@@ -314,7 +316,7 @@ fn open(kernel: &Kernel, dir: &Path) -> Result<Option<Built>, KernelError> {
         meta,
         options: kernel.options.clone(),
     };
-    for file in [&built.vmlinux, &built.config] {
+    for file in [&built.vmlinux, &built.config, &dir.join(checks::FILE)] {
         if !file.is_file() {
             return Err(damaged(format!("{} is missing", file.display())));
         }

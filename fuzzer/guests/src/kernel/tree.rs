@@ -9,7 +9,9 @@ use std::{
 };
 
 use super::{
-    Kernel, KernelError, Meta, Progress, fragment,
+    Kernel, KernelError, Meta, Progress,
+    checks::{self, Checks},
+    fragment,
     make::{Log, failed},
     meter::Meter,
     source::{Archive, Source, leave_out},
@@ -17,6 +19,7 @@ use super::{
 };
 use execution::Stop;
 use files::{TextFile, cache};
+use serde::Serialize;
 
 /// Variables of the user's that a kernel's Makefile would obey.
 const FOREIGN_VARIABLES: [&str; 12] = [
@@ -176,15 +179,19 @@ impl Tree<'_> {
             let path = self.out().join(from);
             fs::rename(&path, prepared.join(to)).map_err(|source| failed("take", &path, source))?;
         }
-        let text = serde_json::to_string_pretty(meta)
-            .map_err(|error| failed("write meta.json to", &prepared, io::Error::other(error)))?;
-        write(&prepared.join("meta.json"), &(text + "\n"))?;
+        write_json(&prepared.join(checks::FILE), &Checks::find(&prepared.join("vmlinux"), &self.source)?)?;
+        write_json(&prepared.join("meta.json"), meta)?;
         cache::publish_directory(&prepared, destination).map_err(|source| failed("publish", destination, source))
     }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), KernelError> {
     fs::write(path, text).map_err(|source| failed("write", path, source))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), KernelError> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| failed("write", path, io::Error::other(error)))?;
+    write(path, &(text + "\n"))
 }
 
 fn name_patch(error: KernelError, name: &str) -> KernelError {

@@ -22,6 +22,11 @@
 //! and the plan runs again. Where no fact tells whether the plan was in place, as of a QEMU that
 //! was killed, text is late: the plan runs again, and then shows whether it was its own.
 //!
+//! An execution that leaves something in use may be followed by rounds in that state. Such a round
+//! is a request like any other: its own text is its own, what comes before its plan is in place is
+//! late, and what was left before it is no finding of its own. With every finding goes the guest's
+//! history: the rounds before the plan that it is given to.
+//!
 //! All of it is a function of facts: no guest is needed to test it.
 
 use std::time::Duration;
@@ -374,7 +379,9 @@ fn reported(plan: &FaultPlan, report: Box<Report>, before: &[Leftover], text: St
     let fired: Vec<_> = fired.collect();
     // A kernel that has reported something is not clean, and says so once more.
     if findings.is_empty() {
-        let new = report.leftovers.iter().filter(|leftover| !before.contains(leftover));
+        let announced = kernel_report::has_announcement(&report.log);
+        let explained = |leftover: &Leftover| leftover.kind == LeftoverKind::Taint && announced;
+        let new = report.leftovers.iter().filter(|leftover| !before.contains(leftover) && !explained(leftover));
         findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
     }
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }

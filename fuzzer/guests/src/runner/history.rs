@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
-use fault_plan::{Fault, Round};
+use fault_plan::{Fault, MAX_ROUNDS, Round};
 
-/// The most rounds that are kept, the last ones: more than a plan can have, and some megabytes.
-const MOST_ROUNDS: usize = 1024;
+/// The most rounds that are kept, the last ones: with one more they are a plan, which can be
+/// replayed.
+const MOST_ROUNDS: usize = MAX_ROUNDS - 1;
 
 /// The rounds of a guest, first to last.
 #[derive(Debug, Default)]
@@ -53,7 +54,9 @@ mod tests {
     #[test]
     fn a_history_is_bounded() {
         let mut history = History::default();
-        (0..MOST_ROUNDS + 5).for_each(|_| drop(history.run(&[], false)));
+        (0..MOST_ROUNDS + 5).for_each(|_| {
+            history.run(&[], false);
+        });
         let at = history.run(&[], true);
         let before = history.before(at);
         assert_eq!((at, before.len()), (MOST_ROUNDS as u64 + 5, MOST_ROUNDS - 1));

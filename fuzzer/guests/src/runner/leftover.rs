@@ -75,7 +75,7 @@ mod tests {
             step: None,
         };
         let plan = FaultPlan { faults: vec![fault], ..FaultPlan::fault_free("t") };
-        let fired = [Fired { fault: 0, sequence: 38, site: 1, call_path: path.clone() }];
+        let fired = [Fired { fault: 0, sequence: 38, site: 1, step: 1, call_path: path.clone() }];
         let found =
             left(&leftover(LeftoverKind::Device), &plan, &fired, &[StepResult::Failed(12), StepResult::Skipped]);
         assert_eq!(found.key, "device left open: super_setup_bdi_name");

@@ -7,6 +7,7 @@
 //! ```
 
 mod attribution;
+mod control;
 mod coverage;
 mod drift;
 mod fitness;
@@ -19,14 +20,14 @@ mod text;
 use std::{sync::Arc, time::Duration};
 
 use execution::{Attributed, Execution, Fate, Finding, FindingKind, Fired, How, Ran, RunError, Runner, Usage};
-use fault_plan::{FaultPlan, Round};
-use guest_protocol::{DISK_PARTS, Execute};
+use fault_plan::FaultPlan;
+use guest_protocol::Execute;
 use kcov_parser::Symbols;
 
 use self::{
-    attribution::{Attribution, Judgement, Own, Previous, Request, Verdict},
+    attribution::{Attribution, Judgement, Own, Request, Verdict},
     coverage::Coverage,
-    drift::{CONTROL_INTERVAL, Drift},
+    drift::Drift,
     fitness::Unfit,
     retry::Retry,
 };
@@ -282,6 +283,7 @@ impl GuestRunner {
             fired,
             coverage: self.coverage_of.distinct(),
             guarded: report.guarded,
+            unknown_names: report.unknown_names,
             incomplete,
             console,
             wall,
@@ -291,54 +293,6 @@ impl GuestRunner {
         }
     }
 
-    /// Compares a fault-free execution with the first ones. Ends a guest that has drifted.
-    fn control(&mut self, plan: &FaultPlan, execution: &Execution) {
-        if plan.faults.is_empty() && self.inject && execution.guest == Fate::Alive {
-            let controlled = self.drift.control(&execution.hits);
-            self.usage.controls += 1;
-            self.usage.control_off_ppm = controlled.off_ppm;
-            if controlled.drifted {
-                tracing::debug!(executions = self.drift.executions, "the guest has drifted, replacing it");
-                self.usage.drifted += 1;
-                self.discard();
-            }
-        }
-    }
-
-    /// Runs the fault-free plan as long as that is due. Findings in this guest are the doing of the
-    /// plan before, and so is what comes to light later.
-    fn control_when_due(&mut self) -> Result<(), RunError> {
-        let (previous, guests) = (self.attribution.previous().cloned(), self.usage.guests);
-        while self.inject && self.guest.is_some() && self.drift.is_due() {
-            let plan = self.prepared.target.fault_free();
-            let verify = Some(self.next_part());
-            let execution = match self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(&plan) })) {
-                Ok(execution) => execution,
-                Err(RunError::Stopped) => return Err(RunError::Stopped),
-                Err(error) => {
-                    tracing::warn!("the control plan cannot be run: {}", execution::chain(&error));
-                    break;
-                }
-            };
-            let same_guest = previous.clone().filter(|_| self.usage.guests == guests);
-            if !execution.findings.is_empty() {
-                self.late.push(of_control(plan, same_guest, execution));
-            } else {
-                // First: the guest may be drifted, and have something left to say.
-                self.attribution.restore(same_guest);
-                self.control(&plan, &execution);
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives the part of the disk that is to be looked at next. Each guest's life is short: all of
-    /// them together look at all parts.
-    fn next_part(&mut self) -> u32 {
-        self.part = (self.part + 1) % DISK_PARTS;
-        self.part
-    }
-
     fn run_warm(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
         if self.unclean {
             self.discard();
@@ -346,10 +300,7 @@ impl GuestRunner {
         if !plan.faults.is_empty() {
             self.control_when_due()?;
         }
-        // A guest that runs nothing but the fault-free plan has its control runs too.
-        let due =
-            plan.faults.is_empty() && self.inject && self.drift.executions % CONTROL_INTERVAL == CONTROL_INTERVAL - 1;
-        let verify = due.then(|| self.next_part());
+        let verify = self.part_when_due(plan);
         let execution = self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(plan) }))?;
         self.control(plan, &execution);
         Ok(execution)
@@ -409,7 +360,23 @@ impl GuestRunner {
             exact.run_rounds(plan, How::Exact)
         };
         exact.discard();
-        Ran { execution, late: std::mem::take(&mut exact.late) }
+        exact.ran(execution)
+    }
+
+    /// Gives what became of a plan, and what came to light meanwhile. The keys of checks say what
+    /// is checked.
+    fn ran(&mut self, mut execution: Result<Execution, RunError>) -> Ran {
+        execution
+            .iter_mut()
+            .flat_map(|execution| &mut execution.findings)
+            .for_each(|found| self.prepared.checks.name(found));
+        Ran { execution, late: self.take_late() }
+    }
+
+    fn take_late(&mut self) -> Vec<Attributed> {
+        let mut late = std::mem::take(&mut self.late);
+        late.iter_mut().flat_map(|late| &mut late.findings).for_each(|found| self.prepared.checks.name(found));
+        late
     }
 }
 
@@ -422,12 +389,12 @@ impl Runner for GuestRunner {
             How::Next => self.run_next(plan),
             How::Fresh => self.run_fresh(plan, how),
         };
-        Ran { execution, late: std::mem::take(&mut self.late) }
+        self.ran(execution)
     }
 
     fn finish(&mut self) -> Vec<Attributed> {
         self.discard();
-        std::mem::take(&mut self.late)
+        self.take_late()
     }
 
     fn usage(&self) -> Usage {
@@ -435,18 +402,6 @@ impl Runner for GuestRunner {
         let memory = self.guest.as_ref().and_then(|guest| process::memory(guest.pid()).ok());
         Usage { guest_kib: memory.map_or(0, |memory| memory.private_kib), ..self.usage }
     }
-}
-
-/// Gives what a control run found to the execution before, where that was in the same guest. Both
-/// are a sequence: the control run may be what shows it.
-fn of_control(control: FaultPlan, previous: Option<Previous>, execution: Execution) -> Attributed {
-    let Execution { findings, fired, console, mut history, .. } = execution;
-    let Some(previous) = previous else {
-        return Attributed { plan: control, how: How::Warm, fired, findings, console, history };
-    };
-    let earlier = history.pop().unwrap_or_else(|| Round { faults: previous.plan.faults.clone(), reset: true });
-    let plan = FaultPlan { earlier: vec![earlier], ..control };
-    Attributed { plan, how: previous.how, fired: previous.fired, findings, console, history }
 }
 
 fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {

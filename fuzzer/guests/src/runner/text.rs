@@ -20,13 +20,13 @@ pub(super) fn reports(text: &str) -> Vec<KernelReport> {
 /// Makes the report of a guest that did not answer within `deadline` and whose kernel says nothing;
 /// `stack` is what its processor was at.
 pub(super) fn silent_hang(target: &str, deadline: Duration, stack: &str) -> KernelReport {
-    let title = kernel_report::hanging_function(stack).map_or_else(
-        || "hang: the deadline passed without a word of the kernel".to_owned(),
-        |function| format!("hang in {function}"),
-    );
+    let function = kernel_report::hanging_function(stack);
     KernelReport {
-        key: title.clone(),
-        title,
+        key: kernel_report::hang_key(function.as_deref()),
+        title: function.map_or_else(
+            || "hang: the deadline passed without a word of the kernel".to_owned(),
+            |function| format!("hang in {function}"),
+        ),
         kind: ReportKind::Hang,
         text: format!("no reply within {} s, target {target}; the processor was at:\n{stack}", deadline.as_secs()),
     }

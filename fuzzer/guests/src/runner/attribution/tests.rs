@@ -45,7 +45,7 @@ fn resolve(log: &FiredLog) -> Vec<Fired> {
 }
 
 fn request(plan: &FaultPlan) -> Request<'_> {
-    Request { plan, how: How::Warm, inject: true, deadline: WALL, resolve: &resolve }
+    Request { plan, how: How::Warm, inject: true, keep: false, deadline: WALL, resolve: &resolve }
 }
 
 /// A quiet request that ended so.
@@ -135,10 +135,52 @@ fn late_text_of_a_guest_that_dies_is_told_by_the_kernels_time() {
 fn a_leftover_that_shows_late_is_the_execution_befores_unless_its_kernel_said_more() {
     let unclean = || End::Unclean("a disk that is held".to_owned());
     let judgement = after_one().judge(&request(&plan(2)), observed(unclean()));
-    assert_eq!(judgement.late[0].findings, [left("a disk that is held")]);
+    let [finding] = &judgement.late[0].findings[..] else { panic!("{judgement:?}") };
+    assert_eq!((finding.key.as_str(), finding.kind), ("device left open: ?", FindingKind::Leftover));
+    assert!(finding.text.contains("a disk that is held"), "{}", finding.text);
     let said = Observed { console: WARNING.to_owned(), ..observed(unclean()) };
     let judgement = after_one().judge(&request(&plan(2)), said);
     assert_eq!(found(&judgement.late), [(plan(1), vec!["WARNING in late_work"])]);
+}
+
+#[test]
+fn a_taint_by_a_warning_that_only_announces_an_error_is_no_finding() {
+    let judged = |log: &str| {
+        let leftovers = vec![Leftover { kind: LeftoverKind::Taint, text: "0x200".to_owned() }];
+        let end = End::Reported(Box::new(Report { leftovers, log: log.to_owned(), ..Report::default() }));
+        let Verdict::Ran(own) = after_one().judge(&request(&plan(2)), observed(end)).verdict else { panic!("it ran") };
+        (own.guest, own.findings.len())
+    };
+    assert_eq!(judged(""), (Fate::Unclean, 1));
+    assert_eq!(judged("BTRFS: Transaction aborted (error -28)\n"), (Fate::Unclean, 0));
+}
+
+#[test]
+fn a_state_that_is_kept_has_new_leftovers_and_late_text_of_its_own() {
+    let leftover = |kind, text: &str| Leftover { kind, text: text.to_owned() };
+    let device = || leftover(LeftoverKind::Device, "a disk that is held");
+    let reported = |leftovers| observed(End::Reported(Box::new(Report { leftovers, ..Report::default() })));
+    let mut attribution = after_one();
+    let mut next = |number, keep, leftovers| {
+        let plan = plan(number);
+        let judgement = attribution.judge(&Request { keep, ..request(&plan) }, reported(leftovers));
+        let Verdict::Ran(own) = judgement.verdict else { panic!("{:?}", judgement.verdict) };
+        let history = own.history.iter().map(|round| (round.faults[0].occurrence, round.reset)).collect::<Vec<_>>();
+        (own.guest, own.findings.into_iter().map(|finding| finding.key).collect::<Vec<_>>(), history)
+    };
+    let found = vec!["device left open".to_owned()];
+    assert_eq!(next(2, false, vec![device()]), (Fate::Unclean, found, vec![(1, true)]));
+    assert_eq!(next(3, true, vec![device()]), (Fate::Unclean, vec![], vec![]), "it was left before");
+    let found = vec!["mount left".to_owned()];
+    let history = vec![(1, true), (2, false), (3, false)];
+    assert_eq!(
+        next(4, true, vec![device(), leftover(LeftoverKind::Mount, "a mount")]),
+        (Fate::Unclean, found, history)
+    );
+    let plan = plan(5);
+    let request = Request { keep: true, ..request(&plan) };
+    let late = &attribution.judge(&request, observed(report(WARNING, ""))).late[0];
+    assert_eq!((late.plan.faults[0].occurrence, late.history.len()), (4, 3), "of the round before, in that state");
 }
 
 #[test]

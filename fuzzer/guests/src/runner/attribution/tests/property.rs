@@ -27,6 +27,9 @@ enum Moment {
 enum Ending {
     /// The agent reports; its log has everything, or has lost records.
     Reported { log_lost: bool },
+    /// The agent reports that something is left in use; the next plan runs in that state, or the
+    /// guest goes.
+    Left { kept: bool },
     /// The agent refuses the plan, which is not run.
     Refused,
     /// The kernel dies while the plan runs.
@@ -61,6 +64,7 @@ fn moment() -> impl Strategy<Value = Moment> {
 fn event() -> impl Strategy<Value = Event> {
     let ending = prop_oneof![
         6 => any::<bool>().prop_map(|log_lost| Ending::Reported { log_lost }),
+        2 => any::<bool>().prop_map(|kept| Ending::Left { kept }),
         1 => Just(Ending::Refused),
         1 => Just(Ending::Died),
         1 => Just(Ending::Hung),
@@ -102,7 +106,7 @@ fn maker(title: &str) -> u32 {
 fn report_text(plan: u32, attempt: u32, number: usize) -> String {
     let function = format!("work_{plan}_{attempt}_{number}");
     format!(
-        "WARNING: CPU: 0 PID: 7 at fs/x.c:1 {function}+0x1/0x2\nCall Trace:\n {function}+0x1/0x2\n---[ end trace 0 ]---\n"
+        "WARNING: CPU: 0 PID: 7 at fs/{function}.c:1 {function}+0x1/0x2\nCall Trace:\n {function}+0x1/0x2\n---[ end trace 0 ]---\n"
     )
 }
 
@@ -179,13 +183,21 @@ impl Model {
         self.requested = text(Moment::Requested);
         match event.ending {
             Ending::DiesWaiting => self.dead = true,
-            Ending::Reported { .. } => {}
+            Ending::Reported { .. } | Ending::Left { .. } => {}
             doom => self.doom = Some(doom),
         }
-        let lost = event.ending == Ending::Reported { log_lost: true };
-        let kernel_log = if lost { LOG_LOST.to_owned() } else { own };
-        seen(report(&format!("{before}{requested}"), &kernel_log), console, in_place)
+        seen(reported(number, event.ending, &format!("{before}{requested}"), own), console, in_place)
     }
+}
+
+/// The report of plan `number`, with the kernel's log before it and its `own`.
+fn reported(number: u32, ending: Ending, before: &str, own: String) -> End {
+    let lost = ending == Ending::Reported { log_lost: true };
+    let mut end = report(before, &if lost { LOG_LOST.to_owned() } else { own });
+    if let (End::Reported(report), Ending::Left { .. }) = (&mut end, ending) {
+        report.leftovers = vec![Leftover { kind: LeftoverKind::Device, text: format!("left by {number}") }];
+    }
+    end
 }
 
 /// The findings of a history: how often each title was given to each plan.
@@ -210,11 +222,26 @@ impl Found {
     }
 }
 
+/// Gives the numbers of the plans of these rounds.
+fn numbers(rounds: &[Round]) -> Vec<u32> {
+    rounds.iter().map(|round| round.faults[0].occurrence).collect()
+}
+
+/// Checks the history of late findings, in a guest that has run the plans `ran`.
+fn check_history(late: &Attributed, ran: &[u32]) {
+    let number = late.plan.faults.first().map(|fault| fault.occurrence);
+    let before = number.and_then(|number| ran.iter().position(|other| *other == number)).unwrap_or(0);
+    let expected = if number.is_some_and(|number| !ran.contains(&number)) { ran } else { &ran[..before] };
+    assert_eq!(numbers(&late.history), expected, "{late:?}");
+}
+
 /// Runs a history as the runner does. Gives the findings, and the titles of all reports that the
 /// host was given the text of.
 fn run(events: &[Event]) -> (Found, BTreeMap<String, u32>) {
     let mut attribution = Attribution::new("test");
     let (mut model, mut found, mut shown) = (Model::default(), Found::default(), BTreeMap::new());
+    // The plans that the guest at hand has run, and whether the next one runs in its state.
+    let (mut ran, mut keep) = (Vec::new(), false);
     for (number, event) in (1..).zip(events) {
         let own = plan(number);
         // A plan that is spoilt runs again in a fresh guest, where nothing came before.
@@ -222,23 +249,37 @@ fn run(events: &[Event]) -> (Found, BTreeMap<String, u32>) {
             let before = model.waiting.clone();
             let observed = model.run(number, attempt, event);
             model.show(&before);
-            let Judgement { verdict, late } = attribution.judge(&request(&own), observed);
+            let Judgement { verdict, late } = attribution.judge(&Request { keep, ..request(&own) }, observed);
             for late in &late {
+                check_history(late, &ran);
                 match event.ending {
                     Ending::Killed => found.add_unknown(&late.plan, &late.findings, number),
                     _ => found.add(&late.plan, &late.findings),
                 }
             }
             let goes = match &verdict {
-                Verdict::Ran(ran) => {
-                    found.add(&own, &ran.findings);
-                    ran.guest != Fate::Alive
+                Verdict::Ran(own_part) => {
+                    found.add(&own, &own_part.findings);
+                    let expected = if own_part.findings.is_empty() { &[][..] } else { &ran };
+                    assert_eq!(numbers(&own_part.history), expected);
+                    ran.push(number);
+                    keep = own_part.guest == Fate::Unclean && matches!(event.ending, Ending::Left { kept: true });
+                    own_part.guest != Fate::Alive && !keep
                 }
                 Verdict::Refused(_) => false,
                 Verdict::Spoilt | Verdict::Trouble(_) => true,
             };
             if goes {
-                assert_eq!(attribution.previous(), None, "text of a guest that goes is for nobody: {verdict:?}");
+                let unclean = matches!(&verdict, Verdict::Ran(own) if own.guest == Fate::Unclean);
+                assert!(unclean || attribution.previous().is_none(), "text of a guest that goes is for nobody");
+                // The runner looks once more at the text of one that is only not clean.
+                let unread = std::mem::take(&mut model.waiting);
+                if attribution.previous().is_some() {
+                    model.show(&unread);
+                    let unread = model.timed(&unread);
+                    attribution.last_words(unread).iter().for_each(|late| found.add(&late.plan, &late.findings));
+                }
+                (ran, keep) = (Vec::new(), false);
                 shown.append(&mut std::mem::take(&mut model).shown);
                 attribution.fresh_guest();
             }

@@ -1,0 +1,207 @@
+//! The aftermath of an execution that leaves something in use: what comes of it.
+//!
+//! ```text
+//!              leaves something            fault-free rounds            the guest goes on
+//!  plan ─ Warm ───────────────▶ listening ───────────────────▶ sweeping ─────┐
+//!                                   │                           ▲   │ ▲──────┘ each point, one round each
+//!                                   │ the guest goes            │   │ the guest goes
+//!                                   └────────────────▶ establish┴◀──┘
+//! ```
+//!
+//! - *leaves something*: the guest answers, and is not clean. It runs nothing else, but before it
+//!   goes it shows what later rounds do in its state.
+//! - *fault-free rounds*: a mount after a mount that failed is what a user does next.
+//! - *each point*: every single fault of the workload, I/O first, as a later round. Once for each
+//!   kind of leftover on each kernel: its clients share that work.
+//! - *establish*: a round that kills the guest takes the state with it. A fresh guest runs the plan
+//!   that left something and a fault-free round, and the sweep goes on there.
+//!
+//! Whatever is found then belongs to the sequence: the plan that left something, a fault-free round,
+//! and the round that showed it. Time is bounded, so that the search does not starve.
+
+mod sweeps;
+
+use std::time::{Duration, Instant};
+
+use execution::{Attributed, Execution, Fate, Fired, How, Ran, RunError, Runner, Target, Usage};
+use fault_plan::{Fault, FaultPlan, Round};
+
+pub(crate) use self::sweeps::Sweeps;
+
+/// Fault-free rounds before the sweep. Memory that was freed too early is reused by then.
+const FAULT_FREE_ROUNDS: usize = 3;
+/// The time of one part of a sweep: some hundred rounds on a lean kernel, fifty on one that checks.
+/// The next guest with such a leftover goes on where it ended.
+const SLICE: Duration = Duration::from_secs(20);
+/// The most fresh guests for one part of a sweep: each costs a second.
+const MOST_GUESTS: u32 = 12;
+/// Time for aftermaths that is there at once, so that the first leftover does not wait.
+const ADVANCE: Duration = Duration::from_secs(30);
+/// One part in this many of a client's time is for leftovers of which there was no sweep yet.
+const SHARE_OF_NEW: u32 = 2;
+/// One part in this many is for all others: on `btrfs-mount` every twentieth plan leaves something.
+const SHARE: u32 = 10;
+
+/// A runner that shows what comes of what executions leave.
+pub(crate) struct Aftermath<'a, R> {
+    runner: R,
+    target: &'a Target,
+    sweeps: &'a Sweeps,
+    must_end: &'a dyn Fn() -> bool,
+    start: Instant,
+    spent: Duration,
+    executions: u64,
+}
+
+/// A state that an execution left.
+struct Left<'a> {
+    plan: &'a FaultPlan,
+    fired: Vec<Fired>,
+    key: String,
+}
+
+/// How a round in such a state ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// The state is still there, or may be.
+    Ran,
+    /// The guest is gone.
+    Gone,
+    /// There is no time for more.
+    Stopped,
+}
+
+impl<'a, R: Runner> Aftermath<'a, R> {
+    /// Makes a runner of plans of `target` by `runner`, whose kernel has these `sweeps`. It stops
+    /// when the campaign `must_end`.
+    pub(crate) fn new(runner: R, target: &'a Target, sweeps: &'a Sweeps, must_end: &'a dyn Fn() -> bool) -> Self {
+        let (spent, executions) = (Duration::ZERO, 0);
+        Self { runner, target, sweeps, must_end, start: Instant::now(), spent, executions }
+    }
+
+    /// Says whether there is time for the aftermath of a leftover, which may be a `new` one.
+    fn may_spend(&self, new: bool) -> bool {
+        let share = if new { SHARE_OF_NEW } else { SHARE };
+        self.spent <= ADVANCE + self.start.elapsed() / share
+    }
+
+    /// Gives what comes of a state.
+    fn of(&mut self, left: &Left<'_>) -> Vec<Attributed> {
+        let mut found = Vec::new();
+        if !self.may_spend(self.sweeps.is_new(&left.key)) {
+            return found;
+        }
+        let started = Instant::now();
+        let alive = (0..FAULT_FREE_ROUNDS).all(|_| self.round(left, &[], &mut found) == Ended::Ran);
+        self.sweep(left, if alive { Ended::Ran } else { Ended::Gone }, &mut found);
+        self.spent += started.elapsed();
+        found
+    }
+
+    /// Runs the next part of the sweep in a state, whose guest is at hand or not.
+    fn sweep(&mut self, left: &Left<'_>, mut guest: Ended, found: &mut Vec<Attributed>) {
+        let started = Instant::now();
+        let mut guests = 0;
+        while started.elapsed() < SLICE {
+            if guest == Ended::Gone {
+                guests += 1;
+                if guests > MOST_GUESTS || !self.sweeps.has_next(&left.key) {
+                    return;
+                }
+                guest = self.establish(left, found);
+            }
+            if guest != Ended::Ran {
+                return;
+            }
+            let Some(fault) = self.sweeps.next(&left.key) else { return };
+            guest = self.round(left, std::slice::from_ref(&fault), found);
+        }
+    }
+
+    /// Brings a fresh guest into the state.
+    fn establish(&mut self, left: &Left<'_>, found: &mut Vec<Attributed>) -> Ended {
+        if (self.must_end)() {
+            return Ended::Stopped;
+        }
+        self.executions += 1;
+        let Ran { execution, late } = self.runner.run(left.plan, How::Fresh);
+        found.extend(late);
+        match execution {
+            Ok(execution) if execution.guest == Fate::Unclean && execution.has_key(&left.key) => {
+                self.round(left, &[], found)
+            }
+            // The state does not come again, or no guest does: there is nothing to sweep.
+            _ => Ended::Stopped,
+        }
+    }
+
+    /// Runs one round with these `faults` in the state.
+    fn round(&mut self, left: &Left<'_>, faults: &[Fault], found: &mut Vec<Attributed>) -> Ended {
+        if (self.must_end)() {
+            return Ended::Stopped;
+        }
+        self.executions += 1;
+        let plan = FaultPlan { faults: faults.to_vec(), ..FaultPlan::fault_free(&left.plan.target) };
+        let Ran { execution, late } = self.runner.run(&plan, How::Next);
+        found.extend(late.into_iter().map(|late| if late.how == How::Next { left.sequence(late) } else { late }));
+        match execution {
+            Ok(execution) => {
+                let guest = execution.guest;
+                let Execution { findings, fired, console, history, .. } = execution;
+                if !findings.is_empty() {
+                    let of_round = Attributed { plan, how: How::Next, fired, findings, console, history };
+                    found.push(left.sequence(of_round));
+                }
+                if matches!(guest, Fate::Alive | Fate::Unclean) { Ended::Ran } else { Ended::Gone }
+            }
+            Err(RunError::NoNext) => Ended::Gone,
+            Err(RunError::Stopped) => Ended::Stopped,
+            // The plan cannot be run here, and another one can.
+            Err(_) => Ended::Ran,
+        }
+    }
+}
+
+impl Left<'_> {
+    /// Gives what was found in a round in this state to a short sequence that may make it: the plan
+    /// that left something, a fault-free round, which takes up what was left, and that round. The
+    /// history has whatever else there was.
+    fn sequence(&self, of_round: Attributed) -> Attributed {
+        let Attributed { plan, how, fired, findings, console, history } = of_round;
+        let before = Round { faults: self.plan.faults.clone(), reset: false };
+        let offset = before.faults.len();
+        let taken_up = Round::default();
+        let later = fired.into_iter().map(|fired| Fired { fault: fired.fault + offset, ..fired });
+        let fired = self.fired.iter().cloned().chain(later).collect();
+        let earlier = if plan.is_fault_free() { vec![before] } else { vec![before, taken_up] };
+        Attributed { plan: FaultPlan { earlier, ..plan }, how, fired, findings, console, history }
+    }
+}
+
+impl<R: Runner> Runner for Aftermath<'_, R> {
+    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        let mut ran = self.runner.run(plan, how);
+        let Ok(execution) = &ran.execution else { return ran };
+        if plan.is_fault_free() && execution.findings.is_empty() {
+            self.sweeps.learn(self.target, execution);
+        }
+        let warm = how == How::Warm && plan.earlier.is_empty();
+        if let Some(leftover) = execution.findings.first().filter(|_| warm && execution.guest == Fate::Unclean) {
+            let left = Left { plan, fired: execution.fired.clone(), key: leftover.key.clone() };
+            ran.late.extend(self.of(&left));
+        }
+        ran
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        self.runner.finish()
+    }
+
+    fn usage(&self) -> Usage {
+        let aftermath_ms = u64::try_from(self.spent.as_millis()).unwrap_or(u64::MAX);
+        Usage { aftermath_executions: self.executions, aftermath_ms, ..self.runner.usage() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,352 @@
+//! The matrix of a kernel: its points, each error that they can fail with, and what came of it.
+//!
+//! ```text
+//! execution ─ learn ─▶ points found, the fewest faults that reach each
+//!           ─ fired ─▶ cells failed          ┌──────┐
+//!                        open cells ─ take ─▶│ plan │─▶ executor ─▶ tried
+//!                                            └──────┘
+//! ```
+//!
+//! A cell is a point and an error. It is open until it was failed with one fault more than reach
+//! its point: alone, where the workload reaches the point by itself. Such cells have the rank 0.
+//! A cell is taken by one client at a time. Only an execution in which its fault fired makes it failed.
+
+mod point;
+mod reached;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use execution::{Execution, Fate, Target};
+use fault_plan::{Fault, FaultPlan};
+use files::{Journal, JournalError};
+use guest_protocol::{Hit, SiteDescription};
+
+pub use self::point::{Cell, Point};
+pub(crate) use self::{
+    point::CellState,
+    reached::{Calls, Reached},
+};
+
+/// Position of a point in its [`Matrix`].
+pub(crate) type PointIndex = u32;
+
+/// The points with which cells may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Points that the workload reaches by itself.
+    Alone,
+    /// All points.
+    Any,
+}
+
+/// A cell that a client has taken, and the plan that is to fail it.
+#[derive(Debug)]
+pub(crate) struct TakenCell {
+    cell: CellId,
+    pub(crate) plan: FaultPlan,
+}
+
+/// The outcome of a plan that was made for a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// It ran. Whether the fault fired, [`Matrix::fired`] was told.
+    Ran,
+    /// This kernel cannot run it.
+    Refused,
+    /// No guest got through it.
+    GivenUp,
+    /// The campaign ends.
+    Stopped,
+}
+
+/// Counts of a matrix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MatrixCounts {
+    pub(crate) points: u64,
+    /// Points at which a fault fired.
+    pub(crate) points_failed: u64,
+    pub(crate) cells: u64,
+    pub(crate) cells_failed: u64,
+    pub(crate) cells_unreached: u64,
+    /// Open cells of points that the workload reaches by itself.
+    pub(crate) alone_left: u64,
+}
+
+/// Number of a point and position among its cells.
+type CellId = (PointIndex, usize);
+
+/// The points of one kernel and their cells.
+#[derive(Debug)]
+pub(crate) struct Matrix {
+    target: Arc<Target>,
+    journal: Journal,
+    /// Why the journal could not be written, for whoever looks next.
+    failure: Option<JournalError>,
+    /// In the order in which they were found.
+    points: Vec<Point>,
+    by_name: HashMap<String, PointIndex>,
+    /// By the numbers that the agent gives them.
+    numbers: HashMap<u64, PointIndex>,
+    /// Cells to be failed and not taken, by the rank of their points.
+    open: BTreeSet<(usize, CellId)>,
+}
+
+fn name(function: &str, call_path: &[String], step: u32) -> String {
+    format!("{step} {function} {}", call_path.join(" "))
+}
+
+impl Matrix {
+    /// Makes the matrix of a kernel on which `target` runs, with the points that earlier starts
+    /// left in `journal`: of several records of a point the last one counts.
+    pub(crate) fn restore(target: Arc<Target>, journal: Journal, records: Vec<Point>) -> Self {
+        let (points, by_name, numbers) = (Vec::new(), HashMap::new(), HashMap::new());
+        let mut matrix = Self { target, journal, failure: None, points, by_name, numbers, open: BTreeSet::new() };
+        for point in records {
+            match matrix.by_name.get(&name(&point.function, &point.call_path, point.step)) {
+                Some(known) => matrix.points[*known as usize] = point,
+                None => {
+                    matrix.add(point);
+                }
+            }
+        }
+        let indices: Vec<_> = matrix.by_name.values().copied().collect();
+        indices.into_iter().for_each(|index| matrix.look_for_open_cells(index));
+        matrix
+    }
+
+    /// Gives the points as plans of another kernel are aligned with them.
+    pub(crate) fn reachable(&self) -> Vec<fault_plan::Point<'_>> {
+        self.points.iter().map(Point::reachable).collect()
+    }
+
+    fn add(&mut self, mut point: Point) -> PointIndex {
+        let index = PointIndex::try_from(self.points.len()).unwrap_or(PointIndex::MAX);
+        for error in self.target.errors(&point.function) {
+            point.cell(*error);
+        }
+        self.by_name.insert(name(&point.function, &point.call_path, point.step), index);
+        self.points.push(point);
+        index
+    }
+
+    fn look_for_open_cells(&mut self, index: PointIndex) {
+        let Some(point) = self.points.get(index as usize) else { return };
+        let reached_by = point.reached_by.len();
+        for (at, cell) in point.cells.iter().enumerate() {
+            if cell.state(reached_by) == CellState::Open {
+                self.open.insert((point.rank(), (index, at)));
+            }
+        }
+    }
+
+    /// Takes in the points that `execution` of `plan` reached, `now_s` seconds after the
+    /// campaign's begin. Returns whether one is new.
+    pub(crate) fn learn(&mut self, plan: &FaultPlan, execution: &Execution, now_s: u64) -> bool {
+        let before = self.points.len();
+        for description in &execution.sites {
+            self.number(description, now_s);
+        }
+        let mut fired: Vec<_> = execution.fired.iter().collect();
+        fired.sort_unstable_by_key(|fired| fired.sequence);
+        for hit in &execution.hits {
+            let Some(&index) = self.numbers.get(&hit.site) else { continue };
+            let Some(point) = self.points.get_mut(index as usize) else { continue };
+            point.most_calls = point.most_calls.max(hit.count);
+            point.executions += 1;
+            let rank = point.rank();
+            point.fault_free += u64::from(plan.is_fault_free());
+            let faults = fired.partition_point(|fired| fired.sequence < hit.first_sequence);
+            let first = point.executions == 1 && index as usize >= before;
+            let fewer = first || faults < point.reached_by.len();
+            if fewer {
+                let earlier = fired[..faults].iter();
+                point.reached_by = earlier.filter_map(|fired| plan.faults.get(fired.fault).cloned()).collect();
+            }
+            if fewer || point.rank() != rank {
+                self.rank_anew(index, rank);
+            }
+        }
+        self.points.len() > before
+    }
+
+    /// Gives the agent's number to a point, which is found if it is new.
+    fn number(&mut self, description: &SiteDescription, now_s: u64) {
+        let SiteDescription { site, function, call_path, truncated, step } = description;
+        if self.numbers.contains_key(site) {
+            return;
+        }
+        let known = self.by_name.get(&name(function, call_path, *step)).copied();
+        let index = known.unwrap_or_else(|| {
+            self.add(Point {
+                function: function.clone(),
+                call_path: call_path.clone(),
+                step: *step,
+                truncated: *truncated,
+                most_calls: 0,
+                executions: 0,
+                fault_free: 0,
+                found_s: now_s,
+                reached_by: Vec::new(),
+                cells: Vec::new(),
+            })
+        });
+        self.numbers.insert(*site, index);
+    }
+
+    /// Looks anew for the open cells of a point that had the rank `before`.
+    fn rank_anew(&mut self, index: PointIndex, before: usize) {
+        let Some(point) = self.points.get(index as usize) else { return };
+        for at in 0..point.cells.len() {
+            self.open.remove(&(before, (index, at)));
+        }
+        self.look_for_open_cells(index);
+        self.write(index);
+    }
+
+    /// Takes in the faults of `plan` that fired in `execution`, `now_s` seconds after the campaign's
+    /// begin, and what came of the last one.
+    pub(crate) fn fired(&mut self, plan: &FaultPlan, execution: &Execution, now_s: u64) {
+        let faults = u32::try_from(execution.fired.len()).unwrap_or(u32::MAX);
+        let last = execution.fired.iter().map(|fired| fired.sequence).max();
+        for fired in &execution.fired {
+            let Some(error) = plan.faults.get(fired.fault).map(|fault| fault.error) else { continue };
+            let Some(&index) = self.numbers.get(&fired.site) else { continue };
+            let Some(point) = self.points.get_mut(index as usize) else { continue };
+            let cell = point.cell(error);
+            cell.fired += 1;
+            let mut news = false;
+            if Some(fired.sequence) == last {
+                cell.fatal += u64::from(execution.guest != Fate::Alive);
+                news |= cell.add_findings(execution.findings.iter().map(|finding| finding.key.as_str()));
+            }
+            if cell.faults.is_none_or(|fewest| faults < fewest) {
+                (cell.faults, cell.failed_s, news) = (Some(faults), Some(now_s), true);
+                self.close_failed(index);
+            }
+            if news {
+                self.write(index);
+            }
+        }
+    }
+
+    /// Takes cells that are not open any more from those that are.
+    fn close_failed(&mut self, index: PointIndex) {
+        let Some(point) = self.points.get(index as usize) else { return };
+        let reached_by = point.reached_by.len();
+        for (at, cell) in point.cells.iter().enumerate() {
+            if cell.state(reached_by) != CellState::Open {
+                self.open.remove(&(point.rank(), (index, at)));
+            }
+        }
+    }
+
+    /// Takes in that a late effect of an earlier execution cost the guest: a fault at the point
+    /// with this number of the agent's was its last, as the fault `index` of `plan`.
+    pub(crate) fn was_fatal(&mut self, site: u64, plan: &FaultPlan, index: usize) {
+        let error = plan.faults.get(index).map(|fault| fault.error);
+        let point = self.numbers.get(&site).and_then(|point| self.points.get_mut(*point as usize));
+        if let (Some(point), Some(error)) = (point, error) {
+            point.cell(error).fatal += 1;
+        }
+    }
+
+    /// Says whether a cell in `reach` is open and not taken.
+    pub(crate) fn has_open(&self, reach: Reach) -> bool {
+        self.open.first().is_some_and(|(rank, _)| reach == Reach::Any || *rank == 0)
+    }
+
+    /// Takes the open cell of the least rank; of several that of the point found
+    /// first.
+    pub(crate) fn take(&mut self, reach: Reach) -> Option<TakenCell> {
+        let next = *self.open.first().filter(|(rank, _)| reach == Reach::Any || *rank == 0)?;
+        self.open.remove(&next);
+        let (_, cell) = next;
+        let point = self.points.get(cell.0 as usize)?;
+        let mut plan = self.target.fault_free();
+        plan.faults.clone_from(&point.reached_by);
+        let fault = point.fault(1, point.cells.get(cell.1)?.error);
+        plan.faults.push(fault);
+        Some(TakenCell { cell, plan })
+    }
+
+    /// Takes in what became of a cell that was taken.
+    pub(crate) fn tried(&mut self, taken: &TakenCell, tried: Tried) {
+        let (index, at) = taken.cell;
+        let Some(point) = self.points.get_mut(index as usize) else { return };
+        let reached_by = point.reached_by.len();
+        let Some(cell) = point.cells.get_mut(at) else { return };
+        let failed = cell.state(reached_by) == CellState::Failed;
+        match tried {
+            Tried::Ran if failed => {}
+            Tried::Ran => cell.missed += 1,
+            Tried::Refused => cell.missed = u32::MAX,
+            Tried::GivenUp => cell.given_up += 1,
+            Tried::Stopped => {}
+        }
+        if !failed && tried != Tried::Stopped {
+            self.write(index);
+        }
+        self.look_for_open_cells(index);
+    }
+
+    /// Says whether a fault of `plan` is at a point where most are known to cost the guest.
+    pub(crate) fn is_fatal(&self, plan: &FaultPlan) -> bool {
+        let point = |fault: &Fault| {
+            let name = name(&fault.function, &fault.call_path.0, fault.step.unwrap_or_default());
+            self.get(*self.by_name.get(&name)?)
+        };
+        plan.faults.iter().filter_map(point).any(Point::is_fatal)
+    }
+
+    /// Gives the calls of an execution that was learnt, for its corpus entry.
+    pub(crate) fn reached(&self, hits: &[Hit]) -> Reached {
+        let calls = |hit: &Hit| Some(Calls { point: *self.numbers.get(&hit.site)?, count: hit.count });
+        Reached::pack(hits.iter().filter_map(calls).collect())
+    }
+
+    /// Gives the point at this index.
+    pub(crate) fn get(&self, point: PointIndex) -> Option<&Point> {
+        self.points.get(point as usize)
+    }
+
+    /// Counts points and cells.
+    pub(crate) fn counts(&self) -> MatrixCounts {
+        let mut counts = MatrixCounts { points: self.points.len() as u64, ..MatrixCounts::default() };
+        for point in &self.points {
+            let reached_by = point.reached_by.len();
+            counts.points_failed += u64::from(point.fired() > 0);
+            for cell in &point.cells {
+                counts.cells += 1;
+                match cell.state(reached_by) {
+                    CellState::Failed => counts.cells_failed += 1,
+                    CellState::Unreached => counts.cells_unreached += 1,
+                    CellState::Open => counts.alone_left += u64::from(point.rank() == 0),
+                }
+            }
+        }
+        counts
+    }
+
+    fn write(&mut self, index: PointIndex) {
+        let Some(point) = self.points.get(index as usize) else { return };
+        if let Err(error) = self.journal.append(point) {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    /// Writes all points anew, each once, with all its counts.
+    ///
+    /// # Errors
+    ///
+    /// The file system says no, or said no before.
+    pub(crate) fn rewrite(&mut self) -> Result<(), JournalError> {
+        self.failure.take().map_or(Ok(()), Err)?;
+        self.journal.rewrite(&self.points)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! One point of a matrix, and its cells: an error each.
+
+use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH};
+use serde::{Deserialize, Serialize};
+
+/// A point is known for costing guests from so many fatal faults on.
+const KNOWN_AS_FATAL: u64 = 3;
+/// Executions in which a cell's fault may not fire before no more are made for it.
+const MOST_MISSED: u32 = 3;
+/// Times that a cell's plan may be given up, for want of guests, before no more are made for it.
+const MOST_GIVEN_UP: u32 = 3;
+/// The most keys of findings that a cell keeps.
+const MOST_FINDINGS: usize = 8;
+
+/// An injection site in a step of the workload, and what became of its failures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// The injectable function.
+    pub function: String,
+    /// The callers, innermost first.
+    pub call_path: Vec<String>,
+    /// Step of the workload, from 1.
+    pub step: u32,
+    /// True when there were more callers than are read.
+    #[serde(default)]
+    pub truncated: bool,
+    /// Most calls in one execution.
+    pub most_calls: u32,
+    /// Executions that reached it.
+    pub executions: u64,
+    /// Fault-free executions that reached it.
+    pub fault_free: u64,
+    /// Seconds of the campaign's fuzzing until it was found.
+    pub found_s: u64,
+    /// The fewest faults known to reach it, of those that fired before; none also where only the
+    /// guest's state makes the call.
+    pub reached_by: Vec<Fault>,
+    /// One for each error.
+    pub cells: Vec<Cell>,
+}
+
+/// A point and an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// The error that the point's call returns.
+    pub error: InjectedError,
+    /// The fewest faults that fired in an execution in which one was this; 1 says that it failed
+    /// alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<u32>,
+    /// Seconds of the campaign's fuzzing until it was failed with so few.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_s: Option<u64>,
+    /// Executions in which it fired.
+    pub fired: u64,
+    /// Those of them in which it fired last, and that cost the guest.
+    pub fatal: u64,
+    /// Executions made for it in which it did not fire.
+    pub missed: u32,
+    /// Plans made for it that no guest got through.
+    pub given_up: u32,
+    /// Keys of what was found in executions in which it fired last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+}
+
+/// The standing of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CellState {
+    /// It is still to be failed with as few faults as reach its point.
+    Open,
+    /// It was failed so.
+    Failed,
+    /// It did not fire in the executions made for it, or no guest got through them.
+    Unreached,
+}
+
+impl Cell {
+    /// Makes a cell of which nothing is known.
+    pub(super) fn new(error: InjectedError) -> Self {
+        let (faults, failed_s, findings) = (None, None, Vec::new());
+        Self { error, faults, failed_s, fired: 0, fatal: 0, missed: 0, given_up: 0, findings }
+    }
+
+    /// Gives its standing at a point that `reached_by` faults reach.
+    pub(super) fn state(&self, reached_by: usize) -> CellState {
+        if self.faults.is_some_and(|faults| faults as usize <= reached_by + 1) {
+            CellState::Failed
+        } else if self.missed >= MOST_MISSED || self.given_up >= MOST_GIVEN_UP {
+            CellState::Unreached
+        } else {
+            CellState::Open
+        }
+    }
+
+    /// Adds the keys of what was found when it fired last. Returns whether one is new.
+    pub(super) fn add_findings<'a>(&mut self, keys: impl IntoIterator<Item = &'a str>) -> bool {
+        let before = self.findings.len();
+        for key in keys {
+            if self.findings.len() < MOST_FINDINGS && !self.findings.iter().any(|known| known == key) {
+                self.findings.push(key.to_owned());
+            }
+        }
+        self.findings.len() > before
+    }
+}
+
+impl Point {
+    /// Gives the point as plans of another kernel are aligned with it.
+    pub(super) fn reachable(&self) -> fault_plan::Point<'_> {
+        let Self { function, call_path, truncated, step, most_calls, .. } = self;
+        fault_plan::Point { function, call_path, truncated: *truncated, step: *step, calls: *most_calls }
+    }
+
+    /// Makes the fault that fails the `occurrence`-th call at this very point.
+    #[must_use]
+    pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {
+        let mut call_path = self.call_path.clone();
+        call_path.truncate(MAX_CALL_PATH);
+        let (function, call_path) = (self.function.clone(), CallPath(call_path));
+        Fault { function, call_path, occurrence, error, step: Some(self.step) }
+    }
+
+    /// Says whether the calls here are among those that `fault` counts.
+    pub(crate) fn is_matched_by(&self, fault: &Fault) -> bool {
+        self.function == fault.function
+            && fault.step.is_none_or(|step| step == self.step)
+            && fault.call_path.matches(&self.call_path)
+    }
+
+    /// Gives the rank of its cells: 0 where the workload reaches the point by itself, else the
+    /// number of faults that it takes, at least 1.
+    pub(super) fn rank(&self) -> usize {
+        if self.fault_free > 0 { 0 } else { self.reached_by.len().max(1) }
+    }
+
+    /// Counts the faults that fired here.
+    #[must_use]
+    pub fn fired(&self) -> u64 {
+        self.cells.iter().map(|cell| cell.fired).sum()
+    }
+
+    /// Says whether most faults here are known to cost the guest.
+    pub(crate) fn is_fatal(&self) -> bool {
+        let fatal: u64 = self.cells.iter().map(|cell| cell.fatal).sum();
+        fatal >= KNOWN_AS_FATAL && fatal * 2 > self.fired()
+    }
+
+    /// Gives its cell for `error`, made if need be: a plan of the user may have another error than
+    /// the target's.
+    pub(super) fn cell(&mut self, error: InjectedError) -> &mut Cell {
+        let at = self.cells.iter().position(|cell| cell.error == error).unwrap_or_else(|| {
+            self.cells.push(Cell::new(error));
+            self.cells.len() - 1
+        });
+        &mut self.cells[at]
+    }
+}

@@ -1,0 +1,185 @@
+//! Points, the fewest faults that reach them, and cells.
+
+use std::path::Path;
+
+use execution::Fired;
+use fault_plan::{Errno, InjectedError};
+
+use super::*;
+use crate::fake;
+
+const TARGET: &str = r#"
+description = "a fake"
+kernel = "fake"
+steps = [{ sync = {} }]
+[[functions]]
+name = "f"
+errors = ["ENOMEM", "EIO"]
+"#;
+
+const ENOMEM: InjectedError = InjectedError::Errno(Errno::ENOMEM);
+
+fn matrix_in(folder: &Path) -> Matrix {
+    let (journal, records) = Journal::open(&folder.join("matrix.jsonl")).unwrap();
+    Matrix::restore(Arc::new(fake::target(TARGET)), journal, records)
+}
+
+/// An execution that reached the sites of these numbers, in this order.
+fn reaching(sites: &[u64]) -> Execution {
+    let description = |site: &u64| fake::description(*site, "f", &[&format!("caller_{site}")], 1);
+    let hit = |(site, sequence): (&u64, u32)| Hit { site: *site, count: 1, first_sequence: sequence };
+    Execution {
+        sites: sites.iter().map(description).collect(),
+        hits: sites.iter().zip(1..).map(hit).collect(),
+        ..fake::quiet()
+    }
+}
+
+/// Runs `plan`: it reaches `sites`, and the fault `index` of the plan fires at the site `fired.1`.
+fn run(matrix: &mut Matrix, plan: &FaultPlan, sites: &[u64], fired: &[(usize, u64)]) {
+    let mut execution = reaching(sites);
+    let sequence = |site: u64| u32::try_from(sites.iter().position(|known| *known == site).unwrap()).unwrap() + 1;
+    let fired = fired.iter().map(|(fault, site)| Fired {
+        fault: *fault,
+        sequence: sequence(*site),
+        site: *site,
+        step: 1,
+        call_path: Vec::new(),
+    });
+    execution.fired = fired.collect();
+    matrix.learn(plan, &execution, 5);
+    matrix.fired(plan, &execution, 7);
+}
+
+fn fault_free() -> FaultPlan {
+    FaultPlan::fault_free("fake")
+}
+
+#[test]
+fn every_point_of_the_workload_is_failed_alone_with_each_error_and_then_those_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut matrix = matrix_in(folder.path());
+    run(&mut matrix, &fault_free(), &[1, 2], &[]);
+    assert!(matrix.has_open(Reach::Alone));
+    let mut plans = Vec::new();
+    while let Some(taken) = matrix.take(Reach::Alone) {
+        assert_eq!(taken.plan.faults.len(), 1);
+        let site: u64 = if taken.plan.faults[0].call_path.0 == ["caller_1"] { 1 } else { 2 };
+        // A failure of 1 is followed by a call that the workload does not make by itself.
+        let sites = if site == 1 { vec![1, 9] } else { vec![1, 2] };
+        run(&mut matrix, &taken.plan, &sites, &[(0, site)]);
+        matrix.tried(&taken, Tried::Ran);
+        plans.push(taken.plan);
+    }
+    assert_eq!(plans.len(), 4, "two points, two errors");
+    let counts = matrix.counts();
+    assert_eq!((counts.points, counts.cells, counts.cells_failed, counts.alone_left), (3, 6, 4, 0));
+    let behind = matrix.take(Reach::Any).unwrap();
+    assert_eq!(behind.plan.faults.len(), 2);
+    assert_eq!(behind.plan.faults[0], plans[0].faults[0], "the fault that reaches it");
+    assert_eq!(matrix.get(2).unwrap().found_s, 5);
+    assert_eq!(matrix.get(0).unwrap().cells[0].failed_s, Some(7));
+}
+
+#[test]
+fn a_point_failed_on_top_of_other_faults_is_still_to_be_failed_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut matrix = matrix_in(folder.path());
+    run(&mut matrix, &fault_free(), &[1, 2], &[]);
+    let faults = [0, 1].map(|index| matrix.get(index).unwrap().fault(1, ENOMEM));
+    let both = FaultPlan { faults: faults.into(), ..fault_free() };
+    run(&mut matrix, &both, &[1, 2], &[(0, 1), (1, 2)]);
+    assert_eq!((matrix.counts().points_failed, matrix.counts().cells_failed), (2, 0));
+    let alone = FaultPlan { faults: both.faults[..1].to_vec(), ..fault_free() };
+    run(&mut matrix, &alone, &[1, 2], &[(0, 1)]);
+    assert_eq!((matrix.counts().cells_failed, matrix.counts().alone_left), (1, 3));
+}
+
+#[test]
+fn fewer_faults_that_reach_a_point_open_its_cells_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut matrix = matrix_in(folder.path());
+    run(&mut matrix, &fault_free(), &[1], &[]);
+    let fault = matrix.get(0).unwrap().fault(1, ENOMEM);
+    let one = FaultPlan { faults: vec![fault.clone()], ..fault_free() };
+    run(&mut matrix, &one, &[1, 9], &[(0, 1)]);
+    assert_eq!(matrix.get(1).unwrap().reached_by, [fault]);
+    let two = FaultPlan { faults: [one.faults.clone(), vec![matrix.get(1).unwrap().fault(1, ENOMEM)]].concat(), ..one };
+    run(&mut matrix, &two, &[1, 9], &[(0, 1), (1, 9)]);
+    assert_eq!(matrix.counts().cells_failed, 2);
+    run(&mut matrix, &fault_free(), &[9, 1], &[]);
+    assert!(matrix.get(1).unwrap().reached_by.is_empty());
+    assert_eq!(matrix.counts().cells_failed, 1, "it is to be failed alone");
+}
+
+#[test]
+fn a_cell_is_taken_once_and_given_up_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    for tried in [Tried::Ran, Tried::GivenUp] {
+        let mut matrix = fake::matrix(fake::target(TARGET));
+        run(&mut matrix, &fault_free(), &[1], &[]);
+        let (first, second) = (matrix.take(Reach::Any).unwrap(), matrix.take(Reach::Any).unwrap());
+        assert_ne!(first.plan, second.plan);
+        assert!(matrix.take(Reach::Any).is_none(), "both are taken");
+        let mut times = 0;
+        matrix.tried(&second, Tried::Refused);
+        matrix.tried(&first, Tried::Stopped);
+        while let Some(taken) = matrix.take(Reach::Any) {
+            times += 1;
+            matrix.tried(&taken, tried);
+        }
+        assert_eq!((times, matrix.counts().cells_unreached, matrix.counts().cells_failed), (3, 2, 0));
+    }
+    drop(folder);
+}
+
+#[test]
+fn a_matrix_survives_whatever_instant_its_process_ends_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut matrix = matrix_in(folder.path());
+    run(&mut matrix, &fault_free(), &[1, 2], &[]);
+    let taken = matrix.take(Reach::Any).unwrap();
+    run(&mut matrix, &taken.plan, &[1, 2], &[(0, 1)]);
+    matrix.tried(&taken, Tried::Ran);
+    let in_flight = matrix.take(Reach::Any).unwrap();
+    let counts = matrix.counts();
+    drop(matrix);
+    for _ in 0..2 {
+        let mut later = matrix_in(folder.path());
+        assert_eq!(later.counts(), counts);
+        assert!(!later.learn(&fault_free(), &reaching(&[2, 1]), 9), "both are known, whatever their numbers");
+        assert_eq!(later.take(Reach::Any).unwrap().plan, in_flight.plan, "it was not tried");
+        later.rewrite().unwrap();
+    }
+}
+
+#[test]
+fn a_point_where_most_faults_cost_the_guest_is_known_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut matrix = matrix_in(folder.path());
+    run(&mut matrix, &fault_free(), &[1, 2], &[]);
+    let plan = FaultPlan { faults: vec![matrix.get(0).unwrap().fault(1, ENOMEM)], ..fault_free() };
+    for _ in 0..3 {
+        assert!(!matrix.is_fatal(&plan));
+        run(&mut matrix, &plan, &[1, 2], &[(0, 1)]);
+        matrix.was_fatal(1, &plan, 0);
+    }
+    assert!(matrix.is_fatal(&plan));
+    (0..3).for_each(|_| run(&mut matrix, &plan, &[1, 2], &[(0, 1)]));
+    assert!(!matrix.is_fatal(&plan), "half of them are not most");
+}
+
+#[test]
+fn calls_are_packed_small_and_come_out_as_they_were() {
+    let mut matrix = fake::matrix(fake::target(TARGET));
+    let numbers: Vec<u64> = (0..300).map(|index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+    matrix.learn(&fault_free(), &reaching(&numbers), 0);
+    assert!(matrix.reached(&[]).calls().is_empty());
+    let hit = |(site, count)| Hit { site, count, first_sequence: 1 };
+    let hits: Vec<Hit> = numbers.iter().rev().copied().zip(1..).map(hit).collect();
+    let stranger = [Hit { site: 7, count: 1, first_sequence: 1 }];
+    let reached = matrix.reached(&[&hits[..], &stranger].concat());
+    let calls: Vec<_> = (0..300).map(|point| Calls { point, count: 300 - point }).collect();
+    assert_eq!(reached.calls(), calls);
+    assert!(reached.packed.len() <= 3 * 300 + 2, "{}", reached.packed.len());
+}

@@ -1,0 +1,391 @@
+//! Plans that the explorers' kernel has run and the checkers' kernel is still to run.
+//!
+//! ```text
+//! explorer ─ offer ─▶ waiting ─ take ─▶ with a checker ─ checked ─▶ gone
+//!                      │  ▲                  │
+//!          no room     │  └──── put_back ────┘ no guest got through it
+//!                      ▼
+//!                   forgotten: it may be offered again
+//! ```
+//!
+//! What waits, or is with a checker, is in the journal `queue.jsonl`: it survives the process.
+
+mod queue;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use execution::{Execution, Fate, Finding};
+use files::{Journal, JournalError};
+use guest_protocol::StepResult;
+use libafl::inputs::Input;
+use serde::{Deserialize, Serialize};
+
+use self::queue::Queue;
+use crate::{
+    input::PlanInput,
+    recent::{RecentSet, digest},
+};
+
+/// The number of plans that end in the same reports and are checked before all others. A crash that
+/// is easy to make would else leave the checkers no time for anything, as each takes a guest.
+const CRASHES_FIRST: u32 = 2;
+/// Times that a plan may be put back before it is forgotten.
+const MOST_PUT_BACK: u32 = 3;
+/// Room for what was new lately, of each kind.
+const ROOM: usize = 1 << 18;
+/// Records of the journal that are of no use any more, before it is written anew.
+const MOST_USELESS: usize = 4096;
+
+/// Why a plan is to be checked, best reason first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reason {
+    /// It reached new code or a new point: it is in the corpus. First, as it may have found a thing
+    /// that only the checkers' kernel sees, while a report is on disk already.
+    Signal,
+    /// The kernel reported something that it did not report often before.
+    Crash,
+    /// The steps' results were new, all together.
+    Outcome,
+    /// The calls at points were new, all together.
+    Hits,
+}
+
+const REASONS: usize = 4;
+
+/// A plan to be checked, and what it did where it was explored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct QueuedPlan {
+    pub(crate) plan: PlanInput,
+    reason: Reason,
+    steps: Vec<StepResult>,
+    reports: Vec<Reported>,
+    /// True when all its faults fired.
+    complete: bool,
+    put_back: u32,
+    /// The digests by which it was new.
+    news: News,
+    #[serde(skip, default = "Instant::now")]
+    since: Instant,
+}
+
+/// Digests of what an execution showed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct News {
+    outcome: u64,
+    hits: u64,
+    reports: u64,
+}
+
+/// Functions of a call trace, from the innermost, into which one of the kernels may have compiled
+/// the function that the other one names.
+const INLINED: usize = 4;
+
+/// The parts of a finding that are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Reported {
+    key: String,
+    title: String,
+    stack: Vec<String>,
+}
+
+impl Reported {
+    fn of(finding: &Finding) -> Self {
+        let stack = finding.stack.iter().take(INLINED).cloned().collect();
+        Self { key: finding.key.clone(), title: finding.title.clone(), stack }
+    }
+
+    /// Gives the function that the title names.
+    fn function(&self) -> Option<&str> {
+        self.title.rsplit_once(" in ").map(|(_, function)| function)
+    }
+
+    /// Says whether it is `other`, made by the same plan on another kernel: it is in the same
+    /// function, or it has the same words and one of the two does not know the function or has
+    /// compiled it into another one.
+    fn is_same(&self, other: &Self) -> bool {
+        let words = |key: &str| key.rsplit_once(" in ").map_or(key, |(words, _)| words).to_owned();
+        match (self.function(), other.function()) {
+            (Some(ours), Some(theirs)) if ours == theirs => true,
+            _ if words(&self.key) != words(&other.key) => false,
+            (Some(ours), Some(theirs)) => {
+                self.stack.iter().any(|function| function == theirs)
+                    || other.stack.iter().any(|function| function == ours)
+            }
+            _ => true,
+        }
+    }
+}
+
+impl QueuedPlan {
+    /// Gives a crash that both kernels saw, by two keys: that of the
+    /// explorers' kernel, and that of the one on which `execution` was made.
+    pub(crate) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
+        self.reports.iter().filter(|explored| !execution.has_key(&explored.key)).find_map(|explored| {
+            let same = execution.findings.iter().find(|finding| explored.is_same(&Reported::of(finding)))?;
+            Some((explored.key.as_str(), same.key.as_str()))
+        })
+    }
+
+    /// Says whether `execution` shows less than the explorers saw: all faults of the plan fired
+    /// there, and one of them did not here.
+    pub(crate) fn is_unfired(&self, execution: &Execution) -> bool {
+        self.complete && execution.fired.len() < self.plan.0.faults.len()
+    }
+}
+
+/// A record of the journal.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum QueueRecord {
+    /// The plan waits.
+    Waits(Box<QueuedPlan>),
+    /// The plan of this name does not any more.
+    Gone(String),
+}
+
+/// Counts of checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CheckCounts {
+    /// Plans run on both kernels, all of whose faults fired on both.
+    pub(crate) checked: u64,
+    /// Of those, plans whose steps had other results, or of which only one kernel reported
+    /// anything.
+    pub(crate) different: u64,
+    /// Plans of which a fault that fired on the explorers' kernel did not on the checkers'.
+    pub(crate) unfired: u64,
+    /// Plans that wait.
+    pub(crate) waiting: u64,
+}
+
+struct Inner {
+    waiting: [Queue; REASONS],
+    /// Plans that a checker has, by name.
+    taken: BTreeMap<String, QueuedPlan>,
+    /// Names of the plans that wait or are taken.
+    names: HashSet<String>,
+    /// Digests of the names of those that were checked.
+    checked: RecentSet,
+    outcomes: RecentSet,
+    hits: RecentSet,
+    /// Number of times that each set of reports came.
+    crashes: HashMap<u64, u32>,
+    counts: CheckCounts,
+    journal: Journal,
+    /// Records of the journal that are of no use any more.
+    useless: usize,
+}
+
+/// The plans that wait to be checked.
+pub(crate) struct SecondKernelQueue {
+    inner: Mutex<Inner>,
+}
+
+fn name(plan: &PlanInput) -> String {
+    plan.generate_name(None)
+}
+
+impl SecondKernelQueue {
+    /// Restores the queue whose `records` are in `journal`.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be written.
+    pub(crate) fn restore((journal, records): (Journal, Vec<QueueRecord>)) -> Result<Self, JournalError> {
+        let mut waiting: Vec<QueuedPlan> = Vec::new();
+        for record in records {
+            match record {
+                QueueRecord::Waits(queued) => waiting.push(*queued),
+                QueueRecord::Gone(gone) => waiting.retain(|queued| name(&queued.plan) != gone),
+            }
+        }
+        let mut inner = Inner {
+            waiting: Default::default(),
+            taken: BTreeMap::new(),
+            names: HashSet::new(),
+            checked: RecentSet::new(ROOM),
+            outcomes: RecentSet::new(ROOM),
+            hits: RecentSet::new(ROOM),
+            crashes: HashMap::new(),
+            counts: CheckCounts::default(),
+            journal,
+            useless: 0,
+        };
+        waiting.into_iter().for_each(|queued| inner.restore(queued));
+        inner.rewrite()?;
+        Ok(Self { inner: Mutex::new(inner) })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in an execution of `plan`, once; the plan waits to be checked if there is a reason to.
+    /// `is_entry` says that it goes into the corpus.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be written.
+    pub(crate) fn offer(&self, plan: &PlanInput, execution: &Execution, is_entry: bool) -> Result<(), JournalError> {
+        let mut inner = self.inner();
+        let reports: Vec<_> = execution.findings.iter().map(Reported::of).collect();
+        let news = News::of(execution, &reports);
+        let Some(reason) = inner.reason(news, !reports.is_empty(), is_entry) else { return Ok(()) };
+        let name = name(plan);
+        if inner.names.contains(&name) || inner.checked.contains(digest(&name)) {
+            return Ok(());
+        }
+        let queued = QueuedPlan {
+            plan: plan.clone(),
+            reason,
+            steps: execution.steps.clone(),
+            reports,
+            complete: execution.fired.len() == plan.0.faults.len(),
+            put_back: 0,
+            news,
+            since: Instant::now(),
+        };
+        inner.add(queued)
+    }
+
+    /// Takes the plan to check next. Those of crashes are not taken before they have waited for the
+    /// time `crash_age`: they are on disk, and each costs a guest while there is most to be found.
+    pub(crate) fn take(&self, crash_age: Duration) -> Option<QueuedPlan> {
+        let mut inner = self.inner();
+        let due = |queued: &QueuedPlan| queued.reason != Reason::Crash || queued.since.elapsed() >= crash_age;
+        let queued = inner.waiting.iter_mut().find_map(|queue| queue.take(due))?;
+        inner.taken.insert(name(&queued.plan), queued.clone());
+        Some(queued)
+    }
+
+    /// Takes in what the checkers' kernel made of a plan.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be written.
+    pub(crate) fn checked(&self, check: &QueuedPlan, execution: &Execution) -> Result<(), JournalError> {
+        let mut inner = self.inner();
+        if check.is_unfired(execution) {
+            inner.counts.unfired += 1;
+        } else {
+            inner.counts.checked += 1;
+            // A guest that died tells no results.
+            let steps = check.steps.is_empty() || execution.guest == Fate::Dead || check.steps == execution.steps;
+            if !steps || check.reports.is_empty() != execution.findings.is_empty() {
+                inner.counts.different += 1;
+                tracing::debug!(explored = ?check, checked = ?execution.findings, "a plan differs on the two kernels");
+            }
+        }
+        let name = name(&check.plan);
+        inner.checked.insert(digest(&name));
+        inner.gone(name)
+    }
+
+    /// Takes in that no guest got through a plan: it waits again, or is forgotten when that came
+    /// too often.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be written.
+    pub(crate) fn put_back(&self, check: QueuedPlan) -> Result<(), JournalError> {
+        let mut inner = self.inner();
+        let name = name(&check.plan);
+        let queued = QueuedPlan { put_back: check.put_back + 1, since: Instant::now(), ..check };
+        if queued.put_back >= MOST_PUT_BACK {
+            return inner.forget(&queued);
+        }
+        inner.taken.remove(&name);
+        inner.names.remove(&name);
+        inner.add(queued)
+    }
+
+    /// Counts those that were checked, and those that wait.
+    pub(crate) fn counts(&self) -> CheckCounts {
+        let inner = self.inner();
+        let waiting = inner.waiting.iter().map(Queue::len).sum::<usize>() as u64;
+        CheckCounts { waiting, ..inner.counts }
+    }
+}
+
+impl News {
+    fn of(execution: &Execution, reports: &[Reported]) -> Self {
+        let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
+        hits.sort_unstable();
+        let keys: Vec<_> = reports.iter().map(|report| &report.key).collect();
+        Self { outcome: digest(&execution.steps), hits: digest(hits), reports: digest(keys) }
+    }
+}
+
+impl Inner {
+    /// Gives the best reason to check what showed `news`, and takes in that it was shown.
+    fn reason(&mut self, news: News, has_reports: bool, is_entry: bool) -> Option<Reason> {
+        let (new_outcome, new_hits) = (self.outcomes.insert(news.outcome), self.hits.insert(news.hits));
+        let rare = has_reports && {
+            let times = self.crashes.entry(news.reports).or_default();
+            *times += 1;
+            *times <= CRASHES_FIRST
+        };
+        let reasons = [
+            (is_entry, Reason::Signal),
+            (rare, Reason::Crash),
+            (new_outcome, Reason::Outcome),
+            (new_hits, Reason::Hits),
+        ];
+        reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
+    }
+
+    /// Has a plan wait that waited when an earlier start ended.
+    fn restore(&mut self, queued: QueuedPlan) {
+        let News { outcome, hits, reports } = queued.news;
+        self.outcomes.insert(outcome);
+        self.hits.insert(hits);
+        *self.crashes.entry(reports).or_default() += u32::from(queued.reason == Reason::Crash);
+        if self.names.insert(name(&queued.plan)) {
+            self.waiting[queued.reason as usize].add(queued);
+        }
+    }
+
+    fn add(&mut self, queued: QueuedPlan) -> Result<(), JournalError> {
+        self.journal.append(&QueueRecord::Waits(Box::new(queued.clone())))?;
+        self.names.insert(name(&queued.plan));
+        match self.waiting[queued.reason as usize].add(queued) {
+            Some(worst) => self.forget(&worst),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets a plan that was not checked, with all by which it was new: it, or one like it, may
+    /// be offered again.
+    fn forget(&mut self, queued: &QueuedPlan) -> Result<(), JournalError> {
+        let News { outcome, hits, reports } = queued.news;
+        self.outcomes.remove(outcome);
+        self.hits.remove(hits);
+        if queued.reason == Reason::Crash {
+            self.crashes.remove(&reports);
+        }
+        self.gone(name(&queued.plan))
+    }
+
+    /// Takes in that a plan does not wait any more.
+    fn gone(&mut self, name: String) -> Result<(), JournalError> {
+        self.taken.remove(&name);
+        self.names.remove(&name);
+        self.useless += 2;
+        if self.useless > MOST_USELESS {
+            return self.rewrite();
+        }
+        self.journal.append(&QueueRecord::Gone(name))
+    }
+
+    fn rewrite(&mut self) -> Result<(), JournalError> {
+        self.useless = 0;
+        let waiting = self.waiting.iter().flat_map(Queue::iter).chain(self.taken.values());
+        self.journal.rewrite(waiting.map(|queued| QueueRecord::Waits(Box::new(queued.clone()))))
+    }
+}
+
+#[cfg(test)]
+mod tests;

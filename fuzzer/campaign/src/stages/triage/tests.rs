@@ -1,0 +1,107 @@
+//! Triage of what only a sequence makes again, over a fake runner.
+
+use std::fs;
+
+use execution::{Attributed, Fate, Usage};
+use fault_plan::{FaultPlan, Reproducer, Round};
+use kernel_report::slug;
+
+use super::*;
+use crate::{fake, kernels::Role};
+
+const TITLE: &str = "KASAN in f";
+
+/// Guests in which a plan crashes only when a round before it has failed at site 5.
+#[derive(Default)]
+struct Guests {
+    runs: u32,
+    rounds: usize,
+}
+
+impl Runner for Guests {
+    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        assert_eq!(how, How::Fresh);
+        self.runs += 1;
+        self.rounds += plan.earlier.len() + 1;
+        let fails_at_5 = |round: &Round| fake::fails_at(&FaultPlan { faults: round.faults.clone(), ..plan.clone() }, 5);
+        let crashes = fake::fails_at(plan, 9) && plan.earlier.iter().any(fails_at_5);
+        let findings = if crashes { vec![fake::warning(TITLE)] } else { Vec::new() };
+        Ok(Execution { findings, guest: Fate::Retired, ..fake::quiet() }).into()
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        Vec::new()
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+fn round(site: u64) -> Round {
+    Round { faults: fake::plan(fake::caller(site), 1).faults, reset: true }
+}
+
+struct Triaged {
+    folder: tempfile::TempDir,
+    crashes: Arc<Crashes>,
+    guests: Guests,
+}
+
+/// Notes a late report of a plan with this history, and has it tried.
+fn triaged(history: Vec<Round>) -> Triaged {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Arc::new(fake::open(folder.path()));
+    let known = fake::kernels().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
+    let crashes = Arc::new(Crashes::restore(opened, Duration::ZERO, None).unwrap());
+    let objective = CrashObjective::new(Arc::clone(&crashes), known);
+    let late = Attributed {
+        plan: fake::plan(fake::caller(9), 1),
+        how: How::Warm,
+        fired: Vec::new(),
+        findings: vec![fake::warning(TITLE)],
+        console: String::new(),
+        history,
+    };
+    objective.note_late(&[late]).unwrap();
+    let stage = TriageStage::new(objective, Arc::clone(&crashes), Instant::now(), &|| false);
+    let mut guests = Guests::default();
+    stage.triage(&mut guests, Duration::ZERO).unwrap();
+    Triaged { folder, crashes, guests }
+}
+
+impl Triaged {
+    fn file(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.folder.path().join("crashes").join(slug(TITLE)).join(name)).ok()
+    }
+
+    fn tries(&self) -> (u64, u64) {
+        let meta: serde_json::Value = serde_json::from_str(&self.file("meta.json").unwrap()).unwrap();
+        (meta["tried"].as_u64().unwrap(), meta["reproduced"].as_u64().unwrap())
+    }
+}
+
+#[test]
+fn the_shortest_sequence_that_makes_a_late_report_becomes_its_reproducer() {
+    let triaged = triaged([1, 5, 2, 3].map(round).into());
+    let reproducer = Reproducer::from_json(&triaged.file("reproducer.json").unwrap()).unwrap();
+    assert_eq!(reproducer.plan.earlier, [1, 5, 2, 3].map(round), "one and two rounds did not do");
+    assert_eq!(triaged.tries(), (3, 3));
+    assert_eq!(triaged.guests.runs, TRIES + 3 + TRIES - 1);
+    assert!(triaged.crashes.take_untried(&fake::kernel("fake"), Duration::ZERO).is_none());
+}
+
+#[test]
+fn a_history_without_the_cause_is_tried_and_kept() {
+    let history = vec![round(1); 100];
+    let triaged = triaged(history.clone());
+    assert_eq!((triaged.tries(), triaged.guests.rounds), ((3, 0), 3 + 127 + 7 + 40 + 2));
+    let whole = FaultPlan::from_json(&triaged.file("history.json").unwrap()).unwrap();
+    assert_eq!((whole.earlier, whole.faults), (history, fake::plan(fake::caller(9), 1).faults));
+}
+
+#[test]
+fn without_a_history_there_is_nothing_more_to_try() {
+    let triaged = triaged(Vec::new());
+    assert_eq!((triaged.guests.runs, triaged.file("history.json")), (TRIES, None));
+}
