@@ -351,8 +351,8 @@ fn kvm_is_used_only_when_it_works() {
             assert!(execution::chain(&error).contains("KVM"), "{error}");
         }
     }
-    let steps = vec![Step::Trigger { name: "clean".parse().unwrap() }];
-    let setup = Setup { functions: Vec::new(), steps, disk: false, awake: false };
+    let steps = vec![Step::Trigger { name: "clean".parse().unwrap() }.into()];
+    let setup = Setup { functions: Vec::new(), setup_steps: Vec::new(), steps, disk: false, awake: false };
     let config = GuestConfig { accel: auto.accel, ..config };
     let template = Template::prepare(config, &setup, &Stop::new()).unwrap();
     let request = Execute {

@@ -4,7 +4,6 @@
 use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::FileExt,
-    path::Path,
     process::Command,
 };
 
@@ -47,7 +46,7 @@ fn functions_below<'a>(execution: &'a Execution, caller: &str) -> Vec<&'a str> {
 fn what_the_disk_allocates_and_blocks_just_made_are_no_injection_sites() {
     let damaged = InjectedError::Errno(Errno::from_name("EUCLEAN").unwrap());
     for kernel in [KERNEL, LEAN] {
-        let mut guest = guests_on(Path::new("btrfs-rw"), kernel);
+        let mut guest = guests_on(kernel, "btrfs-rw");
         let fault_free = guest.prepared.target.fault_free();
         let whole = guest.run(&fault_free);
         assert!(whole.guarded > 20, "{kernel}: the disk allocates, blocks are written: {}", whole.guarded);

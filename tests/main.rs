@@ -9,4 +9,5 @@ mod common;
 mod guest;
 mod honest;
 mod identity;
+mod targets;
 mod templates;

@@ -9,13 +9,13 @@ use fault_plan::{Condition, InjectedError};
 use files::{TextFile, TextFileError};
 use guest_protocol::{MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use toml::Spanned;
 
 /// A function that may fail in this target.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetFunction {
     /// The kernel function.
@@ -23,7 +23,7 @@ pub struct TargetFunction {
     /// Errors that it may return; the first is the one tried first.
     pub errors: Vec<InjectedError>,
     /// A call for which any of these holds never fails.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never: Vec<Condition>,
 }
 

@@ -92,7 +92,7 @@ impl FromAgent {
             Self::Report(report) => {
                 let leftovers = report.leftovers.iter_mut().map(|leftover| &mut leftover.text);
                 let defects = report.defects.iter_mut().map(|(Defect::Disk(what) | Defect::Detector(what))| what);
-                let lists = leftovers.chain(&mut report.unknown_names).chain(defects);
+                let lists = leftovers.chain(defects).chain(&mut report.unknown_names);
                 lists.chain([&mut report.log_before, &mut report.log]).collect()
             }
             Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],

@@ -23,6 +23,7 @@ mod message;
 mod relative_path;
 mod step;
 mod window;
+mod workload_step;
 
 pub use encoding::MessageError;
 pub use hit::Hit;
@@ -37,3 +38,4 @@ pub use window::{
     DOORBELL, Direction, PORT_NAME, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window,
     WindowError,
 };
+pub use workload_step::WorkloadStep;

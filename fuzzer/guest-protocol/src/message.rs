@@ -3,10 +3,10 @@
 use fault_plan::{Condition, FaultPlan, InjectableFunction};
 use serde::{Deserialize, Serialize};
 
-use crate::{Hit, Step, StepResult, hit::packed};
+use crate::{Hit, StepResult, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 10;
+pub const PROTOCOL_VERSION: u32 = 11;
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
@@ -30,8 +30,10 @@ pub enum ToAgent {
 pub struct Setup {
     /// The functions to probe.
     pub functions: Vec<Contract>,
+    /// Steps that run before the workload, not armed and without coverage.
+    pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
-    pub steps: Vec<Step>,
+    pub steps: Vec<WorkloadStep>,
     /// True when the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
     pub disk: bool,
     /// True when the agent waits for the first request by polling the window. The host puts it

@@ -19,7 +19,7 @@ mod text;
 
 use std::{sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, Finding, FindingKind, Fired, How, Ran, RunError, Runner, Usage};
+use execution::{Attributed, Execution, Fate, Fired, How, Ran, RunError, Runner, Usage};
 use fault_plan::FaultPlan;
 use guest_protocol::Execute;
 use kcov_parser::Symbols;
@@ -228,30 +228,6 @@ impl GuestRunner {
             // The channel is disconnected when the user wants to stop, which is looked at next.
             let _ = stop.receiver().recv_timeout(pause);
         }
-    }
-
-    fn note_late(&mut self, late: Attributed) {
-        self.count_leftovers(&late.findings);
-        for report in late.findings.iter().filter(|finding| finding.is_report()) {
-            tracing::info!(title = report.title, "a late report, by the execution before");
-        }
-        self.late.push(late);
-    }
-
-    fn count_leftovers(&mut self, findings: &[Finding]) {
-        if findings.iter().any(|finding| finding.kind == FindingKind::Leftover) {
-            tracing::debug!(?findings, "the guest is not clean after the workload");
-            self.usage.leftovers += 1;
-        }
-    }
-
-    fn count_unfit(&mut self, unfit: &Unfit) {
-        let (counter, reason) = match unfit {
-            Unfit::Drifted(reason) => (&mut self.usage.drifted, reason),
-            Unfit::Worn(reason) => (&mut self.usage.worn, reason),
-        };
-        *counter += 1;
-        tracing::info!(reason, executions = self.drift.executions, "the guest is not fit to judge, replacing it");
     }
 
     /// Completes an execution, and ends a guest that is not to run another one.

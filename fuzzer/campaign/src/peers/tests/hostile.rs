@@ -39,9 +39,13 @@ fn a_greeting_that_is_none_is_the_end() {
         let other = target(&TARGET.replace("ENOMEM", "EIO"));
         for hello in [Hello::new(&other, 7, "raw".to_owned()), Hello::new(&target(TARGET), 7, "a/b".to_owned())] {
             let mut stream = TcpStream::connect(addresses[0]).unwrap();
-            let _ = hello.unwrap().exchange(&mut stream);
+            let _ = hello.exchange(&mut stream);
             assert!(is_ended(&mut stream, GREETING));
         }
+        let mut stream = TcpStream::connect(addresses[0]).unwrap();
+        let refused = Hello::new(&other, 7, "raw".to_owned()).exchange(&mut stream).unwrap_err();
+        let reason = format!("another definition of the target \"fake\" (its digest is {}", target(TARGET).digest());
+        assert!(refused.is_final() && refused.to_string().contains(&reason), "{refused}");
         let mut ourselves = TcpStream::connect(addresses[0]).unwrap();
         assert!(host.hub.hello().exchange(&mut ourselves).is_err());
         assert_eq!(host.peers(), 0);
