@@ -2,7 +2,7 @@
 
 use guest_protocol::{Defect, Report};
 
-use super::attribution::Own;
+use super::{GuestRunner, attribution::Own};
 
 /// Why a guest is not fit to judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,18 @@ pub(super) enum Unfit {
     Drifted(String),
     /// A detector of its kernel is off, its memory ran short, or a table of it is full.
     Worn(String),
+}
+
+impl GuestRunner {
+    /// Counts a guest that is not fit, and is about to go.
+    pub(super) fn count_unfit(&mut self, unfit: &Unfit) {
+        let (counter, reason) = match unfit {
+            Unfit::Drifted(reason) => (&mut self.usage.drifted, reason),
+            Unfit::Worn(reason) => (&mut self.usage.worn, reason),
+        };
+        *counter += 1;
+        tracing::info!(reason, executions = self.drift.executions, "the guest is not fit to judge, replacing it");
+    }
 }
 
 /// Says why the guest was not fit when its execution began, so that this tells nothing. What it

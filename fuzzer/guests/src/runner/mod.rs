@@ -19,7 +19,7 @@ mod text;
 
 use std::{sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, Finding, FindingKind, Fired, How, Ran, RunError, Runner, Usage};
+use execution::{Attributed, Execution, Fate, Fired, How, Ran, RunError, Runner, Usage};
 use fault_plan::FaultPlan;
 use guest_protocol::Execute;
 use kcov_parser::Symbols;
@@ -230,30 +230,6 @@ impl GuestRunner {
         }
     }
 
-    fn note_late(&mut self, late: Attributed) {
-        self.count_leftovers(&late.findings);
-        for report in late.findings.iter().filter(|finding| finding.is_report()) {
-            tracing::info!(title = report.title, "a late report, by the execution before");
-        }
-        self.late.push(late);
-    }
-
-    fn count_leftovers(&mut self, findings: &[Finding]) {
-        if findings.iter().any(|finding| finding.kind == FindingKind::Leftover) {
-            tracing::debug!(?findings, "the guest is not clean after the workload");
-            self.usage.leftovers += 1;
-        }
-    }
-
-    fn count_unfit(&mut self, unfit: &Unfit) {
-        let (counter, reason) = match unfit {
-            Unfit::Drifted(reason) => (&mut self.usage.drifted, reason),
-            Unfit::Worn(reason) => (&mut self.usage.worn, reason),
-        };
-        *counter += 1;
-        tracing::info!(reason, executions = self.drift.executions, "the guest is not fit to judge, replacing it");
-    }
-
     /// Completes an execution, and ends a guest that is not to run another one.
     fn execution(&mut self, own: Own) -> Execution {
         let Own { findings, mut guest, fired, report, console, wall, history } = own;
@@ -300,7 +276,8 @@ impl GuestRunner {
         if !plan.faults.is_empty() {
             self.control_when_due()?;
         }
-        let execution = self.attempts(|runner| runner.attempt_once(Asked::warm(plan)))?;
+        let verify = self.part_when_due(plan);
+        let execution = self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(plan) }))?;
         self.control(plan, &execution);
         Ok(execution)
     }
