@@ -84,6 +84,12 @@ pub(crate) fn guests(folder: &Path) -> Guests {
     guests_of(folder.to_str().unwrap())
 }
 
+/// Guests for the target in `folder` on the kernel called so.
+#[allow(dead_code, reason = "one of the test programs uses it")]
+pub(crate) fn guests_on(folder: &Path, kernel: &str) -> Guests {
+    guests_as(Wanted { kernel: Some(kernel.to_owned()), ..Wanted::new(folder.to_str().unwrap()) })
+}
+
 /// Guests for the target in `folder` whose first executions repeat exactly.
 #[allow(dead_code, reason = "one of the test programs uses it")]
 pub(crate) fn exact_guests(folder: &Path) -> Guests {

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod aftermath;
 mod campaign;
 mod common;
 mod guest;
+mod identity;
 mod targets;
 mod templates;

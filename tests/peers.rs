@@ -173,6 +173,7 @@ fn plant(folder: &Path, name: &str) {
     fs::write(folder.join("corpus").join(format!("{name}.json")), plan(name).to_json()).unwrap();
     let reproducer = Reproducer {
         reproducer_version: REPRODUCER_VERSION,
+        key: name.to_owned(),
         title: name.to_owned(),
         kernel: KERNEL.to_owned(),
         kernel_build_id: "0".to_owned(),
@@ -181,7 +182,7 @@ fn plant(folder: &Path, name: &str) {
     };
     fs::write(crash.join("reproducer.json"), reproducer.to_json()).unwrap();
     let meta = serde_json::json!({
-        "version": 1, "title": name, "kind": "bug", "fired": [], "stack": [], "tried": 3, "reproduced": 3,
+        "version": 1, "key": name, "title": name, "kind": "bug", "fired": [], "stack": [], "tried": 3, "reproduced": 3,
     });
     fs::write(crash.join("meta.json"), meta.to_string()).unwrap();
 }

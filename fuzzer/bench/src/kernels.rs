@@ -38,7 +38,7 @@ struct Compared {
     /// Executions per second, the checks included; medians.
     two_kernels_rate_per_s: f64,
     checking_alone_rate_per_s: f64,
-    /// By title on the checking kernel.
+    /// By key on the checking kernel.
     found: BTreeMap<String, Found>,
     /// Titles that most campaigns on the checking kernel alone found and most on two kernels did
     /// not.
@@ -120,7 +120,7 @@ fn median_of(times: &mut Vec<Option<f64>>) -> Option<f64> {
 }
 
 /// Runs a campaign, on the kernel `only` if there is one. Returns what it did, and when it found
-/// each crash, by the title that the crash has on the checking kernel.
+/// each crash, by the key that the crash has on the checking kernel.
 fn campaign(
     session: &Session<'_>,
     target: &str,
@@ -145,7 +145,7 @@ fn campaign(
     let mut found = BTreeMap::new();
     for (meta, _) in CampaignFolder::open(&scratch.0, target, kernel)?.0.crashes()? {
         let seconds = Duration::from_millis(meta.found_ms.unwrap_or(u64::MAX)).as_secs_f64();
-        let first = found.entry(meta.same_as.unwrap_or(meta.title)).or_insert(seconds);
+        let first = found.entry(meta.same_as.unwrap_or(meta.key)).or_insert(seconds);
         *first = first.min(seconds);
     }
     Ok((summary, found))

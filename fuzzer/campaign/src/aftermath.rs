@@ -14,10 +14,10 @@
 //! - *each point*: every single fault of the workload, I/O first, as a later round. Once for each
 //!   kind of leftover on each kernel: its clients share that work.
 //! - *establish*: a round that kills the guest takes the state with it. A fresh guest runs the plan
-//!   that left something, and the sweep goes on there.
+//!   that left something and a fault-free round, and the sweep goes on there.
 //!
-//! Whatever is found then belongs to the sequence: the plan that left something, and the round that
-//! showed it. Time is bounded, so that the search does not starve.
+//! Whatever is found then belongs to the sequence: the plan that left something, a fault-free round,
+//! and the round that showed it. Time is bounded, so that the search does not starve.
 
 mod sweeps;
 
@@ -127,7 +127,9 @@ impl<'a, R: Runner> Aftermath<'a, R> {
         let Ran { execution, late } = self.runner.run(left.plan, How::Fresh);
         found.extend(late);
         match execution {
-            Ok(execution) if execution.guest == Fate::Unclean && execution.has_key(&left.key) => Ended::Ran,
+            Ok(execution) if execution.guest == Fate::Unclean && execution.has_key(&left.key) => {
+                self.round(left, &[], found)
+            }
             // The state does not come again, or no guest does: there is nothing to sweep.
             _ => Ended::Stopped,
         }
@@ -161,15 +163,18 @@ impl<'a, R: Runner> Aftermath<'a, R> {
 }
 
 impl Left<'_> {
-    /// Gives what was found in a round in this state to the shortest sequence that may make it: the
-    /// plan that left something, and that round. The history has whatever else there was.
+    /// Gives what was found in a round in this state to a short sequence that may make it: the plan
+    /// that left something, a fault-free round, which takes up what was left, and that round. The
+    /// history has whatever else there was.
     fn sequence(&self, of_round: Attributed) -> Attributed {
         let Attributed { plan, how, fired, findings, console, history } = of_round;
         let before = Round { faults: self.plan.faults.clone(), reset: false };
         let offset = before.faults.len();
+        let taken_up = Round::default();
         let later = fired.into_iter().map(|fired| Fired { fault: fired.fault + offset, ..fired });
         let fired = self.fired.iter().cloned().chain(later).collect();
-        Attributed { plan: FaultPlan { earlier: vec![before], ..plan }, how, fired, findings, console, history }
+        let earlier = if plan.is_fault_free() { vec![before] } else { vec![before, taken_up] };
+        Attributed { plan: FaultPlan { earlier, ..plan }, how, fired, findings, console, history }
     }
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn seed(target: &str, function: &str) -> PlanInput {
 pub(crate) fn reproducer(title: &str, plan: &FaultPlan) -> Reproducer {
     Reproducer {
         reproducer_version: REPRODUCER_VERSION,
+        key: title.to_owned(),
         title: title.to_owned(),
         kernel: "fake".to_owned(),
         kernel_build_id: "fake".to_owned(),
@@ -155,9 +156,9 @@ pub(crate) fn fails_at(plan: &FaultPlan, site: u64) -> bool {
     plan.faults.iter().any(|fault| fault.call_path.matches(&caller(site)))
 }
 
-fn describe(site: u64) -> Arc<SiteDescription> {
+fn describe(site: u64, call_path: Vec<String>) -> Arc<SiteDescription> {
     let function = "should_failslab".to_owned();
-    Arc::new(SiteDescription { site, function, call_path: caller(site), truncated: false, step: 1 })
+    Arc::new(SiteDescription { site, function, call_path, truncated: false, step: 1 })
 }
 
 /// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own;
@@ -169,12 +170,14 @@ pub(crate) struct FakeRunner {
     /// The state of the guest after a crash.
     pub(crate) crashed: Fate,
     pub(crate) usage: Usage,
+    /// The callers at a site.
+    pub(crate) callers: fn(u64) -> Vec<String>,
 }
 
 impl FakeRunner {
     /// Makes a runner that requests `stop` after so many executions.
     pub(crate) fn new(stop: &Stop, executions_left: u32) -> Self {
-        Self { stop: stop.clone(), executions_left, crashed: Fate::Alive, usage: Usage::default() }
+        Self { stop: stop.clone(), executions_left, crashed: Fate::Alive, usage: Usage::default(), callers: caller }
     }
 
     fn execute(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
@@ -183,7 +186,13 @@ impl FakeRunner {
             return Err(RunError::Stopped);
         }
         self.executions_left -= 1;
-        let mut model = Model { plan, crashed: self.crashed, seen: vec![0; plan.faults.len()], execution: quiet() };
+        let mut model = Model {
+            plan,
+            crashed: self.crashed,
+            callers: self.callers,
+            seen: vec![0; plan.faults.len()],
+            execution: quiet(),
+        };
         model.workload();
         Ok(model.execution)
     }
@@ -210,6 +219,7 @@ impl Runner for FakeRunner {
 struct Model<'a> {
     plan: &'a FaultPlan,
     crashed: Fate,
+    callers: fn(u64) -> Vec<String>,
     seen: Vec<u32>,
     execution: Execution,
 }
@@ -218,15 +228,17 @@ impl Model<'_> {
     fn allocate(&mut self, site: u64) -> bool {
         let sequence = u32::try_from(self.execution.hits.len()).unwrap() + 1;
         self.execution.hits.push(Hit { site, count: 1, first_sequence: sequence });
-        self.execution.sites.push(describe(site));
+        let call_path = (self.callers)(site);
+        self.execution.sites.push(describe(site, call_path.clone()));
         self.execution.coverage.push(TEXT_START + site % 1000);
         let mut fails = false;
         for (index, fault) in self.plan.faults.iter().enumerate() {
-            if fault.call_path.matches(&caller(site)) && fault.step.is_none_or(|step| step == 1) {
+            if fault.call_path.matches(&call_path) && fault.step.is_none_or(|step| step == 1) {
                 self.seen[index] += 1;
                 if self.seen[index] == fault.occurrence {
                     fails = true;
-                    self.execution.fired.push(Fired { fault: index, sequence, site, step: 1, call_path: caller(site) });
+                    let call_path = call_path.clone();
+                    self.execution.fired.push(Fired { fault: index, sequence, site, step: 1, call_path });
                 }
             }
         }

@@ -21,7 +21,7 @@ use std::{
 
 use execution::Target;
 use fault_plan::PlanError;
-use kernel_report::title_slug;
+use kernel_report::slug;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -287,7 +287,7 @@ impl CampaignFolder {
     ///
     /// The file cannot be used or is damaged.
     pub(crate) fn open_matrix(&self, kernel: &str) -> Result<(Journal, Vec<Point>), FolderError> {
-        let name = format!("{}.jsonl", title_slug(kernel));
+        let name = format!("{}.jsonl", slug(kernel));
         Ok(Journal::open(&self.path.join("matrix").join(name))?)
     }
 

@@ -17,7 +17,7 @@ use crate::{
     observers::Observers,
 };
 
-/// The objective that takes for a solution a kernel report or hang with a title that the campaign
+/// The objective that takes for a solution a kernel report or hang with a key that the campaign
 /// does not have, or has without a plan that makes it again. It is on disk before it counts.
 #[derive(Clone)]
 pub(crate) struct CrashObjective {

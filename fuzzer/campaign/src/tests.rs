@@ -10,7 +10,7 @@ mod two_kernels;
 use std::{fs, io, path::Path};
 
 use fault_plan::FaultPlan;
-use kernel_report::title_slug;
+use kernel_report::slug;
 use libafl::inputs::Input;
 
 use super::*;
@@ -95,7 +95,7 @@ fn points(folder: &Path, kernel: &str) -> Vec<Point> {
 
 /// Reads a crash's `meta.json`, if it is there.
 fn meta(folder: &Path, title: &str) -> Option<CrashMeta> {
-    let text = fs::read_to_string(folder.join("crashes").join(title_slug(title)).join("meta.json")).ok()?;
+    let text = fs::read_to_string(folder.join("crashes").join(slug(title)).join("meta.json")).ok()?;
     Some(serde_json::from_str(&text).unwrap())
 }
 

@@ -13,7 +13,10 @@ pub const REPRODUCER_VERSION: u32 = 1;
 pub struct Reproducer {
     /// Format version, [`REPRODUCER_VERSION`].
     pub reproducer_version: u32,
-    /// Title of the crash; what a replay must show again.
+    /// Key of the crash: what a replay must show again. Empty in files of older versions.
+    #[serde(default)]
+    pub key: String,
+    /// Title of the crash, for people.
     pub title: String,
     /// Name of the kernel in `kernels/kernels.toml`.
     pub kernel: String,
@@ -54,6 +57,12 @@ impl Reproducer {
         text
     }
 
+    /// Gives what the crash is recognised by: its key, or its title for want of one.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        if self.key.is_empty() { &self.title } else { &self.key }
+    }
+
     /// Says whether `text` is meant to be a reproducer rather than a plan.
     #[must_use]
     pub fn is_one(text: &str) -> bool {
@@ -69,7 +78,8 @@ mod tests {
     fn what_is_written_is_read_back() {
         let reproducer = Reproducer {
             reproducer_version: REPRODUCER_VERSION,
-            title: "KASAN: slab-use-after-free in selftest_unwind".to_owned(),
+            key: "access: use-after-free Write in selftest_unwind".to_owned(),
+            title: "KASAN: slab-use-after-free Write in selftest_unwind".to_owned(),
             kernel: "linux-6.12-check".to_owned(),
             kernel_build_id: "ab12".to_owned(),
             plan: FaultPlan::fault_free("selftest"),
@@ -83,5 +93,9 @@ mod tests {
         let earlier = r#"{ "reproducer_version": 1, "title": "a", "kernel": "b", "kernel_build_id": "c",
             "plan": { "version": 1, "target": "t", "faults": [] } }"#;
         assert_eq!(Reproducer::from_json(earlier).unwrap().target, None);
+        assert_eq!(reproducer.identity(), reproducer.key);
+        let key = format!("  \"key\": \"{}\",\n", reproducer.key);
+        let older = Reproducer::from_json(&text.replace(&key, "")).unwrap();
+        assert_eq!((older.key.as_str(), older.identity()), ("", reproducer.title.as_str()));
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! access: null pointer in f            whoever noticed: the processor, or KASAN
-//! access: double-free in f             likewise, the slab allocator included
+//! access: bad memory Read in f         a stale pointer, or one beyond its object: KASAN says the one
+//!                                      or the other, as somebody has the memory by then
+//! access: double-free in f             whoever noticed, the slab allocator included
 //! check: fs/f.c:7                      a check of the source at that place; not the function, as
 //!                                      compilers make it part of another one
 //! check: fs/f.c:7 count > 0            likewise, with the expression that the kernel printed
@@ -21,6 +23,12 @@ use super::{
 
 /// The most bytes of a key.
 pub(super) const MAX_KEY: usize = 400;
+/// KASAN's words for memory of the heap that nobody or somebody else has: "use-after-free",
+/// "slab-use-after-free", "slab-out-of-bounds", "vmalloc-out-of-bounds" (`get_bug_type()` in
+/// `mm/kasan/report_generic.c`, 6.12).
+const STALE: [&str; 2] = ["use-after-free", "out-of-bounds"];
+/// Starts of those that are of no heap.
+const OF_OTHERS: [&str; 3] = ["stack-", "global-", "alloca-"];
 /// The first address that no user has (`TASK_SIZE_MAX`, x86-64).
 const USER_END: u64 = 0x7fff_ffff_f000;
 
@@ -73,8 +81,13 @@ fn printable(text: &str) -> String {
 fn kasan_access(header: &str, body: &[&str]) -> String {
     match title::kasan_what(header) {
         what @ ("null-ptr-deref" | "user-memory-access" | "wild-memory-access") => address_class(what).to_owned(),
-        // Linux 6.1 does not say where the memory is from.
-        _ => title::kasan_words(header, body).trim_start_matches("slab-").to_owned(),
+        // Whoever has the memory by now decides which of these KASAN says of a stale pointer.
+        what if STALE.iter().any(|stale| what.ends_with(stale))
+            && !OF_OTHERS.iter().any(|other| what.starts_with(other)) =>
+        {
+            title::kasan_words(header, body).replacen(what, "bad memory", 1)
+        }
+        _ => title::kasan_words(header, body),
     }
 }
 

@@ -30,7 +30,7 @@ use std::{collections::HashSet, fmt};
 use serde::{Deserialize, Serialize};
 
 use rules::{Rule, Wording};
-pub use title::title_slug;
+pub use title::slug;
 
 /// The most lines of one report that are kept.
 const MAX_REPORT_LINES: usize = 400;
@@ -123,6 +123,13 @@ impl KernelReport {
 #[must_use]
 pub fn first_report(log: &str) -> Option<KernelReport> {
     Reports::new(log).next()
+}
+
+/// Says whether `log` has a warning that only announces an error which was given from outside. It is
+/// no report, and yet taints the kernel.
+#[must_use]
+pub fn has_announcement(log: &str) -> bool {
+    lines::clean(log).any(rules::is_expected)
 }
 
 /// Finds on the call path of a failed call, innermost caller first, the function that says most: the

@@ -180,12 +180,12 @@ fn a_number_after_a_letter_is_an_address_only_in_hexadecimal() {
 
 #[test]
 fn slugs_are_file_names_and_stay_distinct() {
-    assert_eq!(title_slug("plain-name_1.2"), "plain-name_1.2");
+    assert_eq!(slug("plain-name_1.2"), "plain-name_1.2");
     let long = "x".repeat(200);
     let titles = ["WARNING in f", "WARNING: in f", "../../etc/passwd", "", ".", "..", "ä", &long, &long[..199]];
     let mut slugs = HashMap::new();
     for title in titles {
-        let slug = title_slug(title);
+        let slug = slug(title);
         assert!((1..=MAX_SLUG_BYTES).contains(&slug.len()), "{slug}");
         assert!(slug.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)), "{slug}");
         assert!(!slug.starts_with(['.', '-']), "{slug}");
@@ -263,12 +263,12 @@ proptest! {
             prop_assert!(is_a_good_title(&report.title), "{:?}", report.title);
             prop_assert!(is_a_good_key(&report.key), "{:?}", report.key);
             let _ = report.stack();
-            prop_assert!(title_slug(&report.title).len() <= MAX_SLUG_BYTES);
+            prop_assert!(slug(&report.title).len() <= MAX_SLUG_BYTES);
         }
     }
 
     #[test]
     fn slugs_of_distinct_titles_differ(one in "\\PC{0,100}", other in "\\PC{0,100}") {
-        prop_assert_eq!(one == other, title_slug(&one) == title_slug(&other));
+        prop_assert_eq!(one == other, slug(&one) == slug(&other));
     }
 }

@@ -186,12 +186,12 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// A file name for `title`: of `[A-Za-z0-9._-]`, at most 80 bytes, with a hash behind it where the
-/// title had to be changed, so that different titles have different names.
+/// Makes a file name of `text`: of `[A-Za-z0-9._-]`, at most 80 bytes, with a hash behind it where
+/// the text had to be changed, so that different texts have different names.
 #[must_use]
-pub fn title_slug(title: &str) -> String {
-    let mut slug = String::with_capacity(title.len());
-    for character in title.chars() {
+pub fn slug(text: &str) -> String {
+    let mut slug = String::with_capacity(text.len());
+    for character in text.chars() {
         match character {
             'A'..='Z' | 'a'..='z' | '0'..='9' | '_' | '.' => slug.push(character),
             _ if slug.ends_with('-') => {}
@@ -199,11 +199,11 @@ pub fn title_slug(title: &str) -> String {
         }
     }
     let slug = slug.trim_matches(['-', '.']);
-    if slug == title && !slug.is_empty() && slug.len() <= MAX_SLUG {
+    if slug == text && !slug.is_empty() && slug.len() <= MAX_SLUG {
         return slug.to_owned();
     }
     let mut named = slug[..slug.len().min(MAX_SLUG - 1 - HASH_DIGITS)].trim_end_matches(['-', '.']).to_owned();
     named.push_str(if named.is_empty() { "report-" } else { "-" });
-    named.push_str(&hex::encode(&Sha256::digest(title)[..HASH_DIGITS / 2]));
+    named.push_str(&hex::encode(&Sha256::digest(text)[..HASH_DIGITS / 2]));
     named
 }

@@ -1,7 +1,7 @@
 //! The knowledge that the clients of one start of a campaign share, and its totals on disk.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +13,7 @@ use execution::Target;
 
 use super::lifecycle::Lifecycle;
 use crate::{
-    crashes::Crashes,
+    crashes::{CrashMeta, Crashes},
     folder::{CampaignFile, CampaignFolder, FOLDER_VERSION, FolderError},
     kernels::{Kernels, Role},
     plans::FirstPlan,
@@ -162,8 +162,15 @@ impl Shared {
         let statistics = Statistics { corpus, ..Statistics::over(&clients, &self.statistics()) };
         let crashes = self.folder.crashes()?;
         let same = crashes.iter().filter(|(meta, _)| meta.same_as.is_some()).count();
+        let mut titles: HashMap<String, u32> = HashMap::new();
+        crashes.iter().for_each(|(meta, _)| *titles.entry(meta.title.clone()).or_default() += 1);
         let once = crashes.into_iter().filter(|(meta, _)| meta.same_as.is_none());
-        let crashes = once.map(|(meta, _)| (meta.title, meta.reproduced, meta.tried)).collect();
+        // Two crashes can have one title.
+        let title = |meta: &CrashMeta| match titles.get(&meta.title) {
+            Some(2..) => format!("{} ({})", meta.title, meta.key),
+            _ => meta.title.clone(),
+        };
+        let crashes = once.map(|(meta, _)| (title(&meta), meta.reproduced, meta.tried)).collect();
         Ok(Summary { seconds: self.start.elapsed().as_secs(), statistics, same, crashes })
     }
 }

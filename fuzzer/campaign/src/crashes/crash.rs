@@ -1,4 +1,4 @@
-//! One crash: a title, the plan that stands for it, and what is known of that plan.
+//! One crash: a key, the plan that stands for it, and what is known of that plan.
 //!
 //! ```text
 //!                  found here, or told by another host
@@ -12,14 +12,16 @@
 //!                                  made it again in a guest that repeats exactly
 //! ```
 //!
-//! - *found*: no crash of this title was known. The plan is tried in fresh guests.
+//! - *found*: no crash of this key was known. The plan is tried in fresh guests.
 //! - *did not make it again*: up to [`MOST_CANDIDATES`] plans are tried, then no more are taken.
 //! - *another plan*: it replaces the doubtful one with all that was known of that.
 //! - *made it again*: no other plan is wanted. An exact run may still say that it always does.
+//! - *seen on the kernel that judges*, when another kernel found it: the crash is written once more,
+//!   with that kernel's report and plan, whatever its standing, and tried there.
 //!
 //! Each plan is tried once in fresh guests and then, where there are such guests, once exactly.
 //! Apart from its standing, a crash may be *the same* as another one: the kernel that judges gave
-//! the crash of the same plan another title. The next plan starts without that knowledge.
+//! the crash of the same plan another key. The next plan starts without that knowledge.
 
 use std::{sync::Arc, time::Instant};
 
@@ -55,6 +57,8 @@ pub(super) enum Next {
 /// A crash of a campaign.
 #[derive(Debug)]
 pub(super) struct Crash {
+    /// One line for people.
+    pub(super) title: String,
     /// The plan that stands for it.
     pub(super) plan: PlanInput,
     /// The rounds of the guest before the plan's last one.
@@ -65,7 +69,7 @@ pub(super) struct Crash {
     pub(super) foreign: bool,
     /// Moment from which this start of the campaign knows the plan.
     pub(super) since: Instant,
-    /// The title that it has on the kernel that judges, where that is another one.
+    /// The key that it has on the kernel that judges, where that is another one.
     pub(super) same_as: Option<String>,
     standing: Standing,
     next: Next,
@@ -75,8 +79,9 @@ pub(super) struct Crash {
 
 impl Crash {
     /// Makes the record of a crash that was just written. `in_vain` plans were tried before.
-    pub(super) fn new(plan: PlanInput, kernel: &str, foreign: bool, in_vain: u32, queued: u64) -> Self {
+    pub(super) fn new(title: &str, plan: PlanInput, kernel: &str, foreign: bool, in_vain: u32, queued: u64) -> Self {
         Self {
+            title: title.to_owned(),
             plan,
             history: Arc::default(),
             kernel: kernel.to_owned(),
@@ -107,6 +112,16 @@ impl Crash {
             Standing::Doubtful(in_vain) if in_vain < MOST_CANDIDATES => Some(in_vain),
             _ => None,
         }
+    }
+
+    /// Says how many plans were tried in vain, when what `kernel` sees says more than what is known:
+    /// `kernel` is the one that judges, and another one found this crash. Its report is the better
+    /// one, and so is a plan that makes the crash there.
+    pub(super) fn wants_judgement(&self, kernel: &str, judge: &str) -> Option<u32> {
+        (kernel == judge && self.kernel != judge).then_some(match self.standing {
+            Standing::Reproduced => 0,
+            Standing::Untried(in_vain) | Standing::Doubtful(in_vain) => in_vain,
+        })
     }
 
     /// Gives its position among those that wait for `step` on `kernel`, if it does.
@@ -154,7 +169,7 @@ mod tests {
     use super::*;
 
     fn crash(in_vain: u32) -> Crash {
-        Crash::new(PlanInput(FaultPlan::fault_free("fake")), "lean", false, in_vain, 1)
+        Crash::new("BUG in f", PlanInput(FaultPlan::fault_free("fake")), "lean", false, in_vain, 1)
     }
 
     fn kernel(name: &str) -> CampaignKernel {

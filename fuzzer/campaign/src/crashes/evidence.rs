@@ -42,6 +42,6 @@ impl Cause<'_> {
 pub(crate) struct CrashNews {
     /// The kind of finding.
     pub(crate) kind: FindingKind,
-    /// Title, kernel and plan.
+    /// Key, title, kernel and plan.
     pub(crate) reproducer: Reproducer,
 }

@@ -1,4 +1,4 @@
-//! Crashes on disk: each a folder named by its title.
+//! Crashes on disk: each a folder named by its key.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use execution::{Finding, FindingKind};
 use super::evidence::{Cause, CrashNews};
 use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
 use files::{cache::publish_directory, cache::replace_directory};
-use kernel_report::title_slug;
+use kernel_report::slug;
 
 /// The file with all rounds of the guest that a crash was found in, as a plan that can be replayed.
 const HISTORY: &str = "history.json";
@@ -24,9 +24,12 @@ const HISTORY: &str = "history.json";
 pub struct CrashMeta {
     /// Format version.
     pub version: u32,
+    /// The crash's key. In a folder of an older version the title stands for it.
+    #[serde(default)]
+    pub key: String,
     /// The crash's title.
     pub title: String,
-    /// The kind of report.
+    /// The kind of finding.
     pub kind: FindingKind,
     /// The faults that fired, in that order.
     pub fired: Vec<CrashFault>,
@@ -38,14 +41,14 @@ pub struct CrashMeta {
     pub found_ms: Option<u64>,
     /// Fresh guests in which the reproducer was tried.
     pub tried: u32,
-    /// Those in which the same title came again.
+    /// Those in which a finding of the same key came again.
     pub reproduced: u32,
-    /// True when the title came again in a guest that counts instructions: then it does every time
+    /// True when the key came again in a guest that counts instructions: then it does every time
     /// (`fuzz replay --exact`). Not there when that was not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,
-    /// The title that this crash has on the kernel that judges, if the same plan crashed in the
-    /// same function there. Not there when none is known or this is that title.
+    /// The key that this crash has on the kernel that judges, if the same plan crashed in the same
+    /// function there. Not there when none is known or this is that key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_as: Option<String>,
     /// The other host that found it, from which there is no report. Not there when this one did.
@@ -69,9 +72,10 @@ pub struct CrashFault {
 
 impl CrashMeta {
     /// Makes the meta of a crash of which no more is known.
-    fn new(title: &str, kind: FindingKind) -> Self {
+    fn new(key: &str, title: &str, kind: FindingKind) -> Self {
         Self {
             version: FOLDER_VERSION,
+            key: key.to_owned(),
             title: title.to_owned(),
             kind,
             fired: Vec::new(),
@@ -87,11 +91,11 @@ impl CrashMeta {
 }
 
 impl CampaignFolder {
-    fn crash_path(&self, title: &str) -> PathBuf {
-        self.path().join("crashes").join(title_slug(title))
+    fn crash_path(&self, key: &str) -> PathBuf {
+        self.path().join("crashes").join(slug(key))
     }
 
-    /// Writes a crash's folder, whole; in the place of one of the same title, if there is one.
+    /// Writes a crash's folder, whole; in the place of one of the same key, if there is one.
     /// `found_ms` is the time of fuzzing, earlier starts included, until it was found.
     ///
     /// # Errors
@@ -108,7 +112,7 @@ impl CampaignFolder {
             fired: cause.fired.iter().map(|fired| crash_fault(cause.plan, fired)).collect(),
             stack: finding.stack.clone(),
             found_ms: Some(found_ms),
-            ..CrashMeta::new(&finding.title, finding.kind)
+            ..CrashMeta::new(&reproducer.key, &finding.title, finding.kind)
         };
         let mut texts = vec![("report.txt", finding.text.as_str()), ("console.log", cause.console)];
         let history = cause.with_history().map(|plan| plan.to_json());
@@ -124,8 +128,9 @@ impl CampaignFolder {
     /// The file system says no.
     pub(super) fn write_foreign_crash(&self, host: &str, crash: &CrashNews) -> Result<(), FolderError> {
         let origin = Some(host.to_owned());
-        let meta = CrashMeta { origin, ..CrashMeta::new(&crash.reproducer.title, crash.kind) };
-        self.publish_crash(&meta, &crash.reproducer, &[])
+        let reproducer = &crash.reproducer;
+        let meta = CrashMeta { origin, ..CrashMeta::new(reproducer.identity(), &reproducer.title, crash.kind) };
+        self.publish_crash(&meta, reproducer, &[])
     }
 
     fn publish_crash(
@@ -134,8 +139,8 @@ impl CampaignFolder {
         reproducer: &Reproducer,
         texts: &[(&str, &str)],
     ) -> Result<(), FolderError> {
-        let path = self.crash_path(&meta.title);
-        let prepared = self.path().join("crashes").join(format!(".{}", title_slug(&meta.title)));
+        let path = self.crash_path(&meta.key);
+        let prepared = self.path().join("crashes").join(format!(".{}", slug(&meta.key)));
         fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
         let reproducer = Reproducer { target: self.definition().cloned(), ..reproducer.clone() };
         self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
@@ -152,8 +157,8 @@ impl CampaignFolder {
     /// # Errors
     ///
     /// The file is damaged.
-    pub(super) fn history(&self, title: &str) -> Result<Vec<Round>, FolderError> {
-        let path = self.crash_path(title).join(HISTORY);
+    pub(super) fn history(&self, key: &str) -> Result<Vec<Round>, FolderError> {
+        let path = self.crash_path(key).join(HISTORY);
         if !path.exists() {
             return Ok(Vec::new());
         }
@@ -167,32 +172,31 @@ impl CampaignFolder {
     /// # Errors
     ///
     /// The folder is damaged.
-    pub(super) fn found_ms(&self, title: &str) -> Result<Option<u64>, FolderError> {
-        Ok(read_meta(&self.crash_path(title).join("meta.json"))?.found_ms)
+    pub(super) fn found_ms(&self, key: &str) -> Result<Option<u64>, FolderError> {
+        Ok(read_meta(&self.crash_path(key).join("meta.json"))?.found_ms)
     }
 
-    /// Says whether the folder that a crash of this title would have is that of another title.
-    /// Folders have short hashes in their names, so that another host can make such a title on
-    /// purpose.
+    /// Says whether the folder that a crash of this key would have is that of another key. Folders
+    /// have short hashes in their names, so that another host can make such a key on purpose.
     ///
     /// # Errors
     ///
     /// The folder is damaged.
-    pub(super) fn is_anothers(&self, title: &str) -> Result<bool, FolderError> {
-        let path = self.crash_path(title).join("meta.json");
-        Ok(path.exists() && read_meta(&path)?.title != title)
+    pub(super) fn is_anothers(&self, key: &str) -> Result<bool, FolderError> {
+        let path = self.crash_path(key).join("meta.json");
+        Ok(path.exists() && read_meta(&path)?.key != key)
     }
 
     /// Changes a crash's `meta.json`, which says what became of its reproducer, unless its folder
-    /// is that of another title.
+    /// is that of another key.
     ///
     /// # Errors
     ///
     /// The file is gone or damaged, or the file system says no.
-    pub fn change_meta(&self, title: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), FolderError> {
-        let path = self.crash_path(title).join("meta.json");
+    pub fn change_meta(&self, key: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), FolderError> {
+        let path = self.crash_path(key).join("meta.json");
         let mut meta = read_meta(&path)?;
-        if meta.title != title {
+        if meta.key != key {
             return Ok(());
         }
         change(&mut meta);
@@ -219,7 +223,7 @@ impl CampaignFolder {
             let reproducer = Reproducer::from_json(&text).map_err(|source| FolderError::Plan { path: file, source })?;
             crashes.push((meta, reproducer));
         }
-        crashes.sort_by(|a, b| a.0.title.cmp(&b.0.title));
+        crashes.sort_by(|a, b| (&a.0.title, &a.0.key).cmp(&(&b.0.title, &b.0.key)));
         Ok(crashes)
     }
 }
@@ -235,5 +239,10 @@ fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
 
 fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
     let text = fs::read_to_string(path).map_err(failed("read", path))?;
-    serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })
+    let mut meta: CrashMeta =
+        serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })?;
+    if meta.key.is_empty() {
+        meta.key.clone_from(&meta.title);
+    }
+    Ok(meta)
 }

@@ -1,4 +1,4 @@
-//! The crashes of a campaign, shared by its clients: a title is one crash.
+//! The crashes of a campaign, shared by its clients: a key is one crash.
 //!
 //! ```text
 //! objective ─────── note ────────▶ ┌─────────┐ ─ take ──▶ triage
@@ -36,8 +36,10 @@ const MOST_FOREIGN: usize = 500;
 /// A crash whose reproducer somebody tries.
 #[derive(Debug)]
 pub(crate) struct Taken {
+    pub(crate) key: String,
     pub(crate) title: String,
     pub(crate) plan: PlanInput,
+    kernel: String,
     /// The rounds of the guest before the plan's last one, when it was found.
     pub(crate) history: Arc<[Round]>,
     /// True when another host found it.
@@ -46,6 +48,7 @@ pub(crate) struct Taken {
 
 #[derive(Debug, Default)]
 struct Known {
+    /// By key.
     crashes: BTreeMap<String, Crash>,
     /// Number of positions in queues that were given out.
     queued: u64,
@@ -77,11 +80,11 @@ impl Crashes {
         let mut known = Known::default();
         for (meta, reproducer) in folder.crashes()? {
             let (plan, foreign) = (PlanInput(reproducer.plan), meta.origin.is_some());
-            let mut crash = Crash::new(plan, &reproducer.kernel, foreign, 0, known.next_position());
+            let mut crash = Crash::new(&meta.title, plan, &reproducer.kernel, foreign, 0, known.next_position());
             crash.restore(meta.tried, meta.reproduced, meta.exact);
             crash.same_as = meta.same_as;
-            crash.history = folder.history(&meta.title)?.into();
-            known.crashes.insert(meta.title, crash);
+            crash.history = folder.history(&meta.key)?.into();
+            known.crashes.insert(meta.key, crash);
         }
         Ok(Self { folder, before, start: Instant::now(), known: Mutex::new(known), news })
     }
@@ -95,7 +98,7 @@ impl Crashes {
         self.known().crashes.values().filter(|crash| crash.same_as.is_none()).count()
     }
 
-    /// Writes the crashes of `cause` on `kernel`: those whose titles are new or whose reproducers
+    /// Writes the crashes of `cause` on `kernel`: those whose keys are new or whose reproducers
     /// are no good. Returns whether there is one.
     ///
     /// # Errors
@@ -113,16 +116,24 @@ impl Crashes {
         let title = &finding.title;
         // Held while the crash is written: nobody else may write the same one.
         let mut known = self.known();
-        let Some(in_vain) = known.wanted(title) else { return Ok(false) };
+        let key = known.key_of(finding);
+        let judged =
+            known.crashes.get(&key).and_then(|crash| crash.wants_judgement(&kernel.name, self.folder.kernel()));
+        let Some(in_vain) = known.wanted(&key).or(judged) else { return Ok(false) };
         let found_ms = u64::try_from((self.before + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX);
-        let reproducer = reproducer(kernel, title, cause.plan);
+        let reproducer = reproducer(kernel, &key, title, cause.plan);
         self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
-        tracing::info!(title, "{}", if in_vain == 0 { "new crash" } else { "another plan for a known crash" });
+        let what = match judged {
+            Some(_) => "a crash is seen on the target's kernel too",
+            None if in_vain == 0 => "new crash",
+            None => "another plan for a known crash",
+        };
+        tracing::info!(title, key, "{what}");
         let plan = PlanInput(cause.plan.clone());
-        let mut crash = Crash::new(plan, &kernel.name, false, in_vain, known.next_position());
+        let mut crash = Crash::new(title, plan, &kernel.name, false, in_vain, known.next_position());
         crash.history = cause.history.into();
         // The next plan's record knows nothing of the one before.
-        known.crashes.insert(title.clone(), crash);
+        known.crashes.insert(key, crash);
         drop(known);
         if let Some(news) = &self.news {
             // Nobody listens any more when the campaign ends.
@@ -131,7 +142,7 @@ impl Crashes {
         Ok(true)
     }
 
-    /// Writes a crash that `host` found, unless there is one of that title: what this host has seen
+    /// Writes a crash that `host` found, unless there is one of that key: what this host has seen
     /// for itself says more. Its reproducer is tried like one of this host, if the kernel that it
     /// was found on runs here.
     ///
@@ -139,10 +150,10 @@ impl Crashes {
     ///
     /// The folder cannot be written.
     pub(crate) fn note_foreign(&self, host: &str, crash: &CrashNews) -> Result<(), Error> {
-        let title = &crash.reproducer.title;
+        let (key, title) = (crash.reproducer.identity(), &crash.reproducer.title);
         let mut known = self.known();
-        let Some(in_vain) = known.wanted(title) else { return Ok(()) };
-        let again = known.crashes.get(title).map(|crash| crash.foreign);
+        let Some(in_vain) = known.wanted(key) else { return Ok(()) };
+        let again = known.crashes.get(key).map(|crash| crash.foreign);
         if again == Some(false) {
             return Ok(());
         }
@@ -150,16 +161,16 @@ impl Crashes {
             tracing::debug!(title, host, "there are {MOST_FOREIGN} crashes of other hosts: left out");
             return Ok(());
         }
-        if self.folder.is_anothers(title).map_err(disk)? {
+        if self.folder.is_anothers(key).map_err(disk)? {
             tracing::warn!(title, host, "a crash of another host whose folder would take the place of another one's");
             return Ok(());
         }
         self.folder.write_foreign_crash(host, crash).map_err(disk)?;
         let what = if again.is_some() { "another plan of another host" } else { "crash of another host" };
-        tracing::info!(title, host, "{what}");
+        tracing::info!(title, key, host, "{what}");
         let (plan, kernel) = (PlanInput(crash.reproducer.plan.clone()), &crash.reproducer.kernel);
-        let crash = Crash::new(plan, kernel, true, in_vain, known.next_position());
-        known.crashes.insert(title.clone(), crash);
+        let crash = Crash::new(title, plan, kernel, true, in_vain, known.next_position());
+        known.crashes.insert(key.to_owned(), crash);
         Ok(())
     }
 
@@ -168,18 +179,17 @@ impl Crashes {
     pub(crate) fn take_untried(&self, kernel: &CampaignKernel, age: Duration) -> Option<Taken> {
         let mut known = self.known();
         let waiting = known.crashes.iter().filter(|(_, crash)| crash.since.elapsed() >= age);
-        let waiting = waiting.filter_map(|(title, crash)| {
-            Some(((!crash.foreign, crash.waits_for(Next::Fresh, kernel)?), title.clone()))
-        });
-        let title = waiting.max()?.1;
-        known.take(title)
+        let waiting = waiting
+            .filter_map(|(key, crash)| Some(((!crash.foreign, crash.waits_for(Next::Fresh, kernel)?), key.clone())));
+        let key = waiting.max()?.1;
+        known.take(key)
     }
 
     /// Puts back a crash that was taken and not tried after all.
     pub(crate) fn put_back(&self, taken: &Taken) {
         let mut known = self.known();
         let queued = known.next_position();
-        if let Some(crash) = known.crashes.get_mut(&taken.title) {
+        if let Some(crash) = known.still(taken) {
             crash.put_back(queued);
         }
     }
@@ -191,60 +201,56 @@ impl Crashes {
     ///
     /// The folder cannot be written.
     pub(crate) fn is_made_by(&self, kernel: &CampaignKernel, taken: &Taken, cause: &Cause<'_>) -> Result<(), Error> {
-        let title = &taken.title;
+        let key = &taken.key;
         let mut known = self.known();
-        let Some(crash) = known.crashes.get_mut(title).filter(|crash| crash.plan == taken.plan) else { return Ok(()) };
-        let Some(finding) = cause.findings.iter().find(|finding| finding.has_key(title)) else { return Ok(()) };
-        let found_ms = self.folder.found_ms(title).map_err(disk)?.unwrap_or_default();
-        self.folder.write_crash(finding, &reproducer(kernel, title, cause.plan), cause, found_ms).map_err(disk)?;
+        let Some(crash) = known.still(taken) else { return Ok(()) };
+        let Some(finding) = cause.findings.iter().find(|finding| finding.has_key(key)) else { return Ok(()) };
+        let found_ms = self.folder.found_ms(key).map_err(disk)?.unwrap_or_default();
+        let reproducer = reproducer(kernel, key, &finding.title, cause.plan);
+        self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
         crash.is_made_by(PlanInput(cause.plan.clone()));
         Ok(())
     }
 
     /// Takes in that the reproducer was `tried` so often and made the crash again `reproduced`
-    /// times.
+    /// times, unless another plan or kernel stands for the crash by now.
     ///
     /// # Errors
     ///
     /// The folder cannot be written.
     pub(crate) fn tried(&self, taken: &Taken, tried: u32, reproduced: u32) -> Result<(), Error> {
         let mut known = self.known();
-        self.write_meta(&taken.title, |meta| (meta.tried, meta.reproduced) = (tried, reproduced))?;
         let queued = known.next_position();
-        if let Some(crash) = known.crashes.get_mut(&taken.title) {
-            crash.tried(reproduced, queued);
-        }
+        let Some(crash) = known.still(taken) else { return Ok(()) };
+        self.write_meta(&taken.key, |meta| (meta.tried, meta.reproduced) = (tried, reproduced))?;
+        crash.tried(reproduced, queued);
         Ok(())
     }
 
     /// Takes the crash on `kernel` that has waited longest for an exact run.
     pub(crate) fn take_inexact(&self, kernel: &CampaignKernel) -> Option<Taken> {
         let mut known = self.known();
-        let waiting = known
-            .crashes
-            .iter()
-            .filter_map(|(title, crash)| Some((crash.waits_for(Next::Exact, kernel)?, title.clone())));
-        let title = waiting.min()?.1;
-        known.take(title)
+        let waiting =
+            known.crashes.iter().filter_map(|(key, crash)| Some((crash.waits_for(Next::Exact, kernel)?, key.clone())));
+        let key = waiting.min()?.1;
+        known.take(key)
     }
 
     /// Takes in whether the reproducer made the crash again in a guest that repeats exactly, unless
-    /// another plan stands for the crash by now.
+    /// another plan or kernel stands for the crash by now.
     ///
     /// # Errors
     ///
     /// The folder cannot be written.
     pub(crate) fn tried_exactly(&self, taken: &Taken, again: bool) -> Result<(), Error> {
         let mut known = self.known();
-        let Some(crash) = known.crashes.get_mut(&taken.title).filter(|crash| crash.plan == taken.plan) else {
-            return Ok(());
-        };
-        self.write_meta(&taken.title, |meta| meta.exact = Some(again))?;
+        let Some(crash) = known.still(taken) else { return Ok(()) };
+        self.write_meta(&taken.key, |meta| meta.exact = Some(again))?;
         crash.tried_exactly(again);
         Ok(())
     }
 
-    /// Takes in that the crash called `explored` is called `judged` on the kernel that judges, if
+    /// Takes in that the crash with the key `explored` has the key `judged` on the kernel that judges, if
     /// both are on disk, and were found on different kernels.
     ///
     /// # Errors
@@ -260,12 +266,12 @@ impl Crashes {
             return Ok(());
         }
         crash.same_as = Some(judged.to_owned());
-        tracing::info!(title = explored, "the same as \"{judged}\"");
+        tracing::info!(key = explored, "the same as \"{judged}\"");
         self.write_meta(explored, |meta| meta.same_as = Some(judged.to_owned()))
     }
 
-    fn write_meta(&self, title: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), Error> {
-        self.folder.change_meta(title, change).map_err(disk)
+    fn write_meta(&self, key: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), Error> {
+        self.folder.change_meta(key, change).map_err(disk)
     }
 }
 
@@ -277,21 +283,36 @@ impl Known {
 
     /// Says how many plans were tried in vain for a crash for which another one is wanted; gives
     /// nothing where none is.
-    fn wanted(&self, title: &str) -> Option<u32> {
-        self.crashes.get(title).map_or(Some(0), Crash::wants_another_plan)
+    fn wanted(&self, key: &str) -> Option<u32> {
+        self.crashes.get(key).map_or(Some(0), Crash::wants_another_plan)
     }
 
-    fn take(&mut self, title: String) -> Option<Taken> {
-        let crash = self.crashes.get_mut(&title)?;
+    /// Gives the key under which a finding is known or will be. A crash that an older version found
+    /// is known by its title.
+    fn key_of(&self, finding: &Finding) -> String {
+        let older = !self.crashes.contains_key(&finding.key) && self.crashes.contains_key(&finding.title);
+        if older { finding.title.clone() } else { finding.key.clone() }
+    }
+
+    /// Gives the crash that was taken, if the plan and the kernel that stand for it are still those.
+    fn still(&mut self, taken: &Taken) -> Option<&mut Crash> {
+        let crash = self.crashes.get_mut(&taken.key)?;
+        (crash.plan == taken.plan && crash.kernel == taken.kernel).then_some(crash)
+    }
+
+    fn take(&mut self, key: String) -> Option<Taken> {
+        let crash = self.crashes.get_mut(&key)?;
         crash.take();
+        let (title, kernel) = (crash.title.clone(), crash.kernel.clone());
         let (plan, history) = (crash.plan.clone(), Arc::clone(&crash.history));
-        Some(Taken { title, plan, history, foreign: crash.foreign })
+        Some(Taken { key, title, kernel, plan, history, foreign: crash.foreign })
     }
 }
 
-fn reproducer(kernel: &CampaignKernel, title: &str, plan: &FaultPlan) -> Reproducer {
+fn reproducer(kernel: &CampaignKernel, key: &str, title: &str, plan: &FaultPlan) -> Reproducer {
     Reproducer {
         reproducer_version: REPRODUCER_VERSION,
+        key: key.to_owned(),
         title: title.to_owned(),
         kernel: kernel.name.clone(),
         kernel_build_id: kernel.build_id.clone(),

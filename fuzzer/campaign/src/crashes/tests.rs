@@ -3,7 +3,7 @@
 use std::fs;
 
 use execution::{Execution, FindingKind};
-use kernel_report::title_slug;
+use kernel_report::slug;
 
 use super::*;
 use crate::fake::{self, kernel, seed, warning};
@@ -29,7 +29,7 @@ impl Found {
     }
 
     fn meta(&self, title: &str) -> CrashMeta {
-        let path = self.folder.path().join("crashes").join(title_slug(title)).join("meta.json");
+        let path = self.folder.path().join("crashes").join(slug(title)).join("meta.json");
         serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
     }
 }
@@ -88,6 +88,41 @@ fn a_crash_is_another_one_only_on_another_kernel_and_never_both_ways() {
     assert_eq!(found.meta("KASAN in f").same_as, None);
 }
 
+#[test]
+fn a_key_is_one_crash_whatever_its_title() {
+    let (mut found, lean, check, [plan, _]) = (Found::new(), kernel("lean"), kernel("check"), plans());
+    let mut note = |key: &str, title: &str, kernel| {
+        found.execution.findings = vec![Finding { key: key.to_owned(), ..warning(title) }];
+        found.crashes.note(kernel, &Cause::of(&plan.0, &found.execution)).unwrap()
+    };
+    assert!(note("check: f: WARN_ON(a)", "WARNING in f", &lean));
+    assert!(note("check: f: WARN_ON(b)", "WARNING in f", &lean), "another check in that function");
+    assert!(note("access: null pointer in f", "BUG: kernel NULL pointer dereference in f", &lean));
+    assert!(!note("access: null pointer in f", "KASAN: null-ptr-deref in f", &check), "it is known");
+    assert_eq!(fs::read_dir(found.folder.path().join("crashes")).unwrap().count(), 3);
+    let meta = found.meta("check: f: WARN_ON(b)");
+    assert_eq!((meta.key.as_str(), meta.title.as_str()), ("check: f: WARN_ON(b)", "WARNING in f"));
+    let file = found.folder.path().join("crashes").join(slug(&meta.key)).join("reproducer.json");
+    let reproducer = Reproducer::from_json(&fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!((reproducer.key, reproducer.title), (meta.key, meta.title));
+}
+
+#[test]
+fn the_kernel_that_judges_has_the_last_word() {
+    let (mut found, lean, judge, [plan, other]) = (Found::new(), kernel("lean"), kernel("fake"), plans());
+    assert!(found.found("access: f", &lean, &plan));
+    let under_way = found.crashes.take_untried(&lean, Duration::ZERO).unwrap();
+    assert!(!found.found("access: f", &lean, &other), "one plan is enough");
+    assert!(found.found("access: f", &judge, &plan));
+    found.crashes.tried(&under_way, 3, 3).unwrap();
+    assert_eq!(found.meta("access: f").tried, 0, "that was on the other kernel");
+    assert!(!found.found("access: f", &judge, &other) && !found.found("access: f", &lean, &other));
+    assert!(found.crashes.take_untried(&lean, Duration::ZERO).is_none());
+    let untried = found.crashes.take_untried(&judge, Duration::ZERO).unwrap();
+    found.crashes.tried(&untried, 3, 2).unwrap();
+    assert_eq!((found.crashes.len(), found.meta("access: f").reproduced), (1, 2));
+}
+
 fn news(title: &str, plan: &FaultPlan) -> CrashNews {
     CrashNews { kind: FindingKind::Bug, reproducer: fake::reproducer(title, plan) }
 }
@@ -104,7 +139,7 @@ fn a_title_that_two_hosts_see_has_one_folder() {
         crashes.note(&kernel, &Cause::of(&plan.0, &execution)).unwrap()
     };
     let meta = |title: &str| {
-        let path = folder.path().join("crashes").join(title_slug(title)).join("meta.json");
+        let path = folder.path().join("crashes").join(slug(title)).join("meta.json");
         serde_json::from_str::<CrashMeta>(&fs::read_to_string(path).unwrap()).unwrap()
     };
     crashes.note_foreign("away", &news("BUG in theirs", &FaultPlan::fault_free("fake"))).unwrap();
@@ -114,11 +149,11 @@ fn a_title_that_two_hosts_see_has_one_folder() {
     assert_eq!(crashes.len(), 2);
     assert_eq!(fs::read_dir(folder.path().join("crashes")).unwrap().count(), 2);
     assert_eq!(meta("BUG in theirs").origin.as_deref(), Some("away"));
-    let ours = folder.path().join("crashes").join(title_slug("BUG in ours"));
+    let ours = folder.path().join("crashes").join(slug("BUG in ours"));
     assert!(meta("BUG in ours").origin.is_none() && ours.join("report.txt").is_file());
 
-    let taken = title_slug("BUG in ours");
-    assert_eq!(title_slug(&taken), taken, "two titles, one folder");
+    let taken = slug("BUG in ours");
+    assert_eq!(slug(&taken), taken, "two titles, one folder");
     crashes.note_foreign("away", &news(&taken, &plan.0)).unwrap();
     assert_eq!(meta("BUG in ours").title, "BUG in ours");
     assert_eq!(crashes.len(), 2);

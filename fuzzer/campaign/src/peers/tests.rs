@@ -16,7 +16,7 @@ use std::{
 
 use execution::{FindingKind, Stop};
 use fault_plan::{FaultPlan, InjectedError, Reproducer};
-use kernel_report::title_slug;
+use kernel_report::slug;
 use tempfile::TempDir;
 
 use super::{
@@ -82,7 +82,7 @@ impl Host {
     }
 
     fn meta(&self, title: &str) -> Option<CrashMeta> {
-        let path = self.folder.path().join("crashes").join(title_slug(title)).join("meta.json");
+        let path = self.folder.path().join("crashes").join(slug(title)).join("meta.json");
         Some(serde_json::from_str(&fs::read_to_string(path).ok()?).unwrap())
     }
 }

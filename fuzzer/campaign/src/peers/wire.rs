@@ -24,6 +24,8 @@ pub(super) const HEAD_BYTES: usize = 4;
 pub(super) const MOST_BYTES: usize = 256 << 10;
 /// The longest name of a function in a call path (`KSYM_NAME_LEN`, 6.12).
 const MOST_NAME: usize = 512;
+/// The longest key.
+const MOST_KEY: usize = 400;
 /// The longest title.
 const MOST_TITLE: usize = 120;
 /// The longest name of a kernel, a build, a host.
@@ -72,7 +74,7 @@ pub(super) enum News {
     Crash {
         /// The host that found it.
         host: String,
-        /// Its kind, title, kernel and plan.
+        /// Its kind, key, title, kernel and plan.
         crash: CrashNews,
     },
     /// A sign of life.
@@ -115,6 +117,9 @@ impl News {
                 if reproducer.title.len() > MOST_TITLE || !is_line(&reproducer.title) {
                     return Err(WireError::Refused("a crash with a title that cannot be one"));
                 }
+                if reproducer.key.len() > MOST_KEY || !is_line(&reproducer.key) {
+                    return Err(WireError::Refused("a crash with a key that cannot be one"));
+                }
                 if ![host, &reproducer.kernel, &reproducer.kernel_build_id].into_iter().all(|word| is_word(word)) {
                     return Err(WireError::Refused("a crash of a host or kernel with a name that cannot be one"));
                 }
@@ -138,7 +143,7 @@ impl News {
             Self::Plan(plan) => hash.update(plan.0.to_json()),
             Self::Crash { crash: CrashNews { reproducer, .. }, .. } => {
                 hash.update("crash\n");
-                hash.update(&reproducer.title);
+                hash.update(&reproducer.key);
                 hash.update("\n");
                 hash.update(reproducer.plan.to_json());
             }

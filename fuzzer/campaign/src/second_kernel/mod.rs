@@ -80,16 +80,22 @@ struct News {
     reports: u64,
 }
 
+/// Functions of a call trace, from the innermost, into which one of the kernels may have compiled
+/// the function that the other one names.
+const INLINED: usize = 4;
+
 /// The parts of a finding that are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Reported {
     key: String,
     title: String,
+    stack: Vec<String>,
 }
 
 impl Reported {
     fn of(finding: &Finding) -> Self {
-        Self { key: finding.key.clone(), title: finding.title.clone() }
+        let stack = finding.stack.iter().take(INLINED).cloned().collect();
+        Self { key: finding.key.clone(), title: finding.title.clone(), stack }
     }
 
     /// Gives the function that the title names.
@@ -97,17 +103,29 @@ impl Reported {
         self.title.rsplit_once(" in ").map(|(_, function)| function)
     }
 
-    fn is_same_function(&self, other: &Self) -> bool {
-        self.function().is_some() && self.function() == other.function()
+    /// Says whether it is `other`, made by the same plan on another kernel: it is in the same
+    /// function, or it has the same words and one of the two does not know the function or has
+    /// compiled it into another one.
+    fn is_same(&self, other: &Self) -> bool {
+        let words = |key: &str| key.rsplit_once(" in ").map_or(key, |(words, _)| words).to_owned();
+        match (self.function(), other.function()) {
+            (Some(ours), Some(theirs)) if ours == theirs => true,
+            _ if words(&self.key) != words(&other.key) => false,
+            (Some(ours), Some(theirs)) => {
+                self.stack.iter().any(|function| function == theirs)
+                    || other.stack.iter().any(|function| function == ours)
+            }
+            _ => true,
+        }
     }
 }
 
 impl QueuedPlan {
-    /// Gives a crash that both kernels saw in the same function, by two keys: that of the
+    /// Gives a crash that both kernels saw, by two keys: that of the
     /// explorers' kernel, and that of the one on which `execution` was made.
     pub(crate) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
         self.reports.iter().filter(|explored| !execution.has_key(&explored.key)).find_map(|explored| {
-            let same = execution.findings.iter().find(|finding| explored.is_same_function(&Reported::of(finding)))?;
+            let same = execution.findings.iter().find(|finding| explored.is_same(&Reported::of(finding)))?;
             Some((explored.key.as_str(), same.key.as_str()))
         })
     }

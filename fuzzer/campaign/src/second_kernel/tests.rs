@@ -108,3 +108,20 @@ fn a_plan_whose_faults_did_not_fire_was_not_checked() {
     let counts = queue.counts();
     assert_eq!((counts.checked, counts.unfired, counts.waiting), (0, 1, 0));
 }
+
+#[test]
+fn a_function_that_one_kernel_made_part_of_its_caller_is_the_same() {
+    let is_same = |ours: (&str, &[&str]), theirs: (&str, &[&str])| {
+        let reported = |(words, stack): (&str, &[&str])| Reported {
+            key: format!("access: {words}"),
+            title: format!("KASAN: {words}"),
+            stack: stack.iter().map(|function| (*function).to_owned()).collect(),
+        };
+        reported(ours).is_same(&reported(theirs))
+    };
+    let lean = ("null pointer in caller", &["caller", "outer"][..]);
+    assert!(is_same(lean, ("null pointer in inlined", &["inlined", "caller", "outer"])));
+    assert!(!is_same(lean, ("double-free in inlined", &["inlined", "caller", "outer"])), "another defect");
+    assert!(!is_same(lean, ("null pointer in other", &["other", "outer"])));
+    assert!(is_same(("lock held", &[]), ("lock held in f", &[])) && !is_same(("lock held", &[]), ("other in f", &[])));
+}

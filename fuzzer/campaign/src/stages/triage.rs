@@ -25,6 +25,10 @@ use crate::{
 /// The age of a campaign at which reproducers begin to be tried exactly.
 const EXACT_AFTER: Duration = Duration::from_secs(120);
 
+/// Time after which no longer sequence is tried for a crash: a few dozen rounds of a large workload
+/// on a kernel that checks.
+const SEQUENCES_TIME: Duration = Duration::from_secs(60);
+
 /// Fresh guests in which a new reproducer is tried.
 pub(crate) const TRIES: u32 = 3;
 
@@ -63,16 +67,15 @@ impl<'a> TriageStage<'a> {
             if (self.is_interrupted)() {
                 return Err(Error::shutting_down());
             }
-            let Some(taken) = self.crashes.take_untried(self.objective.kernel(), age) else { return Ok(()) };
-            let title = &taken.title;
-            let (tries, reproduced) = match self.tries(runner, &taken) {
+            let Some(mut taken) = self.crashes.take_untried(self.objective.kernel(), age) else { return Ok(()) };
+            let (tries, reproduced) = match self.tries(runner, &mut taken) {
                 Ok(tries) => tries,
                 Err(error) => {
                     self.crashes.put_back(&taken);
                     return Err(error);
                 }
             };
-            tracing::info!(title, "reproduced {reproduced} of {tries} times in fresh guests");
+            tracing::info!(title = taken.title, "reproduced {reproduced} of {tries} times in fresh guests");
             self.crashes.tried(&taken, tries, reproduced)?;
             if taken.foreign {
                 return Ok(());
@@ -82,13 +85,15 @@ impl<'a> TriageStage<'a> {
 
     /// Tries the reproducer of a crash, and where it does not make the crash again, sequences of what
     /// its guest had run. Gives the number of tries, and of those in which the crash came again.
-    fn tries<R: Runner>(&self, runner: &mut R, taken: &Taken) -> Result<(u32, u32), Error> {
+    fn tries<R: Runner>(&self, runner: &mut R, taken: &mut Taken) -> Result<(u32, u32), Error> {
         let (mut tries, mut reproduced) = self.tries_of(runner, taken, &taken.plan, TRIES)?;
         if tries == TRIES
             && reproduced == 0
             && let Some(sequence) = self.sequence(runner, taken)?
         {
             // It came again once, or it would be no sequence.
+            // From now on the sequence stands for the crash.
+            taken.plan = sequence.clone();
             (tries, reproduced) = self.tries_of(runner, taken, &sequence, TRIES - 1)?;
             (tries, reproduced) = (tries + 1, reproduced + 1);
         }
@@ -108,7 +113,7 @@ impl<'a> TriageStage<'a> {
         for _ in 0..often {
             let Some(execution) = self.tried(&taken.title, runner.run(&plan.0, How::Fresh))? else { break };
             tries += 1;
-            reproduced += u32::from(execution.has_key(&taken.title));
+            reproduced += u32::from(execution.has_key(&taken.key));
             self.objective.note(plan, &execution)?;
         }
         Ok((tries, reproduced))
@@ -117,12 +122,17 @@ impl<'a> TriageStage<'a> {
     /// Finds the shortest sequence of what the guest of a crash had run that makes it again, and
     /// writes that as its reproducer.
     fn sequence<R: Runner>(&self, runner: &mut R, taken: &Taken) -> Result<Option<PlanInput>, Error> {
+        let started = Instant::now();
         for sequence in sequences(&taken.plan, &taken.history) {
             if (self.is_interrupted)() {
                 return Err(Error::shutting_down());
             }
+            if started.elapsed() > SEQUENCES_TIME {
+                tracing::info!(title = taken.title, "no time for longer sequences");
+                break;
+            }
             let Some(execution) = self.tried(&taken.title, runner.run(&sequence.0, How::Fresh))? else { continue };
-            if execution.has_key(&taken.title) {
+            if execution.has_key(&taken.key) {
                 tracing::info!(title = taken.title, rounds = sequence.0.earlier.len() + 1, "made by a sequence");
                 let cause = Cause::of(&sequence.0, &execution);
                 self.crashes.is_made_by(self.objective.kernel(), taken, &cause)?;
@@ -155,7 +165,7 @@ impl<'a> TriageStage<'a> {
         let Some(taken) = self.crashes.take_inexact(self.objective.kernel()) else { return Ok(()) };
         let title = &taken.title;
         if let Some(execution) = self.tried(title, runner.run(&taken.plan.0, How::Exact))? {
-            let again = execution.has_key(title);
+            let again = execution.has_key(&taken.key);
             let how = if again { "again" } else { "not again" };
             tracing::info!(title, "came {how} in a guest that counts instructions");
             // First: a plan that makes the crash exactly is not to be tried once more.

@@ -1,7 +1,8 @@
 //! The folder and the seeds with which a campaign begins and goes on.
 
 use super::*;
-use crate::fake::seed;
+use crate::{crashes::Cause, fake::seed};
+use execution::Execution;
 
 #[test]
 fn a_campaign_goes_on_where_it_stopped() {
@@ -136,7 +137,7 @@ fn a_seed_for_something_else_is_refused() {
 fn a_folder_of_an_older_build_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let crash = at("crashes").join(title_slug("WARNING in f"));
+    let crash = at("crashes").join(slug("WARNING in f"));
     fs::create_dir_all(&crash).unwrap();
     let campaign = r#"{ "version": 1, "target": "fake", "kernel": "fake", "kernel_build_id": "fake",
         "fuzz_version": "0.1.0", "seed": 1, "executions": 968, "seconds": 32 }"#;
@@ -156,5 +157,9 @@ fn a_folder_of_an_older_build_is_read() {
     assert_eq!(file.unwrap().executions, 968);
     let crashes = opened.crashes().unwrap();
     assert_eq!((crashes[0].0.reproduced, crashes[0].0.same_as.as_deref()), (3, Some("WARNING in g")));
-    assert_eq!(crashes[0].1.plan.faults[0].occurrence, 1);
+    assert_eq!((crashes[0].0.key.as_str(), crashes[0].1.plan.faults[0].occurrence), ("WARNING in f", 1));
+    let crashes = Crashes::restore(Arc::new(opened), Duration::ZERO, None).unwrap();
+    let finding = Finding { key: "check: f.c:1".to_owned(), ..fake::warning("WARNING in f") };
+    let (plan, found) = (FaultPlan::fault_free("fake"), Execution { findings: vec![finding], ..fake::quiet() });
+    assert!(!crashes.note(&fake::kernel("fake"), &Cause::of(&plan, &found)).unwrap(), "its title is known");
 }

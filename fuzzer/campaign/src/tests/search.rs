@@ -27,7 +27,7 @@ fn what_is_on_disk_is_what_was_found() {
         "{plans} files, {} entries",
         summary.statistics.corpus
     );
-    let crash = folder.path().join("crashes").join(title_slug("BUG in step_7"));
+    let crash = folder.path().join("crashes").join(slug("BUG in step_7"));
     for file in ["reproducer.json", "report.txt", "console.log", "meta.json"] {
         assert!(crash.join(file).is_file(), "{file}");
     }
@@ -83,7 +83,7 @@ fn another_plan_is_tried_for_a_crash_that_did_not_come_again() {
     })
     .unwrap();
     assert_eq!(summary.crashes, [("WARNING in step_30".to_owned(), 3, 3)]);
-    let crash = folder.path().join("crashes").join(title_slug("WARNING in step_30"));
+    let crash = folder.path().join("crashes").join(slug("WARNING in step_30"));
     let text = fs::read_to_string(crash.join("reproducer.json")).unwrap();
     assert!(fails_at(&fault_plan::Reproducer::from_json(&text).unwrap().plan, 30), "{text}");
 }

@@ -1,7 +1,7 @@
 //! Several clients: explorers that share, and a checker on a kernel of its own.
 
 use super::*;
-use crate::fake::{fails_at, warning};
+use crate::fake::{caller, fails_at, warning};
 
 /// The reports of a kernel on a plan.
 type Reports = fn(&FaultPlan) -> Vec<Finding>;
@@ -35,13 +35,33 @@ fn a_checker_sees_what_the_explorer_cannot() {
         (44, 40),
         "those of the explorer's kernel"
     );
-    let slug = title_slug("KASAN in step_12");
+    let slug = slug("KASAN in step_12");
     let text = fs::read_to_string(folder.path().join("crashes").join(slug).join("reproducer.json")).unwrap();
     assert_eq!(fault_plan::Reproducer::from_json(&text).unwrap().kernel, "fake");
     let mut coverage: Vec<_> = fs::read_dir(folder.path().join("coverage")).unwrap().flatten().collect();
     coverage.sort_by_key(fs::DirEntry::file_name);
     let names: Vec<_> = coverage.iter().map(|entry| entry.file_name().into_string().unwrap()).collect();
     assert_eq!(names, ["fake.txt", "lean.txt"]);
+}
+
+/// The checker's kernel has one caller more on each path.
+#[test]
+fn plans_hold_on_a_kernel_that_inlines_differently() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let between = |site| {
+        let mut callers = caller(site);
+        callers.insert(1, "not_inlined".to_owned());
+        callers
+    };
+    let clients = vec![
+        client(Role::Explorer, "lean", FakeRunner::new(&stop, u32::MAX)),
+        client(Role::Checker, "fake", FakeRunner { callers: between, ..FakeRunner::new(&stop, u32::MAX) }),
+    ];
+    let summary = run(options(folder.path(), &stop, Some(Duration::from_secs(3))), clients).unwrap();
+    let statistics = summary.statistics;
+    assert!(statistics.checked >= 40, "{statistics:?}");
+    assert_eq!(statistics.unfired, 0, "{statistics:?}");
 }
 
 #[test]

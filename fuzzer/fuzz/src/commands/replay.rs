@@ -21,7 +21,8 @@ use crate::{
 
 struct Asked {
     plan: FaultPlan,
-    title: Option<String>,
+    /// Key and title of the crash that is to come again.
+    crash: Option<(String, String)>,
     kernel: Option<String>,
     /// Definition of the target, where the file carries one.
     target: Option<serde_json::Value>,
@@ -34,17 +35,18 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
     let refuse = |error: fault_plan::PlanError| CommandError::Input(format!("{path}: {}", chain(&error)));
     if Reproducer::is_one(&text) {
         let reproducer = Reproducer::from_json(&text).map_err(refuse)?;
+        let identity = reproducer.identity().to_owned();
         let Reproducer { title, kernel, plan, target, .. } = reproducer;
-        Ok(Asked { plan, title: Some(title), kernel: Some(kernel), target })
+        Ok(Asked { plan, crash: Some((identity, title)), kernel: Some(kernel), target })
     } else {
-        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, title: None, kernel: None, target: None })
+        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, crash: None, kernel: None, target: None })
     }
 }
 
 /// Replays. Where faults do not fire, the plan is relaxed: another kernel may inline differently.
 ///
-/// The answer is no when a reproducer's title did not come again in every run, when faults of a
-/// plan without a title did not fire, or when runs that are to be the same were not.
+/// The answer is no when a reproducer's key did not come again in every run, when faults of a
+/// plan without one did not fire, or when runs that are to be the same were not.
 ///
 /// # Errors
 ///
@@ -68,7 +70,7 @@ pub fn replay(
         .plan
         .check_against(&prepared.template().about.ready.functions)
         .map_err(|error| CommandError::Input(format!("{}: {}", options.file.display(), chain(&error))))?;
-    let is_same = |execution: &Execution| asked.title.as_deref().is_some_and(|wanted| execution.has_key(wanted));
+    let is_same = |execution: &Execution| asked.crash.as_ref().is_some_and(|(key, _)| execution.has_key(key));
     let (mut again, mut held, mut known) = (0, 0, KnownPoints::default());
     let mut fingerprints = BTreeSet::new();
     for number in 1..=options.runs {
@@ -82,14 +84,14 @@ pub fn replay(
         if options.json { run.write_json(out)? } else { run.write_text(out)? }
     }
     if !options.json {
-        if let Some(title) = &asked.title {
+        if let Some((_, title)) = &asked.crash {
             writeln!(out, "\"{title}\" came again in {again} of {} runs", options.runs)?;
         }
         if options.exact && options.runs > 1 {
             writeln!(out, "{} different executions in {} runs", fingerprints.len(), options.runs)?;
         }
     }
-    let reproduced = options.runs == if asked.title.is_some() { again } else { held };
+    let reproduced = options.runs == if asked.crash.is_some() { again } else { held };
     let repeated = !options.exact || fingerprints.len() == 1;
     Ok(if reproduced && repeated { Answer::Yes } else { Answer::No })
 }

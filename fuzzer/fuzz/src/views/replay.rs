@@ -128,6 +128,7 @@ impl Run<'_> {
         });
         let mut line = serde_json::json!({
             "run": self.number,
+            "key": execution.findings.first().map(|finding| &finding.key),
             "title": execution.findings.first().map(|finding| &finding.title),
             "titles": titles(execution),
             "steps": self.steps_json(execution),

@@ -74,14 +74,18 @@ impl Checks {
         let Some((file, _)) = location.rsplit_once(':') else { return };
         let alone = printed.strip_prefix("in ").map(|caller| ("", caller));
         let (expression, caller) = match alone.or_else(|| printed.rsplit_once(" in ")) {
-            Some((before, caller)) if !caller.contains(' ') => (before, format!(" in {caller}")),
-            _ => (printed, String::new()),
+            Some((before, caller)) if !caller.contains(' ') => (before, caller),
+            _ => (printed, ""),
         };
         let check =
             self.0.get(location).map(String::as_str).or_else(|| Some(expression).filter(|text| !text.is_empty()));
-        if let Some(check) = check {
-            finding.key = format!("{CHECK}{file} {check}{caller}");
-        }
+        let Some(check) = check else { return };
+        // One kernel has made the helper part of its caller, the other one has not.
+        let helper = check.split_once(": ").map(|(function, _)| function).filter(|function| *function == caller);
+        let outside = finding.stack.iter().skip_while(|function| Some(function.as_str()) == helper);
+        let caller = helper.and_then(|_| outside.map(String::as_str).next()).unwrap_or(caller);
+        let caller = if caller.is_empty() { String::new() } else { format!(" in {caller}") };
+        finding.key = format!("{CHECK}{file} {check}{caller}");
     }
 }
 
@@ -243,6 +247,8 @@ DECLARE_UPDATE(bytes_may_use, "space_info");
         assert_eq!(at("fs/f.c:7"), "check: fs/f.c f: WARN_ON(a in b)");
         assert_eq!(at("fs/f.c:8"), "check: fs/f.c:8");
         assert_eq!(at("include/linux/i.h:9"), "check: include/linux/i.h get: WARN_ON(!count) in g");
+        let apart = "WARNING: CPU: 0 PID: 7 at include/linux/i.h:9 get+0x1/0x2\nRIP: 0010:get+0x1/0x2";
+        assert_eq!(named(apart), at("include/linux/i.h:9"), "not made part of its caller");
         assert_eq!(named("WARNING: [a > 0] fs/f.c:8 at g+0x1/0x2, CPU#0: a/1"), "check: fs/f.c a > 0");
         assert_eq!(named("WARNING: [a > 0] fs/f.c:7 at g+0x1/0x2, CPU#0: a/1"), at("fs/f.c:7"));
         assert_eq!(named("BUG: odd"), "bug: BUG: odd in g");

@@ -376,7 +376,9 @@ fn reported(plan: &FaultPlan, report: Box<Report>, before: &[Leftover], text: St
     let fired: Vec<_> = fired.collect();
     // A kernel that has reported something is not clean, and says so once more.
     if findings.is_empty() {
-        let new = report.leftovers.iter().filter(|leftover| !before.contains(leftover));
+        let announced = kernel_report::has_announcement(&report.log);
+        let explained = |leftover: &Leftover| leftover.kind == LeftoverKind::Taint && announced;
+        let new = report.leftovers.iter().filter(|leftover| !before.contains(leftover) && !explained(leftover));
         findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
     }
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }

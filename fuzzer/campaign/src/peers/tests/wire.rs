@@ -50,6 +50,9 @@ fn what_cannot_be_is_refused_with_the_reason() {
     for title in ["", "  ", "a\nb", "\u{1b}[2J", "a\0", "f\u{fc}r", &"x".repeat(121)] {
         assert!(refusal(|news| news.reproducer.title = title.to_owned()).contains("a title"), "{title:?}");
     }
+    for key in ["", " ", "a\nb", &"x".repeat(401)] {
+        assert!(refusal(|news| news.reproducer.key = key.to_owned()).contains("a key"), "{key:?}");
+    }
     for name in ["", "../up", "a b", &"x".repeat(65)] {
         assert!(refusal(|news| news.reproducer.kernel = name.to_owned()).contains("a name"), "{name:?}");
         assert!(refusal(|news| news.host = name.to_owned()).contains("a name"), "{name:?}");

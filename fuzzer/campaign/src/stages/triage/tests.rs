@@ -4,7 +4,7 @@ use std::fs;
 
 use execution::{Attributed, Fate, Usage};
 use fault_plan::{FaultPlan, Reproducer, Round};
-use kernel_report::title_slug;
+use kernel_report::slug;
 
 use super::*;
 use crate::{fake, kernels::Role};
@@ -72,7 +72,7 @@ fn triaged(history: Vec<Round>) -> Triaged {
 
 impl Triaged {
     fn file(&self, name: &str) -> Option<String> {
-        fs::read_to_string(self.folder.path().join("crashes").join(title_slug(TITLE)).join(name)).ok()
+        fs::read_to_string(self.folder.path().join("crashes").join(slug(TITLE)).join(name)).ok()
     }
 
     fn tries(&self) -> (u64, u64) {
@@ -95,7 +95,7 @@ fn the_shortest_sequence_that_makes_a_late_report_becomes_its_reproducer() {
 fn a_history_without_the_cause_is_tried_and_kept() {
     let history = vec![round(1); 100];
     let triaged = triaged(history.clone());
-    assert_eq!((triaged.tries(), triaged.guests.rounds), ((3, 0), 3 + 127 + 7));
+    assert_eq!((triaged.tries(), triaged.guests.rounds), ((3, 0), 3 + 127 + 7 + 40 + 2));
     let whole = FaultPlan::from_json(&triaged.file("history.json").unwrap()).unwrap();
     assert_eq!((whole.earlier, whole.faults), (history, fake::plan(fake::caller(9), 1).faults));
 }

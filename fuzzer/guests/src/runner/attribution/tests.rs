@@ -144,6 +144,18 @@ fn a_leftover_that_shows_late_is_the_execution_befores_unless_its_kernel_said_mo
 }
 
 #[test]
+fn a_taint_by_a_warning_that_only_announces_an_error_is_no_finding() {
+    let judged = |log: &str| {
+        let leftovers = vec![Leftover { kind: LeftoverKind::Taint, text: "0x200".to_owned() }];
+        let end = End::Reported(Box::new(Report { leftovers, log: log.to_owned(), ..Report::default() }));
+        let Verdict::Ran(own) = after_one().judge(&request(&plan(2)), observed(end)).verdict else { panic!("it ran") };
+        (own.guest, own.findings.len())
+    };
+    assert_eq!(judged(""), (Fate::Unclean, 1));
+    assert_eq!(judged("BTRFS: Transaction aborted (error -28)\n"), (Fate::Unclean, 0));
+}
+
+#[test]
 fn a_state_that_is_kept_has_new_leftovers_and_late_text_of_its_own() {
     let leftover = |kind, text: &str| Leftover { kind, text: text.to_owned() };
     let device = || leftover(LeftoverKind::Device, "a disk that is held");

@@ -106,7 +106,7 @@ fn maker(title: &str) -> u32 {
 fn report_text(plan: u32, attempt: u32, number: usize) -> String {
     let function = format!("work_{plan}_{attempt}_{number}");
     format!(
-        "WARNING: CPU: 0 PID: 7 at fs/x.c:1 {function}+0x1/0x2\nCall Trace:\n {function}+0x1/0x2\n---[ end trace 0 ]---\n"
+        "WARNING: CPU: 0 PID: 7 at fs/{function}.c:1 {function}+0x1/0x2\nCall Trace:\n {function}+0x1/0x2\n---[ end trace 0 ]---\n"
     )
 }
 
@@ -186,14 +186,18 @@ impl Model {
             Ending::Reported { .. } | Ending::Left { .. } => {}
             doom => self.doom = Some(doom),
         }
-        let lost = event.ending == Ending::Reported { log_lost: true };
-        let kernel_log = if lost { LOG_LOST.to_owned() } else { own };
-        let mut end = report(&format!("{before}{requested}"), &kernel_log);
-        if let (End::Reported(report), Ending::Left { .. }) = (&mut end, event.ending) {
-            report.leftovers = vec![Leftover { kind: LeftoverKind::Device, text: format!("left by {number}") }];
-        }
-        seen(end, console, in_place)
+        seen(reported(number, event.ending, &format!("{before}{requested}"), own), console, in_place)
     }
+}
+
+/// The report of plan `number`, with the kernel's log before it and its `own`.
+fn reported(number: u32, ending: Ending, before: &str, own: String) -> End {
+    let lost = ending == Ending::Reported { log_lost: true };
+    let mut end = report(before, &if lost { LOG_LOST.to_owned() } else { own });
+    if let (End::Reported(report), Ending::Left { .. }) = (&mut end, ending) {
+        report.leftovers = vec![Leftover { kind: LeftoverKind::Device, text: format!("left by {number}") }];
+    }
+    end
 }
 
 /// The findings of a history: how often each title was given to each plan.
