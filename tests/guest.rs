@@ -364,6 +364,7 @@ fn kvm_is_used_only_when_it_works() {
         plan: plan(&[]),
         keep: false,
         leave: false,
+        verify: None,
         inject: true,
         coverage: false,
         describe_all_sites: false,

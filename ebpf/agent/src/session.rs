@@ -4,11 +4,14 @@ use std::{mem, time::Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{Contract, Execute, FromAgent, LIMITS, Ready, Report, Setup, Timings, ToAgent, WorkloadStep, cut};
+use guest_protocol::{
+    Contract, Defect, Execute, FromAgent, LIMITS, Ready, Report, Setup, Timings, ToAgent, WorkloadStep, cut,
+};
 
 use crate::{
     channel::Channel,
     coverage::Kcov,
+    detectors::Detectors,
     disk::{DISK, DISK_NUMBER, Dirty, Disk, HeldDisk, ResetError},
     injector::{Collected, Injector},
     kernel,
@@ -70,6 +73,7 @@ struct Target<'kernel> {
     harness: Option<Box<Harness>>,
     worker: Worker,
     oracles: Oracles,
+    detectors: Detectors,
     log: KernelLog,
     /// Outcome of putting the disk back after the last report.
     put_back: PutBack,
@@ -114,6 +118,7 @@ impl<'kernel> Target<'kernel> {
             harness: Some(Box::new(Harness { injector, kcov, program })),
             worker: Worker::start()?,
             oracles: Oracles::new(fs::MOUNT_POINT, held)?,
+            detectors: Detectors::note(),
             log: KernelLog::open()?,
             put_back: PutBack::default(),
             leave: false,
@@ -145,6 +150,9 @@ impl<'kernel> Target<'kernel> {
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
+        if let Some(difference) = self.difference(None)? {
+            bail!("the disk was put back and is not the image: {difference}");
+        }
         self.oracles.remember()?;
         self.log.skip()
     }
@@ -164,6 +172,7 @@ impl<'kernel> Target<'kernel> {
             return Ok(FromAgent::Unclean(cut(reason, LIMITS.text_bytes)));
         }
         self.leave = execute.leave;
+        let defects = execute.verify.map_or_else(|| Ok(Vec::new()), |part| self.defects(part))?;
         let harness = self.harness.as_mut().context("the harness is gone")?;
         // Should the kernel die before the trace begins, there is none.
         harness.kcov.clear();
@@ -186,12 +195,24 @@ impl<'kernel> Target<'kernel> {
 
         let started = Instant::now();
         let mut report = self.collect(execute)?;
+        report.defects = defects;
         report.leftovers = self.oracles.leftovers();
         report.log_before = log_before;
         report.log = self.log.read()?;
         timings.collect_ns = nanoseconds_since(started);
         report.timings = timings;
         Ok(FromAgent::Report(Box::new(report)))
+    }
+
+    /// Says in what the guest is no longer as it was at first. Of the disk it looks at this part.
+    fn defects(&self, part: u32) -> Result<Vec<Defect>> {
+        let disk = self.difference(Some(part))?.map(|what| Defect::Disk(cut(what, LIMITS.text_bytes)));
+        Ok(disk.into_iter().chain(self.detectors.switched_off().into_iter().map(Defect::Detector)).collect())
+    }
+
+    /// Says how the disk, or a part of it, differs from the image, if it does.
+    fn difference(&self, part: Option<u32>) -> Result<Option<String>> {
+        self.disk.as_ref().map_or(Ok(None), |disk| disk.difference(part))
     }
 
     /// Puts the disk back for the next execution, while the host looks at the last one's report.

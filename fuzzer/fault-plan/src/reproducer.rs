@@ -90,12 +90,12 @@ mod tests {
         assert!(Reproducer::is_one(&text));
         assert!(!Reproducer::is_one(&reproducer.plan.to_json()));
         assert!(Reproducer::from_json(&text.replace("\"title\"", "\"tittle\"")).is_err());
-        let earlier = r#"{ "reproducer_version": 1, "title": "a", "kernel": "b", "kernel_build_id": "c",
-            "plan": { "version": 1, "target": "t", "faults": [] } }"#;
-        assert_eq!(Reproducer::from_json(earlier).unwrap().target, None);
         assert_eq!(reproducer.identity(), reproducer.key);
         let key = format!("  \"key\": \"{}\",\n", reproducer.key);
         let older = Reproducer::from_json(&text.replace(&key, "")).unwrap();
         assert_eq!((older.key.as_str(), older.identity()), ("", reproducer.title.as_str()));
+        let earlier = r#"{ "reproducer_version": 1, "title": "a", "kernel": "b", "kernel_build_id": "c",
+            "plan": { "version": 1, "target": "t", "faults": [] } }"#;
+        assert_eq!(Reproducer::from_json(earlier).unwrap().target, None);
     }
 }

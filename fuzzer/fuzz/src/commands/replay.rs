@@ -35,9 +35,8 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
     let refuse = |error: fault_plan::PlanError| CommandError::Input(format!("{path}: {}", chain(&error)));
     if Reproducer::is_one(&text) {
         let reproducer = Reproducer::from_json(&text).map_err(refuse)?;
-        let identity = reproducer.identity().to_owned();
-        let Reproducer { title, kernel, plan, target, .. } = reproducer;
-        Ok(Asked { plan, crash: Some((identity, title)), kernel: Some(kernel), target })
+        let crash = Some((reproducer.identity().to_owned(), reproducer.title));
+        Ok(Asked { plan: reproducer.plan, crash, kernel: Some(reproducer.kernel), target: reproducer.target })
     } else {
         Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, crash: None, kernel: None, target: None })
     }

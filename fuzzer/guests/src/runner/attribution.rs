@@ -302,6 +302,9 @@ impl Attribution {
             }
             End::Refused(reason) => Verdict::Refused(reason),
             End::Died | End::DeadBefore => match reports(&text) {
+                found if found.is_empty() && kernel_report::is_out_of_memory(&text) => {
+                    Verdict::Trouble(GuestError::OutOfMemory)
+                }
                 found if found.is_empty() => Verdict::Trouble(GuestError::Lost),
                 found => dead(found, log),
             },

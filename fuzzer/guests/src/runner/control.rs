@@ -2,6 +2,7 @@
 
 use execution::{Attributed, Execution, Fate, How, RunError};
 use fault_plan::{FaultPlan, Round};
+use guest_protocol::DISK_PARTS;
 
 use super::{Asked, GuestRunner, attribution::Previous};
 
@@ -26,7 +27,10 @@ impl GuestRunner {
         let (previous, guests) = (self.attribution.previous().cloned(), self.usage.guests);
         while self.inject && self.guest.is_some() && self.drift.is_due() {
             let plan = self.prepared.target.fault_free();
-            let execution = match self.attempts(|runner| runner.attempt_once(Asked::warm(&plan))) {
+            // Each guest's life is short: all of them together look at all parts.
+            self.part = (self.part + 1) % DISK_PARTS;
+            let verify = Some(self.part);
+            let execution = match self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(&plan) })) {
                 Ok(execution) => execution,
                 Err(RunError::Stopped) => return Err(RunError::Stopped),
                 Err(error) => {
