@@ -224,6 +224,17 @@ mod tests {
     }
 
     #[test]
+    fn a_held_lock_has_its_taker_also_where_another_line_cuts_its_own_in_two() {
+        let log = |lock: &str| {
+            let header = "WARNING: lock held when returning to user space!\n6.12.117-fuzz #1 Not tainted\n";
+            key_of(&format!("{header}1 lock held by agent/1:\n #0: ffff88802fe08e60 {lock}"))
+        };
+        let whole = log("(&info->lock){+.+.}-{4:4}, at: f.isra.0+0xc3/0x1f2\n");
+        assert_eq!(whole, "lockdep: WARNING: lock held when returning to user space in f");
+        assert_eq!(log("\nBTRFS info: at work\n(&info->lock){+.+.}-{4:4}, at: f.isra.0+0xc3/0x1f2\n"), whole);
+    }
+
+    #[test]
     fn a_check_is_its_place_whatever_function_it_was_made_part_of() {
         let warning = |function: &str, line: u32| {
             key_of(&format!("WARNING: CPU: 0 PID: 7 at fs/f.h:{line} {function}+0x1/0x2\nCall Trace:\n g+0x1/0x2\n"))

@@ -47,7 +47,7 @@ impl Run<'_> {
             writeln!(out, "  it ended with round {ran} of {rounds}")?;
         }
         for finding in &execution.findings {
-            writeln!(out, "  {}: {}", finding.kind, finding.title)?;
+            writeln!(out, "  {}: {}\n      {}", finding.kind, finding.title, finding.key)?;
         }
         if execution.findings.is_empty() {
             writeln!(out, "  completed, with nothing found")?;
@@ -281,7 +281,7 @@ mod tests {
              round 2 of 3, in the state that it was left in:\n  sync                 ok\n  \
              round 3 of 3, on the disk put back:\n  sync                 ok\n  \
              fault 2 fired: should_failslab returned ENOMEM, call 1\n  \
-             leftover: device left open after a failure in f\n"
+             leftover: device left open after a failure in f\n      device left open: f\n"
         );
         let cut = written_of(&plan, &all(vec![earlier()], left), false);
         assert!(cut.contains("it ended with round 2 of 3"), "{cut}");

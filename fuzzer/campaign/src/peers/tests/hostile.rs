@@ -2,7 +2,10 @@
 
 use std::io::Read;
 
+use fault_plan::{Fault, Round};
+
 use super::{super::link::SILENCE, *};
+use crate::stages::MOST_EARLIER_ROUNDS;
 
 /// A start of a hello: magic and version.
 const START: &[u8] = b"fuzzpeer\0\0\0\x02";
@@ -53,6 +56,13 @@ fn a_greeting_that_is_none_is_the_end() {
     });
 }
 
+/// Faults of a function that the target does not let fail.
+fn panicking() -> Vec<Fault> {
+    let mut faults = plan("caller").faults;
+    faults[0].function = "panic".to_owned();
+    faults
+}
+
 #[test]
 fn news_that_is_none_is_the_end_and_leaves_nothing_behind() {
     let host = Host::new();
@@ -68,6 +78,8 @@ fn news_that_is_none_is_the_end_and_leaves_nothing_behind() {
         vec![0, 0, 0, 0],
         other_plan(|plan| plan.target = "other".to_owned()),
         other_plan(|plan| plan.faults[0].function = "panic".to_owned()),
+        other_plan(|plan| plan.earlier = vec![Round { faults: panicking(), reset: true }]),
+        other_plan(|plan| plan.earlier = vec![Round::default(); MOST_EARLIER_ROUNDS + 1]),
         other_plan(|plan| plan.faults[0].error = InjectedError::True),
         other_plan(|plan| plan.faults[0].occurrence = 0),
         other_crash("BUG\u{1b}[31m in a"),
