@@ -128,6 +128,25 @@ impl Target {
         names
     }
 
+    /// Reads all targets under `corpus`, each followed by its variants.
+    ///
+    /// # Errors
+    ///
+    /// One of them is refused.
+    pub fn all(corpus: &Path) -> Result<Vec<Self>, TargetError> {
+        let groups = FunctionGroups::load(&corpus.join("functions"))?;
+        let mut targets = Vec::new();
+        for name in Self::names(corpus) {
+            let folder = corpus.join(name);
+            let target = Self::load(&folder, &groups)?;
+            let variants = target.variants.iter().map(|variant| Self::load_variant(&folder, &groups, Some(variant)));
+            let variants = variants.collect::<Result<Vec<_>, _>>()?;
+            targets.push(target);
+            targets.extend(variants);
+        }
+        Ok(targets)
+    }
+
     /// Reads the target in `folder`, whose functions may be those of `groups`.
     ///
     /// # Errors

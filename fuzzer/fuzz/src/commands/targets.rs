@@ -1,6 +1,6 @@
 //! `fuzz targets`.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
 use crate::exit::{Answer, CommandError};
 use execution::Target;
@@ -12,7 +12,7 @@ use guests::project::Project;
 ///
 /// The project is not found, or a target is refused.
 pub fn targets(json: bool, out: &mut dyn Write) -> Result<Answer, CommandError> {
-    let targets = all(&Project::find()?.corpus())?;
+    let targets = Target::all(&Project::find()?.corpus())?;
     let longest = targets.iter().map(|target| target.name.len()).max().unwrap_or_default();
     for target in targets {
         if json {
@@ -27,18 +27,4 @@ pub fn targets(json: bool, out: &mut dyn Write) -> Result<Answer, CommandError> 
         }
     }
     Ok(Answer::Yes)
-}
-
-/// Reads all targets under `corpus`, and their variants.
-fn all(corpus: &Path) -> Result<Vec<Target>, CommandError> {
-    let mut targets = Vec::new();
-    for name in Target::names(corpus) {
-        let target = Target::find(corpus, &name)?;
-        let variants: Vec<_> = target.variants.iter().map(|variant| format!("{name}:{variant}")).collect();
-        targets.push(target);
-        for variant in variants {
-            targets.push(Target::find(corpus, &variant)?);
-        }
-    }
-    Ok(targets)
 }
