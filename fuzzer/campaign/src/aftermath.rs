@@ -16,6 +16,8 @@
 //! - *establish*: a round that kills the guest takes the state with it. A fresh guest runs the plan
 //!   that left something and a fault-free round, and the sweep goes on there.
 //!
+//! While the search cannot wait, a state is only noted. It is established when there is time.
+//!
 //! Whatever is found then belongs to the sequence: the plan that left something, a fault-free round,
 //! and the round that showed it. Time is bounded, so that the search does not starve.
 
@@ -47,15 +49,26 @@ pub(crate) struct Aftermath<'a, R> {
     runner: R,
     target: &'a Target,
     sweeps: &'a Sweeps,
-    must_end: &'a dyn Fn() -> bool,
+    when: When<'a>,
+    /// States that were found when the search could not wait, one for each leftover.
+    postponed: Vec<Left>,
     start: Instant,
     spent: Duration,
     executions: u64,
 }
 
+/// The moments at which an aftermath is possible.
+#[derive(Clone, Copy)]
+pub(crate) struct When<'a> {
+    /// Says whether the campaign ends.
+    pub(crate) must_end: &'a dyn Fn() -> bool,
+    /// Says whether the search cannot wait now.
+    pub(crate) is_later: &'a dyn Fn() -> bool,
+}
+
 /// A state that an execution left.
-struct Left<'a> {
-    plan: &'a FaultPlan,
+struct Left {
+    plan: FaultPlan,
     fired: Vec<Fired>,
     key: String,
 }
@@ -72,11 +85,10 @@ enum Ended {
 }
 
 impl<'a, R: Runner> Aftermath<'a, R> {
-    /// Makes a runner of plans of `target` by `runner`, whose kernel has these `sweeps`. It stops
-    /// when the campaign `must_end`.
-    pub(crate) fn new(runner: R, target: &'a Target, sweeps: &'a Sweeps, must_end: &'a dyn Fn() -> bool) -> Self {
-        let (spent, executions) = (Duration::ZERO, 0);
-        Self { runner, target, sweeps, must_end, start: Instant::now(), spent, executions }
+    /// Makes a runner of plans of `target` by `runner`, whose kernel has these `sweeps`.
+    pub(crate) fn new(runner: R, target: &'a Target, sweeps: &'a Sweeps, when: When<'a>) -> Self {
+        let (postponed, spent, executions) = (Vec::new(), Duration::ZERO, 0);
+        Self { runner, target, sweeps, when, postponed, start: Instant::now(), spent, executions }
     }
 
     /// Says whether there is time for the aftermath of a leftover, which may be a `new` one.
@@ -85,21 +97,41 @@ impl<'a, R: Runner> Aftermath<'a, R> {
         self.spent <= ADVANCE + self.start.elapsed() / share
     }
 
-    /// Gives what comes of a state.
-    fn of(&mut self, left: &Left<'_>) -> Vec<Attributed> {
-        let mut found = Vec::new();
-        if !self.may_spend(self.sweeps.is_new(&left.key)) {
+    /// Gives what comes of a state, whose guest is at hand.
+    fn of(&mut self, left: Left) -> Vec<Attributed> {
+        let (mut found, new) = (Vec::new(), self.sweeps.is_new(&left.key));
+        if (self.when.is_later)() {
+            if new && self.postponed.iter().all(|postponed| postponed.key != left.key) {
+                self.postponed.push(left);
+            }
             return found;
         }
-        let started = Instant::now();
+        if !self.may_spend(new) {
+            return found;
+        }
+        let (left, started) = (&left, Instant::now());
         let alive = (0..FAULT_FREE_ROUNDS).all(|_| self.round(left, &[], &mut found) == Ended::Ran);
         self.sweep(left, if alive { Ended::Ran } else { Ended::Gone }, &mut found);
         self.spent += started.elapsed();
         found
     }
 
+    /// Gives what comes of a state that was postponed, if there is one and now is the time.
+    fn of_postponed(&mut self) -> Vec<Attributed> {
+        let mut found = Vec::new();
+        if !(self.when.is_later)()
+            && self.may_spend(true)
+            && let Some(left) = self.postponed.pop()
+        {
+            let started = Instant::now();
+            self.sweep(&left, Ended::Gone, &mut found);
+            self.spent += started.elapsed();
+        }
+        found
+    }
+
     /// Runs the next part of the sweep in a state, whose guest is at hand or not.
-    fn sweep(&mut self, left: &Left<'_>, mut guest: Ended, found: &mut Vec<Attributed>) {
+    fn sweep(&mut self, left: &Left, mut guest: Ended, found: &mut Vec<Attributed>) {
         let started = Instant::now();
         let mut guests = 0;
         while started.elapsed() < SLICE {
@@ -119,12 +151,12 @@ impl<'a, R: Runner> Aftermath<'a, R> {
     }
 
     /// Brings a fresh guest into the state.
-    fn establish(&mut self, left: &Left<'_>, found: &mut Vec<Attributed>) -> Ended {
-        if (self.must_end)() {
+    fn establish(&mut self, left: &Left, found: &mut Vec<Attributed>) -> Ended {
+        if (self.when.must_end)() {
             return Ended::Stopped;
         }
         self.executions += 1;
-        let Ran { execution, late } = self.runner.run(left.plan, How::Fresh);
+        let Ran { execution, late } = self.runner.run(&left.plan, How::Fresh);
         found.extend(late);
         match execution {
             Ok(execution) if execution.guest == Fate::Unclean && execution.has_key(&left.key) => {
@@ -136,8 +168,8 @@ impl<'a, R: Runner> Aftermath<'a, R> {
     }
 
     /// Runs one round with these `faults` in the state.
-    fn round(&mut self, left: &Left<'_>, faults: &[Fault], found: &mut Vec<Attributed>) -> Ended {
-        if (self.must_end)() {
+    fn round(&mut self, left: &Left, faults: &[Fault], found: &mut Vec<Attributed>) -> Ended {
+        if (self.when.must_end)() {
             return Ended::Stopped;
         }
         self.executions += 1;
@@ -162,7 +194,7 @@ impl<'a, R: Runner> Aftermath<'a, R> {
     }
 }
 
-impl Left<'_> {
+impl Left {
     /// Gives what was found in a round in this state to a short sequence that may make it: the plan
     /// that left something, a fault-free round, which takes up what was left, and that round. The
     /// history has whatever else there was.
@@ -180,15 +212,17 @@ impl Left<'_> {
 
 impl<R: Runner> Runner for Aftermath<'_, R> {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        let postponed = if how == How::Warm { self.of_postponed() } else { Vec::new() };
         let mut ran = self.runner.run(plan, how);
+        ran.late.splice(0..0, postponed);
         let Ok(execution) = &ran.execution else { return ran };
         if plan.is_fault_free() && execution.findings.is_empty() {
             self.sweeps.learn(self.target, execution);
         }
         let warm = how == How::Warm && plan.earlier.is_empty();
         if let Some(leftover) = execution.findings.first().filter(|_| warm && execution.guest == Fate::Unclean) {
-            let left = Left { plan, fired: execution.fired.clone(), key: leftover.key.clone() };
-            ran.late.extend(self.of(&left));
+            let left = Left { plan: plan.clone(), fired: execution.fired.clone(), key: leftover.key.clone() };
+            ran.late.extend(self.of(left));
         }
         ran
     }

@@ -16,16 +16,9 @@ use files::cache::write_file;
 pub struct PlanInput(pub FaultPlan);
 
 impl PlanInput {
-    /// Gives the plan without those faults of its last round that did not fire in `execution`: they
-    /// did nothing there.
+    /// Gives the plan without the faults that did not fire in `execution`: they did nothing there.
     pub(crate) fn fired_only(&self, execution: &Execution) -> Self {
-        let mut plan = self.clone();
-        let mut index = 0..;
-        plan.0.faults.retain(|_| {
-            let index = index.next();
-            execution.fired.iter().any(|fired| Some(fired.fault) == index)
-        });
-        plan
+        Self(self.0.keeping(|index| execution.fired.iter().any(|fired| fired.fault == index)))
     }
 }
 

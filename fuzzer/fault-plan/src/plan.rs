@@ -111,6 +111,21 @@ impl FaultPlan {
         self.earlier.iter_mut().flat_map(|round| &mut round.faults).chain(&mut self.faults)
     }
 
+    /// Gives the plan with only those faults that `keep` says, by index from 0 among those of all
+    /// rounds. Rounds stay, as each ran.
+    #[must_use]
+    pub fn keeping(&self, keep: impl Fn(usize) -> bool) -> Self {
+        let mut plan = self.clone();
+        let mut index = 0;
+        let mut kept = |_: &Fault| {
+            index += 1;
+            keep(index - 1)
+        };
+        plan.earlier.iter_mut().for_each(|round| round.faults.retain(&mut kept));
+        plan.faults.retain(kept);
+        plan
+    }
+
     /// Reads a plan from JSON and checks what can be checked without a kernel.
     ///
     /// # Errors
@@ -285,6 +300,16 @@ mod tests {
         assert!(refusal(r#"{ "version": 1, "target": "t", "rounds": [] }"#).contains("no round"));
         assert!(refusal(r#"{ "version": 1, "target": "t" }"#).contains("neither"));
         assert!(refusal(&PLAN.replace("\"occurrence\"", "\"step\": 0, \"occurrence\"")).contains("step 0"));
+    }
+
+    #[test]
+    fn faults_are_kept_by_their_index_among_those_of_all_rounds() {
+        let fault = |occurrence| Fault { occurrence, ..FaultPlan::from_json(PLAN).unwrap().faults[0].clone() };
+        let earlier = vec![Round { faults: vec![fault(1), fault(2)], reset: true }, Round::default()];
+        let plan = FaultPlan { earlier, faults: vec![fault(3), fault(4)], ..FaultPlan::fault_free("t") };
+        let kept = plan.keeping(|index| index == 1 || index == 2);
+        assert_eq!(kept.all_faults().map(|fault| fault.occurrence).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!((kept.earlier.len(), kept.earlier[0].reset), (2, true));
     }
 
     proptest! {

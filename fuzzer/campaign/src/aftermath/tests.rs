@@ -107,7 +107,7 @@ fn plan(point: u64) -> FaultPlan {
 
 fn with_aftermath<T>(guests: Guests, test: impl FnOnce(&mut Aftermath<'_, Guests>) -> T) -> T {
     let (target, sweeps) = (fake::target(fake::TARGET), Sweeps::default());
-    let mut aftermath = Aftermath::new(guests, &target, &sweeps, &|| false);
+    let mut aftermath = Aftermath::new(guests, &target, &sweeps, When { must_end: &|| false, is_later: &|| false });
     aftermath.run(&FaultPlan::fault_free("fake"), How::Warm);
     test(&mut aftermath)
 }
@@ -175,7 +175,8 @@ fn other_runs_and_clean_guests_have_no_aftermath() {
 #[test]
 fn a_campaign_that_must_end_has_no_time_for_it() {
     let (target, sweeps) = (fake::target(fake::TARGET), Sweeps::default());
-    let mut aftermath = Aftermath::new(Guests::default(), &target, &sweeps, &|| true);
+    let mut aftermath =
+        Aftermath::new(Guests::default(), &target, &sweeps, When { must_end: &|| true, is_later: &|| false });
     aftermath.run(&FaultPlan::fault_free("fake"), How::Warm);
     assert!(aftermath.run(&plan(LEAVES), How::Warm).late.is_empty());
     assert_eq!((aftermath.runner.next, aftermath.runner.fresh), (0, 0));
@@ -190,4 +191,22 @@ fn the_search_does_not_starve() {
         aftermath.start -= Duration::from_secs(3600 * u64::from(SHARE_OF_NEW));
         assert!(aftermath.may_spend(true) && !aftermath.may_spend(false), "a new leftover has a larger share");
     });
+}
+
+/// While the search cannot wait, a state is noted once. Later it is established and swept.
+#[test]
+fn a_state_that_is_found_too_early_is_swept_later() {
+    let (target, sweeps, early) = (fake::target(fake::TARGET), Sweeps::default(), std::cell::Cell::new(true));
+    let is_later = || early.get();
+    let mut aftermath =
+        Aftermath::new(Guests::default(), &target, &sweeps, When { must_end: &|| false, is_later: &is_later });
+    aftermath.run(&FaultPlan::fault_free("fake"), How::Warm);
+    for _ in 0..2 {
+        assert!(aftermath.run(&plan(LEAVES), How::Warm).late.is_empty());
+    }
+    assert_eq!((aftermath.runner.next, aftermath.postponed.len()), (0, 1));
+    early.set(false);
+    let late = aftermath.run(&FaultPlan::fault_free("fake"), How::Warm).late;
+    assert!(late.iter().any(|late| late.findings == [report()]), "{late:?}");
+    assert!(aftermath.postponed.is_empty() && aftermath.runner.fresh >= 1);
 }

@@ -23,7 +23,7 @@ use super::{
     state::{State, new_state},
 };
 use crate::{
-    aftermath::Aftermath,
+    aftermath::{Aftermath, When},
     error::CampaignError,
     executor::PlanExecutor,
     feedbacks::{
@@ -90,7 +90,10 @@ pub(super) fn search<R: Runner>(
         .objective(objective)
         .build();
     let must_end = || lifecycle.must_end();
-    let runner = Aftermath::new(setup.runner, target, &known.sweeps, &must_end);
+    // A checker looks at once: on its kernel most comes to light.
+    let is_later = || role == Role::Explorer && known.matrix().has_open(Reach::Alone);
+    let when = When { must_end: &must_end, is_later: &is_later };
+    let runner = Aftermath::new(setup.runner, target, &known.sweeps, when);
     let observers = tuple_list!(coverage, ExecutionObserver::default(), time);
     let call_sites = Arc::clone(&known.kernel.call_sites);
     let mutations = |most| {

@@ -193,8 +193,10 @@ where
             if let Some((explored, judged)) = queued.same_crash(execution) {
                 self.shared.crashes.same(explored, judged)?;
             }
-        } else if !observer.failure().is_some_and(|failure| failure.ends_campaign) {
-            queue.put_back(queued).map_err(disk)?;
+        } else if let Some(failure) = observer.failure().filter(|failure| !failure.ends_campaign) {
+            let refused = matches!(failure.error, RunError::Refused(_));
+            let done = if refused { queue.refused(&queued) } else { queue.put_back(queued) };
+            done.map_err(disk)?;
         }
         self.triage.triage(self.executor.runner(), LATER)?;
         self.triage.triage_exactly(self.executor.runner())?;

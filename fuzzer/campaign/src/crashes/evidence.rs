@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 /// The execution that findings are of, as far as a crash is written of it.
 #[derive(Debug)]
 pub(crate) struct Cause<'a> {
-    pub(crate) plan: &'a FaultPlan,
-    pub(crate) fired: &'a [Fired],
+    /// The plan, without the faults that did not fire.
+    pub(crate) plan: FaultPlan,
+    /// The faults that fired, by their indices in that plan.
+    pub(crate) fired: Vec<Fired>,
     pub(crate) findings: &'a [Finding],
     pub(crate) console: &'a str,
     /// The rounds of its guest before the plan's last one.
@@ -19,12 +21,14 @@ impl<'a> Cause<'a> {
     /// Gives the cause of what was found in `execution`.
     pub(crate) fn of(plan: &'a FaultPlan, execution: &'a Execution) -> Self {
         let Execution { fired, findings, console, history, .. } = execution;
+        let (plan, fired) = fired_only(plan, fired);
         Self { plan, fired, findings, console, history }
     }
 
     /// Gives the cause of late effects.
     pub(crate) fn of_late(late: &'a Attributed) -> Self {
         let Attributed { plan, fired, findings, console, history, .. } = late;
+        let (plan, fired) = fired_only(plan, fired);
         Self { plan, fired, findings, console, history }
     }
 }
@@ -35,6 +39,18 @@ impl Cause<'_> {
         let more = self.history.len() > self.plan.earlier.len();
         more.then(|| FaultPlan { earlier: self.history.to_vec(), ..self.plan.clone() })
     }
+}
+
+/// Gives `plan` with only the faults that `fired`, and these by their new indices. Where none is
+/// known to have fired, as the guest's memory could not be read, all stay.
+fn fired_only(plan: &FaultPlan, fired: &[Fired]) -> (FaultPlan, Vec<Fired>) {
+    if fired.is_empty() {
+        return (plan.clone(), Vec::new());
+    }
+    let has_fired = |index: usize| fired.iter().any(|fired| fired.fault == index);
+    let anew =
+        |fired: &Fired| Fired { fault: (0..fired.fault).filter(|index| has_fired(*index)).count(), ..fired.clone() };
+    (plan.keeping(has_fired), fired.iter().map(anew).collect())
 }
 
 /// A crash as hosts tell each other of it.

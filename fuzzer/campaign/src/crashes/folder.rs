@@ -109,7 +109,7 @@ impl CampaignFolder {
         found_ms: u64,
     ) -> Result<(), FolderError> {
         let meta = CrashMeta {
-            fired: cause.fired.iter().map(|fired| crash_fault(cause.plan, fired)).collect(),
+            fired: cause.fired.iter().map(|fired| crash_fault(&cause.plan, fired)).collect(),
             stack: finding.stack.clone(),
             found_ms: Some(found_ms),
             ..CrashMeta::new(&reproducer.key, &finding.title, finding.kind)

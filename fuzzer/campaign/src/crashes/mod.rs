@@ -121,7 +121,7 @@ impl Crashes {
             known.crashes.get(&key).and_then(|crash| crash.wants_judgement(&kernel.name, self.folder.kernel()));
         let Some(in_vain) = known.wanted(&key).or(judged) else { return Ok(false) };
         let found_ms = u64::try_from((self.before + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX);
-        let reproducer = reproducer(kernel, &key, title, cause.plan);
+        let reproducer = reproducer(kernel, &key, title, &cause.plan);
         self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
         let what = match judged {
             Some(_) => "a crash is seen on the target's kernel too",
@@ -206,7 +206,7 @@ impl Crashes {
         let Some(crash) = known.still(taken) else { return Ok(()) };
         let Some(finding) = cause.findings.iter().find(|finding| finding.has_key(key)) else { return Ok(()) };
         let found_ms = self.folder.found_ms(key).map_err(disk)?.unwrap_or_default();
-        let reproducer = reproducer(kernel, key, &finding.title, cause.plan);
+        let reproducer = reproducer(kernel, key, &finding.title, &cause.plan);
         self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
         crash.is_made_by(PlanInput(cause.plan.clone()));
         Ok(())

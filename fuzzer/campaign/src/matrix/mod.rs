@@ -163,7 +163,7 @@ impl Matrix {
             let fewer = first || faults < point.reached_by.len();
             if fewer {
                 let earlier = fired[..faults].iter();
-                point.reached_by = earlier.filter_map(|fired| plan.faults.get(fired.fault).cloned()).collect();
+                point.reached_by = earlier.filter_map(|fired| plan.all_faults().nth(fired.fault).cloned()).collect();
             }
             if fewer || point.rank() != rank {
                 self.rank_anew(index, rank);
@@ -212,7 +212,7 @@ impl Matrix {
         let faults = u32::try_from(execution.fired.len()).unwrap_or(u32::MAX);
         let last = execution.fired.iter().map(|fired| fired.sequence).max();
         for fired in &execution.fired {
-            let Some(error) = plan.faults.get(fired.fault).map(|fault| fault.error) else { continue };
+            let Some(error) = plan.all_faults().nth(fired.fault).map(|fault| fault.error) else { continue };
             let Some(&index) = self.numbers.get(&fired.site) else { continue };
             let Some(point) = self.points.get_mut(index as usize) else { continue };
             let cell = point.cell(error);
@@ -246,7 +246,7 @@ impl Matrix {
     /// Takes in that a late effect of an earlier execution cost the guest: a fault at the point
     /// with this number of the agent's was its last, as the fault `index` of `plan`.
     pub(crate) fn was_fatal(&mut self, site: u64, plan: &FaultPlan, index: usize) {
-        let error = plan.faults.get(index).map(|fault| fault.error);
+        let error = plan.all_faults().nth(index).map(|fault| fault.error);
         let point = self.numbers.get(&site).and_then(|point| self.points.get_mut(*point as usize));
         if let (Some(point), Some(error)) = (point, error) {
             point.cell(error).fatal += 1;

@@ -284,6 +284,19 @@ impl SecondKernelQueue {
         inner.gone(name)
     }
 
+    /// Takes in that the checkers' kernel cannot run a plan, however it is relaxed.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be written.
+    pub(crate) fn refused(&self, check: &QueuedPlan) -> Result<(), JournalError> {
+        let mut inner = self.inner();
+        inner.counts.unfired += 1;
+        let name = name(&check.plan);
+        inner.checked.insert(digest(&name));
+        inner.gone(name)
+    }
+
     /// Takes in that no guest got through a plan: it waits again, or is forgotten when that came
     /// too often.
     ///
