@@ -325,7 +325,7 @@ fn what_is_known_to_crash_still_does() {
         crashes += known.len();
         for known in known {
             let execution = guest.run_fresh(&known.plan);
-            assert!(execution.has_key(&known.identity()), "{target}: {}: {:?}", known.title, execution.findings);
+            assert!(execution.has_key(known.identity()), "{target}: {}: {:?}", known.title, execution.findings);
             assert_eq!(execution.fired.len(), known.plan.all_faults().count(), "{target}: {}", known.title);
             assert!(!execution.coverage.is_empty(), "what ran is known of a guest that dies as well");
         }
