@@ -21,6 +21,9 @@ use tempfile::TempDir;
 
 /// The kernel that the tests run on.
 pub(crate) const KERNEL: &str = "linux-6.12-check";
+/// The one that explores.
+#[allow(dead_code, reason = "one of the test programs uses it")]
+pub(crate) const LEAN: &str = "linux-6.12-lean";
 
 /// Functions that may fail, each with its error.
 pub(crate) type Functions = &'static [(&'static str, InjectedError)];
@@ -79,15 +82,15 @@ pub(crate) fn guests_of(target: &str) -> Guests {
     guests_as(Wanted::new(target))
 }
 
+/// Guests of the target called so, or in the folder of that path, on a kernel other than its own.
+#[allow(dead_code, reason = "one of the test programs uses it")]
+pub(crate) fn guests_on(kernel: &str, target: &str) -> Guests {
+    guests_as(Wanted { kernel: Some(kernel.to_owned()), ..Wanted::new(target) })
+}
+
 /// Guests for the target in `folder`.
 pub(crate) fn guests(folder: &Path) -> Guests {
     guests_of(folder.to_str().unwrap())
-}
-
-/// Guests for the target in `folder` on the kernel called so.
-#[allow(dead_code, reason = "one of the test programs uses it")]
-pub(crate) fn guests_on(folder: &Path, kernel: &str) -> Guests {
-    guests_as(Wanted { kernel: Some(kernel.to_owned()), ..Wanted::new(folder.to_str().unwrap()) })
 }
 
 /// Guests for the target in `folder` whose first executions repeat exactly.

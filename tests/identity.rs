@@ -10,7 +10,8 @@ const LEAN: &str = "linux-6.12-lean";
 /// The only finding when the allocation in `function` fails while the trigger runs on `kernel`.
 fn found(trigger: &str, function: &str, kernel: &str) -> Finding {
     let folder = steps_target(&[trigger], SLAB);
-    let execution = guests_on(folder.path(), kernel).run_fresh(&plan(&[fault(&["...", function], 1)]));
+    let execution =
+        guests_on(kernel, folder.path().to_str().unwrap()).run_fresh(&plan(&[fault(&["...", function], 1)]));
     assert_eq!(execution.fired.len(), 1, "{trigger} on {kernel}");
     let [finding] = &execution.findings[..] else { panic!("{trigger} on {kernel}: {:?}", execution.findings) };
     finding.clone()

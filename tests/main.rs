@@ -7,5 +7,7 @@ mod aftermath;
 mod campaign;
 mod common;
 mod guest;
+mod honest;
 mod identity;
+mod targets;
 mod templates;

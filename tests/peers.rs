@@ -178,6 +178,7 @@ fn plant(folder: &Path, name: &str) {
         kernel: KERNEL.to_owned(),
         kernel_build_id: "0".to_owned(),
         plan: plan(name),
+        target: None,
     };
     fs::write(crash.join("reproducer.json"), reproducer.to_json()).unwrap();
     let meta = serde_json::json!({

@@ -7,7 +7,7 @@
 //! The program sees where it is, a few bytes behind a function's entry. The agent chooses the
 //! multiplier so that no two functions share a slot.
 
-use crate::{FUNCTION_SLOT_BITS, MAX_CONDITIONS, MAX_FUNCTIONS};
+use crate::{FUNCTION_SLOT_BITS, MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS, NO_NAME, name_set};
 
 /// Bytes of text that lead to one slot, as a power of two: functions are aligned to as many, so
 /// that mostly no probe leads beyond.
@@ -40,6 +40,24 @@ pub struct Function {
     /// A call for which any of them holds is left alone. Behind the last one stands
     /// [`Condition::NONE`], unless there is no room.
     pub never: [Condition; MAX_CONDITIONS],
+    /// Name ids: a call with one of them among its callers is left alone. Unused entries are
+    /// [`NO_NAME`].
+    pub never_below: [u32; MAX_CALLERS],
+    /// [`name_set`] of them: a call whose callers' set shares no bit has none of them.
+    pub never_below_set: u64,
+}
+
+impl Function {
+    /// Adds a caller below which no call fails; false when there is no room.
+    #[must_use]
+    pub fn never_below(&mut self, caller: u32) -> bool {
+        let Some(free) = self.never_below.iter_mut().find(|known| **known == NO_NAME || **known == caller) else {
+            return false;
+        };
+        *free = caller;
+        self.never_below_set |= name_set(caller);
+        true
+    }
 }
 
 /// A condition on a call: `(argument & mask)` lies between `low` and `low + span`, which may wrap
@@ -80,7 +98,11 @@ impl Functions {
     /// No functions: all calls are left alone.
     #[must_use]
     pub const fn none() -> Self {
-        let mut functions = [Function { never: [Condition::NONE; MAX_CONDITIONS] }; MAX_FUNCTIONS + 1];
+        let mut functions = [Function {
+            never: [Condition::NONE; MAX_CONDITIONS],
+            never_below: [NO_NAME; MAX_CALLERS],
+            never_below_set: 0,
+        }; MAX_FUNCTIONS + 1];
         functions[NO_FUNCTION as usize].never[0] = Condition::ALWAYS;
         Self { multiplier: 0, slots: [NO_FUNCTION; SLOTS], functions }
     }
@@ -120,6 +142,14 @@ mod tests {
         assert!(not_zero(0xffff_ffff_0000_8001) && !not_zero(0xffff_ffff_0000_7fff));
         // Not 5: from 6 on and around.
         assert!(holds(u64::MAX, 6, u64::MAX - 1, 4) && !holds(u64::MAX, 6, u64::MAX - 1, 5));
+    }
+
+    #[test]
+    fn callers_are_added_once_and_up_to_a_bound() {
+        let mut function = Function::default();
+        assert!((1..=MAX_CALLERS as u32).all(|caller| function.never_below(caller * 64 + 3)));
+        assert!(function.never_below(67) && !function.never_below(1), "one that is known needs no room");
+        assert_eq!((function.never_below[0], function.never_below_set), (67, 1 << 3));
     }
 
     #[test]

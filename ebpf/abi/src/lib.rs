@@ -25,8 +25,10 @@ pub const MAX_FRAMES: usize = 24;
 pub const MAX_RULES: usize = 16;
 /// The most functions that can be probed.
 pub const MAX_FUNCTIONS: usize = 64;
-/// The most conditions under which a function never fails.
+/// The most conditions on arguments under which a function never fails.
 pub const MAX_CONDITIONS: usize = 4;
+/// The most callers below which a function never fails.
+pub const MAX_CALLERS: usize = 8;
 /// Bits of the number of a slot of the index of functions, which makes 512 slots.
 pub const FUNCTION_SLOT_BITS: u32 = 9;
 /// Slots of the site table, and of its index, a power of two.

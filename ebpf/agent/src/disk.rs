@@ -5,6 +5,8 @@
 //! them. Putting it back writes the blocks that the last execution wrote to and, where they are
 //! near one another, those between.
 
+mod compare;
+
 use std::{
     fs::{File, OpenOptions},
     io::{Seek, SeekFrom},
@@ -77,7 +79,7 @@ pub(crate) struct Disk {
     /// Their contents, in the same order.
     contents: Vec<Block>,
     zeros: Vec<Block>,
-    /// True when the disk can drop blocks (Linux 6.1's cannot).
+    /// True when the disk can drop blocks (Linux 6.1's cannot), and they read as zeros then.
     discards: bool,
 }
 
@@ -106,7 +108,22 @@ impl Disk {
             bail!("{DISK} is larger than 1 GiB, beyond which writes are not recorded");
         }
         let (numbers, contents) = blocks_that_matter(&image, image_blocks)?;
-        Ok(Self { blocks, numbers, contents, zeros: vec![ZERO.clone(); BATCH], discards: true })
+        let mut disk = Self { blocks, numbers, contents, zeros: vec![ZERO.clone(); BATCH], discards: true };
+        disk.try_discard()?;
+        Ok(disk)
+    }
+
+    /// Asks the disk whether blocks that are dropped read as zeros: nothing but its word says that
+    /// of a discard. Where they do not, zeros are written.
+    fn try_discard(&mut self) -> Result<()> {
+        let disk = OpenOptions::new().read(true).write(true).custom_flags(O_DIRECT | O_EXCL).open(DISK);
+        let disk = disk.with_context(|| format!("cannot open {DISK} for writing"))?;
+        let mut block = Block([0xa5; 4096]);
+        disk.write_all_at(&block.0, 0).with_context(|| format!("cannot write to {DISK}"))?;
+        self.clear(&disk, 0, 1)?;
+        disk.read_exact_at(&mut block.0, 0).with_context(|| format!("cannot read {DISK}"))?;
+        self.discards &= block.0 == ZERO.0;
+        Ok(())
     }
 
     /// Puts the image back where `dirty` says, which is asked when nobody else holds the disk any
@@ -276,17 +293,17 @@ mod tests {
 
     use super::*;
 
-    const BLOCKS: u64 = 64;
+    pub(super) const BLOCKS: u64 = 64;
 
     /// A disk over the blocks `numbers`, each filled with its number; on a plain file discarding is
     /// not to be had.
-    fn disk(numbers: &[u64]) -> Disk {
+    pub(super) fn disk(numbers: &[u64]) -> Disk {
         let contents = numbers.iter().map(|number| Block([u8::try_from(*number).unwrap(); 4096])).collect();
         let zeros = vec![ZERO.clone(); BATCH];
         Disk { blocks: BLOCKS, numbers: numbers.to_vec(), contents, zeros, discards: false }
     }
 
-    fn file_of(name: &str, byte: u8) -> File {
+    pub(super) fn file_of(name: &str, byte: u8) -> File {
         let path = std::env::temp_dir().join(format!("agent-disk-{}-{name}", std::process::id()));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();

@@ -70,7 +70,7 @@ pub(crate) fn describe(symbols: &Symbols) -> Result<Hello> {
 }
 
 /// Why leaks cannot be looked for, if so.
-fn kmemleak_defect() -> String {
+pub(crate) fn kmemleak_defect() -> String {
     // A detector that is off refuses this with EPERM. One that is on stops looking by itself, which
     // is wanted: its scans would fall into executions at random. Mirrors `kmemleak_write()` of
     // `mm/kmemleak.c` (6.12).

@@ -13,6 +13,7 @@
 
 mod channel;
 mod coverage;
+mod detectors;
 mod disk;
 mod init;
 mod injector;

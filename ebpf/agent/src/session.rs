@@ -5,13 +5,13 @@ use std::{mem, time::Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{
-    Contract, Execute, FromAgent, LIMITS, Ready, Report, Setup, Step, StepResult, Timings, ToAgent, cut,
+    Contract, Defect, Execute, FromAgent, LIMITS, Ready, Report, Setup, Timings, ToAgent, WorkloadStep, cut,
 };
-use nix::errno::Errno;
 
 use crate::{
     channel::Channel,
     coverage::Kcov,
+    detectors::Detectors,
     disk::{DISK, DISK_NUMBER, Dirty, Disk, HeldDisk, ResetError},
     injector::{Collected, Injector},
     kernel,
@@ -66,11 +66,14 @@ pub(crate) fn trouble(reason: impl Into<String>) -> FromAgent {
 struct Target<'kernel> {
     symbols: &'kernel Symbols,
     functions: Vec<InjectableFunction>,
+    setup_steps: Vec<WorkloadStep>,
+    steps: Vec<WorkloadStep>,
     disk: Option<Disk>,
     /// Absent only while the workload thread has it.
     harness: Option<Box<Harness>>,
     worker: Worker,
     oracles: Oracles,
+    detectors: Detectors,
     log: KernelLog,
     /// Outcome of putting the disk back after the last report.
     put_back: PutBack,
@@ -91,7 +94,7 @@ impl<'kernel> Target<'kernel> {
     fn prepare(symbols: &'kernel Symbols, injectable: &[InjectableFunction], setup: &Setup) -> Result<(Self, Ready)> {
         let functions = chosen_functions(injectable, &setup.functions)?;
         fs::make_mount_point()?;
-        let program = Program::new(&setup.steps)?;
+        let program = Program::new(&setup.setup_steps, &setup.steps)?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
         let injector = Injector::load(symbols, &setup.functions, setup.disk.then_some(DISK_NUMBER), setup.steps.len())?;
         let kcov = Kcov::open()?;
@@ -102,27 +105,30 @@ impl<'kernel> Target<'kernel> {
             text_start: symbols.text_start(),
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
         };
-        let mut held = fs::oracles(&setup.steps)?;
+        let mut held = fs::oracles(setup)?;
         if setup.disk {
             held.push(Box::new(HeldDisk));
         }
         let mut target = Self {
             symbols,
             functions,
+            setup_steps: setup.setup_steps.clone(),
+            steps: setup.steps.clone(),
             disk,
             harness: Some(Box::new(Harness { injector, kcov, program })),
             worker: Worker::start()?,
             oracles: Oracles::new(fs::MOUNT_POINT, held)?,
+            detectors: Detectors::note(),
             log: KernelLog::open()?,
             put_back: PutBack::default(),
             leave: false,
         };
         keep_memory()?;
-        target.warm_up(&setup.steps)?;
+        target.warm_up()?;
         Ok((target, ready))
     }
 
-    fn warm_up(&mut self, steps: &[Step]) -> Result<()> {
+    fn warm_up(&mut self) -> Result<()> {
         self.reset_disk(Reset::Everything).map_err(|reason| anyhow!(reason))?;
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
@@ -135,11 +141,17 @@ impl<'kernel> Target<'kernel> {
         let mut leftovers: Vec<_> = self.oracles.leftovers().into_iter().map(|leftover| leftover.text).collect();
         leftovers.extend(self.reset_disk(Reset::Dirty).err());
         let harness = self.harness.as_ref().context("the harness is gone")?;
-        if let Some(defect) = step_defect(steps, harness.program.results()) {
+        if let Some(defect) = WorkloadStep::defect(&self.setup_steps, harness.program.setup_results()) {
+            bail!("the set-up does not work: {defect}");
+        }
+        if let Some(defect) = WorkloadStep::defect(&self.steps, harness.program.results()) {
             bail!("the workload does not work when nothing fails: {defect}");
         }
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
+        }
+        if let Some(difference) = self.difference(None)? {
+            bail!("the disk was put back and is not the image: {difference}");
         }
         self.oracles.remember()?;
         self.log.skip()
@@ -160,6 +172,7 @@ impl<'kernel> Target<'kernel> {
             return Ok(FromAgent::Unclean(cut(reason, LIMITS.text_bytes)));
         }
         self.leave = execute.leave;
+        let defects = execute.verify.map_or_else(|| Ok(Vec::new()), |part| self.defects(part))?;
         let harness = self.harness.as_mut().context("the harness is gone")?;
         // Should the kernel die before the trace begins, there is none.
         harness.kcov.clear();
@@ -172,15 +185,34 @@ impl<'kernel> Target<'kernel> {
         timings.arm_ns = nanoseconds_since(started);
 
         timings.run_ns = self.run(execute.inject, execute.coverage)?;
+        let harness = self.harness.as_ref().context("the harness is gone")?;
+        // In the state that an earlier round left, it need not work.
+        if !execute.keep
+            && let Some(defect) = WorkloadStep::defect(&self.setup_steps, harness.program.setup_results())
+        {
+            return Ok(trouble(format!("the set-up did not work: {defect}")));
+        }
 
         let started = Instant::now();
         let mut report = self.collect(execute)?;
+        report.defects = defects;
         report.leftovers = self.oracles.leftovers();
         report.log_before = log_before;
         report.log = self.log.read()?;
         timings.collect_ns = nanoseconds_since(started);
         report.timings = timings;
         Ok(FromAgent::Report(Box::new(report)))
+    }
+
+    /// Says in what the guest is no longer as it was at first. Of the disk it looks at this part.
+    fn defects(&self, part: u32) -> Result<Vec<Defect>> {
+        let disk = self.difference(Some(part))?.map(|what| Defect::Disk(cut(what, LIMITS.text_bytes)));
+        Ok(disk.into_iter().chain(self.detectors.switched_off().into_iter().map(Defect::Detector)).collect())
+    }
+
+    /// Says how the disk, or a part of it, differs from the image, if it does.
+    fn difference(&self, part: Option<u32>) -> Result<Option<String>> {
+        self.disk.as_ref().map_or(Ok(None), |disk| disk.difference(part))
     }
 
     /// Puts the disk back for the next execution, while the host looks at the last one's report.
@@ -243,18 +275,6 @@ enum Reset {
     Late,
 }
 
-/// Says what is wrong with the first of `steps` that did not work, if any.
-fn step_defect(steps: &[Step], results: &[StepResult]) -> Option<String> {
-    steps.iter().zip(results).zip(1..).find_map(|((step, result), number)| {
-        let step = format!("step {number} ({})", step.kind());
-        match result {
-            StepResult::Done(_) => None,
-            StepResult::Failed(error) => Some(format!("{step} failed with {}", Errno::from_raw(*error))),
-            StepResult::Skipped => Some(format!("{step} needs the disk mounted, and it is not")),
-        }
-    })
-}
-
 /// The functions of `contracts`, as the kernel lists them.
 fn chosen_functions(injectable: &[InjectableFunction], contracts: &[Contract]) -> Result<Vec<InjectableFunction>> {
     let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(contracts.len());
@@ -275,17 +295,6 @@ mod tests {
     use fault_plan::ErrorType;
 
     use super::*;
-
-    #[test]
-    fn a_step_that_does_not_work_is_named() {
-        let steps = [Step::Umount {}, Step::Trigger { name: "a".parse().unwrap() }];
-        let defect = |results: [StepResult; 2]| step_defect(&steps, &results).unwrap_or_default();
-        assert_eq!(defect([StepResult::Done(0), StepResult::Done(1)]), "");
-        let failed = defect([StepResult::Done(0), StepResult::Failed(12)]);
-        assert!(failed.starts_with("step 2 (trigger) failed with ENOMEM"), "{failed}");
-        let skipped = defect([StepResult::Skipped, StepResult::Failed(12)]);
-        assert!(skipped.starts_with("step 1 (umount) needs the disk mounted"), "{skipped}");
-    }
 
     #[test]
     fn functions_are_chosen_once_and_unknown_ones_named() {

@@ -65,6 +65,10 @@ fn on_call(regs: *mut pt_regs, control: &mut Control) {
         return;
     }
     let site = sites::slot_of(control, &registers);
+    if site == sites::GUARDED {
+        control.guarded += 1;
+        return;
+    }
     control.sequence += 1;
     sites::count(control, site);
     if let Some(return_value) = rules::apply(control, &registers, site) {

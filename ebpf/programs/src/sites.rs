@@ -2,7 +2,7 @@
 
 use core::ffi::c_long;
 
-use abi::{Control, MAX_FRAMES, PATH_FRONT, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site};
+use abi::{Control, MAX_CALLERS, MAX_FRAMES, NO_NAME, PATH_FRONT, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site};
 
 use crate::{
     Registers, call, maps,
@@ -11,8 +11,12 @@ use crate::{
 
 /// The value behind the table's slots.
 const SPARE: u32 = SITE_SLOTS as u32;
+/// The slot of no site: the kernel would never fail a call with these callers. It stands in the
+/// path table, so that only the first call on a path is looked at.
+pub(crate) const GUARDED: u32 = SPARE + 1;
 
-/// The slot of the site of the call with these `registers`; the spare one when the table is full.
+/// The slot of the site of the call with these `registers`; the spare one when the table is full,
+/// and [`GUARDED`] when it is none.
 #[inline(always)]
 pub(crate) fn slot_of(control: &mut Control, registers: &Registers) -> u32 {
     let path = call::path(registers, control.step);
@@ -75,6 +79,9 @@ fn slot_by_names(control: &mut Control, registers: &Registers) -> u32 {
     let (Some(spare), Some(call)) = (maps::site(SPARE), maps::call()) else { return SPARE };
     call::read(registers, call);
     call::name(registers, call, control, spare);
+    if is_guarded(control, registers, spare) {
+        return GUARDED;
+    }
     let mut search = Search { key: spare.key, found: SPARE, free: SPARE };
     repeat(SITE_PROBES as u32, probe, &mut search);
     let slot = control.sites;
@@ -88,6 +95,37 @@ fn slot_by_names(control: &mut Control, registers: &Registers) -> u32 {
         return slot;
     }
     search.found
+}
+
+/// Says whether one of the callers of the spare `site` is one below which its function never fails.
+#[inline(always)]
+fn is_guarded(control: &mut Control, registers: &Registers, site: &Site) -> bool {
+    let Some(function) = control.functions.at(registers.instruction) else { return true };
+    if function.never_below_set & site.name_set == 0 {
+        return false;
+    }
+    let mut search = CallerSearch { never_below: function.never_below, found: 0 };
+    repeat(site.depth.min(MAX_FRAMES as u32), compare_caller, &mut search);
+    search.found != 0
+}
+
+/// The search for a caller below which the function never fails.
+struct CallerSearch {
+    never_below: [u32; MAX_CALLERS],
+    found: u32,
+}
+
+/// Compares one caller of the spare site.
+extern "C" fn compare_caller(index: u64, search: *mut CallerSearch) -> c_long {
+    // SAFETY: it is what `is_guarded` hands to the loop.
+    let search = unsafe { &mut *search };
+    let Some(caller) = maps::site(SPARE).and_then(|site| site.stack.get(index as usize)) else { return BREAK };
+    let caller = *caller;
+    if caller != NO_NAME && search.never_below.iter().any(|name| *name == caller) {
+        search.found = 1;
+        return BREAK;
+    }
+    CONTINUE
 }
 
 /// The search for a site's slot.

@@ -140,7 +140,7 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
 
     let about = &prepared.template().about;
     let [boot_s, setup_s] = [about.boot_time, about.setup_time].map(|time| time.as_secs_f64());
-    let measured = Measured::of(&wanted.target, &prepared);
+    let measured = Measured::of(&wanted.target.to_string(), &prepared);
     progress.say("crashes of the self-test target");
     let crash_to_next_ms = crash_to_next_ms(&wanted, &measured.kernel, stop, progress)?;
     progress.say(&format!("a campaign of {} s", time.as_secs()));
@@ -219,7 +219,7 @@ fn crash_to_next_ms(
     stop: &Stop,
     progress: &Progress,
 ) -> Result<Option<f64>, CommandError> {
-    let wanted = Wanted { target: CRASHING.to_owned(), kernel: Some(kernel.to_owned()), ..wanted.clone() };
+    let wanted = Wanted { target: CRASHING.into(), kernel: Some(kernel.to_owned()), ..wanted.clone() };
     let prepared = prepare(&wanted, stop, progress)?;
     let plan = prepared.target.fault_free();
     let mut times = Vec::new();

@@ -70,7 +70,7 @@ pub(super) fn scale(session: &Session<'_>) -> Result<Scale, CommandError> {
     let mut first = GuestRunner::new(&prepared);
     first.run(&plan, How::Warm).execution?;
     let start_to_first_execution_s = start.elapsed().as_secs_f64();
-    let measured = Measured::of(&wanted.target, &prepared);
+    let measured = Measured::of(&wanted.target.to_string(), &prepared);
     let processors = process::processors()?;
     let most = processors.len() * PER_PROCESSOR;
     let mut runners = vec![first];

@@ -55,7 +55,7 @@ pub(super) struct Steady {
 /// The environment or the target; see [`CommandError`].
 pub(super) fn steady(session: &Session<'_>) -> Result<Steady, CommandError> {
     let Session { options, progress, .. } = session;
-    let target = options.wanted(TARGET).target;
+    let target = options.wanted(TARGET).target.to_string();
     let time = options.time.unwrap_or(TIME);
     progress.say(&format!("{target}: a campaign of {} s", time.as_secs()));
     let scratch = Scratch::new("steady");

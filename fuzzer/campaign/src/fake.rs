@@ -114,6 +114,7 @@ pub(crate) fn reproducer(title: &str, plan: &FaultPlan) -> Reproducer {
         kernel: "fake".to_owned(),
         kernel_build_id: "fake".to_owned(),
         plan: plan.clone(),
+        target: None,
     }
 }
 

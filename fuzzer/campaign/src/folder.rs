@@ -16,11 +16,14 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
+use execution::Target;
 use fault_plan::PlanError;
 use kernel_report::slug;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::{matrix::Point, second_kernel::QueueRecord};
@@ -129,6 +132,9 @@ pub struct CampaignFile {
     pub version: u32,
     /// The target.
     pub target: String,
+    /// Digest of the target's definition when it ran last. Earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_digest: Option<String>,
     /// The kernel's name.
     pub kernel: String,
     /// Build id of the kernel that ran last.
@@ -148,6 +154,8 @@ pub struct CampaignFile {
 pub struct CampaignFolder {
     path: PathBuf,
     kernel: String,
+    /// Definition of the target, which goes with every reproducer; known once the campaign begins.
+    definition: OnceLock<Value>,
     _lock: File,
 }
 
@@ -172,7 +180,8 @@ impl CampaignFolder {
         let lock_path = path.join(LOCK);
         let lock = try_lock(&lock_path).map_err(failed("lock", &lock_path))?;
         let lock = lock.ok_or_else(|| FolderError::Busy { path: path.to_owned() })?;
-        let folder = Self { path: path.to_owned(), kernel: kernel.to_owned(), _lock: lock };
+        let folder =
+            Self { path: path.to_owned(), kernel: kernel.to_owned(), definition: OnceLock::new(), _lock: lock };
         folder.remove_unfinished()?;
         let earlier: Option<CampaignFile> = folder.read("campaign.json")?;
         if let Some(file) = &earlier {
@@ -204,6 +213,16 @@ impl CampaignFolder {
             }
         }
         Ok(())
+    }
+
+    /// Takes in what the reproducers are to carry. Later definitions do not count.
+    pub(crate) fn define(&self, target: &Target) {
+        self.definition.get_or_init(|| target.definition());
+    }
+
+    /// Gives the definition of the target, where that is known.
+    pub(crate) fn definition(&self) -> Option<&Value> {
+        self.definition.get()
     }
 
     /// Gives the folder's path.

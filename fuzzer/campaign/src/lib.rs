@@ -97,6 +97,7 @@ pub struct CampaignOptions {
 /// See [`CampaignError`]. Everything reported until then is on disk.
 pub fn run<R: Runner>(options: CampaignOptions, clients: Vec<Client<'_, R>>) -> Result<Summary, CampaignError> {
     let CampaignOptions { target, folder, earlier, stop, time, seed, progress, peers } = options;
+    folder.define(&target);
     let count = |role| clients.iter().filter(|client| client.role == role).count();
     let (news, found) = unbounded();
     let news = peers.is_some().then_some(news);

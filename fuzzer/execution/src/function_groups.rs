@@ -7,15 +7,15 @@ use std::{collections::BTreeMap, fmt, fs, io, path::Path};
 
 use fault_plan::{Condition, InjectedError};
 use files::{TextFile, TextFileError};
-use guest_protocol::{MAX_CONDITIONS, MAX_FUNCTIONS};
+use guest_protocol::{MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use toml::Spanned;
 
 /// A function that may fail in this target.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetFunction {
     /// The kernel function.
@@ -23,7 +23,7 @@ pub struct TargetFunction {
     /// Errors that it may return; the first is the one tried first.
     pub errors: Vec<InjectedError>,
     /// A call for which any of these holds never fails.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never: Vec<Condition>,
 }
 
@@ -197,9 +197,17 @@ impl TargetFunction {
         if self.errors.is_empty() {
             return Some("has no errors to return".to_owned());
         }
-        let conditions = self.never.len();
-        (conditions > MAX_CONDITIONS)
-            .then(|| format!("never fails under {conditions} conditions, possible are {MAX_CONDITIONS}"))
+        let (mut arguments, mut callers) = (0, 0);
+        for condition in &self.never {
+            match condition {
+                Condition::Argument(_) => arguments += 1,
+                Condition::Caller(names) => callers += names.len(),
+            }
+        }
+        if arguments > MAX_CONDITIONS {
+            return Some(format!("never fails under {arguments} conditions, possible are {MAX_CONDITIONS}"));
+        }
+        (callers > MAX_CALLERS).then(|| format!("never fails below {callers} callers, possible are {MAX_CALLERS}"))
     }
 }
 
@@ -244,6 +252,8 @@ never = [{ argument = 1, value = 0 }]
         assert!(refused("argument = 1", "argument = 9").contains("a.toml:6: there is no argument 9"));
         let five = format!("[{}]", "{ argument = 1, value = 0 },".repeat(5));
         assert!(refused("[{ argument = 1, value = 0 }]", &five).contains("under 5 conditions, possible are 4"));
+        let nine = format!("[{{ caller = [{}] }}]", "'g', ".repeat(9));
+        assert!(refused("[{ argument = 1, value = 0 }]", &nine).contains("below 9 callers, possible are 8"));
         let twice = load(&[("a.toml", &GOOD.repeat(2))]).unwrap_err();
         assert!(twice.ends_with("a.toml:8: \"f\" is there twice"), "{twice}");
         let shared = load(&[("a.toml", GOOD), ("b.toml", GOOD)]).unwrap_err();
@@ -298,9 +308,13 @@ never = [{ argument = 1, value = 0 }]
     fn what_the_kernel_promises_of_a_function_holds_however_it_is_named() {
         let by_name = target(BY_NAME).unwrap();
         assert_eq!(by_name.functions[0].never, groups().group("memory").unwrap()[0].never);
-        assert_eq!(by_name.setup().functions[0].never.len(), 2, "no allocation that must not fail, no bootstrap cache");
+        let (by_argument, by_caller): (Vec<_>, Vec<_>) =
+            by_name.functions[0].never.iter().partition(|condition| matches!(condition, Condition::Argument(_)));
+        assert_eq!(by_argument.len(), 2, "no allocation that must not fail, no bootstrap cache");
+        assert_eq!(by_caller, [&Condition::Caller(vec!["brd_submit_bio".to_owned()])], "no disk under test");
+        assert_eq!(by_name.setup().functions[0].never, by_name.functions[0].never);
         let more = target(&format!("{BY_NAME}never = [{{ argument = 2, value = 7 }}]")).unwrap();
-        assert_eq!(more.functions[0].never.len(), 3, "a target may add to it");
+        assert_eq!(more.functions[0].never.len(), 4, "a target may add to it");
     }
 
     #[test]

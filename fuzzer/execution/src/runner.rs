@@ -116,8 +116,11 @@ pub struct Usage {
     pub controls: u64,
     /// Calls by which the last of them was off, in a million of them.
     pub control_off_ppm: u64,
-    /// Guests replaced because such an execution was another one than at first.
+    /// Guests replaced because such an execution was another one than at first, or their disk was.
     pub drifted: u64,
+    /// Guests replaced because a detector of their kernel had switched itself off, memory had run
+    /// short, or their table of injection sites was full.
+    pub worn: u64,
     /// The most executions of one guest.
     pub longest_life: u64,
     /// Memory that the present guest's process has of its own, in KiB.

@@ -1,24 +1,38 @@
-//! Conditions on the arguments of a call.
+//! Conditions on a call: on one of its arguments, or on its callers.
 //!
 //! In files a condition is a table, and so is a constant or variable of the kernel's:
 //!
 //! ```toml
 //! { argument = 2, mask = { bit = "___GFP_NOFAIL_BIT", or = 15 }, operator = "!=", value = 0 }
 //! { argument = 1, value = { symbol = "kmem_cache" } }
+//! { caller = "brd_submit_bio" }
+//! { caller = ["btree_csum_one_bio", "csum_one_extent_buffer"] }
 //! ```
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
+
+use crate::ELLIPSIS;
 
 /// The arguments that are passed in registers on x86-64.
 pub const MAX_ARGUMENTS: u8 = 6;
 
-/// A condition on a call: `(argument & mask) operator value`, all of them unsigned 64-bit numbers.
+/// A condition on a call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// Its argument has a certain value.
+    Argument(ArgumentCondition),
+    /// One of these functions is among its callers, at whatever distance. There are several where
+    /// kernels or compilers differ in which of them is a function of its own.
+    Caller(Vec<String>),
+}
+
+/// A condition on an argument: `(argument & mask) operator value`, all of them unsigned 64-bit
+/// numbers.
 ///
 /// The upper half of an argument of 32 bits is undefined, so such a one needs a mask.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Unchecked")]
-pub struct Condition {
+pub struct ArgumentCondition {
     /// Which argument, from 1, as in `$arg1` of the kernel's trace events.
     pub argument: u8,
     /// The bits of it that count. No [`Operand::Symbol`].
@@ -83,6 +97,12 @@ pub enum Operand {
 /// Why a condition cannot be.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConditionError {
+    /// It speaks neither of an argument nor of callers, or of both.
+    #[error("a condition is {{ argument = NUMBER, value = … }} or {{ caller = NAME }}, and not both")]
+    Form,
+    /// No caller, or one that is no name.
+    #[error("\"{0}\" is no function's name: a condition on callers has at least one")]
+    Caller(String),
     /// No such argument.
     #[error("there is no argument {0}, possible are 1 to {MAX_ARGUMENTS}")]
     Argument(u8),
@@ -94,34 +114,116 @@ pub enum ConditionError {
     Operator(String),
 }
 
-/// A condition as it is read.
-#[derive(Deserialize)]
+/// A condition in files: told by its keys.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Unchecked {
-    argument: u8,
-    #[serde(default = "all_bits")]
-    mask: Operand,
-    #[serde(default)]
-    operator: Operator,
-    value: Operand,
+struct ConditionInFile {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    argument: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mask: Option<Operand>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    operator: Option<Operator>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<Operand>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    caller: Option<Callers>,
 }
 
-fn all_bits() -> Operand {
-    Operand::Number(u64::MAX)
+/// Callers in files: one name or several.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "a caller is the name of a function, or a list of such names")]
+enum Callers {
+    One(String),
+    Several(Vec<String>),
 }
 
-impl TryFrom<Unchecked> for Condition {
+/// A condition in messages, which have no keys.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Condition")]
+enum ConditionInMessage {
+    Argument(ArgumentCondition),
+    Caller(Vec<String>),
+}
+
+impl TryFrom<ConditionInFile> for Condition {
     type Error = ConditionError;
 
-    fn try_from(unchecked: Unchecked) -> Result<Self, ConditionError> {
-        let Unchecked { argument, mask, operator, value } = unchecked;
-        match (&mask, &value) {
-            _ if !(1..=MAX_ARGUMENTS).contains(&argument) => Err(ConditionError::Argument(argument)),
-            (Operand::Symbol { symbol }, _) => Err(ConditionError::Mask(symbol.clone())),
-            (_, Operand::Symbol { symbol }) if operator != Operator::Equal => {
-                Err(ConditionError::Operator(symbol.clone()))
+    fn try_from(file: ConditionInFile) -> Result<Self, ConditionError> {
+        match file {
+            ConditionInFile { argument: Some(argument), mask, operator, value: Some(value), caller: None } => {
+                let mask = mask.unwrap_or(Operand::Number(u64::MAX));
+                let condition = ArgumentCondition { argument, mask, operator: operator.unwrap_or_default(), value };
+                condition.defect().map_or(Ok(Self::Argument(condition)), Err)
             }
-            _ => Ok(Self { argument, mask, operator, value }),
+            ConditionInFile { argument: None, mask: None, operator: None, value: None, caller: Some(callers) } => {
+                let names = match callers {
+                    Callers::One(name) => vec![name],
+                    Callers::Several(names) => names,
+                };
+                let unfit = |name: &&String| name.trim().is_empty() || *name == ELLIPSIS;
+                match names.iter().find(unfit) {
+                    Some(name) => Err(ConditionError::Caller(name.clone())),
+                    None if names.is_empty() => Err(ConditionError::Caller(String::new())),
+                    None => Ok(Self::Caller(names)),
+                }
+            }
+            _ => Err(ConditionError::Form),
+        }
+    }
+}
+
+impl From<Condition> for ConditionInFile {
+    fn from(condition: Condition) -> Self {
+        let none = Self { argument: None, mask: None, operator: None, value: None, caller: None };
+        match condition {
+            Condition::Argument(ArgumentCondition { argument, mask, operator, value }) => Self {
+                argument: Some(argument),
+                mask: (mask != Operand::Number(u64::MAX)).then_some(mask),
+                operator: (operator != Operator::default()).then_some(operator),
+                value: Some(value),
+                ..none
+            },
+            Condition::Caller(mut names) => {
+                let callers = match names.pop() {
+                    Some(name) if names.is_empty() => Callers::One(name),
+                    last => Callers::Several(names.into_iter().chain(last).collect()),
+                };
+                Self { caller: Some(callers), ..none }
+            }
+        }
+    }
+}
+
+impl ArgumentCondition {
+    fn defect(&self) -> Option<ConditionError> {
+        match (&self.mask, &self.value) {
+            _ if !(1..=MAX_ARGUMENTS).contains(&self.argument) => Some(ConditionError::Argument(self.argument)),
+            (Operand::Symbol { symbol }, _) => Some(ConditionError::Mask(symbol.clone())),
+            (_, Operand::Symbol { symbol }) if self.operator != Operator::Equal => {
+                Some(ConditionError::Operator(symbol.clone()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Serialize for Condition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            ConditionInFile::from(self.clone()).serialize(serializer)
+        } else {
+            ConditionInMessage::serialize(self, serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Condition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            ConditionInFile::deserialize(deserializer)?.try_into().map_err(D::Error::custom)
+        } else {
+            ConditionInMessage::deserialize(deserializer)
         }
     }
 }
@@ -194,11 +296,20 @@ mod tests {
         let flag = r#"{"argument":2,"mask":{"bit":"___GFP_NOFAIL_BIT","or":15},"operator":"!=","value":0}"#;
         let condition = read(flag).unwrap();
         let mask = Operand::Bit { bit: "___GFP_NOFAIL_BIT".to_owned(), or: Some(15) };
-        let value = Operand::Number(0);
-        assert_eq!(condition, Condition { argument: 2, mask, operator: Operator::NotEqual, value });
-        assert_eq!(serde_json::to_string(&condition).unwrap(), flag);
-        let cache = read(r#"{"argument":1,"value":{"symbol":"kmem_cache"}}"#).unwrap();
-        assert_eq!((cache.mask, cache.operator), (Operand::Number(u64::MAX), Operator::Equal));
+        let (operator, value) = (Operator::NotEqual, Operand::Number(0));
+        assert_eq!(condition, Condition::Argument(ArgumentCondition { argument: 2, mask, operator, value }));
+        let cache = r#"{"argument":1,"value":{"symbol":"kmem_cache"}}"#;
+        let Condition::Argument(of_cache) = read(cache).unwrap() else { panic!("it is one on an argument") };
+        assert_eq!((of_cache.mask, of_cache.operator), (Operand::Number(u64::MAX), Operator::Equal));
+        let (one, two) = (r#"{"caller":"f"}"#, r#"{"caller":["f","g"]}"#);
+        assert_eq!(read(one).unwrap(), Condition::Caller(vec!["f".to_owned()]));
+        assert_eq!(read(two).unwrap(), Condition::Caller(vec!["f".to_owned(), "g".to_owned()]));
+        for text in [flag, cache, one, two] {
+            let condition = read(text).unwrap();
+            assert_eq!(serde_json::to_string(&condition).unwrap(), text);
+            let packed = postcard::to_stdvec(&condition).unwrap();
+            assert_eq!(postcard::from_bytes::<Condition>(&packed).unwrap(), condition);
+        }
         assert!(read(r#"{"argument":1,"value":{"constant":"A"}}"#).is_ok());
     }
 
@@ -212,6 +323,12 @@ mod tests {
             (r#"{"argument":1,"operator":"=","value":1}"#, "unknown variant `=`"),
             (r#"{"argument":1,"value":{"bit":"A","and":1}}"#, "an operand is a number, { bit"),
             (r#"{"argument":1,"value":1,"values":1}"#, "unknown field `values`"),
+            (r#"{"argument":1}"#, "{ argument = NUMBER, value = … } or { caller = NAME }"),
+            (r#"{"argument":1,"value":1,"caller":"f"}"#, "and not both"),
+            (r#"{"caller":[]}"#, "at least one"),
+            (r#"{"caller":["f",""]}"#, "\"\" is no function's name"),
+            (r#"{"caller":"..."}"#, "\"...\" is no function's name"),
+            (r#"{"caller":1}"#, "a caller is the name of a function, or a list"),
         ] {
             let refusal = read(text).unwrap_err();
             assert!(refusal.contains(reason), "{text}: {refusal}");

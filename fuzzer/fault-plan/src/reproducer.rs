@@ -24,6 +24,10 @@ pub struct Reproducer {
     pub kernel_build_id: String,
     /// Plan that makes the crash.
     pub plan: FaultPlan,
+    /// Definition of the plan's target at the time, which this crate hands on as it is. Files of
+    /// earlier versions have none, nor has what hosts tell each other.
+    #[serde(default)]
+    pub target: Option<serde_json::Value>,
 }
 
 impl Reproducer {
@@ -79,6 +83,7 @@ mod tests {
             kernel: "linux-6.12-check".to_owned(),
             kernel_build_id: "ab12".to_owned(),
             plan: FaultPlan::fault_free("selftest"),
+            target: Some(serde_json::json!({ "digest": "cd34", "steps": [] })),
         };
         let text = reproducer.to_json();
         assert_eq!(Reproducer::from_json(&text).unwrap(), reproducer);
@@ -89,5 +94,8 @@ mod tests {
         let key = format!("  \"key\": \"{}\",\n", reproducer.key);
         let older = Reproducer::from_json(&text.replace(&key, "")).unwrap();
         assert_eq!((older.key.as_str(), older.identity()), ("", reproducer.title.as_str()));
+        let earlier = r#"{ "reproducer_version": 1, "title": "a", "kernel": "b", "kernel_build_id": "c",
+            "plan": { "version": 1, "target": "t", "faults": [] } }"#;
+        assert_eq!(Reproducer::from_json(earlier).unwrap().target, None);
     }
 }

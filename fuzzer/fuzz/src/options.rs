@@ -49,7 +49,8 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 #[group(args = ["target"])]
 pub struct FuzzOptions {
-    /// Target to fuzz: a name that `fuzz targets` lists, or a folder with a target.toml.
+    /// Target to fuzz: a name that `fuzz targets` lists, or a folder with a target.toml; with
+    /// :VARIANT behind it for one of its variants.
     #[arg(long)]
     pub target: String,
     /// Time to fuzz, such as 30s, 10m or 8h; until Ctrl-C without it.
@@ -99,9 +100,13 @@ pub struct GuestOptions {
 pub struct ReplayOptions {
     /// A plan, or the reproducer.json of a crash.
     pub file: PathBuf,
-    /// The target's name or folder, if it is not the one that the plan names.
+    /// The target's name or folder, if it is not the one that the file carries or names.
     #[arg(long)]
     pub target: Option<String>,
+    /// Run the program by which the file says that its target's disk is made. Without it such a
+    /// program runs only if a target here has the same, or if it is a plain mkfs.
+    #[arg(long)]
+    pub trust: bool,
     /// In how many fresh guests.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,

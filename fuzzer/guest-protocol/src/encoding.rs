@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::{FromAgent, PROTOCOL_VERSION, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, ToAgent};
+use crate::{Defect, FromAgent, PROTOCOL_VERSION, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, ToAgent};
 
 /// Why a message is refused.
 #[derive(Debug, Error)]
@@ -91,7 +91,8 @@ impl FromAgent {
             Self::Ready(_) => Vec::new(),
             Self::Report(report) => {
                 let leftovers = report.leftovers.iter_mut().map(|leftover| &mut leftover.text);
-                let lists = leftovers.chain(&mut report.unknown_names);
+                let defects = report.defects.iter_mut().map(|(Defect::Disk(what) | Defect::Detector(what))| what);
+                let lists = leftovers.chain(defects).chain(&mut report.unknown_names);
                 lists.chain([&mut report.log_before, &mut report.log]).collect()
             }
             Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
@@ -158,6 +159,7 @@ mod tests {
             plan: FaultPlan::fault_free("t"),
             keep: true,
             leave: false,
+            verify: Some(3),
             inject: true,
             coverage: true,
             describe_all_sites: false,
@@ -177,6 +179,7 @@ mod tests {
         assert!(refused(|report| report.log = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.log_before = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.leftovers = vec![leftover("x".repeat(LIMITS.text_bytes + 1))]));
+        assert!(refused(|report| report.defects = vec![Defect::Disk("x".repeat(LIMITS.text_bytes + 1))]));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(4096)));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(i32::MIN)));
         assert!(refused(|report| report.steps = vec![StepResult::Skipped; LIMITS.steps + 1]));

@@ -23,13 +23,14 @@ mod message;
 mod relative_path;
 mod step;
 mod window;
+mod workload_step;
 
 pub use encoding::MessageError;
 pub use hit::Hit;
-pub use limits::{LIMITS, Limits, MAX_CONDITIONS, MAX_FUNCTIONS, cut};
+pub use limits::{LIMITS, Limits, MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS, cut};
 pub use message::{
-    Contract, Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, Leftover, LeftoverKind, MemoryRange,
-    PROTOCOL_VERSION, Ready, Report, Setup, SiteDescription, Timings, ToAgent,
+    Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, Leftover, LeftoverKind,
+    MemoryRange, PROTOCOL_VERSION, Ready, Report, Setup, SiteDescription, Timings, ToAgent,
 };
 pub use relative_path::{RelativePath, RelativePathError};
 pub use step::{Step, StepResult};
@@ -37,3 +38,4 @@ pub use window::{
     DOORBELL, Direction, PORT_NAME, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window,
     WindowError,
 };
+pub use workload_step::WorkloadStep;

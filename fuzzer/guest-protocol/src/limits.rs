@@ -1,11 +1,13 @@
 //! Bounds on what a guest may say, and the check that a message keeps to them.
 
-use crate::{FromAgent, Hello, MessageError, Ready, Report, StepResult};
+use crate::{Defect, FromAgent, Hello, MessageError, Ready, Report, StepResult};
 
 /// The most functions that can be probed in one guest.
 pub const MAX_FUNCTIONS: usize = 64;
-/// The most conditions under which a function never fails.
+/// The most conditions on arguments under which a function never fails.
 pub const MAX_CONDITIONS: usize = 4;
+/// The most callers below which a function never fails.
+pub const MAX_CALLERS: usize = 8;
 
 /// Bounds on what a guest may say.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +111,8 @@ impl Report {
         within(self.new_sites.len() <= LIMITS.sites, "the list of new sites")?;
         within(self.fired.len() <= fault_plan::MAX_FAULTS, "the list of fired faults")?;
         within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
+        within(self.defects.len() <= LIMITS.notes, "the list of defects")?;
+        self.defects.iter().try_for_each(|(Defect::Disk(what) | Defect::Detector(what))| text(what))?;
         within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;
         within(self.log.len() <= LIMITS.log_bytes, "the kernel log")?;
         let most_names = fault_plan::MAX_FAULTS * LIMITS.call_path;

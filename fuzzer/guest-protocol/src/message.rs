@@ -3,13 +3,18 @@
 use fault_plan::{Condition, FaultPlan, InjectableFunction};
 use serde::{Deserialize, Serialize};
 
-use crate::{Hit, Step, StepResult, hit::packed};
+use crate::{Hit, StepResult, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 10;
+pub const PROTOCOL_VERSION: u32 = 11;
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
+
+/// Parts in which the disk is compared with the image, one in each control run. Comparing all of a
+/// disk of 128 MiB takes as long as three executions on the checking kernel, and nine on the lean
+/// one.
+pub const DISK_PARTS: u32 = 16;
 
 /// From host to agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,8 +30,10 @@ pub enum ToAgent {
 pub struct Setup {
     /// The functions to probe.
     pub functions: Vec<Contract>,
+    /// Steps that run before the workload, not armed and without coverage.
+    pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
-    pub steps: Vec<Step>,
+    pub steps: Vec<WorkloadStep>,
     /// True when the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
     pub disk: bool,
     /// True when the agent waits for the first request by polling the window. The host puts it
@@ -41,7 +48,8 @@ pub struct Contract {
     /// The function.
     pub function: String,
     /// A call for which any of these holds never fails, and is no occurrence. At most
-    /// [`MAX_CONDITIONS`](crate::MAX_CONDITIONS).
+    /// [`MAX_CONDITIONS`](crate::MAX_CONDITIONS) speak of arguments, and the others of at most
+    /// [`MAX_CALLERS`](crate::MAX_CALLERS) callers.
     pub never: Vec<Condition>,
 }
 
@@ -58,6 +66,9 @@ pub struct Execute {
     /// True to leave the state for the next execution: the disk is not put back. It never is after
     /// an execution with a leftover.
     pub leave: bool,
+    /// Part of the disk, below [`DISK_PARTS`], to compare first with the image; then the agent also
+    /// asks whether the kernel's detectors are still on. See [`Report::defects`].
+    pub verify: Option<u32>,
     /// True to probe and count calls; false only to measure what that costs.
     pub inject: bool,
     /// True to record coverage; false only to measure what that costs.
@@ -169,8 +180,20 @@ pub struct Report {
     /// Leftovers that the oracles found. A guest with one runs another plan only to see what comes
     /// of it ([`Execute::keep`]). What shows still later, [`FromAgent::Unclean`] says.
     pub leftovers: Vec<Leftover>,
+    /// Ways in which the guest was no longer as it was at first, before the execution, where
+    /// [`Execute::verify`] asked. Never a finding. The guest must not be used any more.
+    pub defects: Vec<Defect>,
     /// Times of the execution's phases.
     pub timings: Timings,
+}
+
+/// A way in which a guest is not as it was at first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Defect {
+    /// The disk is not the image: which block, and what is there.
+    Disk(String),
+    /// A detector of the kernel's has switched itself off: which one.
+    Detector(String),
 }
 
 /// Something that was still in use when the workload had ended and was cleaned up.

@@ -1,6 +1,7 @@
 //! The workload's steps. They are data: `target.toml` lists them, and the agent has a file for each
 //! kind.
 
+use fault_plan::Errno;
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
@@ -131,6 +132,22 @@ pub enum StepResult {
     Failed(i32),
     /// It needs the disk mounted, and it was not.
     Skipped,
+}
+
+impl StepResult {
+    /// The result in words, such as `failed with ENOSPC (28)`.
+    #[must_use]
+    pub fn text(self) -> String {
+        match self {
+            Self::Done(0) => "ok".to_owned(),
+            Self::Done(value) => format!("ok, {value}"),
+            Self::Failed(number) => {
+                let name = Errno::from_number(i64::from(number)).map_or("an unknown error", Errno::name);
+                format!("failed with {name} ({number})")
+            }
+            Self::Skipped => "skipped: the disk is not mounted".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

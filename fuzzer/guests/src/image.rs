@@ -1,37 +1,63 @@
 //! Disk images, made once by a target's recipe and kept in the cache.
+//!
+//! ```text
+//! mkfs    ─┐
+//! script  ─┼─▶ KEY.PID.tmp ──▶ CACHE/images/KEY.raw      KEY: hash of all that is known of the recipe
+//! file    ─┘   size_mib, sparse
+//! ```
+
+mod source;
 
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
 };
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::process;
-use execution::ImageRecipe;
+use execution::{ImageRecipe, ImageSource};
 use files::{cache::lock, cache::publish_file};
 
 /// Why there is no image.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// The tool is missing.
-    #[error("cannot run {command}: install the package it is in (btrfs-progs, e2fsprogs or xfsprogs)")]
+    #[error("cannot run {command}: install the package it is in ({package})")]
     Missing {
         /// The command.
         command: String,
+        /// The package that has it, as far as that is known.
+        package: &'static str,
         /// Underlying error.
         source: io::Error,
     },
     /// The tool failed.
-    #[error("{command} failed: {output}")]
+    #[error("{command} failed, {status}: {output}")]
     Failed {
         /// The command line.
         command: String,
+        /// Its exit status.
+        status: String,
         /// Text that the tool printed.
         output: String,
+    },
+    /// The file that it is made of is elsewhere, or another one by now.
+    #[error("the file {name} that the disk is made of is not at hand, or has changed: its SHA-256 must be {sha256}")]
+    Absent {
+        /// The file's name.
+        name: String,
+        /// Its checksum.
+        sha256: String,
+    },
+    /// The image does not fit.
+    #[error("{what} is larger than size_mib, which is {size_mib}")]
+    TooLarge {
+        /// What is.
+        what: String,
+        /// Size of the disk in MiB.
+        size_mib: u32,
     },
     /// The file system says no.
     #[error("cannot write {path}")]
@@ -44,12 +70,12 @@ pub enum ImageError {
 }
 
 /// The image for `recipe` under `cache`, made now if it is not there. Its name is the hash of the
-/// recipe and of the tool's version. Two processes that want the same image make it once: the
+/// recipe, of the file if it is made of one, and of the tool's version. Two processes that want the same image make it once: the
 /// second waits.
 ///
 /// # Errors
 ///
-/// The tool is missing or fails, or the cache cannot be written.
+/// The tool is missing or fails, the file is not there, or the cache cannot be written.
 pub fn image(recipe: &ImageRecipe, cache: &Path) -> Result<PathBuf, ImageError> {
     let folder = cache.join("images");
     let key = key(recipe)?;
@@ -86,43 +112,67 @@ fn remove_leftovers(folder: &Path, key: &str) {
         let rest = name.to_str().and_then(|name| name.strip_prefix(key));
         if rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".tmp")) {
             // A leftover costs only disk space.
-            let _ = fs::remove_file(entry.path());
+            let path = entry.path();
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         }
     }
 }
 
+/// Makes the image in the new file `path`.
 fn make(recipe: &ImageRecipe, path: &Path) -> Result<(), ImageError> {
+    let bytes = u64::from(recipe.size_mib) << 20;
     let file = File::create_new(path).map_err(at(path))?;
-    file.set_len(u64::from(recipe.size_mib) << 20).map_err(at(path))?;
-    run(recipe, &recipe.mkfs[1..], Some(path)).map(drop)
+    file.set_len(bytes).map_err(at(path))?;
+    let what = match &recipe.source {
+        ImageSource::Mkfs(mkfs) => source::run(mkfs, Some(path)).map(|_| mkfs[0].clone()),
+        ImageSource::Script { name, text } => source::script(name, text, path).map(|()| format!("the script {name}")),
+        ImageSource::File { name, sha256, path: from } => {
+            let absent = || ImageError::Absent { name: name.clone(), sha256: sha256.clone() };
+            let from = from.as_deref().ok_or_else(absent)?;
+            if !source::copy(name, from, &file, bytes)?.eq_ignore_ascii_case(sha256) {
+                return Err(absent());
+            }
+            Ok(name.clone())
+        }
+    }?;
+    // A program may have put another file in its place.
+    let metadata = fs::symlink_metadata(path).map_err(at(path))?;
+    if !metadata.is_file() {
+        return Err(at(path)(io::Error::other(format!("{what} left no file there"))));
+    }
+    if metadata.len() > bytes {
+        return Err(ImageError::TooLarge { what: format!("the image that {what} made"), size_mib: recipe.size_mib });
+    }
+    File::options().write(true).open(path).and_then(|file| file.set_len(bytes)).map_err(at(path))
 }
 
 fn key(recipe: &ImageRecipe) -> Result<String, ImageError> {
     let mut hash = Sha256::new();
-    hash.update(recipe.size_mib.to_le_bytes());
-    for word in &recipe.mkfs {
-        hash.update(word.as_bytes());
-        hash.update([0]);
+    let mut add = |bytes: &[u8]| hash.update(bytes);
+    add(&recipe.size_mib.to_le_bytes());
+    match &recipe.source {
+        ImageSource::Mkfs(mkfs) => {
+            for word in mkfs {
+                add(word.as_bytes());
+                add(&[0]);
+            }
+            add(&source::version(&mkfs[0])?);
+        }
+        ImageSource::Script { text, .. } => {
+            add(b"script\0");
+            add(text.as_bytes());
+            // The versions of other tools are not known.
+            for command in source::mkfs_commands(text) {
+                add(&source::version(command).unwrap_or_default());
+            }
+        }
+        ImageSource::File { name, sha256, .. } => {
+            add(b"file\0");
+            add(source::decompressor(name).unwrap_or_default().as_bytes());
+            add(sha256.as_bytes());
+        }
     }
-    hash.update(run(recipe, &["-V".to_owned()], None)?);
     Ok(hex::encode(&hash.finalize()[..8]))
-}
-
-fn run(recipe: &ImageRecipe, arguments: &[String], path: Option<&Path>) -> Result<Vec<u8>, ImageError> {
-    let mut command = Command::new(&recipe.mkfs[0]);
-    // A user's PATH on Debian lacks the folder that mkfs is in.
-    let search = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{search}:/usr/sbin:/sbin")).args(arguments).args(path);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = process::start(command, Vec::new())
-        .and_then(Child::wait_with_output)
-        .map_err(|source| ImageError::Missing { command: recipe.mkfs[0].clone(), source })?;
-    if output.status.success() {
-        return Ok([output.stdout, output.stderr].concat());
-    }
-    let command = format!("{} {}", recipe.mkfs[0], arguments.join(" "));
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(ImageError::Failed { command, output: said })
 }
 
 #[cfg(test)]
@@ -132,7 +182,12 @@ mod tests {
     use super::*;
 
     fn recipe(words: &[&str]) -> ImageRecipe {
-        ImageRecipe { mkfs: words.iter().map(ToString::to_string).collect(), size_mib: 128 }
+        ImageRecipe { size_mib: 128, source: ImageSource::Mkfs(words.iter().map(ToString::to_string).collect()) }
+    }
+
+    fn script(text: &str) -> ImageRecipe {
+        let (name, text) = ("make-image".to_owned(), format!("#!/bin/sh\n{text}\n"));
+        ImageRecipe { size_mib: 1, source: ImageSource::Script { name, text } }
     }
 
     #[test]
@@ -185,5 +240,50 @@ mod tests {
         assert!(failed.to_string().contains("mkfs.btrfs --no-such-option"), "{failed}");
         let missing = image(&recipe(&["mkfs.no-such-file-system"]), cache.path()).unwrap_err();
         assert!(missing.to_string().contains("cannot run mkfs.no-such-file-system"), "{missing}");
+    }
+
+    #[test]
+    fn a_script_makes_an_image() {
+        let cache = tempfile::tempdir().unwrap();
+        let written = script("printf data >part && dd if=part of=\"$1\" seek=3 bs=4096 conv=notrunc 2>/dev/null");
+        let path = image(&written, cache.path()).unwrap();
+        let content = fs::read(&path).unwrap();
+        assert_eq!((content.len(), &content[3 * 4096..][..5]), (1 << 20, b"data\0".as_slice()));
+        assert_ne!(image(&script("true"), cache.path()).unwrap(), path);
+        let short = image(&script("printf short >\"$1\""), cache.path()).unwrap();
+        assert_eq!(fs::metadata(short).unwrap().len(), 1 << 20, "the rest is zero");
+        let refused = |text: &str| execution::chain(&image(&script(text), cache.path()).unwrap_err());
+        let failed = refused("echo no such tool >&2; exit 7");
+        assert!(failed.contains("make-image") && failed.contains("7: no such tool"), "{failed}");
+        assert!(refused("truncate -s 2M \"$1\"").contains("make-image made is larger than size_mib, which is 1"));
+        assert!(refused("rm \"$1\"; mkdir \"$1\"").contains("left no file there"));
+    }
+
+    #[test]
+    fn a_file_is_an_image_compressed_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = folder.path().join("dirty.img");
+        let content = [vec![0; 8192], b"damaged".to_vec(), vec![0; 10_000]].concat();
+        fs::write(&plain, &content).unwrap();
+        let made = |name: &str| {
+            let path = Some(folder.path().join(name));
+            let sha256 = hex::encode(Sha256::digest(fs::read(folder.path().join(name)).unwrap()));
+            let recipe = ImageRecipe { size_mib: 1, source: ImageSource::File { name: name.to_owned(), sha256, path } };
+            image(&recipe, folder.path())
+        };
+        for (tool, ending) in [("true", ""), ("zstd", ".zst"), ("xz", ".xz")] {
+            let packed = std::process::Command::new(tool).args(["-q", "-k"]).arg(&plain).status().unwrap();
+            assert!(packed.success(), "{tool}");
+            let path = made(&format!("dirty.img{ending}")).unwrap();
+            let image = fs::read(&path).unwrap();
+            assert_eq!((image.len(), &image[..content.len()]), (1 << 20, content.as_slice()), "{tool}");
+        }
+        fs::write(folder.path().join("odd.xz"), "no archive").unwrap();
+        assert!(execution::chain(&made("odd.xz").unwrap_err()).contains("xz"));
+        fs::write(folder.path().join("large"), vec![1; (1 << 20) + 1]).unwrap();
+        assert!(made("large").unwrap_err().to_string().contains("large is larger than size_mib, which is 1"));
+        let source = ImageSource::File { name: "gone".to_owned(), sha256: "00".to_owned(), path: None };
+        let absent = image(&ImageRecipe { size_mib: 1, source }, folder.path()).unwrap_err();
+        assert!(absent.to_string().contains("the file gone"), "{absent}");
     }
 }

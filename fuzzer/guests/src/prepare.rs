@@ -1,7 +1,7 @@
 //! From names to a guest that is ready: kernel, image, agent, template, symbols.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -86,11 +86,47 @@ impl PrepareError {
     }
 }
 
+/// A target that is asked for.
+#[derive(Clone, Debug)]
+pub enum WantedTarget {
+    /// The one of this name, or in this folder.
+    Named(String),
+    /// This one, which need not be in any folder.
+    Given(Arc<Target>),
+}
+
+impl fmt::Display for WantedTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Named(name) => name,
+            Self::Given(target) => &target.name,
+        })
+    }
+}
+
+impl From<&str> for WantedTarget {
+    fn from(name: &str) -> Self {
+        Self::Named(name.to_owned())
+    }
+}
+
+impl From<&String> for WantedTarget {
+    fn from(name: &String) -> Self {
+        Self::Named(name.clone())
+    }
+}
+
+impl From<Arc<Target>> for WantedTarget {
+    fn from(target: Arc<Target>) -> Self {
+        Self::Given(target)
+    }
+}
+
 /// Request for a prepared guest.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Name or folder of the target.
-    pub target: String,
+    /// The target.
+    pub target: WantedTarget,
     /// A kernel other than the target's.
     pub kernel: Option<String>,
     /// Acceleration of the guests.
@@ -104,7 +140,7 @@ pub struct Wanted {
 impl Wanted {
     /// Asks for guests of the target on its own kernel, with whatever acceleration works.
     #[must_use]
-    pub fn new(target: impl Into<String>) -> Self {
+    pub fn new(target: impl Into<WantedTarget>) -> Self {
         Self { target: target.into(), kernel: None, accel: AccelChoice::Auto, exact: false, probes: true }
     }
 }
@@ -118,14 +154,18 @@ impl Wanted {
 pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Result<Arc<Prepared>, PrepareError> {
     let project = Project::find()?;
     let cache = cache::directory()?;
-    let target = Target::find(&project.corpus(), &wanted.target)?;
+    let target = match &wanted.target {
+        WantedTarget::Named(name) => Arc::new(Target::find(&project.corpus(), name)?),
+        WantedTarget::Given(target) => Arc::clone(target),
+    };
     project.agent()?;
     let kernel = built_kernel(&project, wanted.kernel.as_ref().unwrap_or(&target.kernel), &cache, stop, progress)?;
     let checks = Arc::new(Checks::read(&kernel.dir)?);
     let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
     let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
-    let config = GuestConfig { disk, disk_mib, ..bare_guest(&project, &kernel.vmlinux)? };
+    let memory_mib = target.memory_mib();
+    let config = GuestConfig { disk, disk_mib, memory_mib, ..bare_guest(&project, &kernel.vmlinux)? };
     let choice = match wanted.accel {
         AccelChoice::Auto if wanted.exact => AccelChoice::Tcg,
         choice => choice,
@@ -153,7 +193,7 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     target.check_against(&hello.injectable)?;
     let exact = exact_guests(wanted, &kernel.meta.name, accel, stop);
     Ok(Arc::new(Prepared {
-        target: Arc::new(target),
+        target,
         kernel,
         call_sites,
         symbols,

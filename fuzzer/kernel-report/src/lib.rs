@@ -151,6 +151,19 @@ pub fn reports(log: &str) -> Vec<KernelReport> {
     Reports::new(log).filter(|report| keys.insert(report.key.clone())).collect()
 }
 
+/// Finds a line in `log` by which the kernel is no longer fit to judge: a detector of it has
+/// switched itself off, or memory ran out. That is no defect of the kernel's.
+#[must_use]
+pub fn impairment(log: &str) -> Option<&str> {
+    lines::clean(log).find(|line| rules::is_impaired(line))
+}
+
+/// Says whether the kernel panicked for want of memory, which is no report.
+#[must_use]
+pub fn is_out_of_memory(log: &str) -> bool {
+    lines::clean(log).any(rules::is_out_of_memory)
+}
+
 /// Finds one report after the other.
 struct Reports<'log> {
     lines: Vec<&'log str>,
@@ -172,7 +185,7 @@ impl Iterator for Reports<'_> {
         let lines = &self.lines;
         loop {
             let (at, rule) = (self.next..lines.len()).find_map(|at| Some((at, rules::matching(lines[at])?)))?;
-            if self.found && rules::is_consequence(lines[at]) {
+            if self.found && rules::is_consequence(lines[at]) || rules::is_out_of_memory(lines[at]) {
                 self.next = at + 1;
                 continue;
             }

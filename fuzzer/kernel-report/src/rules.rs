@@ -99,6 +99,31 @@ const IGNORED: &[&[&str]] = &[
     &["INFO: ", "suppressed full report"],
 ];
 
+/// Parts of lines by which a kernel says that it is no longer fit to judge: a detector of it has
+/// switched itself off, or memory ran out and not because a fault was injected. An injected failure
+/// of an allocation prints none of them.
+const IMPAIRED: &[&str] = &[
+    // kernel/locking/lockdep.c, kernel/panic.c (`add_taint()`)
+    "BUG: MAX_",
+    "turning off the locking correctness validator",
+    "INFO: lockdep is turned off",
+    "Disabling lock debugging due to kernel taint",
+    // mm/kmemleak.c
+    "Kernel memory leak detector disabled",
+    "Cannot allocate a kmemleak_object structure",
+    // lib/debugobjects.c
+    "ODEBUG disabled",
+    // mm/page_alloc.c (`warn_alloc()`), mm/slub.c (`slab_out_of_memory()`), mm/oom_kill.c
+    ": page allocation failure: order:",
+    "SLUB: Unable to allocate memory on ",
+    " invoked oom-killer: ",
+    "Out of memory and no killable processes",
+];
+
+/// Words of a panic for want of memory (`out_of_memory()` and `check_panic_on_oom()` in
+/// `mm/oom_kill.c`, 6.12): trouble of the guest, no defect.
+const OUT_OF_MEMORY: &[&str] = &["System is deadlocked on memory", "Out of memory: "];
+
 /// Starts of warnings (`WARN()`) in which a file system announces an error that it was given. That
 /// is the error path at work, no defect.
 const EXPECTED: &[&str] = &[
@@ -254,6 +279,16 @@ fn has_pieces(line: &str, pieces: &[&str]) -> bool {
 /// Says whether this is the header of a panic that an earlier report explains.
 pub(super) fn is_consequence(line: &str) -> bool {
     line.strip_prefix(PANIC).is_some_and(|reason| CONSEQUENCES.iter().any(|words| reason.contains(words)))
+}
+
+/// Says whether by this line a kernel is no longer fit to judge.
+pub(super) fn is_impaired(line: &str) -> bool {
+    IMPAIRED.iter().any(|words| line.contains(words))
+}
+
+/// Says whether this is the header of a panic for want of memory.
+pub(super) fn is_out_of_memory(line: &str) -> bool {
+    line.strip_prefix(PANIC).is_some_and(|reason| OUT_OF_MEMORY.iter().any(|words| reason.starts_with(words)))
 }
 
 /// Says whether a warning with this line announces an error that was given from outside.

@@ -93,6 +93,26 @@ fn a_report_is_found_behind_any_boot_log() {
 }
 
 #[test]
+fn a_kernel_that_is_not_fit_to_judge_says_so_and_reports_nothing() {
+    let of = |name: &str| golden_files().into_iter().find(|file| file.path.ends_with(name)).unwrap().log;
+    let full = of("195-none-lockdep-full.log");
+    assert_eq!(impairment(&full), Some("BUG: MAX_LOCKDEP_CHAINS too low!"));
+    let short = of("191-none-page-allocation.log");
+    assert!(impairment(&short).unwrap().contains("page allocation failure"));
+    let out = of("197-none-out-of-memory.log");
+    assert!(impairment(&out).is_some() && is_out_of_memory(&out) && !is_out_of_memory(&short));
+    assert_eq!(
+        impairment("[    9.100000] kmemleak: Kernel memory leak detector disabled\n").unwrap().split(' ').next(),
+        Some("Kernel")
+    );
+    for fit in ["190-none-fault-injection.log", "192-none-file-systems.log", "120-warning.log"] {
+        assert_eq!(impairment(&of(fit)), None, "{fit}");
+    }
+    let cause = format!("{}\n{out}", of("120-warning.log"));
+    assert_eq!(reports(&cause).len(), 1, "what was reported before counts");
+}
+
+#[test]
 fn the_text_is_that_report_alone() {
     let log = "noise\n------------[ cut here ]------------\nWARNING: CPU: 0 PID: 7 at fs/a.c:1 f+0x1/0x2\nCall Trace:\n\
         <TASK>\nf+0x1/0x2\ng.isra.0+0x1/0x2\n? h+0x1/0x2\n</TASK>\n---[ end trace 0000000000000000 ]---\nnoise\nBUG: later";

@@ -2,7 +2,7 @@
 
 use abi::{Function, Functions, PROBE_BYTES};
 use anyhow::{Context, Result, bail};
-use fault_plan::Operand;
+use fault_plan::{Condition, Operand};
 use guest_protocol::Contract;
 
 use super::{constants::Constants, guards};
@@ -47,7 +47,10 @@ fn lower(contract: &Contract, symbols: &Symbols, constants: &Constants) -> Resul
 /// The names of all constants in the guards.
 fn names_in(contracts: &[Contract]) -> Vec<&str> {
     let conditions = contracts.iter().flat_map(|contract| &contract.never);
-    let operands = conditions.flat_map(|condition| [&condition.mask, &condition.value]);
+    let operands = conditions.flat_map(|condition| match condition {
+        Condition::Argument(condition) => vec![&condition.mask, &condition.value],
+        Condition::Caller(_) => Vec::new(),
+    });
     operands.filter_map(constant_name).collect()
 }
 

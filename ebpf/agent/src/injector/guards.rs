@@ -3,13 +3,14 @@
 
 use abi::{ARGUMENTS, Function};
 use anyhow::{Context, Result, bail};
-use fault_plan::{Condition, Operand, Operator};
+use fault_plan::{ArgumentCondition, Condition, Operand, Operator};
 use guest_protocol::Contract;
 
 use super::constants::Constants;
 use crate::symbols::Symbols;
 
 const _: () = assert!(abi::MAX_CONDITIONS == guest_protocol::MAX_CONDITIONS);
+const _: () = assert!(abi::MAX_CALLERS == guest_protocol::MAX_CALLERS);
 const _: () = assert!(ARGUMENTS.len() == fault_plan::MAX_ARGUMENTS as usize);
 
 /// The guards of the function of `contract`.
@@ -21,17 +22,39 @@ const _: () = assert!(ARGUMENTS.len() == fault_plan::MAX_ARGUMENTS as usize);
 pub(super) fn lower(contract: &Contract, symbols: &Symbols, constants: &Constants) -> Result<Function> {
     let mut function = Function::default();
     let Contract { function: name, never } = contract;
-    if never.len() > function.never.len() {
-        bail!("\"{name}\" has {} conditions, possible are {}", never.len(), function.never.len());
-    }
-    for (into, condition) in function.never.iter_mut().zip(never) {
-        *into = lower_condition(condition, symbols, constants)
-            .with_context(|| format!("cannot tell which calls of \"{name}\" never fail"))?;
+    let mut conditions = 0;
+    for condition in never {
+        let added = match condition {
+            Condition::Argument(condition) => lower_argument(condition, symbols, constants).and_then(|condition| {
+                let free = function.never.get_mut(conditions);
+                *free.with_context(|| format!("it has more than {} conditions", abi::MAX_CONDITIONS))? = condition;
+                conditions += 1;
+                Ok(())
+            }),
+            Condition::Caller(callers) => lower_callers(&mut function, callers, symbols),
+        };
+        added.with_context(|| format!("cannot tell which calls of \"{name}\" never fail"))?;
     }
     Ok(function)
 }
 
-fn lower_condition(condition: &Condition, symbols: &Symbols, constants: &Constants) -> Result<abi::Condition> {
+/// Adds `callers` to those below which `function` never fails. Where one of several is enough, a
+/// kernel has those that its compiler made functions of their own.
+fn lower_callers(function: &mut Function, callers: &[String], symbols: &Symbols) -> Result<()> {
+    let known: Vec<_> = callers.iter().filter_map(|caller| symbols.name_id(caller)).collect();
+    if known.is_empty() {
+        let names = callers.join("\" or \"");
+        bail!(
+            "this kernel has no function \"{names}\": name the one that it is inlined into, or leave the function out"
+        );
+    }
+    if !known.into_iter().all(|caller| function.never_below(caller)) {
+        bail!("it has more than {} callers below which it never fails", abi::MAX_CALLERS);
+    }
+    Ok(())
+}
+
+fn lower_argument(condition: &ArgumentCondition, symbols: &Symbols, constants: &Constants) -> Result<abi::Condition> {
     let index = usize::from(condition.argument).checked_sub(1);
     let argument = index.and_then(|index| ARGUMENTS.get(index)).context("there is no such argument")?;
     let mask = number(&condition.mask, constants)?;
@@ -114,6 +137,26 @@ mod tests {
     }
 
     #[test]
+    fn callers_become_names_of_the_running_kernel() {
+        let caller = |names: &str| format!("caller = {names}");
+        let list = LIST.replace("f\n", "f\nffffffff81000020 t write_one.isra.0\nffffffff81000030 t submit\n");
+        let symbols = Symbols::parse(list.clone()).unwrap();
+        let id = |name: &str| symbols.name_id(name).unwrap();
+        let lowered = |names: &[&str]| {
+            let texts: Vec<_> = names.iter().map(|names| caller(names)).collect();
+            lowered(&texts.iter().map(String::as_str).collect::<Vec<_>>(), &list)
+        };
+        let function = lowered(&["['write_one', 'gone']", "'submit'"]).unwrap();
+        assert_eq!(function.never_below[..3], [id("write_one"), id("submit"), abi::NO_NAME]);
+        assert_eq!(function.never, [abi::Condition::NONE; abi::MAX_CONDITIONS]);
+        let refusal = lowered(&["['gone', 'lost']"]).unwrap_err();
+        assert!(
+            refusal.contains("calls of \"f\" never fail: ") && refusal.contains("\"gone\" or \"lost\""),
+            "{refusal}"
+        );
+    }
+
+    #[test]
     fn what_this_kernel_cannot_tell_is_named() {
         let refusal = |text, list| lowered(&[text], list).unwrap_err();
         let hidden = LIST.replace("kmem_cache", "other");
@@ -122,7 +165,7 @@ mod tests {
         assert!(refusal("argument = 1\nvalue = { constant = 'A' }", LIST).contains("no constant \"A\""));
         assert!(refusal("argument = 1\nmask = { bit = 'A', or = 64 }\nvalue = 0", LIST).contains("no bit of 64"));
         assert!(refusal("argument = 1\noperator = '<'\nvalue = 0", LIST).contains("no number is less than 0"));
-        assert!(lowered(&["argument = 1\nvalue = 1"; 5], LIST).unwrap_err().contains("5 conditions"));
+        assert!(lowered(&["argument = 1\nvalue = 1"; 5], LIST).unwrap_err().contains("more than 4 conditions"));
     }
 
     #[test]

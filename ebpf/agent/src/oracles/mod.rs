@@ -62,3 +62,30 @@ impl Oracles {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Always(LeftoverKind, &'static str);
+
+    impl Oracle for Always {
+        fn leftover(&mut self) -> Option<Leftover> {
+            Some(leftover(self.0, self.1))
+        }
+    }
+
+    #[test]
+    fn of_each_kind_the_first_counts_and_a_mount_explains_what_it_holds() {
+        use LeftoverKind::{Device, FileSystem, Memory, Mount};
+        let found = |oracles: &[(LeftoverKind, &'static str)]| {
+            let oracles = oracles.iter().map(|(kind, text)| Box::new(Always(*kind, text)) as Box<dyn Oracle>);
+            let found = Oracles(oracles.collect()).leftovers();
+            found.into_iter().map(|leftover| (leftover.kind, leftover.text)).collect::<Vec<_>>()
+        };
+        let said = |kind, text: &str| (kind, text.to_owned());
+        assert_eq!(found(&[(Device, "btrfs"), (Device, "disk")]), [said(Device, "btrfs")]);
+        let all = [(Mount, "a"), (FileSystem, "b"), (Device, "c"), (Memory, "d")];
+        assert_eq!(found(&all), [said(Mount, "a"), said(Memory, "d")]);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   main thread                        workload thread
-//!     owns the harness ── Order ─────▶   open the trace, arm, the steps, disarm, close it
+//!     owns the harness ── Order ─────▶   the set-up, open the trace, arm, the steps, disarm, close it
 //!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
@@ -46,6 +46,7 @@ impl Harness {
     /// Runs the steps in the calling thread, number `thread`.
     fn run(&mut self, thread: u32, arm: bool, coverage: bool) -> nix::Result<u64> {
         self.program.rewind();
+        self.program.set_up();
         let started = Instant::now();
         self.kcov.enable(coverage)?;
         self.kcov.start();

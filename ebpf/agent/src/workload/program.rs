@@ -1,47 +1,76 @@
 //! A workload as a program: its steps made ready, and the results of one run of them.
 
-use anyhow::Result;
-use guest_protocol::{Step, StepResult};
+use anyhow::{Context, Result};
+use guest_protocol::{StepResult, WorkloadStep};
 
 use super::steps::{self, PreparedStep, Workspace};
 
 /// Steps made ready, and one result for each of the last run.
-pub(crate) struct Program {
+struct Sequence {
     steps: Vec<Box<dyn PreparedStep>>,
-    workspace: Workspace,
     results: Vec<StepResult>,
 }
 
+impl Sequence {
+    fn new(steps: &[WorkloadStep]) -> Result<Self> {
+        let results = Vec::with_capacity(steps.len());
+        let steps = steps.iter().map(|step| steps::prepare(&step.step)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { steps, results })
+    }
+
+    /// Runs them, and tells `enter` before each which it is, from 1, and 0 after the last.
+    fn run(&mut self, workspace: &mut Workspace, mut enter: impl FnMut(u32)) {
+        for (step, number) in self.steps.iter_mut().zip(1..) {
+            enter(number);
+            self.results.push(steps::run(step.as_mut(), workspace));
+        }
+        enter(0);
+    }
+}
+
+/// The set-up and the workload of a target.
+pub(crate) struct Program {
+    setup: Sequence,
+    steps: Sequence,
+    workspace: Workspace,
+}
+
 impl Program {
-    /// Makes `steps` ready.
+    /// Makes the steps of set-up and workload ready.
     ///
     /// # Errors
     ///
     /// Names the step that cannot be.
-    pub(crate) fn new(steps: &[Step]) -> Result<Self> {
-        let steps = steps.iter().map(steps::prepare).collect::<Result<Vec<_>>>()?;
-        let results = Vec::with_capacity(steps.len());
-        Ok(Self { steps, workspace: Workspace::new()?, results })
+    pub(crate) fn new(setup: &[WorkloadStep], steps: &[WorkloadStep]) -> Result<Self> {
+        let setup = Sequence::new(setup).context("in the set-up")?;
+        Ok(Self { setup, steps: Sequence::new(steps)?, workspace: Workspace::new()? })
     }
 
     /// Forgets the last run.
     pub(super) fn rewind(&mut self) {
-        self.results.clear();
+        self.setup.results.clear();
+        self.steps.results.clear();
         self.workspace.mounted = false;
     }
 
-    /// Runs the steps: their system calls and nothing else. Tells `enter` before each which it is,
-    /// from 1, and 0 after the last.
-    pub(super) fn run(&mut self, mut enter: impl FnMut(u32)) {
-        for (step, number) in self.steps.iter_mut().zip(1..) {
-            enter(number);
-            self.results.push(steps::run(step.as_mut(), &mut self.workspace));
-        }
-        enter(0);
+    /// Runs the steps of the set-up.
+    pub(super) fn set_up(&mut self) {
+        self.setup.run(&mut self.workspace, |_| {});
+    }
+
+    /// Runs the workload's steps: their system calls and nothing else. Tells `enter` before each
+    /// which it is, from 1, and 0 after the last.
+    pub(super) fn run(&mut self, enter: impl FnMut(u32)) {
+        self.steps.run(&mut self.workspace, enter);
+    }
+
+    /// One result for each step of the last run's set-up.
+    pub(crate) fn setup_results(&self) -> &[StepResult] {
+        &self.setup.results
     }
 
     /// One result for each step of the last run.
     pub(crate) fn results(&self) -> &[StepResult] {
-        &self.results
+        &self.steps.results
     }
 }

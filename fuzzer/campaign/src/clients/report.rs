@@ -88,6 +88,7 @@ impl<'a> Reporter<'a> {
             controls: usage.controls,
             control_off_ppm: usage.control_off_ppm,
             drifted: usage.drifted,
+            worn: usage.worn,
             longest_life: usage.longest_life,
             guest_kib: usage.guest_kib,
             ended: u64::from(ended),

@@ -141,6 +141,7 @@ impl Shared {
         self.folder.write_campaign(&CampaignFile {
             version: FOLDER_VERSION,
             target: self.target.name.clone(),
+            target_digest: Some(self.target.digest()),
             kernel: self.folder.kernel().to_owned(),
             kernel_build_id: self.kernels.build_id(self.folder.kernel()).unwrap_or_default(),
             fuzz_version: env!("CARGO_PKG_VERSION").to_owned(),

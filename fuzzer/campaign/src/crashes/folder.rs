@@ -142,6 +142,7 @@ impl CampaignFolder {
         let path = self.crash_path(&meta.key);
         let prepared = self.path().join("crashes").join(format!(".{}", slug(&meta.key)));
         fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
+        let reproducer = Reproducer { target: self.definition().cloned(), ..reproducer.clone() };
         self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
         for (name, text) in texts {
             self.write(&prepared.join(name), text)?;

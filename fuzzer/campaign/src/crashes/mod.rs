@@ -317,6 +317,8 @@ fn reproducer(kernel: &CampaignKernel, key: &str, title: &str, plan: &FaultPlan)
         kernel: kernel.name.clone(),
         kernel_build_id: kernel.build_id.clone(),
         plan: plan.clone(),
+        // The folder adds it.
+        target: None,
     }
 }
 

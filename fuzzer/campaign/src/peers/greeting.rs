@@ -11,7 +11,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::wire::{MOST_WORD, WireError, framed, is_word, read_exact, read_frame};
@@ -23,6 +22,8 @@ const MAGIC: [u8; 8] = *b"fuzzpeer";
 const PROTOCOL: u32 = 4;
 /// The longest hello.
 const MOST_BYTES: usize = 4 << 10;
+/// Number of characters of another side's words that are shown.
+const SHOWN: usize = 64;
 /// Time that a greeting may take.
 pub(super) const TIME: Duration = Duration::from_secs(3);
 
@@ -45,9 +46,24 @@ pub(super) enum GreetingError {
         found: u32,
     },
     /// Another target.
-    #[error("the other side fuzzes another target than \"{ours}\", or one with other functions or steps")]
+    #[error("the other side fuzzes the target \"{theirs}\", this one \"{ours}\"")]
     Target {
+        /// The other side's.
+        theirs: String,
         /// This side's.
+        ours: String,
+    },
+    /// Another target of the same name.
+    #[error(
+        "the other side has another definition of the target \"{target}\" (its digest is {theirs}, this side's {ours}): \
+         steps, image, memory and functions must be the same"
+    )]
+    Definition {
+        /// Name of the target.
+        target: String,
+        /// Digest on the other side.
+        theirs: String,
+        /// Digest on this side.
         ours: String,
     },
     /// It is this campaign itself.
@@ -67,7 +83,7 @@ impl GreetingError {
 pub(super) struct Hello {
     /// Name of the target.
     target: String,
-    /// Hash that tells targets of one name apart.
+    /// Digest of the target's definition.
     digest: String,
     /// A number by chance, of this start of the campaign.
     pub(super) node: u64,
@@ -77,12 +93,9 @@ pub(super) struct Hello {
 
 impl Hello {
     /// Makes the introduction of the hub of a campaign on `target`.
-    ///
-    /// # Errors
-    ///
-    /// The target cannot be encoded.
-    pub(super) fn new(target: &Target, node: u64, host: String) -> Result<Self, WireError> {
-        Ok(Self { target: target.name.clone(), digest: digest(target)?, node, host })
+    #[must_use]
+    pub(super) fn new(target: &Target, node: u64, host: String) -> Self {
+        Self { target: target.name.clone(), digest: target.digest(), node, host }
     }
 
     /// Says it to the other side, and hears what that says.
@@ -112,8 +125,16 @@ impl Hello {
     }
 
     fn accept(&self, theirs: Self) -> Result<Self, GreetingError> {
-        if (&theirs.target, &theirs.digest) != (&self.target, &self.digest) {
-            return Err(GreetingError::Target { ours: self.target.clone() });
+        let shown = |text: &str| {
+            let plain = |character: &char| character.is_ascii_graphic();
+            text.chars().filter(plain).take(SHOWN).collect::<String>()
+        };
+        if theirs.target != self.target {
+            return Err(GreetingError::Target { theirs: shown(&theirs.target), ours: self.target.clone() });
+        }
+        if theirs.digest != self.digest {
+            let (theirs, ours) = (shown(&theirs.digest), shown(&self.digest));
+            return Err(GreetingError::Definition { target: self.target.clone(), theirs, ours });
         }
         if theirs.node == self.node {
             return Err(GreetingError::Ourselves);
@@ -123,19 +144,6 @@ impl Hello {
         }
         Ok(theirs)
     }
-}
-
-/// Hashes what a plan for `target` means.
-fn digest(target: &Target) -> Result<String, WireError> {
-    let functions: Vec<_> = target
-        .functions
-        .iter()
-        .map(|function| {
-            let errors: Vec<_> = function.errors.iter().map(ToString::to_string).collect();
-            (&function.name, errors, &function.never)
-        })
-        .collect();
-    Ok(hex::encode(Sha256::digest(postcard::to_allocvec(&(functions, &target.steps))?)))
 }
 
 /// Gives this host's name, as far as it can be a name in a file.

@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fault_plan::Reproducer;
 use libafl::{Error, inputs::Input};
 
 use super::{
@@ -106,7 +107,7 @@ impl Hub {
         plans: &[FirstPlan],
     ) -> Result<Arc<Self>, CampaignError> {
         let node = RandomState::new().hash_one(process::id());
-        let hello = Hello::new(&target, node, host_name()).map_err(|error| Error::unknown(execution::chain(&error)))?;
+        let hello = Hello::new(&target, node, host_name());
         let hub = Arc::new(Self {
             target,
             crashes,
@@ -119,7 +120,15 @@ impl Hub {
             closed: Stop::new(),
         });
         hub.add_own(&News::Plan(PlanInput(hub.target.fault_free())));
+        let digest = hub.target.digest();
         for (meta, reproducer) in folder.crashes()? {
+            // Peers add the definition that they have, which is the same.
+            let target = reproducer.target.as_ref();
+            if target.is_some_and(|target| target["digest"].as_str() != Some(&digest)) {
+                tracing::debug!(meta.title, "not told to other hosts: the target has changed since");
+                continue;
+            }
+            let reproducer = Reproducer { target: None, ..reproducer };
             let host = meta.origin.unwrap_or_else(|| hub.hello.host.clone());
             hub.add_own(&News::Crash { host, crash: CrashNews { kind: meta.kind, reproducer } });
         }

@@ -132,7 +132,7 @@ struct Raw(TcpStream);
 impl Raw {
     fn greeted(address: SocketAddr, node: u64) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
-        Hello::new(&target(TARGET), node, "raw".to_owned()).unwrap().exchange(&mut stream).unwrap();
+        Hello::new(&target(TARGET), node, "raw".to_owned()).exchange(&mut stream).unwrap();
         Self(stream)
     }
 

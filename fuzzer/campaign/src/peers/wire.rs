@@ -123,6 +123,10 @@ impl News {
                 if ![host, &reproducer.kernel, &reproducer.kernel_build_id].into_iter().all(|word| is_word(word)) {
                     return Err(WireError::Refused("a crash of a host or kernel with a name that cannot be one"));
                 }
+                // It would say which program makes the disk.
+                if reproducer.target.is_some() {
+                    return Err(WireError::Refused("a crash that brings a target along"));
+                }
                 if reproducer.reproducer_version != REPRODUCER_VERSION {
                     return Err(WireError::Refused("a reproducer of another version"));
                 }

@@ -129,8 +129,11 @@ statistics! {
     leftovers: "guests", Sum, [Line, Summary];
     /// Fault-free executions that were compared with the first ones.
     controls: "executions", Sum, [Summary];
-    /// Guests replaced because such an execution was another one than at first.
+    /// Guests replaced because such an execution was another one than at first, or their disk was.
     drifted: "guests", Sum, [Line, Summary];
+    /// Guests replaced because a detector of their kernel had switched itself off, memory had run
+    /// short, or their table of injection sites was full.
+    worn: "guests", Sum, [Line, Summary];
     /// Calls by which the last control run of a guest was off, in a million of them.
     control_off_ppm: "calls in a million", Max, [Line];
     /// The most executions of one guest.

@@ -40,6 +40,22 @@ fn a_plan_that_does_not_earn_its_place_does_not_come_back() {
 }
 
 #[test]
+fn reproducers_carry_the_target_and_the_folder_knows_its_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    campaign(folder.path(), 300);
+    let target = Target::find(targets().path(), "fake").unwrap();
+    let opened = fake::open(folder.path());
+    let crashes = opened.crashes().unwrap();
+    assert!(!crashes.is_empty());
+    for (_, reproducer) in crashes {
+        assert_eq!(Target::from_definition(&reproducer.target.unwrap()).unwrap().setup(), target.setup());
+    }
+    let file: CampaignFile =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("campaign.json")).unwrap()).unwrap();
+    assert_eq!(file.target_digest, Some(target.digest()));
+}
+
+#[test]
 fn what_a_killed_start_had_begun_to_write_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let first = campaign(folder.path(), 300);

@@ -62,13 +62,13 @@ pub fn fuzz(
 /// As [`fuzz`].
 pub fn campaign(options: &FuzzOptions, stop: &Stop, progress: &Progress) -> Result<Ended, CommandError> {
     allow_many_files();
-    let target = Target::find(&Project::find()?.corpus(), &options.target)?;
+    let target = Arc::new(Target::find(&Project::find()?.corpus(), &options.target)?);
     let guests = Guests::of(options, &target)?;
-    let (campaign, folder) = begin(options, target, &guests.kernel, stop, progress)?;
+    let (campaign, folder) = begin(options, Arc::clone(&target), &guests.kernel, stop, progress)?;
     let wanted = |kernel: &str| Wanted {
         kernel: Some(kernel.to_owned()),
         accel: options.guest.accel,
-        ..Wanted::new(options.target.as_str())
+        ..Wanted::new(Arc::clone(&target))
     };
     let (explorer, checker) = (wanted(&guests.explorer), wanted(&guests.kernel));
     // Whoever comes first prepares the checkers' kernel; the others wait for it.
@@ -107,7 +107,7 @@ pub fn campaign(options: &FuzzOptions, stop: &Stop, progress: &Progress) -> Resu
 /// the campaign's options, and the folder.
 fn begin(
     options: &FuzzOptions,
-    target: Target,
+    target: Arc<Target>,
     kernel: &str,
     stop: &Stop,
     progress: &Progress,
@@ -123,8 +123,16 @@ fn begin(
         )),
         None => progress.say(&format!("new campaign in {}; Ctrl-C ends it", path.display())),
     }
+    let digest = earlier.as_ref().and_then(|earlier| earlier.target_digest.as_ref());
+    if digest.is_some_and(|digest| *digest != target.digest()) {
+        tracing::warn!(
+            "the target {} has changed since this campaign ran last: its plans may do something else by now; a new \
+             --out begins anew",
+            target.name
+        );
+    }
     let campaign = CampaignOptions {
-        target: Arc::new(target),
+        target,
         folder: Arc::new(folder),
         earlier,
         stop: stop.clone(),

@@ -1,5 +1,7 @@
 //! `fuzz replay FILE`: runs a plan or reproducer in fresh guests and says what happened.
 
+mod target;
+
 use std::{collections::BTreeSet, fs, io::Write};
 
 use fault_plan::{FaultPlan, Reproducer};
@@ -22,6 +24,8 @@ struct Asked {
     /// Key and title of the crash that is to come again.
     crash: Option<(String, String)>,
     kernel: Option<String>,
+    /// Definition of the target, where the file carries one.
+    target: Option<serde_json::Value>,
 }
 
 fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
@@ -32,9 +36,9 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
     if Reproducer::is_one(&text) {
         let reproducer = Reproducer::from_json(&text).map_err(refuse)?;
         let crash = Some((reproducer.identity().to_owned(), reproducer.title));
-        Ok(Asked { plan: reproducer.plan, crash, kernel: Some(reproducer.kernel) })
+        Ok(Asked { plan: reproducer.plan, crash, kernel: Some(reproducer.kernel), target: reproducer.target })
     } else {
-        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, crash: None, kernel: None })
+        Ok(Asked { plan: FaultPlan::from_json(&text).map_err(refuse)?, crash: None, kernel: None, target: None })
     }
 }
 
@@ -57,7 +61,7 @@ pub fn replay(
         kernel: options.guest.kernel.clone().or_else(|| asked.kernel.clone()),
         accel: options.guest.accel,
         exact: options.exact,
-        ..Wanted::new(options.target.as_ref().unwrap_or(&asked.plan.target))
+        ..Wanted::new(target::chosen(options, &asked.plan.target, asked.target.as_ref(), progress)?)
     };
     let prepared = prepare(&wanted, stop, progress)?;
     let mut runner = GuestRunner::new(&prepared);

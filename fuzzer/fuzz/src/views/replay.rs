@@ -7,8 +7,8 @@ use std::{
 
 use campaign::unfired;
 use execution::{Execution, Fired};
-use fault_plan::{Errno, Fault, FaultPlan};
-use guest_protocol::{Step, StepResult};
+use fault_plan::{Fault, FaultPlan};
+use guest_protocol::WorkloadStep;
 
 /// One run of a replay.
 pub(crate) struct Run<'a> {
@@ -21,7 +21,7 @@ pub(crate) struct Run<'a> {
     /// The plan that ran, relaxed where faults did not fire on this kernel.
     pub(crate) plan: &'a FaultPlan,
     /// The target's steps.
-    pub(crate) steps: &'a [Step],
+    pub(crate) steps: &'a [WorkloadStep],
     /// The execution.
     pub(crate) execution: &'a Execution,
 }
@@ -75,7 +75,7 @@ impl Run<'_> {
             writeln!(out, "  steps: unknown, the guest did not survive them")?;
         }
         for (step, result) in self.steps.iter().zip(&round.steps) {
-            writeln!(out, "  {:<20} {}", step.kind(), result_text(*result))?;
+            writeln!(out, "  {:<20} {}", step.kind(), result.text())?;
         }
         let fired: Vec<_> = self.execution.fired.iter().filter(|fired| faults.contains(&fired.fault)).collect();
         fired.into_iter().try_for_each(|fired| self.write_fired(fired, out))?;
@@ -161,24 +161,12 @@ fn fired_json(fired: &Fired) -> serde_json::Value {
     serde_json::json!({ "fault": fired.fault + 1, "sequence": fired.sequence, "call_path": fired.call_path })
 }
 
-fn result_text(result: StepResult) -> String {
-    match result {
-        StepResult::Done(0) => "ok".to_owned(),
-        StepResult::Done(value) => format!("ok, {value}"),
-        StepResult::Failed(number) => {
-            let name = Errno::from_number(i64::from(number)).map(Errno::name);
-            format!("failed with {} ({number})", name.unwrap_or("an unknown error"))
-        }
-        StepResult::Skipped => "skipped: the disk is not mounted".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use execution::Fate;
-    use guest_protocol::Timings;
+    use guest_protocol::{Step, StepResult, Timings};
 
     use super::*;
 
@@ -211,7 +199,7 @@ mod tests {
 
     fn written_of(plan: &str, execution: &Execution, json: bool) -> String {
         let plan = FaultPlan::from_json(plan).unwrap();
-        let run = Run { number: 1, of: 2, asked: &plan, plan: &plan, steps: &[Step::Sync {}], execution };
+        let run = Run { number: 1, of: 2, asked: &plan, plan: &plan, steps: &[Step::Sync {}.into()], execution };
         let mut out = Vec::new();
         if json { run.write_json(&mut out) } else { run.write_text(&mut out) }.unwrap();
         String::from_utf8(out).unwrap()

@@ -67,7 +67,7 @@ fn search(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
 
 fn trouble(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     let Statistics { crashed, hung, harness_errors, leftovers, refused, given_up, .. } = &summary.statistics;
-    let Statistics { guests, longest_life, controls, drifted, .. } = &summary.statistics;
+    let Statistics { guests, longest_life, controls, drifted, worn, .. } = &summary.statistics;
     writeln!(
         out,
         "trouble    {crashed} crashed, {hung} hung, {harness_errors} harness errors, {leftovers} guests not clean, \
@@ -76,7 +76,7 @@ fn trouble(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "guests     {guests} started, at most {longest_life} executions in one; {controls} control runs, \
-         {drifted} drifted"
+         {drifted} drifted, {worn} worn out"
     )
 }
 

@@ -79,6 +79,9 @@ impl fmt::Debug for GuestConfig {
 /// address.
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 128..=3072;
 
+/// Memory in MiB that a guest needs besides a disk that is full.
+const BESIDE_DISK_MIB: u32 = 128;
+
 /// Increments in a millisecond of the time stamp counter of a guest whose instructions are counted:
 /// one each nanosecond of its time (`icount_get()` in QEMU 7.2's `softmmu/icount.c`).
 const EXACT_KHZ: u64 = 1_000_000;
@@ -127,9 +130,10 @@ impl GuestConfig {
                 "executions repeat exactly only under TCG, which counts instructions: leave out --accel kvm".to_owned();
             return Err(GuestError::Config { reason });
         }
-        if self.disk_mib > self.memory_mib / 2 {
+        let (disk, memory) = (self.disk_mib, self.memory_mib);
+        if disk > 0 && disk + BESIDE_DISK_MIB > memory {
             let reason =
-                format!("a disk of {} MiB in {} MiB of memory, possible is half of it", self.disk_mib, self.memory_mib);
+                format!("a disk of {disk} MiB in {memory} MiB of memory, which needs {BESIDE_DISK_MIB} MiB more");
             return Err(GuestError::Config { reason });
         }
         readable("the kernel", &self.vmlinux)?;
@@ -350,7 +354,7 @@ mod tests {
     fn sizes_are_checked() {
         let with = |memory_mib, disk_mib| GuestConfig { memory_mib, disk_mib, ..config(Accel::Tcg) }.check();
         assert!(with(4096, 0).unwrap_err().to_string().contains("4096 MiB of memory"));
-        assert!(with(256, 200).unwrap_err().to_string().contains("half of it"));
+        assert!(with(256, 200).unwrap_err().to_string().contains("which needs 128 MiB more"));
         // The sizes are fine, the files are not.
         assert!(with(256, 128).unwrap_err().to_string().contains("the kernel /boot/vm linux"));
         assert!(config(Accel::Tcg).kernel_command_line(None).contains("brd.rd_nr=1 brd.rd_size=131072"));

@@ -111,6 +111,9 @@ pub enum GuestError {
     /// [`super::Guest::execute`], who know what a kernel's words are.
     #[error("the guest ended without a word of its kernel")]
     Lost,
+    /// The kernel panicked for want of memory, which no fault had taken.
+    #[error("the guest ran out of memory, and its kernel panicked")]
+    OutOfMemory,
     /// It looks hung, but the host did not let it run.
     #[error(
         "the guest looks hung, but of {} s its threads waited {} s for a processor of this busy host",

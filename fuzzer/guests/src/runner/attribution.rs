@@ -39,7 +39,7 @@ use kernel_report::{KernelReport, ReportKind};
 use super::{
     history::History,
     leftover::left,
-    text::{bytes_until, reports, silent_hang},
+    text::{bytes_until, death, reports, silent_hang},
 };
 use crate::qemu::{End, FiredLog, GuestError, Observed};
 
@@ -302,7 +302,7 @@ impl Attribution {
             }
             End::Refused(reason) => Verdict::Refused(reason),
             End::Died | End::DeadBefore => match reports(&text) {
-                found if found.is_empty() => Verdict::Trouble(GuestError::Lost),
+                found if found.is_empty() => Verdict::Trouble(death(&text)),
                 found => dead(found, log),
             },
             End::Hung { stack } => match reports(&text) {

@@ -2,8 +2,9 @@
 
 use execution::{Attributed, Execution, Fate, How, RunError};
 use fault_plan::{FaultPlan, Round};
+use guest_protocol::DISK_PARTS;
 
-use super::{Asked, GuestRunner, attribution::Previous};
+use super::{Asked, GuestRunner, attribution::Previous, drift::CONTROL_INTERVAL};
 
 impl GuestRunner {
     /// Compares a fault-free execution with the first ones. Ends a guest that has drifted.
@@ -26,7 +27,8 @@ impl GuestRunner {
         let (previous, guests) = (self.attribution.previous().cloned(), self.usage.guests);
         while self.inject && self.guest.is_some() && self.drift.is_due() {
             let plan = self.prepared.target.fault_free();
-            let execution = match self.attempts(|runner| runner.attempt_once(Asked::warm(&plan))) {
+            let verify = Some(self.next_part());
+            let execution = match self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(&plan) })) {
                 Ok(execution) => execution,
                 Err(RunError::Stopped) => return Err(RunError::Stopped),
                 Err(error) => {
@@ -44,6 +46,21 @@ impl GuestRunner {
             }
         }
         Ok(())
+    }
+
+    /// Gives the part of the disk that is to be looked at before `plan`, if that is due: a guest
+    /// that runs nothing but the fault-free plan has no other control runs.
+    pub(super) fn part_when_due(&mut self, plan: &FaultPlan) -> Option<u32> {
+        let due =
+            plan.faults.is_empty() && self.inject && self.drift.executions % CONTROL_INTERVAL == CONTROL_INTERVAL - 1;
+        due.then(|| self.next_part())
+    }
+
+    /// Gives the part of the disk that is to be looked at next. Each guest's life is short: all of
+    /// them together look at all parts.
+    fn next_part(&mut self) -> u32 {
+        self.part = (self.part + 1) % DISK_PARTS;
+        self.part
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use guest_protocol::Hit;
 
 /// Executions of a guest from one control run to the next.
-const CONTROL_INTERVAL: u64 = 50;
+pub(super) const CONTROL_INTERVAL: u64 = 50;
 /// Fault-free executions that show what is normal. Differences between them are noise.
 const LEARNING_RUNS: u32 = 8;
 /// A run is off when more calls of a million are missing or too many, beyond the noise. Measured:

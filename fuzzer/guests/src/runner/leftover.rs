@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
-use execution::{Finding, Fired};
+use execution::{Attributed, Finding, FindingKind, Fired};
 use fault_plan::FaultPlan;
 use guest_protocol::{Leftover, LeftoverKind, StepResult};
+
+use super::GuestRunner;
 
 /// Gives the key's and the title's first words for a kind of leftover.
 fn words(kind: LeftoverKind) -> &'static str {
@@ -54,6 +56,24 @@ fn evidence(leftover: &Leftover, plan: &FaultPlan, fired: &[Fired], steps: &[Ste
         };
     }
     text
+}
+
+impl GuestRunner {
+    /// Keeps what came to light late.
+    pub(super) fn note_late(&mut self, late: Attributed) {
+        self.count_leftovers(&late.findings);
+        for report in late.findings.iter().filter(|finding| finding.is_report()) {
+            tracing::info!(title = report.title, "a late report, by the execution before");
+        }
+        self.late.push(late);
+    }
+
+    pub(super) fn count_leftovers(&mut self, findings: &[Finding]) {
+        if findings.iter().any(|finding| finding.kind == FindingKind::Leftover) {
+            tracing::debug!(?findings, "the guest is not clean after the workload");
+            self.usage.leftovers += 1;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod attribution;
 mod control;
 mod coverage;
 mod drift;
+mod fitness;
 mod history;
 mod leftover;
 mod retry;
@@ -18,7 +19,7 @@ mod text;
 
 use std::{sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, Finding, FindingKind, Fired, How, Ran, RunError, Runner, Usage};
+use execution::{Attributed, Execution, Fate, Fired, How, Ran, RunError, Runner, Usage};
 use fault_plan::FaultPlan;
 use guest_protocol::Execute;
 use kcov_parser::Symbols;
@@ -27,6 +28,7 @@ use self::{
     attribution::{Attribution, Judgement, Own, Request, Verdict},
     coverage::Coverage,
     drift::Drift,
+    fitness::Unfit,
     retry::Retry,
 };
 use crate::{
@@ -48,11 +50,13 @@ struct Asked<'a> {
     keep: bool,
     /// True to leave the state for the next one.
     leave: bool,
+    /// Part of the disk to look at first, and whether the guest is as it was at first.
+    verify: Option<u32>,
 }
 
 impl<'a> Asked<'a> {
     fn warm(plan: &'a FaultPlan) -> Self {
-        Self { plan, how: How::Warm, keep: false, leave: false }
+        Self { plan, how: How::Warm, keep: false, leave: false, verify: None }
     }
 }
 
@@ -81,6 +85,8 @@ pub struct GuestRunner {
     /// A runner of guests that repeat exactly, once it is needed.
     exact: Option<Box<GuestRunner>>,
     late: Vec<Attributed>,
+    /// Part of the disk that was looked at last.
+    part: u32,
     usage: Usage,
     /// An execution that takes longer has hung.
     pub deadline: Duration,
@@ -107,6 +113,7 @@ impl GuestRunner {
             coverage_of,
             exact: None,
             late: Vec::new(),
+            part: 0,
             usage: Usage::default(),
             deadline: DEADLINE,
             inject: true,
@@ -145,13 +152,14 @@ impl GuestRunner {
 
     /// Has the guest at hand execute what is asked, and judges what the host sees of it.
     fn attempt(&mut self, asked: Asked<'_>) -> Result<Judgement, GuestError> {
-        let Asked { plan, how, keep, leave } = asked;
+        let Asked { plan, how, keep, leave, verify } = asked;
         self.next_id += 1;
         let request = Execute {
             id: self.next_id,
             plan: plan.clone(),
             keep,
             leave,
+            verify,
             inject: self.inject,
             coverage: self.coverage,
             describe_all_sites: self.describe_all,
@@ -180,7 +188,13 @@ impl GuestRunner {
             Err(error) => Verdict::Trouble(error),
         };
         match verdict {
-            Verdict::Ran(own) => Ok(self.execution(*own)),
+            Verdict::Ran(own) => match fitness::unfit_before(&own) {
+                Some(unfit) => {
+                    self.count_unfit(&unfit);
+                    Err(Failed::Spoilt)
+                }
+                None => Ok(self.execution(*own)),
+            },
             Verdict::Refused(reason) => Err(Failed::Refused(reason)),
             Verdict::Spoilt => Err(Failed::Spoilt),
             Verdict::Trouble(trouble) => Err(Failed::Trouble(trouble)),
@@ -216,29 +230,21 @@ impl GuestRunner {
         }
     }
 
-    fn note_late(&mut self, late: Attributed) {
-        self.count_leftovers(&late.findings);
-        for report in late.findings.iter().filter(|finding| finding.is_report()) {
-            tracing::info!(title = report.title, "a late report, by the execution before");
-        }
-        self.late.push(late);
-    }
-
-    fn count_leftovers(&mut self, findings: &[Finding]) {
-        if findings.iter().any(|finding| finding.kind == FindingKind::Leftover) {
-            tracing::debug!(?findings, "the guest is not clean after the workload");
-            self.usage.leftovers += 1;
-        }
-    }
-
     /// Completes an execution, and ends a guest that is not to run another one.
     fn execution(&mut self, own: Own) -> Execution {
-        let Own { findings, guest, fired, report, console, wall, history } = own;
+        let Own { findings, mut guest, fired, report, console, wall, history } = own;
         let report = report.map_or_else(Default::default, |report| *report);
+        let worn = fitness::worn_after(&report);
         let (sites, missing) = self.prepared.sites.of(report.new_sites, &report.hits);
         self.describe_all = missing;
         self.count_leftovers(&findings);
         let incomplete = report.lost_hits > 0 || (guest != Fate::Dead && self.coverage_of.trace.is_full());
+        if guest == Fate::Alive
+            && let Some(reason) = worn
+        {
+            self.count_unfit(&Unfit::Worn(reason));
+            guest = Fate::Retired;
+        }
         match guest {
             Fate::Alive => {}
             Fate::Unclean => self.unclean = true,
@@ -270,7 +276,8 @@ impl GuestRunner {
         if !plan.faults.is_empty() {
             self.control_when_due()?;
         }
-        let execution = self.attempts(|runner| runner.attempt_once(Asked::warm(plan)))?;
+        let verify = self.part_when_due(plan);
+        let execution = self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(plan) }))?;
         self.control(plan, &execution);
         Ok(execution)
     }

@@ -62,7 +62,7 @@ impl GuestRunner {
         for (faults, leave) in rounds {
             let round = FaultPlan { earlier: Vec::new(), faults: faults.clone(), ..plan.clone() };
             let Judgement { verdict, late } =
-                self.attempt(Asked { plan: &round, how, keep, leave }).map_err(Failed::Trouble)?;
+                self.attempt(Asked { how, keep, leave, ..Asked::warm(&round) }).map_err(Failed::Trouble)?;
             // Before the first round there was nothing of this plan.
             if sequence.rounds.is_empty() {
                 late.into_iter().for_each(|late| self.note_late(late));

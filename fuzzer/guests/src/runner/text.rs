@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kernel_report::{KernelReport, ReportKind};
 
+use crate::qemu::GuestError;
+
 /// Words by which the kernel reports that process 1, our agent, ended: trouble, no finding.
 const AGENT_DEATH: &str = "Attempted to kill init";
 
@@ -15,6 +17,11 @@ pub(super) fn reports(text: &str) -> Vec<KernelReport> {
     let last = all.iter().position(|report| report.kind != ReportKind::Warning);
     all.truncate(last.map_or(all.len(), |last| last + 1));
     all
+}
+
+/// Gives the trouble of a guest whose kernel died without a report in `text`.
+pub(super) fn death(text: &str) -> GuestError {
+    if kernel_report::is_out_of_memory(text) { GuestError::OutOfMemory } else { GuestError::Lost }
 }
 
 /// Makes the report of a guest that did not answer within `deadline` and whose kernel says nothing;

@@ -6,7 +6,7 @@ pub(super) mod options;
 use std::fs;
 
 use anyhow::{Context, Result};
-use guest_protocol::Step;
+use guest_protocol::{Setup, Step};
 
 use crate::oracles::Oracle;
 
@@ -18,9 +18,10 @@ pub(crate) fn make_mount_point() -> Result<()> {
     fs::create_dir_all(MOUNT_POINT).with_context(|| format!("cannot make {MOUNT_POINT}"))
 }
 
-/// The oracles of the file systems that `steps` mount.
-pub(crate) fn oracles(steps: &[Step]) -> Result<Vec<Box<dyn Oracle>>> {
-    let mounts = |name: &str| steps.iter().any(|step| matches!(step, Step::Mount { fstype, .. } if fstype == name));
+/// The oracles of the file systems that a target mounts.
+pub(crate) fn oracles(setup: &Setup) -> Result<Vec<Box<dyn Oracle>>> {
+    let mut steps = setup.setup_steps.iter().chain(&setup.steps);
+    let mut mounts = |name: &str| steps.any(|step| matches!(&step.step, Step::Mount { fstype, .. } if fstype == name));
     let btrfs = if mounts("btrfs") { btrfs::KnownDisk::open()? } else { None };
     Ok(btrfs.into_iter().map(|oracle| Box::new(oracle) as Box<dyn Oracle>).collect())
 }

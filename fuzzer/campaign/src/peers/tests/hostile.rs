@@ -2,7 +2,10 @@
 
 use std::io::Read;
 
+use fault_plan::{Fault, Round};
+
 use super::{super::link::SILENCE, *};
+use crate::stages::MOST_EARLIER_ROUNDS;
 
 /// A start of a hello: magic and version.
 const START: &[u8] = b"fuzzpeer\0\0\0\x02";
@@ -39,14 +42,25 @@ fn a_greeting_that_is_none_is_the_end() {
         let other = target(&TARGET.replace("ENOMEM", "EIO"));
         for hello in [Hello::new(&other, 7, "raw".to_owned()), Hello::new(&target(TARGET), 7, "a/b".to_owned())] {
             let mut stream = TcpStream::connect(addresses[0]).unwrap();
-            let _ = hello.unwrap().exchange(&mut stream);
+            let _ = hello.exchange(&mut stream);
             assert!(is_ended(&mut stream, GREETING));
         }
+        let mut stream = TcpStream::connect(addresses[0]).unwrap();
+        let refused = Hello::new(&other, 7, "raw".to_owned()).exchange(&mut stream).unwrap_err();
+        let reason = format!("another definition of the target \"fake\" (its digest is {}", target(TARGET).digest());
+        assert!(refused.is_final() && refused.to_string().contains(&reason), "{refused}");
         let mut ourselves = TcpStream::connect(addresses[0]).unwrap();
         assert!(host.hub.hello().exchange(&mut ourselves).is_err());
         assert_eq!(host.peers(), 0);
         assert_eq!(Raw::greeted(addresses[0], 7).news().len(), 1, "who greets is welcome");
     });
+}
+
+/// Faults of a function that the target does not let fail.
+fn panicking() -> Vec<Fault> {
+    let mut faults = plan("caller").faults;
+    faults[0].function = "panic".to_owned();
+    faults
 }
 
 #[test]
@@ -64,6 +78,8 @@ fn news_that_is_none_is_the_end_and_leaves_nothing_behind() {
         vec![0, 0, 0, 0],
         other_plan(|plan| plan.target = "other".to_owned()),
         other_plan(|plan| plan.faults[0].function = "panic".to_owned()),
+        other_plan(|plan| plan.earlier = vec![Round { faults: panicking(), reset: true }]),
+        other_plan(|plan| plan.earlier = vec![Round::default(); MOST_EARLIER_ROUNDS + 1]),
         other_plan(|plan| plan.faults[0].error = InjectedError::True),
         other_plan(|plan| plan.faults[0].occurrence = 0),
         other_crash("BUG\u{1b}[31m in a"),

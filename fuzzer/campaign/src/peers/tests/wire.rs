@@ -59,6 +59,8 @@ fn what_cannot_be_is_refused_with_the_reason() {
         assert!(refusal(|news| news.reproducer.kernel_build_id = name.to_owned()).contains("a name"), "{name:?}");
     }
     assert!(refusal(|news| news.reproducer.reproducer_version = 2).contains("version"));
+    let definition = target(TARGET).definition();
+    assert!(refusal(|news| news.reproducer.target = Some(definition)).contains("brings a target along"));
     let plan = |change: fn(&mut FaultPlan)| refusal(|news| change(&mut news.reproducer.plan));
     assert!(plan(|plan| plan.target = "other".to_owned()).contains("another target"));
     assert!(plan(|plan| plan.faults[0].function = "open_ctree".to_owned()).contains("does not let fail"));

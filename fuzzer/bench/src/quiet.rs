@@ -1,0 +1,127 @@
+//! `bench quiet`: runs workloads without faults for long, and counts what the oracles find. Whatever
+//! they find is a false alarm of the fuzzer, or a bug that needs no fault.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use execution::{Finding, How, Ran, RunError, Runner, Target, Usage};
+use fuzz::exit::{Answer, CommandError};
+use guests::{
+    kernel::Catalogue,
+    prepare::{Wanted, prepare},
+    prepared::Prepared,
+    project::Project,
+    runner::GuestRunner,
+};
+use serde::Serialize;
+
+use super::{Measured, Session};
+
+const TIME: Duration = Duration::from_secs(900);
+
+/// One target on one kernel.
+#[derive(Debug, Serialize)]
+struct Quiet {
+    measured: Measured,
+    seconds: u64,
+    executions: u64,
+    /// How often each finding was made, by its key.
+    findings: BTreeMap<String, u64>,
+    guests_started: u64,
+    longest_life_executions: u64,
+    harness_errors: u64,
+    /// Executions compared with the first ones.
+    control_runs: u64,
+    drifted: u64,
+    worn: u64,
+    /// Calls by which the last of them was off, in a million.
+    control_off_ppm: u64,
+}
+
+/// All of them.
+#[derive(Debug, Serialize)]
+pub(super) struct AllQuiet {
+    runs: Vec<Quiet>,
+    findings: u64,
+}
+
+impl AllQuiet {
+    /// Says whether there was no finding.
+    pub(super) fn answer(&self) -> Answer {
+        if self.findings == 0 { Answer::Yes } else { Answer::No }
+    }
+}
+
+/// Runs the targets one after the other, each for the time that was asked for, on the kernel that
+/// judges and at the same time on the one that explores.
+///
+/// # Errors
+///
+/// The environment or the target; see [`CommandError`].
+pub(super) fn quiet(session: &Session<'_>) -> Result<AllQuiet, CommandError> {
+    let Session { options, stop, progress } = session;
+    let project = Project::find()?;
+    let time = options.time.unwrap_or(TIME);
+    let names = options.target.clone().map_or_else(|| Target::names(&project.corpus()), |name| vec![name]);
+    let mut runs = Vec::new();
+    for name in names {
+        let wanted = options.wanted(&name);
+        let judge = prepare(&wanted, stop, *progress)?;
+        let explorer = Catalogue::load(project.root())?.get(&judge.kernel.meta.name)?.explorer.clone();
+        let mut prepared = vec![judge];
+        if let Some(explorer) = explorer.filter(|_| wanted.kernel.is_none()) {
+            prepared.push(prepare(&Wanted { kernel: Some(explorer), ..wanted }, stop, *progress)?);
+        }
+        progress.say(&format!("{name}: {} s without faults", time.as_secs()));
+        let of_target: Vec<Result<Quiet, RunError>> = thread::scope(|scope| {
+            let run = |prepared| scope.spawn(move || run_quietly(prepared, time));
+            let threads: Vec<_> = prepared.iter().map(run).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or(Err(RunError::Stopped))).collect()
+        });
+        for run in of_target {
+            runs.push(run?);
+        }
+    }
+    let findings = runs.iter().flat_map(|run| run.findings.values()).sum();
+    Ok(AllQuiet { runs, findings })
+}
+
+fn run_quietly(prepared: &Arc<Prepared>, time: Duration) -> Result<Quiet, RunError> {
+    let plan = prepared.target.fault_free();
+    let mut runner = GuestRunner::new(prepared);
+    let (start, mut executions) = (Instant::now(), 0);
+    let mut findings = BTreeMap::new();
+    let mut count = |found: &[Finding]| found.iter().for_each(|finding| note(&mut findings, finding));
+    while start.elapsed() < time {
+        let Ran { execution, late } = runner.run(&plan, How::Warm);
+        count(&execution?.findings);
+        late.iter().for_each(|late| count(&late.findings));
+        executions += 1;
+    }
+    let usage = runner.usage();
+    runner.finish().iter().for_each(|late| count(&late.findings));
+    let Usage { guests, harness_errors, controls, control_off_ppm, drifted, worn, longest_life, .. } = usage;
+    Ok(Quiet {
+        measured: Measured::of(&prepared.target.name, prepared),
+        seconds: start.elapsed().as_secs(),
+        executions,
+        findings,
+        guests_started: guests,
+        longest_life_executions: longest_life,
+        harness_errors,
+        control_runs: controls,
+        drifted,
+        worn,
+        control_off_ppm,
+    })
+}
+
+/// Counts a finding, and says it: in hours of quiet it would be lost.
+fn note(findings: &mut BTreeMap<String, u64>, finding: &Finding) {
+    tracing::warn!(title = finding.title, "found without a fault:\n{}", finding.text);
+    *findings.entry(finding.key.clone()).or_default() += 1;
+}

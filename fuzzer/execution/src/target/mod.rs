@@ -1,0 +1,273 @@
+//! Targets: folders of text that say what is fuzzed.
+//!
+//! ```text
+//! corpus/NAME/target.toml ──▶ file ─┬─ image: command, script or file
+//!                                   ├─ variant: what [variants.X] changes, for NAME:X
+//!                                   └─ definition: all of it in one piece, and its digest
+//! ```
+
+mod definition;
+mod file;
+mod image;
+mod variant;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
+use guest_protocol::{Contract, Setup, WorkloadStep};
+use thiserror::Error;
+
+use files::{TextFile, TextFileError};
+
+pub use self::{
+    definition::DefinitionError,
+    image::{ImageRecipe, ImageSource},
+};
+use crate::function_groups::{FunctionGroups, TargetFunction};
+
+/// Why a target is refused.
+#[derive(Debug, Error)]
+pub enum TargetError {
+    /// No such target.
+    #[error("no target \"{name}\": it is neither a folder with a target.toml nor one of {known}")]
+    Unknown {
+        /// Name that was asked for.
+        name: String,
+        /// Names that there are.
+        known: String,
+    },
+    /// A file that cannot be read or understood.
+    #[error(transparent)]
+    File(#[from] TextFileError),
+    /// A known crash.
+    #[error("{}", path.display())]
+    Known {
+        /// The file.
+        path: PathBuf,
+        /// Defect of the file.
+        source: PlanError,
+    },
+    /// The kernel does not let a function fail as asked.
+    #[error("{path}: {reason}")]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// Defect of the function's entry.
+        reason: String,
+    },
+}
+
+/// Workload that is fuzzed, with its kernel, its disk and the functions that may fail.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its name: that of its folder, with `:VARIANT` behind it for a variant.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Name of the kernel.
+    pub kernel: String,
+    /// Recipe of its disk; none for a target without disk.
+    pub image: Option<ImageRecipe>,
+    /// Functions that may fail.
+    pub functions: Vec<TargetFunction>,
+    /// Steps that run before the workload, not armed.
+    pub setup_steps: Vec<WorkloadStep>,
+    /// The workload.
+    pub steps: Vec<WorkloadStep>,
+    /// Names of its variants; none of a variant.
+    pub variants: Vec<String>,
+    memory_mib: Option<u32>,
+    folder: PathBuf,
+    variant: Option<String>,
+}
+
+/// Memory in MiB of a guest without a disk, or with a small one.
+pub const MEMORY_MIB: u32 = 512;
+/// Memory in MiB of a guest without its disk, where that is large.
+const BASE_MIB: u32 = 256;
+
+impl Target {
+    /// The target called `name` under `corpus`, or else the folder `name`. A name with a slash is
+    /// always a folder's. `NAME:VARIANT` is a variant of either.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or its file is refused.
+    pub fn find(corpus: &Path, name: &str) -> Result<Self, TargetError> {
+        let folder_of = |name: &str| {
+            let named = (!name.contains('/')).then(|| corpus.join(name));
+            let candidates = named.into_iter().chain([PathBuf::from(name)]);
+            candidates.into_iter().find(|folder| folder.join("target.toml").is_file())
+        };
+        let variant = || {
+            let (base, variant) = name.rsplit_once(':')?;
+            Some((folder_of(base)?, Some(variant)))
+        };
+        let found = folder_of(name).map(|folder| (folder, None)).or_else(variant);
+        let (folder, variant) = found.ok_or_else(|| {
+            let known = Self::names(corpus).join(", ");
+            TargetError::Unknown { name: name.to_owned(), known }
+        })?;
+        Self::load_variant(&folder, &FunctionGroups::load(&corpus.join("functions"))?, variant)
+    }
+
+    /// The names of the targets under `corpus`, sorted.
+    #[must_use]
+    pub fn names(corpus: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(corpus)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.path().join("target.toml").is_file())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Reads all targets under `corpus`, each followed by its variants.
+    ///
+    /// # Errors
+    ///
+    /// One of them is refused.
+    pub fn all(corpus: &Path) -> Result<Vec<Self>, TargetError> {
+        let groups = FunctionGroups::load(&corpus.join("functions"))?;
+        let mut targets = Vec::new();
+        for name in Self::names(corpus) {
+            let folder = corpus.join(name);
+            let target = Self::load(&folder, &groups)?;
+            let variants = target.variants.iter().map(|variant| Self::load_variant(&folder, &groups, Some(variant)));
+            let variants = variants.collect::<Result<Vec<_>, _>>()?;
+            targets.push(target);
+            targets.extend(variants);
+        }
+        Ok(targets)
+    }
+
+    /// Reads the target in `folder`, whose functions may be those of `groups`.
+    ///
+    /// # Errors
+    ///
+    /// Its file cannot be read or is refused.
+    pub fn load(folder: &Path, groups: &FunctionGroups) -> Result<Self, TargetError> {
+        Self::load_variant(folder, groups, None)
+    }
+
+    fn load_variant(folder: &Path, groups: &FunctionGroups, variant: Option<&str>) -> Result<Self, TargetError> {
+        let file = TextFile::read(&folder.join("target.toml"))?;
+        let folder_name = folder
+            .canonicalize()
+            .ok()
+            .and_then(|folder| folder.file_name().map(|name| name.to_string_lossy().into_owned()));
+        let name = folder_name.unwrap_or_else(|| folder.display().to_string());
+        Ok(file::parse(&name, folder, &file, groups, variant)?)
+    }
+
+    /// The target's own folder, in which the files of its text are; empty for one without.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder `name` of the target, or of the variant.
+    fn subfolder(&self, name: &str) -> PathBuf {
+        let folder = self.folder.join(name);
+        match &self.variant {
+            Some(variant) => folder.join(variant),
+            None => folder,
+        }
+    }
+
+    /// The folder with the target's seeds: `seeds`, or `seeds/VARIANT` of a variant.
+    #[must_use]
+    pub fn seeds(&self) -> PathBuf {
+        self.subfolder("seeds")
+    }
+
+    /// Memory of its guests, in MiB. Their disk is in it, and may be written to its end.
+    #[must_use]
+    pub fn memory_mib(&self) -> u32 {
+        let disk = self.image.as_ref().map_or(0, |image| image.size_mib);
+        self.memory_mib.unwrap_or_else(|| MEMORY_MIB.max(BASE_MIB + disk + disk / 2))
+    }
+
+    /// The crashes in the target's folder `known` (`known/VARIANT` of a variant), which must keep reproducing, in the order of
+    /// their files' names.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or is no reproducer.
+    pub fn known(&self) -> Result<Vec<Reproducer>, TargetError> {
+        let folder = self.subfolder("known");
+        if !folder.is_dir() {
+            return Ok(Vec::new());
+        }
+        let entries = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(|source| TextFileError::Read { path: folder, source })?;
+        let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        paths.sort();
+        let read = |path: &PathBuf| {
+            let TextFile { path, text } = TextFile::read(path)?;
+            Reproducer::from_json(&text).map_err(|source| TargetError::Known { path, source })
+        };
+        paths.iter().map(read).collect()
+    }
+
+    /// Gives the part of the target that the agent needs to know.
+    #[must_use]
+    pub fn setup(&self) -> Setup {
+        Setup {
+            functions: self
+                .functions
+                .iter()
+                .map(|function| Contract { function: function.name.clone(), never: function.never.clone() })
+                .collect(),
+            setup_steps: self.setup_steps.clone(),
+            steps: self.steps.clone(),
+            disk: self.image.is_some(),
+            awake: false,
+        }
+    }
+
+    /// The plan in which nothing fails.
+    #[must_use]
+    pub fn fault_free(&self) -> FaultPlan {
+        FaultPlan::fault_free(&self.name)
+    }
+
+    /// Gives the errors that `function` may return.
+    #[must_use]
+    pub fn errors(&self, function: &str) -> &[InjectedError] {
+        self.functions.iter().find(|known| known.name == function).map_or(&[], |known| &known.errors)
+    }
+
+    /// Checks the functions against what the kernel allows.
+    ///
+    /// # Errors
+    ///
+    /// A function that the kernel does not let fail, or not in that way.
+    pub fn check_against(&self, injectable: &[InjectableFunction]) -> Result<(), TargetError> {
+        let refuse = |reason| Err(TargetError::Kernel { path: self.folder.join("target.toml"), reason });
+        for function in &self.functions {
+            let Some(known) = injectable.iter().find(|known| known.name == function.name) else {
+                return refuse(format!(
+                    "\"{}\" is not on the kernel's list of functions that may fail \
+                     (/sys/kernel/debug/error_injection/list)",
+                    function.name
+                ));
+            };
+            if let Some(error) = function.errors.iter().find(|error| !known.error_type.allows(**error)) {
+                let name = &function.name;
+                return refuse(format!("\"{name}\" is of type {} and cannot return {error}", known.error_type));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
