@@ -18,10 +18,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_protocol::{DISK_PARTS, Leftover, LeftoverKind};
+use guest_protocol::DISK_PARTS;
 use nix::libc::{EBUSY, O_DIRECT, O_EXCL};
-
-use crate::oracles::{Oracle, leftover};
 
 const IMAGE: &str = "/dev/vda";
 /// The disk that the steps mount.
@@ -242,21 +240,6 @@ impl Disk {
     }
 }
 
-/// The disk under test, held by something in the kernel.
-pub(crate) struct HeldDisk;
-
-impl Oracle for HeldDisk {
-    /// Opens the disk as nobody can while a file system has it, mounted or not.
-    fn leftover(&mut self) -> Option<Leftover> {
-        let text = match open_exclusively() {
-            Ok(_) => return None,
-            Err(ResetError::Held) => format!("something in the kernel holds {DISK}, and nothing is mounted"),
-            Err(ResetError::Other(error)) => format!("{DISK} cannot be opened: {error:#}"),
-        };
-        Some(leftover(LeftoverKind::Device, text))
-    }
-}
-
 /// Says where the block `number` differs.
 fn difference(number: u64, found: &Block, expected: &Block) -> String {
     let byte = found.0.iter().zip(&expected.0).position(|(found, expected)| found != expected).unwrap_or(0);
@@ -266,7 +249,9 @@ fn difference(number: u64, found: &Block, expected: &Block) -> String {
     )
 }
 
-fn open_exclusively() -> Result<File, ResetError> {
+/// Opens the disk as nobody can while a file system has it, mounted or not. Waits a while for the
+/// kernel to let go of it.
+pub(crate) fn open_exclusively() -> Result<File, ResetError> {
     let deadline = Instant::now() + RELEASE_DEADLINE;
     loop {
         match OpenOptions::new().write(true).custom_flags(O_DIRECT | O_EXCL).open(DISK) {
