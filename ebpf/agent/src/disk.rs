@@ -20,10 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_protocol::{Leftover, LeftoverKind};
 use nix::libc::{EBUSY, O_DIRECT, O_EXCL};
-
-use crate::oracles::{Oracle, leftover};
 
 const IMAGE: &str = "/dev/vda";
 /// The disk that the steps mount.
@@ -213,22 +210,9 @@ impl Disk {
     }
 }
 
-/// The disk under test, held by something in the kernel.
-pub(crate) struct HeldDisk;
-
-impl Oracle for HeldDisk {
-    /// Opens the disk as nobody can while a file system has it, mounted or not.
-    fn leftover(&mut self) -> Option<Leftover> {
-        let text = match open_exclusively() {
-            Ok(_) => return None,
-            Err(ResetError::Held) => format!("something in the kernel holds {DISK}, and nothing is mounted"),
-            Err(ResetError::Other(error)) => format!("{DISK} cannot be opened: {error:#}"),
-        };
-        Some(leftover(LeftoverKind::Device, text))
-    }
-}
-
-fn open_exclusively() -> Result<File, ResetError> {
+/// Opens the disk as nobody can while a file system has it, mounted or not. Waits a while for the
+/// kernel to let go of it.
+pub(crate) fn open_exclusively() -> Result<File, ResetError> {
     let deadline = Instant::now() + RELEASE_DEADLINE;
     loop {
         match OpenOptions::new().write(true).custom_flags(O_DIRECT | O_EXCL).open(DISK) {

@@ -12,11 +12,11 @@ use crate::{
     channel::Channel,
     coverage::Kcov,
     detectors::Detectors,
-    disk::{DISK, DISK_NUMBER, Dirty, Disk, HeldDisk, ResetError},
+    disk::{DISK, DISK_NUMBER, Dirty, Disk, ResetError},
     injector::{Collected, Injector},
     kernel,
     kernel_log::KernelLog,
-    oracles::Oracles,
+    oracles::{HeldDisk, Oracles},
     symbols::Symbols,
     workload::{Harness, Program, Worker, fs, keep_memory, nanoseconds_since},
 };

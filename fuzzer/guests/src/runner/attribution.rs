@@ -33,12 +33,13 @@ use std::time::Duration;
 
 use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
 use fault_plan::{FaultPlan, Round};
-use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report};
+use guest_protocol::{Leftover, LeftoverKind, Report};
 use kernel_report::{KernelReport, ReportKind};
 
 use super::{
     history::History,
     leftover::left,
+    reported::reported,
     text::{bytes_until, death, reports, silent_hang},
 };
 use crate::qemu::{End, FiredLog, GuestError, Observed};
@@ -352,36 +353,6 @@ fn spoilt(request: &Request<'_>, observed: &Observed, own: String, seen: &[Strin
         console: own,
         history: Vec::new(),
     })
-}
-
-/// Gives the execution that the agent reports, in a guest in which so much was left `before`.
-/// `text` is the console's.
-fn reported(plan: &FaultPlan, report: Box<Report>, before: &[Leftover], text: String, wall: Duration) -> Own {
-    // The console has less of each report, and loses none.
-    let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
-    let (found, console) = if in_log.is_empty() { (reports(&text), text) } else { (in_log, report.log.clone()) };
-    let mut findings = findings(found);
-    let guest = match (findings.is_empty(), report.leftovers.is_empty()) {
-        (true, true) => Fate::Alive,
-        (true, false) => Fate::Unclean,
-        (false, _) => Fate::Retired,
-    };
-    let fired = report.fired.iter().map(|fired| Fired {
-        fault: fired.fault as usize,
-        sequence: fired.sequence,
-        site: fired.site,
-        step: fired.step,
-        call_path: fired.call_path.clone(),
-    });
-    let fired: Vec<_> = fired.collect();
-    // A kernel that has reported something is not clean, and says so once more.
-    if findings.is_empty() {
-        let announced = kernel_report::has_announcement(&report.log);
-        let explained = |leftover: &Leftover| leftover.kind == LeftoverKind::Taint && announced;
-        let new = report.leftovers.iter().filter(|leftover| !before.contains(leftover) && !explained(leftover));
-        findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
-    }
-    Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
 }
 
 fn findings(found: Vec<KernelReport>) -> Vec<Finding> {

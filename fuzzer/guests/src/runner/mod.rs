@@ -13,6 +13,7 @@ mod drift;
 mod fitness;
 mod history;
 mod leftover;
+mod reported;
 mod retry;
 mod rounds;
 mod text;
@@ -289,35 +290,6 @@ impl GuestRunner {
         self.control(plan, &execution);
         self.listen(&mut execution);
         Ok(execution)
-    }
-
-    /// Adds to the `execution` what the guest at hand says after it. One that says something goes.
-    fn listen(&mut self, execution: &mut Execution) {
-        let Some(guest) = &mut self.guest else { return };
-        let text = guest.late_console();
-        if let Some(late) = self.attribution.last_words(text) {
-            execution.findings.extend(late.findings);
-            execution.console += &late.console;
-            execution.guest = Fate::Retired;
-            self.discard();
-        }
-    }
-
-    /// Runs `plan` in the state that the run before left. There is one attempt: a fresh guest would
-    /// be in another state.
-    fn run_next(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
-        if !self.unclean {
-            return Err(RunError::NoNext);
-        }
-        let asked = Asked { how: How::Next, keep: true, ..Asked::warm(plan) };
-        self.attempt_once(asked).map_err(|failed| {
-            self.discard();
-            match failed {
-                Failed::Refused(reason) => RunError::Refused(reason),
-                Failed::Trouble(_) if self.prepared.stop.is_requested() => RunError::Stopped,
-                Failed::Spoilt | Failed::Trouble(_) => RunError::NoNext,
-            }
-        })
     }
 
     /// Runs `plan` in a guest that repeats exactly. That guest goes at once: the next such run is

@@ -1,4 +1,5 @@
-//! Plans with earlier rounds: a fresh guest runs one round after the other, and goes.
+//! Rounds in the state that the one before left; and plans with earlier rounds, all of which a fresh
+//! guest runs before it goes.
 
 use std::time::Duration;
 
@@ -43,6 +44,35 @@ impl Sequence {
 }
 
 impl GuestRunner {
+    /// Runs `plan` in the state that the run before left. There is one attempt: a fresh guest would
+    /// be in another state.
+    pub(super) fn run_next(&mut self, plan: &FaultPlan) -> Result<Execution, RunError> {
+        if !self.unclean {
+            return Err(RunError::NoNext);
+        }
+        let asked = Asked { how: How::Next, keep: true, ..Asked::warm(plan) };
+        self.attempt_once(asked).map_err(|failed| {
+            self.discard();
+            match failed {
+                Failed::Refused(reason) => RunError::Refused(reason),
+                Failed::Trouble(_) if self.prepared.stop.is_requested() => RunError::Stopped,
+                Failed::Spoilt | Failed::Trouble(_) => RunError::NoNext,
+            }
+        })
+    }
+
+    /// Adds to the `execution` what the guest at hand says after it. One that says something goes.
+    pub(super) fn listen(&mut self, execution: &mut Execution) {
+        let Some(guest) = &mut self.guest else { return };
+        let text = guest.late_console();
+        if let Some(late) = self.attribution.last_words(text) {
+            execution.findings.extend(late.findings);
+            execution.console += &late.console;
+            execution.guest = Fate::Retired;
+            self.discard();
+        }
+    }
+
     /// Runs a plan with earlier rounds. It ends with the round in which the kernel dies or reports
     /// something.
     pub(super) fn run_rounds(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
