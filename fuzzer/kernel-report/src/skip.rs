@@ -253,6 +253,8 @@ const HELPERS: &[&str] = &[
     "strcspn",
     "strim",
     "skip_spaces",
+    "vprintk*",
+    "_printk",
     "vsnprintf",
     "snprintf",
     "vsprintf",

@@ -133,7 +133,7 @@ impl QueuedPlan {
     /// Says whether `execution` shows less than the explorers saw: all faults of the plan fired
     /// there, and one of them did not here.
     pub(crate) fn is_unfired(&self, execution: &Execution) -> bool {
-        self.complete && execution.fired.len() < self.plan.0.faults.len()
+        self.complete && execution.fired.len() < self.plan.0.all_faults().count()
     }
 }
 
@@ -243,7 +243,7 @@ impl SecondKernelQueue {
             reason,
             steps: execution.steps.clone(),
             reports,
-            complete: execution.fired.len() == plan.0.faults.len(),
+            complete: execution.fired.len() == plan.0.all_faults().count(),
             put_back: 0,
             news,
             since: Instant::now(),

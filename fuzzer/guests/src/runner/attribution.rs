@@ -32,14 +32,14 @@
 use std::time::Duration;
 
 use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
-use fault_plan::{FaultPlan, Round};
-use guest_protocol::{Leftover, LeftoverKind, Report};
+use fault_plan::FaultPlan;
+use guest_protocol::{Leftover, LeftoverKind};
 use kernel_report::{KernelReport, ReportKind};
 
 use super::{
     history::History,
     leftover::left,
-    reported::reported,
+    reported::{Own, reported},
     text::{bytes_until, death, reports, silent_hang},
 };
 use crate::qemu::{End, FiredLog, GuestError, Observed};
@@ -91,20 +91,6 @@ pub(super) enum Verdict {
     Spoilt,
     /// Guest or host failed.
     Trouble(GuestError),
-}
-
-/// The part of an execution that belongs to its own plan.
-#[derive(Debug)]
-pub(super) struct Own {
-    pub(super) findings: Vec<Finding>,
-    pub(super) guest: Fate,
-    pub(super) fired: Vec<Fired>,
-    /// The agent's report; nothing when the guest is dead.
-    pub(super) report: Option<Box<Report>>,
-    pub(super) console: String,
-    pub(super) wall: Duration,
-    /// The rounds of the guest before; empty when there are no findings.
-    pub(super) history: Vec<Round>,
 }
 
 /// The last execution of a guest.

@@ -2,7 +2,7 @@
 
 use guest_protocol::{Defect, Report};
 
-use super::{GuestRunner, attribution::Own};
+use super::{GuestRunner, reported::Own};
 
 /// Why a guest is not fit to judge.
 #[derive(Clone, Debug, PartialEq, Eq)]

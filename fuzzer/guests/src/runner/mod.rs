@@ -26,10 +26,11 @@ use guest_protocol::Execute;
 use kcov_parser::Symbols;
 
 use self::{
-    attribution::{Attribution, Judgement, Own, Request, Verdict},
+    attribution::{Attribution, Judgement, Request, Verdict},
     coverage::Coverage,
     drift::Drift,
     fitness::Unfit,
+    reported::Own,
     retry::Retry,
 };
 use crate::{

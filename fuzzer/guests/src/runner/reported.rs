@@ -3,10 +3,24 @@
 use std::time::Duration;
 
 use execution::{Fate, Finding, Fired};
-use fault_plan::FaultPlan;
+use fault_plan::{FaultPlan, Round};
 use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report};
 
-use super::{attribution::Own, leftover::left, text::reports};
+use super::{leftover::left, text::reports};
+
+/// The part of an execution that belongs to its own plan.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) findings: Vec<Finding>,
+    pub(super) guest: Fate,
+    pub(super) fired: Vec<Fired>,
+    /// The agent's report; nothing when the guest is dead.
+    pub(super) report: Option<Box<Report>>,
+    pub(super) console: String,
+    pub(super) wall: Duration,
+    /// The rounds of the guest before; empty when there are no findings.
+    pub(super) history: Vec<Round>,
+}
 
 /// Gives the execution of `plan` that the agent reports, in a guest in which so much was left
 /// `before`. `text` is the console's.

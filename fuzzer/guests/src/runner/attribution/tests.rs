@@ -3,7 +3,7 @@
 mod property;
 
 use fault_plan::{CallPath, Errno, Fault, InjectedError};
-use guest_protocol::{FiredFault, LOG_LOST};
+use guest_protocol::{FiredFault, LOG_LOST, Report};
 
 use super::*;
 

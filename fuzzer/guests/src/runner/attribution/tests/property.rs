@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use proptest::prelude::*;
 
+use fault_plan::Round;
+
 use super::*;
 
 /// The moment at which a report is printed.
