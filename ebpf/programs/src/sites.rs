@@ -2,7 +2,9 @@
 
 use core::ffi::c_long;
 
-use abi::{Control, MAX_CALLERS, MAX_FRAMES, NO_NAME, PATH_FRONT, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site};
+use abi::{
+    Control, MAX_CALLERS, MAX_FRAMES, NO_NAME, PATH_FRONT, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site,
+};
 
 use crate::{
     Registers, call, maps,
