@@ -6,6 +6,7 @@ mod peers;
 mod search;
 mod trouble;
 mod two_kernels;
+mod week;
 
 use std::{fs, io, path::Path};
 

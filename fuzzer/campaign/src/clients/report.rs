@@ -89,6 +89,8 @@ impl<'a> Reporter<'a> {
             control_off_ppm: usage.control_off_ppm,
             drifted: usage.drifted,
             worn: usage.worn,
+            aftermath_executions: usage.aftermath_executions,
+            aftermath_ms: usage.aftermath_ms,
             longest_life: usage.longest_life,
             guest_kib: usage.guest_kib,
             ended: u64::from(ended),

@@ -90,8 +90,7 @@ pub(super) fn search<R: Runner>(
         .objective(objective)
         .build();
     let must_end = || lifecycle.must_end();
-    // A checker looks at once: on its kernel most comes to light.
-    let is_later = || role == Role::Explorer && known.matrix().has_open(Reach::Alone);
+    let is_later = || known.matrix().has_open(Reach::Alone);
     let when = When { must_end: &must_end, is_later: &is_later };
     let runner = Aftermath::new(setup.runner, target, &known.sweeps, when);
     let observers = tuple_list!(coverage, ExecutionObserver::default(), time);

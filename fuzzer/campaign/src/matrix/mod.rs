@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A cell is a point and an error. It is open until it was failed with one fault more than reach
-//! its point: alone, where the workload reaches the point by itself. Such cells have the rank 0.
-//! A cell is taken by one client at a time. Only an execution in which its fault fired makes it failed.
+//! its point: alone, where the workload reaches the point by itself. Such cells have the rank 0;
+//! those of points that are reached by chance come last. A cell is taken by one client at a time. Only an execution in which its fault fired makes it failed.
 
 mod point;
 mod reached;
@@ -90,8 +90,12 @@ pub(crate) struct Matrix {
     by_name: HashMap<String, PointIndex>,
     /// By the numbers that the agent gives them.
     numbers: HashMap<u64, PointIndex>,
+    /// Fault-free executions: as many as reached the point that most of them reach.
+    fault_free: u64,
     /// Cells to be failed and not taken, by the rank of their points.
     open: BTreeSet<(usize, CellId)>,
+    /// Cells that clients are failing.
+    taken: BTreeSet<CellId>,
 }
 
 fn name(function: &str, call_path: &[String], step: u32) -> String {
@@ -103,7 +107,8 @@ impl Matrix {
     /// left in `journal`: of several records of a point the last one counts.
     pub(crate) fn restore(target: Arc<Target>, journal: Journal, records: Vec<Point>) -> Self {
         let (points, by_name, numbers) = (Vec::new(), HashMap::new(), HashMap::new());
-        let mut matrix = Self { target, journal, failure: None, points, by_name, numbers, open: BTreeSet::new() };
+        let (open, taken) = (BTreeSet::new(), BTreeSet::new());
+        let mut matrix = Self { target, journal, failure: None, points, by_name, numbers, fault_free: 0, open, taken };
         for point in records {
             match matrix.by_name.get(&name(&point.function, &point.call_path, point.step)) {
                 Some(known) => matrix.points[*known as usize] = point,
@@ -112,8 +117,9 @@ impl Matrix {
                 }
             }
         }
+        matrix.fault_free = matrix.points.iter().map(|point| point.fault_free).max().unwrap_or(0);
         let indices: Vec<_> = matrix.by_name.values().copied().collect();
-        indices.into_iter().for_each(|index| matrix.look_for_open_cells(index));
+        indices.into_iter().for_each(|index| matrix.rank_anew(index));
         matrix
     }
 
@@ -132,12 +138,15 @@ impl Matrix {
         index
     }
 
-    fn look_for_open_cells(&mut self, index: PointIndex) {
-        let Some(point) = self.points.get(index as usize) else { return };
-        let reached_by = point.reached_by.len();
-        for (at, cell) in point.cells.iter().enumerate() {
-            if cell.state(reached_by) == CellState::Open {
-                self.open.insert((point.rank(), (index, at)));
+    /// Ranks a point anew, and looks which of its cells are open.
+    fn rank_anew(&mut self, index: PointIndex) {
+        let Some(point) = self.points.get_mut(index as usize) else { return };
+        let rank = point.rank_of(self.fault_free);
+        let before = std::mem::replace(&mut point.rank, rank);
+        for at in 0..point.cells.len() {
+            self.open.remove(&(before, (index, at)));
+            if point.state(at) == Some(CellState::Open) && !self.taken.contains(&(index, at)) {
+                self.open.insert((rank, (index, at)));
             }
         }
     }
@@ -156,8 +165,8 @@ impl Matrix {
             let Some(point) = self.points.get_mut(index as usize) else { continue };
             point.most_calls = point.most_calls.max(hit.count);
             point.executions += 1;
-            let rank = point.rank();
             point.fault_free += u64::from(plan.is_fault_free());
+            self.fault_free = self.fault_free.max(point.fault_free);
             let faults = fired.partition_point(|fired| fired.sequence < hit.first_sequence);
             let first = point.executions == 1 && index as usize >= before;
             let fewer = first || faults < point.reached_by.len();
@@ -165,11 +174,24 @@ impl Matrix {
                 let earlier = fired[..faults].iter();
                 point.reached_by = earlier.filter_map(|fired| plan.all_faults().nth(fired.fault).cloned()).collect();
             }
-            if fewer || point.rank() != rank {
-                self.rank_anew(index, rank);
+            if fewer {
+                self.rank_anew(index);
+                self.write(index);
             }
         }
+        if plan.is_fault_free() {
+            let indices: Vec<_> = self.by_name.values().copied().collect();
+            indices.into_iter().for_each(|index| self.rank_if_changed(index));
+        }
         self.points.len() > before
+    }
+
+    /// Ranks a point anew where a fault-free execution has changed its rank.
+    fn rank_if_changed(&mut self, index: PointIndex) {
+        let changed = |point: &Point| point.rank != point.rank_of(self.fault_free);
+        if self.points.get(index as usize).is_some_and(changed) {
+            self.rank_anew(index);
+        }
     }
 
     /// Gives the agent's number to a point, which is found if it is new.
@@ -190,20 +212,11 @@ impl Matrix {
                 fault_free: 0,
                 found_s: now_s,
                 reached_by: Vec::new(),
+                rank: 0,
                 cells: Vec::new(),
             })
         });
         self.numbers.insert(*site, index);
-    }
-
-    /// Looks anew for the open cells of a point that had the rank `before`.
-    fn rank_anew(&mut self, index: PointIndex, before: usize) {
-        let Some(point) = self.points.get(index as usize) else { return };
-        for at in 0..point.cells.len() {
-            self.open.remove(&(before, (index, at)));
-        }
-        self.look_for_open_cells(index);
-        self.write(index);
     }
 
     /// Takes in the faults of `plan` that fired in `execution`, `now_s` seconds after the campaign's
@@ -224,21 +237,10 @@ impl Matrix {
             }
             if cell.faults.is_none_or(|fewest| faults < fewest) {
                 (cell.faults, cell.failed_s, news) = (Some(faults), Some(now_s), true);
-                self.close_failed(index);
+                self.rank_anew(index);
             }
             if news {
                 self.write(index);
-            }
-        }
-    }
-
-    /// Takes cells that are not open any more from those that are.
-    fn close_failed(&mut self, index: PointIndex) {
-        let Some(point) = self.points.get(index as usize) else { return };
-        let reached_by = point.reached_by.len();
-        for (at, cell) in point.cells.iter().enumerate() {
-            if cell.state(reached_by) != CellState::Open {
-                self.open.remove(&(point.rank(), (index, at)));
             }
         }
     }
@@ -258,12 +260,12 @@ impl Matrix {
         self.open.first().is_some_and(|(rank, _)| reach == Reach::Any || *rank == 0)
     }
 
-    /// Takes the open cell of the least rank; of several that of the point found
-    /// first.
+    /// Takes the open cell of the least rank; of several that of the point found first.
     pub(crate) fn take(&mut self, reach: Reach) -> Option<TakenCell> {
         let next = *self.open.first().filter(|(rank, _)| reach == Reach::Any || *rank == 0)?;
         self.open.remove(&next);
         let (_, cell) = next;
+        self.taken.insert(cell);
         let point = self.points.get(cell.0 as usize)?;
         let mut plan = self.target.fault_free();
         plan.faults.clone_from(&point.reached_by);
@@ -275,10 +277,10 @@ impl Matrix {
     /// Takes in what became of a cell that was taken.
     pub(crate) fn tried(&mut self, taken: &TakenCell, tried: Tried) {
         let (index, at) = taken.cell;
+        self.taken.remove(&taken.cell);
         let Some(point) = self.points.get_mut(index as usize) else { return };
-        let reached_by = point.reached_by.len();
+        let failed = point.state(at) == Some(CellState::Failed);
         let Some(cell) = point.cells.get_mut(at) else { return };
-        let failed = cell.state(reached_by) == CellState::Failed;
         match tried {
             Tried::Ran if failed => {}
             Tried::Ran => cell.missed += 1,
@@ -289,7 +291,7 @@ impl Matrix {
         if !failed && tried != Tried::Stopped {
             self.write(index);
         }
-        self.look_for_open_cells(index);
+        self.rank_anew(index);
     }
 
     /// Says whether a fault of `plan` is at a point where most are known to cost the guest.
@@ -316,14 +318,13 @@ impl Matrix {
     pub(crate) fn counts(&self) -> MatrixCounts {
         let mut counts = MatrixCounts { points: self.points.len() as u64, ..MatrixCounts::default() };
         for point in &self.points {
-            let reached_by = point.reached_by.len();
             counts.points_failed += u64::from(point.fired() > 0);
-            for cell in &point.cells {
+            for state in (0..point.cells.len()).filter_map(|cell| point.state(cell)) {
                 counts.cells += 1;
-                match cell.state(reached_by) {
+                match state {
                     CellState::Failed => counts.cells_failed += 1,
                     CellState::Unreached => counts.cells_unreached += 1,
-                    CellState::Open => counts.alone_left += u64::from(point.rank() == 0),
+                    CellState::Open => counts.alone_left += u64::from(point.rank == 0),
                 }
             }
         }

@@ -5,10 +5,13 @@ use serde::{Deserialize, Serialize};
 
 /// A point is known for costing guests from so many fatal faults on.
 const KNOWN_AS_FATAL: u64 = 3;
-/// Executions in which a cell's fault may not fire before no more are made for it.
+/// Executions in which a cell's fault may not fire before no more are made for it, at a point that
+/// every execution reaches. At one that is reached by chance it is a single one.
 const MOST_MISSED: u32 = 3;
 /// Times that a cell's plan may be given up, for want of guests, before no more are made for it.
 const MOST_GIVEN_UP: u32 = 3;
+/// Rank of points that are reached by chance, as when a slab has no free object: they come last.
+const CHANCE: usize = usize::MAX;
 /// The most keys of findings that a cell keeps.
 const MOST_FINDINGS: usize = 8;
 
@@ -35,6 +38,10 @@ pub struct Point {
     /// The fewest faults known to reach it, of those that fired before; none also where only the
     /// guest's state makes the call.
     pub reached_by: Vec<Fault>,
+    /// Rank of its open cells: 0 where most fault-free executions reach it, else the number of
+    /// faults that it takes, and [`CHANCE`] where none does.
+    #[serde(skip)]
+    pub(super) rank: usize,
     /// One for each error.
     pub cells: Vec<Cell>,
 }
@@ -82,11 +89,11 @@ impl Cell {
         Self { error, faults, failed_s, fired: 0, fatal: 0, missed: 0, given_up: 0, findings }
     }
 
-    /// Gives its standing at a point that `reached_by` faults reach.
-    pub(super) fn state(&self, reached_by: usize) -> CellState {
+    /// Gives its standing at a point that `reached_by` faults reach, after at most so many misses.
+    fn state(&self, reached_by: usize, most_missed: u32) -> CellState {
         if self.faults.is_some_and(|faults| faults as usize <= reached_by + 1) {
             CellState::Failed
-        } else if self.missed >= MOST_MISSED || self.given_up >= MOST_GIVEN_UP {
+        } else if self.missed >= most_missed || self.given_up >= MOST_GIVEN_UP {
             CellState::Unreached
         } else {
             CellState::Open
@@ -128,10 +135,19 @@ impl Point {
             && fault.call_path.matches(&self.call_path)
     }
 
-    /// Gives the rank of its cells: 0 where the workload reaches the point by itself, else the
-    /// number of faults that it takes, at least 1.
-    pub(super) fn rank(&self) -> usize {
-        if self.fault_free > 0 { 0 } else { self.reached_by.len().max(1) }
+    /// Gives the rank that it has when there were so many `fault_free` executions.
+    pub(super) fn rank_of(&self, fault_free: u64) -> usize {
+        match self.reached_by.len() {
+            _ if self.fault_free * 2 > fault_free => 0,
+            0 => CHANCE,
+            faults => faults,
+        }
+    }
+
+    /// Gives the standing of the cell at this index.
+    pub(super) fn state(&self, cell: usize) -> Option<CellState> {
+        let most_missed = if self.rank == CHANCE { 1 } else { MOST_MISSED };
+        self.cells.get(cell).map(|cell| cell.state(self.reached_by.len(), most_missed))
     }
 
     /// Counts the faults that fired here.

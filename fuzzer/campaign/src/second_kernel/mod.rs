@@ -11,6 +11,7 @@
 //! What waits, or is with a checker, is in the journal `queue.jsonl`: it survives the process.
 
 mod queue;
+mod queued;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,13 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use execution::{Execution, Fate, Finding};
+use execution::{Execution, Fate};
 use files::{Journal, JournalError};
-use guest_protocol::StepResult;
 use libafl::inputs::Input;
 use serde::{Deserialize, Serialize};
 
-use self::queue::Queue;
+pub(crate) use self::queued::QueuedPlan;
+use self::{
+    queue::Queue,
+    queued::{News, REASONS, Reason, Reported},
+};
 use crate::{
     input::PlanInput,
     recent::{RecentSet, digest},
@@ -39,103 +43,6 @@ const MOST_PUT_BACK: u32 = 3;
 const ROOM: usize = 1 << 18;
 /// Records of the journal that are of no use any more, before it is written anew.
 const MOST_USELESS: usize = 4096;
-
-/// Why a plan is to be checked, best reason first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Reason {
-    /// It reached new code or a new point: it is in the corpus. First, as it may have found a thing
-    /// that only the checkers' kernel sees, while a report is on disk already.
-    Signal,
-    /// The kernel reported something that it did not report often before.
-    Crash,
-    /// The steps' results were new, all together.
-    Outcome,
-    /// The calls at points were new, all together.
-    Hits,
-}
-
-const REASONS: usize = 4;
-
-/// A plan to be checked, and what it did where it was explored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct QueuedPlan {
-    pub(crate) plan: PlanInput,
-    reason: Reason,
-    steps: Vec<StepResult>,
-    reports: Vec<Reported>,
-    /// True when all its faults fired.
-    complete: bool,
-    put_back: u32,
-    /// The digests by which it was new.
-    news: News,
-    #[serde(skip, default = "Instant::now")]
-    since: Instant,
-}
-
-/// Digests of what an execution showed.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct News {
-    outcome: u64,
-    hits: u64,
-    reports: u64,
-}
-
-/// Functions of a call trace, from the innermost, into which one of the kernels may have compiled
-/// the function that the other one names.
-const INLINED: usize = 4;
-
-/// The parts of a finding that are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Reported {
-    key: String,
-    title: String,
-    stack: Vec<String>,
-}
-
-impl Reported {
-    fn of(finding: &Finding) -> Self {
-        let stack = finding.stack.iter().take(INLINED).cloned().collect();
-        Self { key: finding.key.clone(), title: finding.title.clone(), stack }
-    }
-
-    /// Gives the function that the title names.
-    fn function(&self) -> Option<&str> {
-        self.title.rsplit_once(" in ").map(|(_, function)| function)
-    }
-
-    /// Says whether it is `other`, made by the same plan on another kernel: it is in the same
-    /// function, or it has the same words and one of the two does not know the function or has
-    /// compiled it into another one.
-    fn is_same(&self, other: &Self) -> bool {
-        let words = |key: &str| key.rsplit_once(" in ").map_or(key, |(words, _)| words).to_owned();
-        match (self.function(), other.function()) {
-            (Some(ours), Some(theirs)) if ours == theirs => true,
-            _ if words(&self.key) != words(&other.key) => false,
-            (Some(ours), Some(theirs)) => {
-                self.stack.iter().any(|function| function == theirs)
-                    || other.stack.iter().any(|function| function == ours)
-            }
-            _ => true,
-        }
-    }
-}
-
-impl QueuedPlan {
-    /// Gives a crash that both kernels saw, by two keys: that of the
-    /// explorers' kernel, and that of the one on which `execution` was made.
-    pub(crate) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
-        self.reports.iter().filter(|explored| !execution.has_key(&explored.key)).find_map(|explored| {
-            let same = execution.findings.iter().find(|finding| explored.is_same(&Reported::of(finding)))?;
-            Some((explored.key.as_str(), same.key.as_str()))
-        })
-    }
-
-    /// Says whether `execution` shows less than the explorers saw: all faults of the plan fired
-    /// there, and one of them did not here.
-    pub(crate) fn is_unfired(&self, execution: &Execution) -> bool {
-        self.complete && execution.fired.len() < self.plan.0.all_faults().count()
-    }
-}
 
 /// A record of the journal.
 #[derive(Serialize, Deserialize)]
@@ -320,15 +227,6 @@ impl SecondKernelQueue {
         let inner = self.inner();
         let waiting = inner.waiting.iter().map(Queue::len).sum::<usize>() as u64;
         CheckCounts { waiting, ..inner.counts }
-    }
-}
-
-impl News {
-    fn of(execution: &Execution, reports: &[Reported]) -> Self {
-        let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
-        hits.sort_unstable();
-        let keys: Vec<_> = reports.iter().map(|report| &report.key).collect();
-        Self { outcome: digest(&execution.steps), hits: digest(hits), reports: digest(keys) }
     }
 }
 

@@ -83,21 +83,14 @@ impl<'a> TriageStage<'a> {
         }
     }
 
-    /// Tries the reproducer of a crash, and where it does not make the crash again, sequences of what
+    /// Tries the reproducer of a crash, and where it seldom makes the crash again, sequences of what
     /// its guest had run. Gives the number of tries, and of those in which the crash came again.
     fn tries<R: Runner>(&self, runner: &mut R, taken: &mut Taken) -> Result<(u32, u32), Error> {
-        let (mut tries, mut reproduced) = self.tries_of(runner, taken, &taken.plan, TRIES)?;
-        if tries == TRIES
-            && reproduced == 0
-            && let Some(sequence) = self.sequence(runner, taken)?
-        {
-            // It came again once, or it would be no sequence.
-            // From now on the sequence stands for the crash.
-            taken.plan = sequence.clone();
-            (tries, reproduced) = self.tries_of(runner, taken, &sequence, TRIES - 1)?;
-            (tries, reproduced) = (tries + 1, reproduced + 1);
+        let (tries, reproduced) = self.tries_of(runner, taken, &taken.plan, TRIES)?;
+        if tries < TRIES || is_often(reproduced) {
+            return Ok((tries, reproduced));
         }
-        Ok((tries, reproduced))
+        Ok(self.sequence(runner, taken, reproduced)?.unwrap_or((tries, reproduced)))
     }
 
     /// Runs `plan` so often in fresh guests. Gives the number of tries, fewer where guests fail, and
@@ -119,10 +112,17 @@ impl<'a> TriageStage<'a> {
         Ok((tries, reproduced))
     }
 
-    /// Finds the shortest sequence of what the guest of a crash had run that makes it again, and
-    /// writes that as its reproducer.
-    fn sequence<R: Runner>(&self, runner: &mut R, taken: &Taken) -> Result<Option<PlanInput>, Error> {
+    /// Finds the shortest sequence of what the guest of a crash had run that often makes it again,
+    /// or else the one that does most often, if that is more than `reproduced` times. Writes it as the
+    /// crash's reproducer. Gives its tries, and those in which the crash came again.
+    fn sequence<R: Runner>(
+        &self,
+        runner: &mut R,
+        taken: &mut Taken,
+        reproduced: u32,
+    ) -> Result<Option<(u32, u32)>, Error> {
         let started = Instant::now();
+        let mut best: Option<(PlanInput, Execution, u32, u32)> = None;
         for sequence in sequences(&taken.plan, &taken.history) {
             if (self.is_interrupted)() {
                 return Err(Error::shutting_down());
@@ -132,15 +132,25 @@ impl<'a> TriageStage<'a> {
                 break;
             }
             let Some(execution) = self.tried(&taken.title, runner.run(&sequence.0, How::Fresh))? else { continue };
-            if execution.has_key(&taken.key) {
-                tracing::info!(title = taken.title, rounds = sequence.0.earlier.len() + 1, "made by a sequence");
-                let cause = Cause::of(&sequence.0, &execution);
-                self.crashes.is_made_by(self.objective.kernel(), taken, &cause)?;
-                return Ok(Some(sequence));
-            }
             self.objective.note(&sequence, &execution)?;
+            if !execution.has_key(&taken.key) {
+                continue;
+            }
+            let (more, again) = self.tries_of(runner, taken, &sequence, TRIES - 1)?;
+            if again + 1 > best.as_ref().map_or(reproduced, |(.., most)| *most) {
+                best = Some((sequence, execution, more + 1, again + 1));
+            }
+            if is_often(again + 1) {
+                break;
+            }
         }
-        Ok(None)
+        let Some((sequence, execution, tries, reproduced)) = best else { return Ok(None) };
+        tracing::info!(title = taken.title, rounds = sequence.0.earlier.len() + 1, "made by a sequence");
+        let cause = Cause::of(&sequence.0, &execution);
+        self.crashes.is_made_by(self.objective.kernel(), taken, &cause)?;
+        // From now on the sequence stands for the crash.
+        taken.plan = PlanInput(cause.plan);
+        Ok(Some((tries, reproduced)))
     }
 
     /// Ends the runner's guest at the end of a search, and writes what it had still to say.
@@ -192,6 +202,11 @@ impl<'a> TriageStage<'a> {
             }
         }
     }
+}
+
+/// Says whether a crash that came again so often of [`TRIES`] times mostly does.
+fn is_often(reproduced: u32) -> bool {
+    reproduced * 2 > TRIES
 }
 
 impl<EM, R: Runner, S, Z> Stage<PlanExecutor<'_, R>, EM, S, Z> for TriageStage<'_> {

@@ -55,6 +55,8 @@ mod tests {
         assert_eq!(
             names,
             [
+                "aftermath_executions",
+                "aftermath_ms",
                 "alone_left",
                 "cells",
                 "cells_failed",
@@ -102,7 +104,7 @@ mod tests {
             "executions": 7, "seconds": 2, "corpus": 0, "fault_free_coverage": 0, "coverage": 0, "points": 0,
             "points_failed": 0, "cells": 0, "cells_failed": 0, "cells_unreached": 0, "alone_left": 0,
             "judged_cells": 0, "judged_failed": 0, "judged_unreached": 0, "unfired": 0, "counters": counters, "guests": 0, "harness_errors": 0, "leftovers": 0, "controls": 0,
-            "drifted": 0, "worn": 0, "longest_life": 3, "checked": 0, "different": 0, "unchecked": 0, "same": 0,
+            "drifted": 0, "worn": 0, "aftermath_executions": 0, "aftermath_ms": 0, "longest_life": 3, "checked": 0, "different": 0, "unchecked": 0, "same": 0,
             "crashes": [["BUG in f", 1, 3]],
         });
         assert_eq!(value, expected);

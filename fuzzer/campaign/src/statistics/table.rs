@@ -136,6 +136,10 @@ statistics! {
     worn: "guests", Sum, [Line, Summary];
     /// Calls by which the last control run of a guest was off, in a million of them.
     control_off_ppm: "calls in a million", Max, [Line];
+    /// Executions that showed what comes of what others left in use.
+    aftermath_executions: "executions", Sum, [Line, Summary];
+    /// Time of these.
+    aftermath_ms: "ms", Sum, [Line, Summary];
     /// The most executions of one guest.
     longest_life: "executions", Max, [Summary];
     /// Memory that the processes of the present guests have of their own.

@@ -67,12 +67,17 @@ fn search(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
 
 fn trouble(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     let Statistics { crashed, hung, harness_errors, leftovers, refused, given_up, .. } = &summary.statistics;
-    let Statistics { guests, longest_life, controls, drifted, worn, .. } = &summary.statistics;
+    let statistics = &summary.statistics;
+    let Statistics { guests, longest_life, controls, drifted, worn, .. } = statistics;
     writeln!(
         out,
         "trouble    {crashed} crashed, {hung} hung, {harness_errors} harness errors, {leftovers} guests not clean, \
          {refused} plans refused, {given_up} given up"
     )?;
+    if statistics.aftermath_executions > 0 {
+        let Statistics { aftermath_executions, aftermath_ms, .. } = statistics;
+        writeln!(out, "aftermath  {aftermath_executions} executions in {} s after leftovers", aftermath_ms / 1000)?;
+    }
     writeln!(
         out,
         "guests     {guests} started, at most {longest_life} executions in one; {controls} control runs, \
