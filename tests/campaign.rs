@@ -145,12 +145,34 @@ fn a_killed_campaign_goes_on_with_all_it_reported() {
     for plan in &corpus {
         json(plan);
     }
+    let failed = failed_cells(folder.path());
+    assert!(!failed.is_empty(), "the matrix of a campaign that has found a crash");
     let resumed = fuzz(&[&arguments[..], &["--time", "20s"]].concat());
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
     assert!(text(&resumed.stderr).contains("going on with the campaign"), "{}", text(&resumed.stderr));
     assert!(crashes.is_subset(&entries(&folder.path().join("crashes"))));
-    assert!(corpus.is_subset(&entries(&folder.path().join("corpus"))));
+    assert!(failed.is_subset(&failed_cells(folder.path())));
+    let queue = fs::read_to_string(folder.path().join("queue.jsonl")).unwrap();
+    assert!(queue.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{queue}");
     assert!(json(&folder.path().join("campaign.json"))["executions"].as_u64().unwrap() > executions);
+}
+
+/// The points and errors that the matrices of a campaign's folder say were failed. A line that was
+/// not written whole does not count.
+fn failed_cells(folder: &Path) -> BTreeSet<String> {
+    let mut failed = BTreeSet::new();
+    for path in entries(&folder.join("matrix")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            let point: serde_json::Value = serde_json::from_str(line).unwrap();
+            let cells = point["cells"].as_array().unwrap().iter().filter(|cell| cell.get("faults").is_some());
+            let name = |error: &serde_json::Value| {
+                format!("{} {} {} {} {error}", path.display(), point["step"], point["function"], point["call_path"])
+            };
+            failed.extend(cells.map(|cell| name(&cell["error"])));
+        }
+    }
+    failed
 }
 
 #[test]

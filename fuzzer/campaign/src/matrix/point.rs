@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 /// A point is known for costing guests from so many fatal faults on.
 const KNOWN_AS_FATAL: u64 = 3;
-/// Executions in which a cell's fault may not fire before no more are made for it, at a point that
-/// every execution reaches. At one that is reached by chance it is a single one.
-const MOST_MISSED: u32 = 3;
+/// Executions in which a cell's fault may not fire before no more are made for it: at a point that
+/// the workload reaches, behind faults, and by chance.
+const MOST_MISSED: [u32; 3] = [3, 2, 1];
 /// Times that a cell's plan may be given up, for want of guests, before no more are made for it.
 const MOST_GIVEN_UP: u32 = 3;
 /// Rank of points that are reached by chance, as when a slab has no free object: they come last.
@@ -146,7 +146,11 @@ impl Point {
 
     /// Gives the standing of the cell at this index.
     pub(super) fn state(&self, cell: usize) -> Option<CellState> {
-        let most_missed = if self.rank == CHANCE { 1 } else { MOST_MISSED };
+        let most_missed = match self.rank {
+            0 => MOST_MISSED[0],
+            CHANCE => MOST_MISSED[2],
+            _ => MOST_MISSED[1],
+        };
         self.cells.get(cell).map(|cell| cell.state(self.reached_by.len(), most_missed))
     }
 
