@@ -16,7 +16,8 @@
 //! - *establish*: a round that kills the guest takes the state with it. A fresh guest runs the plan
 //!   that left something and a fault-free round, and the sweep goes on there.
 //!
-//! While the search cannot wait, a state is only noted. It is established when there is time.
+//! While points are still to be failed alone, a state is only noted, and established later. The
+//! kernel that judges looks at new ones even then.
 //!
 //! Whatever is found then belongs to the sequence: the plan that left something, a fault-free round,
 //! and the round that showed it. Time is bounded, so that the search does not starve.
@@ -50,7 +51,7 @@ pub(crate) struct Aftermath<'a, R> {
     target: &'a Target,
     sweeps: &'a Sweeps,
     when: When<'a>,
-    /// States that were found when the search could not wait, one for each leftover.
+    /// States for which there was no time, one for each leftover.
     postponed: Vec<Left>,
     start: Instant,
     spent: Duration,
@@ -62,8 +63,11 @@ pub(crate) struct Aftermath<'a, R> {
 pub(crate) struct When<'a> {
     /// Says whether the campaign ends.
     pub(crate) must_end: &'a dyn Fn() -> bool,
-    /// Says whether the search cannot wait now.
-    pub(crate) is_later: &'a dyn Fn() -> bool,
+    /// Says whether the client fails points alone, which comes first.
+    pub(crate) is_busy: &'a dyn Fn() -> bool,
+    /// True when there is some time for new leftovers even then: on the kernel that judges most
+    /// comes to light.
+    pub(crate) judges: bool,
 }
 
 /// A state that an execution left.
@@ -93,20 +97,21 @@ impl<'a, R: Runner> Aftermath<'a, R> {
 
     /// Says whether there is time for the aftermath of a leftover, which may be a `new` one.
     fn may_spend(&self, new: bool) -> bool {
-        let share = if new { SHARE_OF_NEW } else { SHARE };
+        let busy = (self.when.is_busy)();
+        if busy && !(new && self.when.judges) {
+            return false;
+        }
+        let share = if new && !busy { SHARE_OF_NEW } else { SHARE };
         self.spent <= ADVANCE + self.start.elapsed() / share
     }
 
     /// Gives what comes of a state, whose guest is at hand.
     fn of(&mut self, left: Left) -> Vec<Attributed> {
         let (mut found, new) = (Vec::new(), self.sweeps.is_new(&left.key));
-        if (self.when.is_later)() {
+        if !self.may_spend(new) {
             if new && self.postponed.iter().all(|postponed| postponed.key != left.key) {
                 self.postponed.push(left);
             }
-            return found;
-        }
-        if !self.may_spend(new) {
             return found;
         }
         let (left, started) = (&left, Instant::now());
@@ -119,7 +124,7 @@ impl<'a, R: Runner> Aftermath<'a, R> {
     /// Gives what comes of a state that was postponed, if there is one and now is the time.
     fn of_postponed(&mut self) -> Vec<Attributed> {
         let mut found = Vec::new();
-        if !(self.when.is_later)()
+        if !(self.when.is_busy)()
             && self.may_spend(true)
             && let Some(left) = self.postponed.pop()
         {
@@ -221,7 +226,10 @@ impl<R: Runner> Runner for Aftermath<'_, R> {
         }
         let warm = how == How::Warm && plan.earlier.is_empty();
         if let Some(leftover) = execution.findings.first().filter(|_| warm && execution.guest == Fate::Unclean) {
-            let left = Left { plan: plan.clone(), fired: execution.fired.clone(), key: leftover.key.clone() };
+            // Of several causes that it may have, one that is known is the likeliest.
+            let mut keys = [&leftover.key].into_iter().chain(&leftover.also);
+            let key = keys.find(|key| !self.sweeps.is_new(key)).unwrap_or(&leftover.key).clone();
+            let left = Left { plan: plan.clone(), fired: execution.fired.clone(), key };
             ran.late.extend(self.of(left));
         }
         ran

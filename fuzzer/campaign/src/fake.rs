@@ -121,7 +121,7 @@ pub(crate) fn reproducer(title: &str, plan: &FaultPlan) -> Reproducer {
 /// Makes a warning of the kernel.
 pub(crate) fn warning(title: &str) -> Finding {
     let (key, title, text) = (title.to_owned(), title.to_owned(), format!("{title}\n"));
-    Finding { kind: FindingKind::Warning, key, title, text, stack: Vec::new() }
+    Finding { kind: FindingKind::Warning, key, title, text, stack: Vec::new(), also: Vec::new() }
 }
 
 /// Makes an execution in which nothing happened.

@@ -20,6 +20,9 @@ pub struct Finding {
     pub text: String,
     /// Functions of the first call trace, innermost first; empty when there is none.
     pub stack: Vec<String>,
+    /// Keys that it has when another of several causes made it: each of the faults that fired may be
+    /// the one that left something.
+    pub also: Vec<String>,
 }
 
 /// Oracle that a finding comes from: a check of the kernel, as [`ReportKind`] has them, or one of
@@ -90,7 +93,7 @@ impl From<KernelReport> for Finding {
     fn from(report: KernelReport) -> Self {
         let stack = report.stack();
         let KernelReport { kind, key, title, text } = report;
-        Self { kind: kind.into(), key, title, text, stack }
+        Self { kind: kind.into(), key, title, text, stack, also: Vec::new() }
     }
 }
 
@@ -99,7 +102,7 @@ impl Finding {
     #[must_use]
     pub fn leftover(key: impl Into<String>, title: impl Into<String>, text: impl Into<String>) -> Self {
         let (key, title, text) = (key.into(), title.into(), text.into());
-        Self { kind: FindingKind::Leftover, key, title, text, stack: Vec::new() }
+        Self { kind: FindingKind::Leftover, key, title, text, stack: Vec::new(), also: Vec::new() }
     }
 
     /// Says whether the kernel reported it, or hangs.
@@ -111,7 +114,7 @@ impl Finding {
     /// Says whether `key` is this finding's. Files of older versions have a title in its place.
     #[must_use]
     pub fn has_key(&self, key: &str) -> bool {
-        self.key == key || self.title == key
+        self.key == key || self.title == key || self.also.iter().any(|also| also == key)
     }
 }
 

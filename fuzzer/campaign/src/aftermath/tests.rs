@@ -107,7 +107,8 @@ fn plan(point: u64) -> FaultPlan {
 
 fn with_aftermath<T>(guests: Guests, test: impl FnOnce(&mut Aftermath<'_, Guests>) -> T) -> T {
     let (target, sweeps) = (fake::target(fake::TARGET), Sweeps::default());
-    let mut aftermath = Aftermath::new(guests, &target, &sweeps, When { must_end: &|| false, is_later: &|| false });
+    let mut aftermath =
+        Aftermath::new(guests, &target, &sweeps, When { must_end: &|| false, is_busy: &|| false, judges: false });
     aftermath.run(&FaultPlan::fault_free("fake"), How::Warm);
     test(&mut aftermath)
 }
@@ -175,8 +176,12 @@ fn other_runs_and_clean_guests_have_no_aftermath() {
 #[test]
 fn a_campaign_that_must_end_has_no_time_for_it() {
     let (target, sweeps) = (fake::target(fake::TARGET), Sweeps::default());
-    let mut aftermath =
-        Aftermath::new(Guests::default(), &target, &sweeps, When { must_end: &|| true, is_later: &|| false });
+    let mut aftermath = Aftermath::new(
+        Guests::default(),
+        &target,
+        &sweeps,
+        When { must_end: &|| true, is_busy: &|| false, judges: false },
+    );
     aftermath.run(&FaultPlan::fault_free("fake"), How::Warm);
     assert!(aftermath.run(&plan(LEAVES), How::Warm).late.is_empty());
     assert_eq!((aftermath.runner.next, aftermath.runner.fresh), (0, 0));
@@ -197,9 +202,13 @@ fn the_search_does_not_starve() {
 #[test]
 fn a_state_that_is_found_too_early_is_swept_later() {
     let (target, sweeps, early) = (fake::target(fake::TARGET), Sweeps::default(), std::cell::Cell::new(true));
-    let is_later = || early.get();
-    let mut aftermath =
-        Aftermath::new(Guests::default(), &target, &sweeps, When { must_end: &|| false, is_later: &is_later });
+    let is_busy = || early.get();
+    let mut aftermath = Aftermath::new(
+        Guests::default(),
+        &target,
+        &sweeps,
+        When { must_end: &|| false, is_busy: &is_busy, judges: false },
+    );
     aftermath.run(&FaultPlan::fault_free("fake"), How::Warm);
     for _ in 0..2 {
         assert!(aftermath.run(&plan(LEAVES), How::Warm).late.is_empty());

@@ -90,8 +90,8 @@ pub(super) fn search<R: Runner>(
         .objective(objective)
         .build();
     let must_end = || lifecycle.must_end();
-    let is_later = || known.matrix().has_open(Reach::Alone);
-    let when = When { must_end: &must_end, is_later: &is_later };
+    let is_busy = || known.matrix().has_open(Reach::Alone);
+    let when = When { must_end: &must_end, is_busy: &is_busy, judges: role == Role::Checker };
     let runner = Aftermath::new(setup.runner, target, &known.sweeps, when);
     let observers = tuple_list!(coverage, ExecutionObserver::default(), time);
     let call_sites = Arc::clone(&known.kernel.call_sites);

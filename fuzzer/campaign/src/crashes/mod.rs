@@ -288,10 +288,11 @@ impl Known {
     }
 
     /// Gives the key under which a finding is known or will be. A crash that an older version found
-    /// is known by its title.
+    /// is known by its title. Of several causes that a finding may have, one that is known is the
+    /// likeliest: each point was failed alone before.
     fn key_of(&self, finding: &Finding) -> String {
-        let older = !self.crashes.contains_key(&finding.key) && self.crashes.contains_key(&finding.title);
-        if older { finding.title.clone() } else { finding.key.clone() }
+        let mut keys = [&finding.key, &finding.title].into_iter().chain(&finding.also);
+        keys.find(|key| self.crashes.contains_key(*key)).unwrap_or(&finding.key).clone()
     }
 
     /// Gives the crash that was taken, if the plan and the kernel that stand for it are still those.

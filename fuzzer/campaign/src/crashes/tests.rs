@@ -195,3 +195,23 @@ fn others_are_told_of_what_this_host_finds_and_of_nothing_else() {
     let reproducer = fake::reproducer("BUG in ours", &plan);
     assert_eq!(told.try_iter().collect::<Vec<_>>(), [CrashNews { kind: FindingKind::Warning, reproducer }]);
 }
+
+/// A leftover of two faults that a single one makes as well is no crash of its own.
+#[test]
+fn a_leftover_with_a_cause_that_is_known_is_that_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let crashes = Crashes::restore(Arc::new(fake::open(folder.path())), Duration::ZERO, None).unwrap();
+    let leftover = |key: &str, also: &[&str]| Finding {
+        also: also.iter().map(ToString::to_string).collect(),
+        ..Finding::leftover(key, key, "")
+    };
+    let note = |finding: Finding| {
+        let (plan, findings) = (fake::plan(fake::caller(1), 1), vec![finding]);
+        let execution = Execution { findings, ..fake::quiet() };
+        crashes.note(&kernel("fake"), &Cause::of(&plan, &execution)).unwrap()
+    };
+    assert!(note(leftover("left: f", &[])));
+    assert!(!note(leftover("left: g", &["left: f"])), "f is known to leave it");
+    assert!(note(leftover("left: g", &["left: h"])));
+    assert_eq!(crashes.len(), 2);
+}

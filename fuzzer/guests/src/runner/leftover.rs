@@ -19,20 +19,26 @@ fn words(kind: LeftoverKind) -> &'static str {
     }
 }
 
+/// Gives the caller whose failure a fault was.
+fn telling(fired: &Fired) -> Option<&str> {
+    kernel_report::telling_caller(&fired.call_path)
+}
+
 /// Makes the finding of a leftover of `plan`, of which these faults fired and whose steps had these
 /// results, where they are known. Its key is the kind of thing and the place of the last fault: what
 /// the unwinding after it forgot.
 pub(super) fn left(leftover: &Leftover, plan: &FaultPlan, fired: &[Fired], steps: &[StepResult]) -> Finding {
     let words = words(leftover.kind);
     let last = fired.last();
-    let caller = last.and_then(|fired| kernel_report::telling_caller(&fired.call_path));
-    let (key, title) = match (last, caller) {
+    let (key, title) = match (last, last.and_then(telling)) {
         (None, _) => (words.to_owned(), format!("{words} without a failure")),
         (_, None) => (format!("{words}: ?"), format!("{words} after a failure")),
         (_, Some(caller)) => (format!("{words}: {caller}"), format!("{words} after a failure in {caller}")),
     };
     let mut finding = Finding::leftover(key, title, evidence(leftover, plan, fired, steps));
     finding.stack = last.map_or_else(Vec::new, |fired| fired.call_path.clone());
+    let earlier = fired.iter().rev().skip(1).filter_map(telling);
+    finding.also = earlier.map(|caller| format!("{words}: {caller}")).collect();
     finding
 }
 
