@@ -84,6 +84,8 @@ enum Ended {
     Ran,
     /// The guest is gone.
     Gone,
+    /// The guest is gone, and did not run the round.
+    NotRun,
     /// There is no time for more.
     Stopped,
 }
@@ -138,11 +140,11 @@ impl<'a, R: Runner> Aftermath<'a, R> {
     /// Runs the next part of the sweep in a state, whose guest is at hand or not.
     fn sweep(&mut self, left: &Left, mut guest: Ended, found: &mut Vec<Attributed>) {
         let started = Instant::now();
-        let mut guests = 0;
+        let (mut guests, mut again) = (0, None);
         while started.elapsed() < SLICE {
-            if guest == Ended::Gone {
+            if matches!(guest, Ended::Gone | Ended::NotRun) {
                 guests += 1;
-                if guests > MOST_GUESTS || !self.sweeps.has_next(&left.key) {
+                if guests > MOST_GUESTS || (again.is_none() && !self.sweeps.has_next(&left.key)) {
                     return;
                 }
                 guest = self.establish(left, found);
@@ -150,8 +152,16 @@ impl<'a, R: Runner> Aftermath<'a, R> {
             if guest != Ended::Ran {
                 return;
             }
-            let Some(fault) = self.sweeps.next(&left.key) else { return };
+            // A fault whose round did not run has one more turn.
+            let (fault, is_again) = match again.take() {
+                Some(fault) => (fault, true),
+                None => match self.sweeps.next(&left.key) {
+                    Some(fault) => (fault, false),
+                    None => return,
+                },
+            };
             guest = self.round(left, std::slice::from_ref(&fault), found);
+            again = Some(fault).filter(|_| guest == Ended::NotRun && !is_again);
         }
     }
 
@@ -191,7 +201,7 @@ impl<'a, R: Runner> Aftermath<'a, R> {
                 }
                 if matches!(guest, Fate::Alive | Fate::Unclean) { Ended::Ran } else { Ended::Gone }
             }
-            Err(RunError::NoNext) => Ended::Gone,
+            Err(RunError::NoNext) => Ended::NotRun,
             Err(RunError::Stopped) => Ended::Stopped,
             // The plan cannot be run here, and another one can.
             Err(_) => Ended::Ran,

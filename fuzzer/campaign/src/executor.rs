@@ -51,7 +51,7 @@ impl<'a, R: Runner> PlanExecutor<'a, R> {
         match error {
             RunError::Stopped => observer.fail(error, true),
             RunError::Refused(_) | RunError::Starved | RunError::NoNext => observer.fail(error, false),
-            RunError::Guests { .. } | RunError::NoExactGuests(_) if plan.faults.is_empty() => {
+            RunError::Guests { .. } | RunError::NoExactGuests(_) if plan.is_fault_free() => {
                 observer.fail(error, true);
             }
             RunError::Guests { .. } | RunError::NoExactGuests(_) => {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use execution::Execution;
+use execution::{Execution, Fate};
 use fault_plan::FaultPlan;
 use libafl::{Error, corpus::CorpusId, inputs::Input};
 use libafl_bolts::HasLen;
@@ -17,7 +17,11 @@ pub struct PlanInput(pub FaultPlan);
 
 impl PlanInput {
     /// Gives the plan without the faults that did not fire in `execution`: they did nothing there.
+    /// Where none is known to have fired in a guest that died, all stay.
     pub(crate) fn fired_only(&self, execution: &Execution) -> Self {
+        if execution.fired.is_empty() && execution.guest == Fate::Dead {
+            return self.clone();
+        }
         Self(self.0.keeping(|index| execution.fired.iter().any(|fired| fired.fault == index)))
     }
 }

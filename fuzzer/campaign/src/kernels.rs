@@ -21,8 +21,8 @@ use crate::{
 pub enum Role {
     /// The client searches.
     Explorer,
-    /// The client runs on another kernel the plans that the explorers came across, and searches
-    /// when there is none.
+    /// The client fails the points of another kernel, then runs there the plans that the explorers
+    /// came across, and searches when there is none.
     Checker,
 }
 

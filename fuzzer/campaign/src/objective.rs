@@ -43,7 +43,7 @@ impl CrashObjective {
     /// The folder cannot be written.
     pub(crate) fn note(&self, plan: &PlanInput, execution: &Execution) -> Result<bool, Error> {
         let found = self.crashes.note(self.kernel(), &Cause::of(&plan.0, execution))?;
-        if found && plan.0.faults.is_empty() {
+        if found && plan.0.is_fault_free() {
             tracing::warn!("the kernel reports something although no fault is injected");
         }
         Ok(found)

@@ -18,7 +18,7 @@ pub(crate) struct RecentSet {
 
 type Digests = HashSet<u64, BuildHasherDefault<Unhashed>>;
 
-/// Gives a number that is the same for equal values, in this start of the program.
+/// Gives a number that is the same for equal values in this build of the program.
 pub(crate) fn digest(of: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);

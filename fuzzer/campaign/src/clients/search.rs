@@ -43,6 +43,11 @@ use execution::Runner;
 /// The most plans with one change that are made of a corpus entry before the next entry has its
 /// turn.
 const MUTATIONS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not 0");
+/// First failures made at a time.
+const FIRST_FAILURES: usize = 16;
+/// Points of chance that a checker fails before it looks again whether there is something to check:
+/// each guest has others.
+const CHANCES: usize = 2;
 /// The most plans with several changes.
 const STACKED_MUTATIONS: NonZeroUsize = NonZeroUsize::new(8).expect("it is not 0");
 /// Such a plan has 2 to 2^this changes.
@@ -110,14 +115,15 @@ pub(super) fn search<R: Runner>(
         state,
         manager,
         loading: &loading,
-        first: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Alone)),
+        first: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Alone, FIRST_FAILURES)),
         exploring: tuple_list!(
             triage.clone(),
-            FirstFailureStage::new(Arc::clone(&known), Reach::Any),
+            FirstFailureStage::new(Arc::clone(&known), Reach::Any, FIRST_FAILURES),
             mutations(MUTATIONS),
             StdMutationalStage::with_max_iterations(LessForCostly::new(stacked, &known), STACKED_MUTATIONS)
         ),
-        behind: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Any)),
+        behind: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Behind, FIRST_FAILURES)),
+        chance: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Any, CHANCES)),
         idle: tuple_list!(triage.clone(), mutations(IDLE_MUTATIONS)),
         triage,
         reporter: Reporter::new(client, before, shared, &known),

@@ -51,7 +51,7 @@ const FAULT_FREE_RUNS: usize = 8;
 const LATER: Duration = Duration::from_secs(5);
 
 /// The loop of a client, and the parts that it turns.
-pub(super) struct SearchLoop<'a, R, Z, F, X, B, I> {
+pub(super) struct SearchLoop<'a, R, Z, F, X, I> {
     pub(super) client: usize,
     pub(super) role: Role,
     pub(super) shared: &'a Shared,
@@ -67,19 +67,20 @@ pub(super) struct SearchLoop<'a, R, Z, F, X, B, I> {
     /// The stages of an explorer.
     pub(super) exploring: X,
     /// The stage of a checker with points behind faults.
-    pub(super) behind: B,
+    pub(super) behind: F,
+    /// The stage of a checker with points of chance.
+    pub(super) chance: F,
     /// The stages of a checker that has nothing to check.
     pub(super) idle: I,
     pub(super) triage: TriageStage<'a>,
     pub(super) reporter: Reporter<'a>,
 }
 
-impl<'a, R, Z, F, X, B, I> SearchLoop<'a, R, Z, F, X, B, I>
+impl<'a, R, Z, F, X, I> SearchLoop<'a, R, Z, F, X, I>
 where
     R: Runner,
     Z: Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, F>
         + Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, X>
-        + Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, B>
         + Fuzzer<PlanExecutor<'a, R>, Manager<State>, PlanInput, State, I>
         + Evaluator<PlanExecutor<'a, R>, Manager<State>, PlanInput, State>
         + ExecutesInput<PlanExecutor<'a, R>, Manager<State>, PlanInput, State>
@@ -128,7 +129,8 @@ where
         let Self { fuzzer, executor, state, manager, .. } = self;
         let (result, _) = fuzzer.evaluate_input(state, executor, manager, &plan)?;
         self.loading.set(false);
-        let ran = self.executor.observers().1.0.execution().is_some();
+        // One that cost its guest shows no coverage, perhaps by chance.
+        let ran = self.executor.observers().1.0.execution().is_some_and(|execution| execution.guest == Fate::Alive);
         if ran && !first.is_seed && result != ExecuteInputResult::Corpus {
             tracing::debug!(path = %first.path.display(), "reaches nothing that plans before it do not: left out");
             fs::remove_file(&first.path).map_err(|error| Error::unknown(format!("cannot remove a plan: {error}")))?;
@@ -160,18 +162,32 @@ where
         while !self.shared.lifecycle.must_end() {
             self.report(When::Due)?;
             let Self { fuzzer, executor, state, manager, .. } = self;
-            if self.known.matrix().has_open(Reach::Alone) {
-                fuzzer.fuzz_one(&mut self.first, executor, state, manager)?;
-            } else if self.role == Role::Explorer {
-                fuzzer.fuzz_one(&mut self.exploring, executor, state, manager)?;
-                self.shared.turn();
-            } else if self.known.matrix().has_open(Reach::Any) {
-                fuzzer.fuzz_one(&mut self.behind, executor, state, manager)?;
-                self.triage.triage(self.executor.runner(), LATER)?;
-            } else if !self.check()? {
-                let Self { fuzzer, executor, state, manager, idle, .. } = self;
-                fuzzer.fuzz_one(idle, executor, state, manager)?;
+            let alone = self.known.matrix().has_open(Reach::Alone);
+            match self.role {
+                Role::Explorer if alone => drop(fuzzer.fuzz_one(&mut self.first, executor, state, manager)?),
+                Role::Explorer => {
+                    fuzzer.fuzz_one(&mut self.exploring, executor, state, manager)?;
+                    self.shared.turn();
+                }
+                Role::Checker if self.known.matrix().has_open(Reach::Behind) => {
+                    let stage = if alone { &mut self.first } else { &mut self.behind };
+                    fuzzer.fuzz_one(stage, executor, state, manager)?;
+                    self.triage.triage(self.executor.runner(), LATER)?;
+                }
+                Role::Checker => self.check_or_search()?,
             }
+        }
+        Ok(())
+    }
+
+    /// Does what a checker does that owes its own kernel nothing but points of chance.
+    fn check_or_search(&mut self) -> Result<(), Error> {
+        let checked = self.check()?;
+        let Self { fuzzer, executor, state, manager, .. } = self;
+        if self.known.matrix().has_open(Reach::Any) {
+            fuzzer.fuzz_one(&mut self.chance, executor, state, manager)?;
+        } else if !checked {
+            fuzzer.fuzz_one(&mut self.idle, executor, state, manager)?;
         }
         Ok(())
     }

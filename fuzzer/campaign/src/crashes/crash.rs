@@ -71,6 +71,10 @@ pub(super) struct Crash {
     pub(super) since: Instant,
     /// The key that it has on the kernel that judges, where that is another one.
     pub(super) same_as: Option<String>,
+    /// True when the kernel that judges has seen it: what it sees later is nothing new.
+    pub(super) judged: bool,
+    /// True when a version without keys found it, so that its title stands for its key.
+    pub(super) by_title: bool,
     standing: Standing,
     next: Next,
     /// Its position among those that wait for the same step.
@@ -88,6 +92,8 @@ impl Crash {
             foreign,
             since: Instant::now(),
             same_as: None,
+            judged: false,
+            by_title: false,
             standing: Standing::Untried(in_vain),
             next: Next::Fresh,
             queued,
@@ -118,7 +124,7 @@ impl Crash {
     /// `kernel` is the one that judges, and another one found this crash. Its report is the better
     /// one, and so is a plan that makes the crash there.
     pub(super) fn wants_judgement(&self, kernel: &str, judge: &str) -> Option<u32> {
-        (kernel == judge && self.kernel != judge).then_some(match self.standing {
+        (kernel == judge && self.kernel != judge && !self.judged).then_some(match self.standing {
             Standing::Reproduced => 0,
             Standing::Untried(in_vain) | Standing::Doubtful(in_vain) => in_vain,
         })

@@ -83,6 +83,7 @@ impl Crashes {
             let mut crash = Crash::new(&meta.title, plan, &reproducer.kernel, foreign, 0, known.next_position());
             crash.restore(meta.tried, meta.reproduced, meta.exact);
             crash.same_as = meta.same_as;
+            crash.by_title = meta.key == meta.title;
             crash.history = folder.history(&meta.key)?.into();
             known.crashes.insert(meta.key, crash);
         }
@@ -132,6 +133,7 @@ impl Crashes {
         let plan = PlanInput(cause.plan.clone());
         let mut crash = Crash::new(title, plan, &kernel.name, false, in_vain, known.next_position());
         crash.history = cause.history.into();
+        crash.judged = judged.is_some() || known.crashes.get(&key).is_some_and(|before| before.judged);
         // The next plan's record knows nothing of the one before.
         known.crashes.insert(key, crash);
         drop(known);
@@ -291,8 +293,11 @@ impl Known {
     /// is known by its title. Of several causes that a finding may have, one that is known is the
     /// likeliest: each point was failed alone before.
     fn key_of(&self, finding: &Finding) -> String {
-        let mut keys = [&finding.key, &finding.title].into_iter().chain(&finding.also);
-        keys.find(|key| self.crashes.contains_key(*key)).unwrap_or(&finding.key).clone()
+        let mut keys = [&finding.key].into_iter().chain(&finding.also);
+        let older =
+            || Some(&finding.title).filter(|title| self.crashes.get(*title).is_some_and(|crash| crash.by_title));
+        let known = keys.find(|key| self.crashes.contains_key(*key)).or_else(older);
+        known.unwrap_or(&finding.key).clone()
     }
 
     /// Gives the crash that was taken, if the plan and the kernel that stand for it are still those.

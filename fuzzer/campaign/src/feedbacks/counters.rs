@@ -52,7 +52,7 @@ impl<EM, S: HasMetadata> Feedback<EM, PlanInput, Observers, S> for CountersFeedb
             }
         }
         let Some(execution) = observer.execution() else { return Ok(false) };
-        counters.with_faults += u64::from(!input.0.faults.is_empty());
+        counters.with_faults += u64::from(!input.0.is_fault_free());
         counters.fired += u64::from(!execution.fired.is_empty());
         counters.crashed += u64::from(*exit_kind == ExitKind::Crash);
         counters.hung += u64::from(*exit_kind == ExitKind::Timeout);

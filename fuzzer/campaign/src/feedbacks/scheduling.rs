@@ -46,7 +46,7 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for SchedulingFeedback {
         _: &Observers,
         testcase: &mut Testcase<PlanInput>,
     ) -> Result<(), Error> {
-        let fault_free = testcase.input().as_ref().is_some_and(|plan| plan.0.faults.is_empty());
+        let fault_free = testcase.input().as_ref().is_some_and(|plan| plan.0.is_fault_free());
         let points = &mut testcase.metadata_mut::<MapIndexesMetadata>()?.list;
         if fault_free {
             points.truncate(1);

@@ -24,6 +24,7 @@ use fault_plan::{Fault, FaultPlan};
 use files::{Journal, JournalError};
 use guest_protocol::{Hit, SiteDescription};
 
+use self::point::CHANCE;
 pub use self::point::{Cell, Point};
 pub(crate) use self::{
     point::CellState,
@@ -38,8 +39,21 @@ pub(crate) type PointIndex = u32;
 pub(crate) enum Reach {
     /// Points that the workload reaches by itself.
     Alone,
+    /// These, and points behind faults.
+    Behind,
     /// All points.
     Any,
+}
+
+impl Reach {
+    /// Says whether it has the points of this rank.
+    fn has(self, rank: usize) -> bool {
+        match self {
+            Self::Alone => rank == 0,
+            Self::Behind => rank < CHANCE,
+            Self::Any => true,
+        }
+    }
 }
 
 /// A cell that a client has taken, and the plan that is to fail it.
@@ -152,9 +166,14 @@ impl Matrix {
     }
 
     /// Takes in the points that `execution` of `plan` reached, `now_s` seconds after the
-    /// campaign's begin. Returns whether one is new.
+    /// campaign's begin. Returns whether no execution of this start had reached one of them.
+    ///
+    /// Of a plan with earlier rounds it takes in nothing: sequences are in order within a round.
     pub(crate) fn learn(&mut self, plan: &FaultPlan, execution: &Execution, now_s: u64) -> bool {
-        let before = self.points.len();
+        if !plan.earlier.is_empty() {
+            return false;
+        }
+        let (before, mut new) = (self.points.len(), false);
         for description in &execution.sites {
             self.number(description, now_s);
         }
@@ -165,14 +184,18 @@ impl Matrix {
             let Some(point) = self.points.get_mut(index as usize) else { continue };
             point.most_calls = point.most_calls.max(hit.count);
             point.executions += 1;
+            new |= !std::mem::replace(&mut point.seen, true);
             point.fault_free += u64::from(plan.is_fault_free());
             self.fault_free = self.fault_free.max(point.fault_free);
             let faults = fired.partition_point(|fired| fired.sequence < hit.first_sequence);
             let first = point.executions == 1 && index as usize >= before;
-            let fewer = first || faults < point.reached_by.len();
+            // A call that no fault made comes by chance, unless the workload makes it by itself.
+            let by_chance = faults == 0 && !plan.is_fault_free();
+            let fewer = first || (faults < point.reached_by.len() && !by_chance);
             if fewer {
                 let earlier = fired[..faults].iter();
                 point.reached_by = earlier.filter_map(|fired| plan.all_faults().nth(fired.fault).cloned()).collect();
+                point.cells.iter_mut().for_each(|cell| cell.missed = 0);
             }
             if fewer {
                 self.rank_anew(index);
@@ -183,7 +206,7 @@ impl Matrix {
             let indices: Vec<_> = self.by_name.values().copied().collect();
             indices.into_iter().for_each(|index| self.rank_if_changed(index));
         }
-        self.points.len() > before
+        new
     }
 
     /// Ranks a point anew where a fault-free execution has changed its rank.
@@ -213,6 +236,7 @@ impl Matrix {
                 found_s: now_s,
                 reached_by: Vec::new(),
                 rank: 0,
+                seen: false,
                 cells: Vec::new(),
             })
         });
@@ -222,6 +246,9 @@ impl Matrix {
     /// Takes in the faults of `plan` that fired in `execution`, `now_s` seconds after the campaign's
     /// begin, and what came of the last one.
     pub(crate) fn fired(&mut self, plan: &FaultPlan, execution: &Execution, now_s: u64) {
+        if !plan.earlier.is_empty() {
+            return;
+        }
         let faults = u32::try_from(execution.fired.len()).unwrap_or(u32::MAX);
         let last = execution.fired.iter().map(|fired| fired.sequence).max();
         for fired in &execution.fired {
@@ -257,12 +284,12 @@ impl Matrix {
 
     /// Says whether a cell in `reach` is open and not taken.
     pub(crate) fn has_open(&self, reach: Reach) -> bool {
-        self.open.first().is_some_and(|(rank, _)| reach == Reach::Any || *rank == 0)
+        self.open.first().is_some_and(|(rank, _)| reach.has(*rank))
     }
 
     /// Takes the open cell of the least rank; of several that of the point found first.
     pub(crate) fn take(&mut self, reach: Reach) -> Option<TakenCell> {
-        let next = *self.open.first().filter(|(rank, _)| reach == Reach::Any || *rank == 0)?;
+        let next = *self.open.first().filter(|(rank, _)| reach.has(*rank))?;
         self.open.remove(&next);
         let (_, cell) = next;
         self.taken.insert(cell);

@@ -11,7 +11,7 @@ const MOST_MISSED: [u32; 3] = [3, 2, 1];
 /// Times that a cell's plan may be given up, for want of guests, before no more are made for it.
 const MOST_GIVEN_UP: u32 = 3;
 /// Rank of points that are reached by chance, as when a slab has no free object: they come last.
-const CHANCE: usize = usize::MAX;
+pub(super) const CHANCE: usize = usize::MAX;
 /// The most keys of findings that a cell keeps.
 const MOST_FINDINGS: usize = 8;
 
@@ -42,6 +42,9 @@ pub struct Point {
     /// faults that it takes, and [`CHANCE`] where none does.
     #[serde(skip)]
     pub(super) rank: usize,
+    /// True when an execution of this start reached it.
+    #[serde(skip)]
+    pub(super) seen: bool,
     /// One for each error.
     pub cells: Vec<Cell>,
 }

@@ -102,11 +102,16 @@ impl SecondKernelQueue {
     ///
     /// The journal cannot be written.
     pub(crate) fn restore((journal, records): (Journal, Vec<QueueRecord>)) -> Result<Self, JournalError> {
-        let mut waiting: Vec<QueuedPlan> = Vec::new();
-        for record in records {
+        let (mut waiting, mut number) = (BTreeMap::new(), HashMap::new());
+        for (at, record) in records.into_iter().enumerate() {
             match record {
-                QueueRecord::Waits(queued) => waiting.push(*queued),
-                QueueRecord::Gone(gone) => waiting.retain(|queued| name(&queued.plan) != gone),
+                QueueRecord::Waits(queued) => {
+                    let at = *number.entry(name(&queued.plan)).or_insert(at);
+                    waiting.insert(at, *queued);
+                }
+                QueueRecord::Gone(gone) => {
+                    number.remove(&gone).and_then(|at| waiting.remove(&at));
+                }
             }
         }
         let mut inner = Inner {
@@ -121,7 +126,7 @@ impl SecondKernelQueue {
             journal,
             useless: 0,
         };
-        waiting.into_iter().for_each(|queued| inner.restore(queued));
+        waiting.into_values().for_each(|queued| inner.restore(queued));
         inner.rewrite()?;
         Ok(Self { inner: Mutex::new(inner) })
     }
@@ -150,7 +155,6 @@ impl SecondKernelQueue {
             reason,
             steps: execution.steps.clone(),
             reports,
-            complete: execution.fired.len() == plan.0.all_faults().count(),
             put_back: 0,
             news,
             since: Instant::now(),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use execution::{Execution, Finding};
+use execution::{Execution, Finding, FindingKind};
 use guest_protocol::StepResult;
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +31,6 @@ pub(crate) struct QueuedPlan {
     pub(super) reason: Reason,
     pub(super) steps: Vec<StepResult>,
     pub(super) reports: Vec<Reported>,
-    /// True when all its faults fired.
-    pub(super) complete: bool,
     pub(super) put_back: u32,
     /// The digests by which it was new.
     pub(super) news: News,
@@ -58,13 +56,15 @@ pub(super) struct Reported {
     pub(super) key: String,
     pub(super) title: String,
     pub(super) stack: Vec<String>,
+    pub(super) is_leftover: bool,
 }
 
 impl Reported {
     /// Gives the parts of `finding`.
     pub(super) fn of(finding: &Finding) -> Self {
         let stack = finding.stack.iter().take(INLINED).cloned().collect();
-        Self { key: finding.key.clone(), title: finding.title.clone(), stack }
+        let is_leftover = finding.kind == FindingKind::Leftover;
+        Self { key: finding.key.clone(), title: finding.title.clone(), stack, is_leftover }
     }
 
     /// Gives the function that the title names.
@@ -72,10 +72,15 @@ impl Reported {
         self.title.rsplit_once(" in ").map(|(_, function)| function)
     }
 
-    /// Says whether it is `other`, made by the same plan on another kernel: it is in the same
-    /// function, or it has the same words and one of the two does not know the function or has
+    /// Says whether it is `other`, made by the same plan on another kernel: it left the same, is in
+    /// the same function, or it has the same words and one of the two does not know the function or has
     /// compiled it into another one.
     pub(super) fn is_same(&self, other: &Self) -> bool {
+        if self.is_leftover || other.is_leftover {
+            // The plan is the same, and so is the kind of thing that it left.
+            let kind = |key: &str| key.split_once(": ").map_or(key, |(kind, _)| kind).to_owned();
+            return self.is_leftover == other.is_leftover && kind(&self.key) == kind(&other.key);
+        }
         let words = |key: &str| key.rsplit_once(" in ").map_or(key, |(words, _)| words).to_owned();
         match (self.function(), other.function()) {
             (Some(ours), Some(theirs)) if ours == theirs => true,
@@ -102,7 +107,7 @@ impl QueuedPlan {
     /// Says whether `execution` shows less than the explorers saw: all faults of the plan fired
     /// there, and one of them did not here.
     pub(crate) fn is_unfired(&self, execution: &Execution) -> bool {
-        self.complete && execution.fired.len() < self.plan.0.all_faults().count()
+        execution.fired.len() < self.plan.0.all_faults().count()
     }
 }
 

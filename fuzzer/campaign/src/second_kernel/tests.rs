@@ -1,5 +1,7 @@
 //! In what order plans are checked on the other kernel.
 
+use execution::Finding;
+
 use super::*;
 use crate::fake::{self, seed, warning};
 
@@ -116,6 +118,7 @@ fn a_function_that_one_kernel_made_part_of_its_caller_is_the_same() {
             key: format!("access: {words}"),
             title: format!("KASAN: {words}"),
             stack: stack.iter().map(|function| (*function).to_owned()).collect(),
+            is_leftover: false,
         };
         reported(ours).is_same(&reported(theirs))
     };
@@ -124,4 +127,12 @@ fn a_function_that_one_kernel_made_part_of_its_caller_is_the_same() {
     assert!(!is_same(lean, ("double-free in inlined", &["inlined", "caller", "outer"])), "another defect");
     assert!(!is_same(lean, ("null pointer in other", &["other", "outer"])));
     assert!(is_same(("lock held", &[]), ("lock held in f", &[])) && !is_same(("lock held", &[]), ("other in f", &[])));
+}
+
+#[test]
+fn a_leftover_is_the_same_as_one_of_its_kind_and_as_no_report() {
+    let leftover = |key: &str| Reported::of(&Finding::leftover(key, format!("{key} in f"), ""));
+    assert!(leftover("device left open: f").is_same(&leftover("device left open: g")), "inlined otherwise");
+    assert!(!leftover("device left open: f").is_same(&leftover("mount left: f")));
+    assert!(!leftover("device left open: f").is_same(&Reported::of(&warning("KASAN: use-after-free in f"))));
 }

@@ -18,20 +18,18 @@ use crate::{
     observers::ExecutionObserver,
 };
 
-/// First failures made at a time.
-const FIRST_FAILURES: usize = 16;
-
 /// The stage that fails the open cells of the matrix: each point with each error, on top of as few
 /// faults as reach it. It does not look at the current corpus entry.
 pub(crate) struct FirstFailureStage {
     known: Arc<KnownKernel>,
     reach: Reach,
+    most: usize,
 }
 
 impl FirstFailureStage {
-    /// Makes a stage for the cells in `reach` on the kernel `known`.
-    pub(crate) fn new(known: Arc<KnownKernel>, reach: Reach) -> Self {
-        Self { known, reach }
+    /// Makes a stage for the cells in `reach` on the kernel `known`, so many at a time.
+    pub(crate) fn new(known: Arc<KnownKernel>, reach: Reach, most: usize) -> Self {
+        Self { known, reach, most }
     }
 }
 
@@ -55,7 +53,7 @@ where
         state: &mut S,
         manager: &mut EM,
     ) -> Result<(), Error> {
-        for _ in 0..FIRST_FAILURES {
+        for _ in 0..self.most {
             let Some(taken) = self.known.matrix().take(self.reach) else { break };
             let evaluated = fuzzer.evaluate_input(state, executor, manager, &PlanInput(taken.plan.clone()));
             let tried = if evaluated.is_ok() { outcome(&executor.observers().1.0) } else { Tried::Stopped };

@@ -92,7 +92,7 @@ statistics! {
     judged_failed: "point × error", Last, [Line, Summary];
     /// Those in vain.
     judged_unreached: "point × error", Last, [Line, Summary];
-    /// Crashes with different titles, earlier starts included.
+    /// Crashes with different keys, earlier starts included.
     crashes: "crashes", Last, [Line];
     /// Plans that ran on the checkers' kernel after the explorers'.
     checked: "plans", Last, [Line, Summary];
@@ -106,7 +106,7 @@ statistics! {
     with_faults: "executions", Sum, [Line, Counters];
     /// Those of them in which at least one fault fired.
     fired: "executions", Sum, [Line, Counters];
-    /// Executions that ended in a kernel report.
+    /// Executions that ended in a finding other than a hang.
     crashed: "executions", Sum, [Counters];
     /// Executions that hung.
     hung: "executions", Sum, [Counters];

@@ -32,6 +32,7 @@ pub(crate) fn write(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
     let Ended { summary, folder, .. } = ended;
     writeln!(out, "campaign   {}", folder.display())?;
     search(summary, out)?;
+    judged(summary, out)?;
     trouble(summary, out)?;
     checks(ended, out)?;
     crashes(summary, out)
@@ -65,6 +66,19 @@ fn search(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
+/// Writes which points the checking kernel has failed, where there is one.
+fn judged(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+    let Statistics { judged_cells, judged_failed, judged_unreached, .. } = &summary.statistics;
+    if *judged_cells == 0 {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "judged     of {judged_cells} points × errors on the checking kernel {judged_failed} failed, \
+         {judged_unreached} in vain"
+    )
+}
+
 fn trouble(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     let Statistics { crashed, hung, harness_errors, leftovers, refused, given_up, .. } = &summary.statistics;
     let statistics = &summary.statistics;
@@ -88,7 +102,7 @@ fn trouble(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
 /// Writes what the checking kernel did. One that was not ready in time has checked nothing: then
 /// the user has to do something.
 fn checks(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
-    let Statistics { checked, different, unchecked, .. } = &ended.summary.statistics;
+    let Statistics { checked, different, unfired, unchecked, .. } = &ended.summary.statistics;
     match &ended.idle {
         Some(IdleCheckers { kernel, built: false }) => {
             writeln!(out, "checks     none: {kernel} was not built in time, {unchecked} plans wait for it; build it:")?;
@@ -105,10 +119,10 @@ fn checks(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
                 "           The same command with more time goes on with this campaign and checks its corpus."
             )
         }
-        None if checked + unchecked > 0 => writeln!(
+        None if checked + unfired + unchecked > 0 => writeln!(
             out,
-            "checks     {checked} plans ran on the checking kernel too, {different} did something else there, \
-             {unchecked} still wait"
+            "checks     {checked} plans ran on the checking kernel too, {different} did something else there; \
+             {unfired} did not fire there, {unchecked} still wait"
         ),
         None => Ok(()),
     }

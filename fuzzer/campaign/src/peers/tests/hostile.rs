@@ -4,13 +4,23 @@ use std::io::Read;
 
 use fault_plan::{Fault, Round};
 
-use super::{super::link::SILENCE, *};
+use super::{
+    super::{greeting::PROTOCOL, link::SILENCE},
+    *,
+};
 use crate::stages::MOST_EARLIER_ROUNDS;
 
 /// A start of a hello: magic and version.
-const START: &[u8] = b"fuzzpeer\0\0\0\x02";
+const START: &[u8] = &start();
 /// The time that a greeting may take, and a bit.
 const GREETING: Duration = Duration::from_secs(5);
+
+const fn start() -> [u8; 12] {
+    let (magic, version) = (*b"fuzzpeer", PROTOCOL.to_be_bytes());
+    let [a, b, c, d, e, f, g, h] = magic;
+    let [i, j, k, l] = version;
+    [a, b, c, d, e, f, g, h, i, j, k, l]
+}
 
 /// Makes a connection whose greeting is `said`.
 fn saying(address: SocketAddr, said: &[u8]) -> TcpStream {
