@@ -167,7 +167,7 @@ fn check_name(text: &str) -> Option<usize> {
     let line = text.lines().next()?;
     let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
     line.match_indices('(').find_map(|(end, _)| {
-        let start = line[..end].rfind(|character| !is_name(character)).map_or(0, |before| before + 1);
+        let start = line[..end].trim_end_matches(is_name).len();
         WORDS.iter().any(|word| line[start..end].contains(word)).then_some(start)
     })
 }
@@ -252,6 +252,12 @@ DECLARE_UPDATE(bytes_may_use, "space_info");
         assert_eq!(named("WARNING: [a > 0] fs/f.c:8 at g+0x1/0x2, CPU#0: a/1"), "check: fs/f.c a > 0");
         assert_eq!(named("WARNING: [a > 0] fs/f.c:7 at g+0x1/0x2, CPU#0: a/1"), at("fs/f.c:7"));
         assert_eq!(named("BUG: odd"), "bug: BUG: odd in g");
+    }
+
+    #[test]
+    fn a_name_may_stand_behind_any_character() {
+        assert_eq!(statement(&["\u{a0}WARN_ON(a);"]).as_deref(), Some("WARN_ON(a)"));
+        assert_eq!(statement(&["x = \"\u{e9}\" f(\u{e9}BUG_ON(b))"]).as_deref(), Some("BUG_ON(b)"));
     }
 
     #[test]
