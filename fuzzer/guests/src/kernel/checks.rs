@@ -90,8 +90,8 @@ impl Checks {
 }
 
 /// Describes the check in the line number `line`, from 1. Of several with the same text in one
-/// function all but the first have a number. Outside of functions, as in macros, only its text tells
-/// a check: nothing does when that is there twice.
+/// function all but the first have a number. Outside of functions, as in macros, a check has only
+/// its text: when that is there twice, nothing tells the two apart.
 fn describe(lines: &[&str], line: usize) -> Option<String> {
     let at = line.checked_sub(1).filter(|at| *at < lines.len())?;
     let text = statement(&lines[at..])?;
