@@ -150,6 +150,10 @@ impl<'kernel> Target<'kernel> {
         if !leftovers.is_empty() {
             bail!("the workload leaves something behind when nothing fails: {}", leftovers.join("; "));
         }
+        let off = self.detectors.switched_off();
+        if !off.is_empty() {
+            bail!("the kernel's log has a report, or a lack of room, when nothing fails: {}", off.join("; "));
+        }
         if let Some(difference) = self.difference(None)? {
             bail!("the disk was put back and is not the image: {difference}");
         }

@@ -201,7 +201,7 @@ impl TargetFunction {
         for condition in &self.never {
             match condition {
                 Condition::Argument(_) => arguments += 1,
-                Condition::Caller(names) => callers += names.len(),
+                Condition::Caller(caller) => callers += caller.names.len(),
             }
         }
         if arguments > MAX_CONDITIONS {
@@ -214,6 +214,8 @@ impl TargetFunction {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+
+    use fault_plan::CallerCondition;
 
     use super::*;
     use crate::target::Target;
@@ -311,10 +313,16 @@ never = [{ argument = 1, value = 0 }]
         let (by_argument, by_caller): (Vec<_>, Vec<_>) =
             by_name.functions[0].never.iter().partition(|condition| matches!(condition, Condition::Argument(_)));
         assert_eq!(by_argument.len(), 2, "no allocation that must not fail, no bootstrap cache");
-        assert_eq!(by_caller, [&Condition::Caller(vec!["brd_submit_bio".to_owned()])], "no disk under test");
+        let callers = |names: &[&str], optional| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            Condition::Caller(CallerCondition { names, optional })
+        };
+        let disk = callers(&["brd_submit_bio"], false);
+        let kasan = callers(&["stack_depot_save_flags", "__stack_depot_save"], true);
+        assert_eq!(by_caller, [&disk, &kasan], "no disk under test, and none of KASAN's own memory");
         assert_eq!(by_name.setup().functions[0].never, by_name.functions[0].never);
         let more = target(&format!("{BY_NAME}never = [{{ argument = 2, value = 7 }}]")).unwrap();
-        assert_eq!(more.functions[0].never.len(), 4, "a target may add to it");
+        assert_eq!(more.functions[0].never.len(), 5, "a target may add to it");
     }
 
     #[test]

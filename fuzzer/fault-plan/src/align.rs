@@ -215,7 +215,7 @@ pub fn aligned(fault: &Fault, points: &[Point<'_>], names: &Names<'_>) -> Vec<Fa
             push(&alignment.shared);
         }
     }
-    for (_, point) in found.iter().take(MOST_TIES) {
+    for (_, point) in found.iter().take_while(|(alignment, _)| alignment.cost == best).take(MOST_TIES) {
         let callers = &point.call_path[..point.call_path.len().min(MAX_CALL_PATH)];
         push(&CallPath(callers.to_vec()));
     }
@@ -288,6 +288,8 @@ mod tests {
         let paths = ["kmalloc one grow open mount", "kmalloc two grow open mount"];
         let found = aligned_paths("kmalloc grow open mount", &paths);
         assert_eq!(found, ["kmalloc ... grow open mount", paths[0], paths[1]]);
+        let exact = "kmalloc grow open mount";
+        assert!(aligned_paths(exact, &[exact, paths[0]]).is_empty(), "a point that is only near is none beside it");
     }
 
     #[test]

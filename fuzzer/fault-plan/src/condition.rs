@@ -7,6 +7,7 @@
 //! { argument = 1, value = { symbol = "kmem_cache" } }
 //! { caller = "brd_submit_bio" }
 //! { caller = ["btree_csum_one_bio", "csum_one_extent_buffer"] }
+//! { caller = "stack_depot_save_flags", optional = true }
 //! ```
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -22,9 +23,18 @@ pub const MAX_ARGUMENTS: u8 = 6;
 pub enum Condition {
     /// Its argument has a certain value.
     Argument(ArgumentCondition),
-    /// One of these functions is among its callers, at whatever distance. There are several where
-    /// kernels or compilers differ in which of them is a function of its own.
-    Caller(Vec<String>),
+    /// A certain function is among its callers.
+    Caller(CallerCondition),
+}
+
+/// A condition on callers: one of these functions is among them, at whatever distance.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CallerCondition {
+    /// Their names, at least one. There are several where kernels or compilers differ in which of
+    /// them is a function of its own.
+    pub names: Vec<String>,
+    /// True when there are kernels without any of them, where the condition holds for no call.
+    pub optional: bool,
 }
 
 /// A condition on an argument: `(argument & mask) operator value`, all of them unsigned 64-bit
@@ -98,7 +108,9 @@ pub enum Operand {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConditionError {
     /// It speaks neither of an argument nor of callers, or of both.
-    #[error("a condition is {{ argument = NUMBER, value = … }} or {{ caller = NAME }}, and not both")]
+    #[error(
+        "a condition is {{ argument = NUMBER, value = … }} or {{ caller = NAME }}, and not both; only a caller is optional"
+    )]
     Form,
     /// No caller, or one that is no name.
     #[error("\"{0}\" is no function's name: a condition on callers has at least one")]
@@ -128,6 +140,8 @@ struct ConditionInFile {
     value: Option<Operand>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     caller: Option<Callers>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    optional: Option<bool>,
 }
 
 /// Callers in files: one name or several.
@@ -143,7 +157,7 @@ enum Callers {
 #[serde(remote = "Condition")]
 enum ConditionInMessage {
     Argument(ArgumentCondition),
-    Caller(Vec<String>),
+    Caller(CallerCondition),
 }
 
 impl TryFrom<ConditionInFile> for Condition {
@@ -151,12 +165,26 @@ impl TryFrom<ConditionInFile> for Condition {
 
     fn try_from(file: ConditionInFile) -> Result<Self, ConditionError> {
         match file {
-            ConditionInFile { argument: Some(argument), mask, operator, value: Some(value), caller: None } => {
+            ConditionInFile {
+                argument: Some(argument),
+                mask,
+                operator,
+                value: Some(value),
+                caller: None,
+                optional: None,
+            } => {
                 let mask = mask.unwrap_or(Operand::Number(u64::MAX));
                 let condition = ArgumentCondition { argument, mask, operator: operator.unwrap_or_default(), value };
                 condition.defect().map_or(Ok(Self::Argument(condition)), Err)
             }
-            ConditionInFile { argument: None, mask: None, operator: None, value: None, caller: Some(callers) } => {
+            ConditionInFile {
+                argument: None,
+                mask: None,
+                operator: None,
+                value: None,
+                caller: Some(callers),
+                optional,
+            } => {
                 let names = match callers {
                     Callers::One(name) => vec![name],
                     Callers::Several(names) => names,
@@ -165,7 +193,7 @@ impl TryFrom<ConditionInFile> for Condition {
                 match names.iter().find(unfit) {
                     Some(name) => Err(ConditionError::Caller(name.clone())),
                     None if names.is_empty() => Err(ConditionError::Caller(String::new())),
-                    None => Ok(Self::Caller(names)),
+                    None => Ok(Self::Caller(CallerCondition { names, optional: optional.unwrap_or_default() })),
                 }
             }
             _ => Err(ConditionError::Form),
@@ -175,7 +203,7 @@ impl TryFrom<ConditionInFile> for Condition {
 
 impl From<Condition> for ConditionInFile {
     fn from(condition: Condition) -> Self {
-        let none = Self { argument: None, mask: None, operator: None, value: None, caller: None };
+        let none = Self { argument: None, mask: None, operator: None, value: None, caller: None, optional: None };
         match condition {
             Condition::Argument(ArgumentCondition { argument, mask, operator, value }) => Self {
                 argument: Some(argument),
@@ -184,12 +212,12 @@ impl From<Condition> for ConditionInFile {
                 value: Some(value),
                 ..none
             },
-            Condition::Caller(mut names) => {
+            Condition::Caller(CallerCondition { mut names, optional }) => {
                 let callers = match names.pop() {
                     Some(name) if names.is_empty() => Callers::One(name),
                     last => Callers::Several(names.into_iter().chain(last).collect()),
                 };
-                Self { caller: Some(callers), ..none }
+                Self { caller: Some(callers), optional: optional.then_some(true), ..none }
             }
         }
     }
@@ -302,9 +330,15 @@ mod tests {
         let Condition::Argument(of_cache) = read(cache).unwrap() else { panic!("it is one on an argument") };
         assert_eq!((of_cache.mask, of_cache.operator), (Operand::Number(u64::MAX), Operator::Equal));
         let (one, two) = (r#"{"caller":"f"}"#, r#"{"caller":["f","g"]}"#);
-        assert_eq!(read(one).unwrap(), Condition::Caller(vec!["f".to_owned()]));
-        assert_eq!(read(two).unwrap(), Condition::Caller(vec!["f".to_owned(), "g".to_owned()]));
-        for text in [flag, cache, one, two] {
+        let maybe = r#"{"caller":"f","optional":true}"#;
+        let callers = |names: &[&str], optional| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            Condition::Caller(CallerCondition { names, optional })
+        };
+        assert_eq!(read(one).unwrap(), callers(&["f"], false));
+        assert_eq!(read(two).unwrap(), callers(&["f", "g"], false));
+        assert_eq!(read(maybe).unwrap(), callers(&["f"], true));
+        for text in [flag, cache, one, two, maybe] {
             let condition = read(text).unwrap();
             assert_eq!(serde_json::to_string(&condition).unwrap(), text);
             let packed = postcard::to_stdvec(&condition).unwrap();
@@ -325,6 +359,7 @@ mod tests {
             (r#"{"argument":1,"value":1,"values":1}"#, "unknown field `values`"),
             (r#"{"argument":1}"#, "{ argument = NUMBER, value = … } or { caller = NAME }"),
             (r#"{"argument":1,"value":1,"caller":"f"}"#, "and not both"),
+            (r#"{"argument":1,"value":1,"optional":true}"#, "only a caller is optional"),
             (r#"{"caller":[]}"#, "at least one"),
             (r#"{"caller":["f",""]}"#, "\"\" is no function's name"),
             (r#"{"caller":"..."}"#, "\"...\" is no function's name"),

@@ -16,7 +16,7 @@ mod serial;
 
 pub use align::{Alignment, Names, Point, align, aligned};
 pub use call_path::{CallPath, ELLIPSIS, MAX_CALL_PATH, base_name};
-pub use condition::{ArgumentCondition, Condition, ConditionError, MAX_ARGUMENTS, Operand, Operator};
+pub use condition::{ArgumentCondition, CallerCondition, Condition, ConditionError, MAX_ARGUMENTS, Operand, Operator};
 pub use errno::Errno;
 pub use error_type::{ErrorType, InjectableFunction, InjectedError};
 pub use plan::{Fault, FaultPlan, MAX_FAULTS, MAX_ROUNDS, PLAN_VERSION, PlanError, Round};

@@ -3,7 +3,7 @@
 
 use abi::{ARGUMENTS, Function};
 use anyhow::{Context, Result, bail};
-use fault_plan::{ArgumentCondition, Condition, Operand, Operator};
+use fault_plan::{ArgumentCondition, CallerCondition, Condition, Operand, Operator};
 use guest_protocol::Contract;
 
 use super::constants::Constants;
@@ -39,11 +39,13 @@ pub(super) fn lower(contract: &Contract, symbols: &Symbols, constants: &Constant
 }
 
 /// Adds `callers` to those below which `function` never fails. Where one of several is enough, a
-/// kernel has those that its compiler made functions of their own.
-fn lower_callers(function: &mut Function, callers: &[String], symbols: &Symbols) -> Result<()> {
-    let known: Vec<_> = callers.iter().filter_map(|caller| symbols.name_id(caller)).collect();
-    if known.is_empty() {
-        let names = callers.join("\" or \"");
+/// kernel has those that its compiler made functions of their own. A kernel without any of optional
+/// ones has no such calls.
+fn lower_callers(function: &mut Function, callers: &CallerCondition, symbols: &Symbols) -> Result<()> {
+    let CallerCondition { names, optional } = callers;
+    let known: Vec<_> = names.iter().filter_map(|caller| symbols.name_id(caller)).collect();
+    if known.is_empty() && !optional {
+        let names = names.join("\" or \"");
         bail!(
             "this kernel has no function \"{names}\": name the one that it is inlined into, or leave the function out"
         );
@@ -149,6 +151,8 @@ mod tests {
         let function = lowered(&["['write_one', 'gone']", "'submit'"]).unwrap();
         assert_eq!(function.never_below[..3], [id("write_one"), id("submit"), abi::NO_NAME]);
         assert_eq!(function.never, [abi::Condition::NONE; abi::MAX_CONDITIONS]);
+        let without = lowered(&["['gone', 'lost']\noptional = true", "'submit'"]).unwrap();
+        assert_eq!(without.never_below[..2], [id("submit"), abi::NO_NAME]);
         let refusal = lowered(&["['gone', 'lost']"]).unwrap_err();
         assert!(
             refusal.contains("calls of \"f\" never fail: ") && refusal.contains("\"gone\" or \"lost\""),

@@ -213,6 +213,12 @@ mod tests {
         assert!(
             refused(|definition| definition["functions"][0]["errors"] = Value::Array(Vec::new())).contains("errors")
         );
+        assert!(
+            refused(|definition| {
+                definition["image"] = serde_json::json!({ "file": "/dev/zero", "sha256": "", "size_mib": 1 });
+            })
+            .contains("\"/dev/zero\" is not a plain path")
+        );
         assert!(refused(|definition| definition["step"] = 1.into()).contains("step"));
         assert!(refused(|definition| definition["image"] = Value::Null).contains("needs an [image]"));
     }

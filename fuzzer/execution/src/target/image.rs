@@ -1,7 +1,7 @@
 //! Recipes of disk images: a command, a script or a file.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -94,6 +94,11 @@ impl ImageRecipe {
             let (least, most) = (IMAGE_MIB.start(), IMAGE_MIB.end());
             return Some(format!("size_mib is {}, possible are {least} to {most}", self.size_mib));
         }
+        if let ImageSource::Script { name, .. } | ImageSource::File { name, .. } = &self.source
+            && name.parse::<RelativePath>().is_err()
+        {
+            return Some(format!("the image's source {name:?} is not a plain path below the target's folder"));
+        }
         match &self.source {
             ImageSource::Mkfs(mkfs) => {
                 mkfs.first().is_none_or(String::is_empty).then(|| "mkfs names no command".to_owned())
@@ -173,7 +178,7 @@ impl ImageText {
         let size_mib = self.size_mib.ok_or("size_mib is missing")?;
         let at = |name: &RelativePath| folder.join(name.as_str());
         let source = if let Some(name) = self.script {
-            let text = std::fs::read_to_string(at(&name));
+            let text = fs::read_to_string(at(&name));
             let text = text.map_err(|error| format!("cannot read the script {}: {error}", at(&name).display()))?;
             ImageSource::Script { name: name.as_str().to_owned(), text }
         } else if let Some(name) = self.file {
@@ -189,8 +194,11 @@ impl ImageText {
     }
 }
 
-/// SHA-256 of the file, in hexadecimal.
+/// SHA-256 of the file, in hexadecimal. Others than regular files may have no end.
 fn checksum(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
     let mut hash = Sha256::new();
     io::copy(&mut File::open(path)?, &mut hash)?;
     Ok(hex::encode(hash.finalize()))
@@ -198,8 +206,6 @@ fn checksum(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn recipe(text: &str, folder: &Path) -> Result<ImageRecipe, String> {
@@ -254,6 +260,27 @@ mod tests {
         read.find_file(&[&one, &two]).unwrap();
         let ImageSource::File { path, .. } = read.source else { panic!("no file") };
         assert_eq!(path.unwrap(), two.join("disk"));
+    }
+
+    #[test]
+    fn a_source_is_a_regular_file_below_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("disk")).unwrap();
+        let refused = recipe("file = 'disk'\nsize_mib = 1", folder.path()).unwrap_err();
+        assert!(refused.contains("no regular file"), "{refused}");
+        for name in ["/dev/zero", "../disk", "a/../../disk", "."] {
+            for rest in [("file", "sha256", "00"), ("script", "text", "#!/bin/sh")] {
+                let (kind, key, value) = rest;
+                let written = serde_json::json!({ kind: name, key: value, "size_mib": 1 });
+                let read: ImageRecipe = serde_json::from_value(written).unwrap();
+                let defect = read.defect().unwrap();
+                assert!(defect.contains(name) && defect.contains("below the target's folder"), "{defect}");
+            }
+        }
+        let written = serde_json::json!({ "file": "disk", "sha256": "00", "size_mib": 1 });
+        let mut read: ImageRecipe = serde_json::from_value(written).unwrap();
+        assert_eq!(read.defect(), None);
+        assert!(read.find_file(&[folder.path()]).is_err(), "a folder is no image");
     }
 
     #[test]

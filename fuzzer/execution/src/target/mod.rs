@@ -187,11 +187,15 @@ impl Target {
         self.subfolder("seeds")
     }
 
-    /// Memory of its guests, in MiB. Their disk is in it, and may be written to its end.
+    /// Memory of its guests, in MiB. Their disk is in it, and may be written to its end. So is the
+    /// agent's copy of the image, which is small where a `mkfs` has made it.
     #[must_use]
     pub fn memory_mib(&self) -> u32 {
-        let disk = self.image.as_ref().map_or(0, |image| image.size_mib);
-        self.memory_mib.unwrap_or_else(|| MEMORY_MIB.max(BASE_MIB + disk + disk / 2))
+        let disk_and_copy = self.image.as_ref().map_or(0, |ImageRecipe { size_mib, source }| match source {
+            ImageSource::Mkfs(_) => size_mib + size_mib / 2,
+            ImageSource::Script { .. } | ImageSource::File { .. } => size_mib * 2,
+        });
+        self.memory_mib.unwrap_or_else(|| MEMORY_MIB.max(BASE_MIB + disk_and_copy))
     }
 
     /// The crashes in the target's folder `known` (`known/VARIANT` of a variant), which must keep reproducing, in the order of

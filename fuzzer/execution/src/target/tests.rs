@@ -55,6 +55,14 @@ fn what_is_wrong_is_refused_with_the_line() {
 fn memory_follows_the_disk() {
     let memory = |mib: u32| parse(&GOOD.replace("128", &mib.to_string())).unwrap().memory_mib();
     assert_eq!([1, 128, 320, 1024].map(memory), [512, 512, 736, 1792]);
+    for source in [
+        ImageSource::Script { name: "make".to_owned(), text: "#!".to_owned() },
+        ImageSource::File { name: "disk".to_owned(), sha256: String::new(), path: None },
+    ] {
+        let with = |size_mib| Some(ImageRecipe { size_mib, source: source.clone() });
+        let memory = |mib| Target { image: with(mib), ..parse(GOOD).unwrap() }.memory_mib();
+        assert_eq!([1, 128, 320, 1024].map(memory), [512, 512, 896, 2304], "the agent has a copy");
+    }
     let given = GOOD.replace("steps =", "memory_mib = 600\nsteps =");
     assert_eq!(parse(&given).unwrap().memory_mib(), 600);
 }

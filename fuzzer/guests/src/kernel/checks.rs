@@ -90,20 +90,21 @@ impl Checks {
 }
 
 /// Describes the check in the line number `line`, from 1. Of several with the same text in one
-/// function all but the first have a number.
+/// function all but the first have a number. Outside of functions, as in macros, a check has only
+/// its text: when that is there twice, nothing tells the two apart.
 fn describe(lines: &[&str], line: usize) -> Option<String> {
     let at = line.checked_sub(1).filter(|at| *at < lines.len())?;
     let text = statement(&lines[at..])?;
-    let body = body_of(lines, at);
-    let start = body.map_or(at, |body| body + 1);
     let name = text.split('(').next().unwrap_or(&text);
-    let before = (start..at).filter(|before| lines[*before].contains(name));
-    let same = before.filter(|before| statement(&lines[*before..]).as_ref() == Some(&text)).count();
+    let is_same = |other: &usize| lines[*other].contains(name) && statement(&lines[*other..]).as_ref() == Some(&text);
+    let function = body_of(lines, at).and_then(|body| Some((body, function_of(lines, body)?)));
+    let Some((body, function)) = function else {
+        let is_only = !(0..lines.len()).any(|other| other != at && is_same(&other));
+        return is_only.then_some(text);
+    };
+    let same = (body + 1..at).filter(is_same).count();
     let number = if same > 0 { format!(" #{}", same + 1) } else { String::new() };
-    match body.and_then(|body| function_of(lines, body)) {
-        Some(function) => Some(format!("{function}: {text}{number}")),
-        None => Some(format!("{text}{number}")),
-    }
+    Some(format!("{function}: {text}{number}"))
 }
 
 /// Finds the line of the brace that opens the function around the line `at`. The kernel's style
@@ -167,7 +168,7 @@ fn check_name(text: &str) -> Option<usize> {
     let line = text.lines().next()?;
     let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
     line.match_indices('(').find_map(|(end, _)| {
-        let start = line[..end].rfind(|character| !is_name(character)).map_or(0, |before| before + 1);
+        let start = line[..end].trim_end_matches(is_name).len();
         WORDS.iter().any(|word| line[start..end].contains(word)).then_some(start)
     })
 }
@@ -252,6 +253,20 @@ DECLARE_UPDATE(bytes_may_use, "space_info");
         assert_eq!(named("WARNING: [a > 0] fs/f.c:8 at g+0x1/0x2, CPU#0: a/1"), "check: fs/f.c a > 0");
         assert_eq!(named("WARNING: [a > 0] fs/f.c:7 at g+0x1/0x2, CPU#0: a/1"), at("fs/f.c:7"));
         assert_eq!(named("BUG: odd"), "bug: BUG: odd in g");
+    }
+
+    #[test]
+    fn two_checks_are_never_one() {
+        let lines = ["#define put(a) \\", "\tWARN_ON(!(a))", "#define get(a) \\", "\tWARN_ON(!(a))", "\tWARN_ON(b)"];
+        let described: Vec<_> = (1..=lines.len()).map(|line| describe(&lines, line)).collect();
+        assert_eq!([&described[1], &described[3]], [&None, &None]);
+        assert_eq!(described[4].as_deref(), Some("WARN_ON(b)"));
+    }
+
+    #[test]
+    fn a_name_may_stand_behind_any_character() {
+        assert_eq!(statement(&["\u{a0}WARN_ON(a);"]).as_deref(), Some("WARN_ON(a)"));
+        assert_eq!(statement(&["x = \"\u{e9}\" f(\u{e9}BUG_ON(b))"]).as_deref(), Some("BUG_ON(b)"));
     }
 
     #[test]

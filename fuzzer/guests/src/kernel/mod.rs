@@ -5,7 +5,7 @@
 //! CACHE/kernels/NAME-KEY.lock        held while NAME-KEY is being built
 //! CACHE/kernels/NAME-KEY.log         output of its last build
 //! CACHE/kernels/.build-NAME-KEY-PID  a build under way, or what a killed one left
-//! CACHE/kernels/NAME-KEY/            a finished kernel: a finished kernel; appears by one rename
+//! CACHE/kernels/NAME-KEY/            vmlinux, config, checks.json, meta.json; appears by one rename
 //! ```
 
 mod build;

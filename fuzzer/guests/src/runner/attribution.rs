@@ -233,7 +233,7 @@ impl Attribution {
             None if found.is_empty() => return None,
             None => {}
         }
-        let seen: Vec<_> = found.iter().map(|report| report.title.clone()).collect();
+        let seen: Vec<_> = found.iter().map(|report| report.key.clone()).collect();
         found.retain(|report| report.kind != ReportKind::Hang || watched);
         let mut earlier = findings(found);
         if earlier.is_empty() {
@@ -327,10 +327,10 @@ fn divide(observed: &mut Observed, inject: bool) -> Divided {
 }
 
 /// Gives to the plan of the request what its own text reports, in a guest that something late has
-/// spoilt. Titles that were `seen` late are those of one report, in two texts.
+/// spoilt. Keys that were `seen` late are those of one report, in two texts.
 fn spoilt(request: &Request<'_>, observed: &Observed, own: String, seen: &[String]) -> Option<Attributed> {
     let mut found = reports(&own);
-    found.retain(|report| report.kind != ReportKind::Hang && !seen.contains(&report.title));
+    found.retain(|report| report.kind != ReportKind::Hang && !seen.contains(&report.key));
     (!found.is_empty()).then(|| Attributed {
         plan: request.plan.clone(),
         how: request.how,

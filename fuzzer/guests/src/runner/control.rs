@@ -37,12 +37,17 @@ impl GuestRunner {
                 }
             };
             let same_guest = previous.clone().filter(|_| self.usage.guests == guests);
-            if !execution.findings.is_empty() {
-                self.late.push(of_control(plan, same_guest, execution));
-            } else {
-                // First: the guest may be drifted, and have something left to say.
-                self.attribution.restore(same_guest);
+            let stays = execution.guest == Fate::Alive;
+            // First: a guest that goes may have something left to say.
+            self.attribution.restore(same_guest.clone());
+            if execution.findings.is_empty() {
                 self.control(&plan, &execution);
+            } else {
+                self.late.push(of_control(plan, same_guest, execution));
+            }
+            if !stays {
+                self.discard();
+                break;
             }
         }
         Ok(())

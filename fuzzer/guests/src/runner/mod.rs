@@ -193,6 +193,10 @@ impl GuestRunner {
             Verdict::Ran(own) => match fitness::unfit_before(&own) {
                 Some(unfit) => {
                     self.count_unfit(&unfit);
+                    // What a guest with a wrong disk says yet is nobody's doing.
+                    if matches!(unfit, Unfit::Drifted(_)) {
+                        self.attribution.fresh_guest();
+                    }
                     Err(Failed::Spoilt)
                 }
                 None => Ok(self.execution(*own)),

@@ -31,6 +31,8 @@ pub(super) fn reported(
     text: String,
     wall: Duration,
 ) -> Own {
+    let announced =
+        [&report.log, &report.log_before, &text].into_iter().any(|log| kernel_report::has_announcement(log));
     // The console has less of each report, and loses none.
     let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
     let (found, console) = if in_log.is_empty() { (reports(&text), text) } else { (in_log, report.log.clone()) };
@@ -50,10 +52,63 @@ pub(super) fn reported(
     let fired: Vec<_> = fired.collect();
     // A kernel that has reported something is not clean, and says so once more.
     if findings.is_empty() {
-        let announced = kernel_report::has_announcement(&report.log);
         let explained = |leftover: &Leftover| leftover.kind == LeftoverKind::Taint && announced;
-        let new = report.leftovers.iter().filter(|leftover| !before.contains(leftover) && !explained(leftover));
+        let new = report.leftovers.iter().filter(|leftover| !is_old(leftover, before) && !explained(leftover));
         findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
     }
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
+}
+
+/// Says whether this was left `before`. The words for it change with every round, as they tell
+/// numbers; those of a taint are its name. A mount that stays holds its disk and its file system.
+fn is_old(leftover: &Leftover, before: &[Leftover]) -> bool {
+    let has = |kind| before.iter().any(|old| old.kind == kind);
+    match leftover.kind {
+        LeftoverKind::Taint => before.contains(leftover),
+        kind @ (LeftoverKind::Device | LeftoverKind::FileSystem) => has(kind) || has(LeftoverKind::Mount),
+        kind @ (LeftoverKind::Mount | LeftoverKind::Memory) => has(kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANNOUNCED: &str = "BTRFS: Transaction aborted (error -12)\n";
+
+    fn leftover(kind: LeftoverKind, text: &str) -> Leftover {
+        Leftover { kind, text: text.to_owned() }
+    }
+
+    #[test]
+    fn what_was_left_before_is_old_in_other_words_too() {
+        use LeftoverKind::{Device, FileSystem, Memory, Mount, Taint};
+        for (before, now, expected) in [
+            (Mount, Mount, true),
+            (Mount, Device, true),
+            (Mount, FileSystem, true),
+            (Memory, Memory, true),
+            (Device, FileSystem, false),
+            (Device, Mount, false),
+            (Mount, Memory, false),
+            (Taint, Taint, false),
+        ] {
+            let found = is_old(&leftover(now, "two"), &[leftover(before, "one")]);
+            assert_eq!(found, expected, "{before:?} and then {now:?}");
+        }
+        assert!(is_old(&leftover(Taint, "W"), &[leftover(Taint, "W")]));
+    }
+
+    #[test]
+    fn an_announcement_explains_a_taint_wherever_it_stands() {
+        let findings = |log: &str, log_before: &str, console: &str| {
+            let leftovers = vec![leftover(LeftoverKind::Taint, "W")];
+            let (log, log_before) = (log.to_owned(), log_before.to_owned());
+            let report = Box::new(Report { log, log_before, leftovers, ..Report::default() });
+            let plan = FaultPlan::fault_free("test");
+            reported(&plan, report, &[], console.to_owned(), Duration::ZERO).findings.len()
+        };
+        assert_eq!(findings("", "", ""), 1);
+        assert_eq!([findings(ANNOUNCED, "", ""), findings("", ANNOUNCED, ""), findings("", "", ANNOUNCED)], [0; 3]);
+    }
 }

@@ -50,7 +50,7 @@ impl GuestRunner {
         if !self.unclean {
             return Err(RunError::NoNext);
         }
-        let asked = Asked { how: How::Next, keep: true, ..Asked::warm(plan) };
+        let asked = Asked { how: How::Next, keep: true, leave: true, ..Asked::warm(plan) };
         self.attempt_once(asked).map_err(|failed| {
             self.discard();
             match failed {
@@ -103,7 +103,12 @@ impl GuestRunner {
                 }
             }
             match verdict {
-                Verdict::Ran(own) => sequence.add(self.execution(*own), faults.len()),
+                Verdict::Ran(own) => {
+                    let execution = self.execution(*own);
+                    // A disk that something holds cannot be put back.
+                    keep = leave || execution.guest == Fate::Unclean;
+                    sequence.add(execution, faults.len());
+                }
                 Verdict::Refused(reason) => return Err(Failed::Refused(reason)),
                 Verdict::Trouble(trouble) => return Err(Failed::Trouble(trouble)),
                 Verdict::Spoilt if sequence.findings.is_empty() => return Err(Failed::Spoilt),
@@ -112,8 +117,6 @@ impl GuestRunner {
                     break;
                 }
             }
-            // A disk that something holds cannot be put back.
-            keep = leave || self.unclean;
             if self.guest.is_none() {
                 break;
             }

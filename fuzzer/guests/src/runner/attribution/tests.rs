@@ -118,7 +118,8 @@ fn a_death_before_the_plan_was_in_place_is_the_execution_befores() {
 
 #[test]
 fn late_text_of_a_guest_that_dies_is_told_by_the_kernels_time() {
-    let console = format!("[    2.000000] {WARNING}[    3.000000] {}", WARNING.replace("late_work", "own_work"));
+    let own = WARNING.replace("x.c:1 late_work", "x.c:2 own_work");
+    let console = format!("[    2.000000] {WARNING}[    3.000000] {own}");
     let judged = |seen_us| {
         let observed = Observed { console: console.clone(), log: log_until(seen_us), ..observed(End::Died) };
         after_one().judge(&request(&plan(2)), observed)

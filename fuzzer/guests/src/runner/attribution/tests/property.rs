@@ -80,8 +80,9 @@ fn event() -> impl Strategy<Value = Event> {
     (prop::collection::vec(moment(), 0..3), ending).prop_map(|(reports, ending)| Event { reports, ending })
 }
 
-/// The start of the titles of all reports of the model; the number of the plan follows.
-const TITLE: &str = "WARNING in work_";
+/// The start of the keys of all reports of the model; the number of the plan follows. They have one
+/// title.
+const KEY: &str = "check: fs/work_";
 
 /// A guest of the model: the text that its kernel has printed and nobody has looked at yet.
 #[derive(Default)]
@@ -99,17 +100,15 @@ struct Model {
     dead: bool,
 }
 
-/// Gives the number of the plan that made the report of this title.
-fn maker(title: &str) -> u32 {
-    title.trim_start_matches(TITLE).split('_').next().unwrap().parse().unwrap()
+/// Gives the number of the plan that made the report of this key.
+fn maker(key: &str) -> u32 {
+    key.trim_start_matches(KEY).split('_').next().unwrap().parse().unwrap()
 }
 
 /// Gives the text of a report of the plan's attempt number `attempt`.
 fn report_text(plan: u32, attempt: u32, number: usize) -> String {
-    let function = format!("work_{plan}_{attempt}_{number}");
-    format!(
-        "WARNING: CPU: 0 PID: 7 at fs/{function}.c:1 {function}+0x1/0x2\nCall Trace:\n {function}+0x1/0x2\n---[ end trace 0 ]---\n"
-    )
+    let file = format!("fs/work_{plan}_{attempt}_{number}.c");
+    format!("WARNING: CPU: 0 PID: 7 at {file}:1 f+0x1/0x2\nCall Trace:\n f+0x1/0x2\n---[ end trace 0 ]---\n")
 }
 
 impl Model {
@@ -125,8 +124,8 @@ impl Model {
     /// Takes in that the host is given `text`.
     fn show(&mut self, text: &str) {
         for report in kernel_report::reports(text) {
-            let maker = maker(&report.title);
-            self.shown.insert(report.title, maker);
+            let maker = maker(&report.key);
+            self.shown.insert(report.key, maker);
         }
     }
 
@@ -202,15 +201,15 @@ fn reported(number: u32, ending: Ending, before: &str, own: String) -> End {
     end
 }
 
-/// The findings of a history: how often each title was given to each plan.
+/// The findings of a history: how often each key was given to each plan.
 #[derive(Debug, Default)]
 struct Found(BTreeMap<String, Vec<u32>>);
 
 impl Found {
     fn add(&mut self, plan: &FaultPlan, findings: &[Finding]) {
         let number = plan.faults.first().map_or(0, |fault| fault.occurrence);
-        for title in titles(findings).into_iter().filter(|title| title.starts_with(TITLE)) {
-            self.0.entry(title.to_owned()).or_default().push(number);
+        for key in findings.iter().map(|finding| &finding.key).filter(|key| key.starts_with(KEY)) {
+            self.0.entry(key.clone()).or_default().push(number);
         }
     }
 
@@ -218,7 +217,7 @@ impl Found {
     /// Nothing tells whether that was in place, and its own reports may be marked as late.
     fn add_unknown(&mut self, plan: &FaultPlan, findings: &[Finding], running: u32) {
         let (own, earlier): (Vec<_>, Vec<_>) =
-            findings.iter().cloned().partition(|finding| finding.title.starts_with(&format!("{TITLE}{running}_")));
+            findings.iter().cloned().partition(|finding| finding.key.starts_with(&format!("{KEY}{running}_")));
         self.add(plan, &earlier);
         self.add(&super::plan(running), &own);
     }
@@ -237,7 +236,7 @@ fn check_history(late: &Attributed, ran: &[u32]) {
     assert_eq!(numbers(&late.history), expected, "{late:?}");
 }
 
-/// Runs a history as the runner does. Gives the findings, and the titles of all reports that the
+/// Runs a history as the runner does. Gives the findings, and the keys of all reports that the
 /// host was given the text of.
 fn run(events: &[Event]) -> (Found, BTreeMap<String, u32>) {
     let mut attribution = Attribution::new("test");
@@ -305,7 +304,7 @@ proptest! {
     #[test]
     fn a_report_goes_to_its_plan_once(events in prop::collection::vec(event(), 1..8)) {
         let (found, shown) = run(&events);
-        let expected: BTreeMap<_, _> = shown.into_iter().map(|(title, maker)| (title, vec![maker])).collect();
+        let expected: BTreeMap<_, _> = shown.into_iter().map(|(key, maker)| (key, vec![maker])).collect();
         prop_assert_eq!(found.0, expected);
     }
 }
