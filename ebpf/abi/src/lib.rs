@@ -190,10 +190,10 @@ pub struct Path {
     pub reserved: u32,
 }
 
-/// A value of map `SITES`: the sites, one for each step, in the order in which they were found, so that an execution
-/// touches few pages. Map `INDEX` is an open-addressed hash table of their slots plus 1: entry `key
-/// % SITE_SLOTS`, then the next ones. Behind its slots `SITES` has one more value, for the site at
-/// hand while its slot is looked for, and when there is none.
+/// A value of map `SITES`: the sites, one for each step, in the order in which they were found, so
+/// that an execution touches few pages. Map `INDEX` is an open-addressed hash table of their slots
+/// plus 1: entry `key % SITE_SLOTS`, then the next ones. Behind its slots `SITES` has one more
+/// value, for the site at hand while its slot is looked for, and when there is none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Site {

@@ -82,8 +82,8 @@ pub enum Measurement {
     /// Fault-free executions of each target on its kernels, and what is found in them: exit status
     /// 1 when there is anything. 15 minutes a target, and no part of `all`.
     Quiet,
-    /// All of them but `quiet`, one after the other, kept in docs/measurements.json and docs/measurements.md.
-    /// 100 minutes.
+    /// All of them but `quiet`, one after the other, kept in docs/measurements.json and
+    /// docs/measurements.md. 100 minutes.
     All,
 }
 

@@ -1,5 +1,5 @@
-//! `bench quiet`: runs workloads without faults for long, and counts what the oracles find. Whatever
-//! they find is a false alarm of the fuzzer, or a bug that needs no fault.
+//! `bench quiet`: runs workloads without faults for long, and counts what the oracles find.
+//! Whatever they find is a false alarm of the fuzzer, or a bug that needs no fault.
 
 use std::{
     collections::BTreeMap,

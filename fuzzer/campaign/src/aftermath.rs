@@ -19,8 +19,8 @@
 //! While points are still to be failed alone, a state is only noted, and established later. The
 //! kernel that judges looks at new ones even then.
 //!
-//! Whatever is found then belongs to the sequence: the plan that left something, a fault-free round,
-//! and the round that showed it. Time is bounded, so that the search does not starve.
+//! Whatever is found then belongs to the sequence: the plan that left something, a fault-free
+//! round, and the round that showed it. Time is bounded, so that the search does not starve.
 
 mod sweeps;
 

@@ -50,13 +50,15 @@ pub struct Relaxed {
     pub plan: FaultPlan,
     /// Its execution.
     pub execution: Execution,
-    /// Faults of it that did not fire, by index from 0 among those of all rounds; none when the plan holds on this kernel.
+    /// Faults of it that did not fire, by index from 0 among those of all rounds; none when the
+    /// plan holds on this kernel.
     pub unfired: Vec<usize>,
     /// Runs that it took, the fault-free one not counted.
     pub runs: u32,
 }
 
-/// Gives the indices, from 0 among those of all rounds, of the faults of `plan` that did not fire in its `execution`.
+/// Gives the indices, from 0 among those of all rounds, of the faults of `plan` that did not fire
+/// in its `execution`.
 #[must_use]
 pub fn unfired(plan: &FaultPlan, execution: &Execution) -> Vec<usize> {
     let has_fired = |index: &usize| execution.fired.iter().any(|fired| fired.fault == *index);

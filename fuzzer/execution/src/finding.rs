@@ -20,8 +20,8 @@ pub struct Finding {
     pub text: String,
     /// Functions of the first call trace, innermost first; empty when there is none.
     pub stack: Vec<String>,
-    /// Keys that it has when another of several causes made it: each of the faults that fired may be
-    /// the one that left something.
+    /// Keys that it has when another of several causes made it: each of the faults that fired may
+    /// be the one that left something.
     pub also: Vec<String>,
 }
 

@@ -66,8 +66,8 @@ pub struct Attributed {
     pub findings: Vec<Finding>,
     /// The text that they were found in.
     pub console: String,
-    /// The rounds of that guest before the plan's last one, first to last; the last ones where there
-    /// were too many.
+    /// The rounds of that guest before the plan's last one, first to last; the last ones where
+    /// there were too many.
     pub history: Vec<Round>,
 }
 

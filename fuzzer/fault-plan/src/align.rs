@@ -187,8 +187,8 @@ fn bounded(mut elements: Vec<String>) -> Vec<String> {
     elements
 }
 
-/// Gives what may stand for `fault` on the kernel with these `points`, best first: faults with other
-/// call paths whose calls are the likeliest to be the same.
+/// Gives what may stand for `fault` on the kernel with these `points`, best first: faults with
+/// other call paths whose calls are the likeliest to be the same.
 #[must_use]
 pub fn aligned(fault: &Fault, points: &[Point<'_>], names: &Names<'_>) -> Vec<Fault> {
     let of_fault = points.iter().filter(|point| point.is_in(fault));

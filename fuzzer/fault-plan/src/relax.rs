@@ -43,8 +43,9 @@ impl Relaxer {
     }
 
     /// Gives the next candidate. `fired` says which faults of the plan, or of the last candidate,
-    /// fired, by index from 0 among those of all rounds. The `points` are those that this kernel is known to reach, those of
-    /// that execution among them. There is none when all fired, and when nothing is left to try.
+    /// fired, by index from 0 among those of all rounds. The `points` are those that this kernel is
+    /// known to reach, those of that execution among them. There is none when all fired, and when
+    /// nothing is left to try.
     pub fn next(&mut self, fired: impl Fn(usize) -> bool, points: &[Point<'_>]) -> Option<&FaultPlan> {
         self.left = self.left.checked_sub(1)?;
         let names = Names::of(self.plan.all_faults(), points);

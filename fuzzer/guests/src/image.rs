@@ -70,8 +70,8 @@ pub enum ImageError {
 }
 
 /// The image for `recipe` under `cache`, made now if it is not there. Its name is the hash of the
-/// recipe, of the file if it is made of one, and of the tool's version. Two processes that want the same image make it once: the
-/// second waits.
+/// recipe, of the file if it is made of one, and of the tool's version. Two processes that want the
+/// same image make it once: the second waits.
 ///
 /// # Errors
 ///

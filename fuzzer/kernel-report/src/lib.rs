@@ -43,8 +43,8 @@ const MAX_LINE_BYTES: usize = 1024;
 /// A defect that the kernel reported about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelReport {
-    /// Identity: equal for reports of one defect, one printable line of at most 400 bytes. That of a
-    /// check in the kernel's source has its place, `check: fs/f.c:7`, for want of its text.
+    /// Identity: equal for reports of one defect, one printable line of at most 400 bytes. That of
+    /// a check in the kernel's source has its place, `check: fs/f.c:7`, for want of its text.
     pub key: String,
     /// Defect and place: one line of at most 120 characters.
     pub title: String,
@@ -125,15 +125,15 @@ pub fn first_report(log: &str) -> Option<KernelReport> {
     Reports::new(log).next()
 }
 
-/// Says whether `log` has a warning that only announces an error which was given from outside. It is
-/// no report, and yet taints the kernel.
+/// Says whether `log` has a warning that only announces an error which was given from outside. It
+/// is no report, and yet taints the kernel.
 #[must_use]
 pub fn has_announcement(log: &str) -> bool {
     lines::clean(log).any(rules::is_expected)
 }
 
-/// Finds on the call path of a failed call, innermost caller first, the function that says most: the
-/// first that is no allocator, nor another service that everybody uses.
+/// Finds on the call path of a failed call, innermost caller first, the function that says most:
+/// the first that is no allocator, nor another service that everybody uses.
 #[must_use]
 pub fn telling_caller(call_path: &[String]) -> Option<&str> {
     call_path

@@ -14,7 +14,8 @@ use super::{BATCH, BLOCK_BYTES, Block, DISK, Disk, ZERO, bytes_mut};
 
 impl Disk {
     /// Compares every block of the disk with the image's, or every block of one of [`DISK_PARTS`]
-    /// parts. Says which is the first that differs, if any. Nobody must write to the disk meanwhile.
+    /// parts. Says which is the first that differs, if any. Nobody must write to the disk
+    /// meanwhile.
     pub(crate) fn difference(&self, part: Option<u32>) -> Result<Option<String>> {
         let disk = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(DISK);
         let part = part.map_or(0..self.blocks, |part| {

@@ -219,8 +219,8 @@ where
         Ok(true)
     }
 
-    /// Gives what may run in place of a plan that was refused, or of which a fault did not fire that
-    /// fired where it was explored. After a guest's death more might have fired.
+    /// Gives what may run in place of a plan that was refused, or of which a fault did not fire
+    /// that fired where it was explored. After a guest's death more might have fired.
     fn relaxed(&self, queued: &QueuedPlan, relaxer: &mut Relaxer) -> Option<PlanInput> {
         let observers = self.executor.observers();
         let fired: &[Fired] = match (observers.1.0.execution(), observers.1.0.failure()) {

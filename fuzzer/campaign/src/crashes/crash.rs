@@ -16,8 +16,8 @@
 //! - *did not make it again*: up to [`MOST_CANDIDATES`] plans are tried, then no more are taken.
 //! - *another plan*: it replaces the doubtful one with all that was known of that.
 //! - *made it again*: no other plan is wanted. An exact run may still say that it always does.
-//! - *seen on the kernel that judges*, when another kernel found it: the crash is written once more,
-//!   with that kernel's report and plan, whatever its standing, and tried there.
+//! - *seen on the kernel that judges*, when another kernel found it: the crash is written once
+//!   more, with that kernel's report and plan, whatever its standing, and tried there.
 //!
 //! Each plan is tried once in fresh guests and then, where there are such guests, once exactly.
 //! Apart from its standing, a crash may be *the same* as another one: the kernel that judges gave
@@ -120,9 +120,9 @@ impl Crash {
         }
     }
 
-    /// Says how many plans were tried in vain, when what `kernel` sees says more than what is known:
-    /// `kernel` is the one that judges, and another one found this crash. Its report is the better
-    /// one, and so is a plan that makes the crash there.
+    /// Says how many plans were tried in vain, when what `kernel` sees says more than what is
+    /// known: `kernel` is the one that judges, and another one found this crash. Its report is the
+    /// better one, and so is a plan that makes the crash there.
     pub(super) fn wants_judgement(&self, kernel: &str, judge: &str) -> Option<u32> {
         (kernel == judge && self.kernel != judge && !self.judged).then_some(match self.standing {
             Standing::Reproduced => 0,

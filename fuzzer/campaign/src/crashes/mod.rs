@@ -252,8 +252,8 @@ impl Crashes {
         Ok(())
     }
 
-    /// Takes in that the crash with the key `explored` has the key `judged` on the kernel that judges, if
-    /// both are on disk, and were found on different kernels.
+    /// Takes in that the crash with the key `explored` has the key `judged` on the kernel that
+    /// judges, if both are on disk, and were found on different kernels.
     ///
     /// # Errors
     ///
@@ -300,7 +300,8 @@ impl Known {
         known.unwrap_or(&finding.key).clone()
     }
 
-    /// Gives the crash that was taken, if the plan and the kernel that stand for it are still those.
+    /// Gives the crash that was taken, if the plan and the kernel that stand for it are still
+    /// those.
     fn still(&mut self, taken: &Taken) -> Option<&mut Crash> {
         let crash = self.crashes.get_mut(&taken.key)?;
         (crash.plan == taken.plan && crash.kernel == taken.kernel).then_some(crash)

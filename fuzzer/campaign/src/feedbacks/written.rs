@@ -12,8 +12,9 @@ use libafl_bolts::Named;
 
 use crate::{input::PlanInput, observers::Observers};
 
-/// The feedback that takes from each corpus entry the faults that did not fire, and writes it to disk before LibAFL's corpus does: that one only
-/// logs that it cannot, and has forgotten the plan by then. Never interesting.
+/// The feedback that takes from each corpus entry the faults that did not fire, and writes it to
+/// disk before LibAFL's corpus does: that one only logs that it cannot, and has forgotten the plan
+/// by then. Never interesting.
 pub(crate) struct WrittenFeedback {
     corpus: PathBuf,
 }

@@ -9,7 +9,8 @@
 //!
 //! A cell is a point and an error. It is open until it was failed with one fault more than reach
 //! its point: alone, where the workload reaches the point by itself. Such cells have the rank 0;
-//! those of points that are reached by chance come last. A cell is taken by one client at a time. Only an execution in which its fault fired makes it failed.
+//! those of points that are reached by chance come last. A cell is taken by one client at a time.
+//! Only an execution in which its fault fired makes it failed.
 
 mod point;
 mod reached;
@@ -243,8 +244,8 @@ impl Matrix {
         self.numbers.insert(*site, index);
     }
 
-    /// Takes in the faults of `plan` that fired in `execution`, `now_s` seconds after the campaign's
-    /// begin, and what came of the last one.
+    /// Takes in the faults of `plan` that fired in `execution`, `now_s` seconds after the
+    /// campaign's begin, and what came of the last one.
     pub(crate) fn fired(&mut self, plan: &FaultPlan, execution: &Execution, now_s: u64) {
         if !plan.earlier.is_empty() {
             return;

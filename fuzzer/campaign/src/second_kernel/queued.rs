@@ -73,8 +73,8 @@ impl Reported {
     }
 
     /// Says whether it is `other`, made by the same plan on another kernel: it left the same, is in
-    /// the same function, or it has the same words and one of the two does not know the function or has
-    /// compiled it into another one.
+    /// the same function, or it has the same words and one of the two does not know the function or
+    /// has compiled it into another one.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         if self.is_leftover || other.is_leftover {
             // The plan is the same, and so is the kind of thing that it left.

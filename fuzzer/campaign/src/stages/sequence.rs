@@ -4,17 +4,17 @@ use fault_plan::{FaultPlan, Round};
 
 use crate::input::PlanInput;
 
-/// The most rounds of a history that are tried before a plan. All sequences together have some three
-/// times as many rounds, which take a minute on a kernel that checks.
+/// The most rounds of a history that are tried before a plan. All sequences together have some
+/// three times as many rounds, which take a minute on a kernel that checks.
 pub(crate) const MOST_EARLIER_ROUNDS: usize = 64;
 
-/// Numbers of times that the last round is run again. Freed memory that is used after all shows only
-/// while nothing else has it. Measured with a use after free of btrfs: one run of the round shows it
-/// in 1 of 16 guests, four in half of them.
+/// Numbers of times that the last round is run again. Freed memory that is used after all shows
+/// only while nothing else has it. Measured with a use after free of btrfs: one run of the round
+/// shows it in 1 of 16 guests, four in half of them.
 const REPETITIONS: [usize; 2] = [8, 32];
 
-/// Gives the sequences to try, the shortest first: the last 1, 2, 4, … rounds of `history`, then the
-/// last round of `plan`; and the plan with its last round several times.
+/// Gives the sequences to try, the shortest first: the last 1, 2, 4, … rounds of `history`, then
+/// the last round of `plan`; and the plan with its last round several times.
 pub(super) fn sequences(plan: &PlanInput, history: &[Round]) -> Vec<PlanInput> {
     let most = history.len().min(MOST_EARLIER_ROUNDS);
     let doubled = (0..usize::BITS).map(|power| 1 << power).take_while(|length| *length < most);

@@ -83,8 +83,9 @@ impl<'a> TriageStage<'a> {
         }
     }
 
-    /// Tries the reproducer of a crash, and where it seldom makes the crash again, sequences of what
-    /// its guest had run. Gives the number of tries, and of those in which the crash came again.
+    /// Tries the reproducer of a crash, and where it seldom makes the crash again, sequences of
+    /// what its guest had run. Gives the number of tries, and of those in which the crash came
+    /// again.
     fn tries<R: Runner>(&self, runner: &mut R, taken: &mut Taken) -> Result<(u32, u32), Error> {
         let (tries, reproduced) = self.tries_of(runner, taken, &taken.plan, TRIES)?;
         if tries < TRIES || is_often(reproduced) {
@@ -93,8 +94,8 @@ impl<'a> TriageStage<'a> {
         Ok(self.sequence(runner, taken, reproduced)?.unwrap_or((tries, reproduced)))
     }
 
-    /// Runs `plan` so often in fresh guests. Gives the number of tries, fewer where guests fail, and
-    /// of those in which the crash came again.
+    /// Runs `plan` so often in fresh guests. Gives the number of tries, fewer where guests fail,
+    /// and of those in which the crash came again.
     fn tries_of<R: Runner>(
         &self,
         runner: &mut R,
@@ -113,8 +114,8 @@ impl<'a> TriageStage<'a> {
     }
 
     /// Finds the shortest sequence of what the guest of a crash had run that often makes it again,
-    /// or else the one that does most often, if that is more than `reproduced` times. Writes it as the
-    /// crash's reproducer. Gives its tries, and those in which the crash came again.
+    /// or else the one that does most often, if that is more than `reproduced` times. Writes it as
+    /// the crash's reproducer. Gives its tries, and those in which the crash came again.
     fn sequence<R: Runner>(
         &self,
         runner: &mut R,

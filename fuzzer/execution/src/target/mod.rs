@@ -198,8 +198,8 @@ impl Target {
         self.memory_mib.unwrap_or_else(|| MEMORY_MIB.max(BASE_MIB + disk_and_copy))
     }
 
-    /// The crashes in the target's folder `known` (`known/VARIANT` of a variant), which must keep reproducing, in the order of
-    /// their files' names.
+    /// The crashes in the target's folder `known` (`known/VARIANT` of a variant), which must keep
+    /// reproducing, in the order of their files' names.
     ///
     /// # Errors
     ///

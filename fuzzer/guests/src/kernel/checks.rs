@@ -65,8 +65,8 @@ impl Checks {
         Ok(Self(checks))
     }
 
-    /// Names the check in a finding's key by what it checks: `check: fs/f.c f: WARN_ON(count)`, from
-    /// `check: fs/f.c:7`. One of which nothing is known keeps its line, or has the expression
+    /// Names the check in a finding's key by what it checks: `check: fs/f.c f: WARN_ON(count)`,
+    /// from `check: fs/f.c:7`. One of which nothing is known keeps its line, or has the expression
     /// that the kernel printed.
     pub(crate) fn name(&self, finding: &mut Finding) {
         let Some(rest) = finding.key.strip_prefix(CHECK) else { return };

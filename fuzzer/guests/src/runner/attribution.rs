@@ -177,8 +177,8 @@ impl Attribution {
         Judgement { verdict, late: Vec::new() }
     }
 
-    /// Gives the execution `own` as the one that what comes later belongs to, unless its guest goes:
-    /// what that prints from now on is for nobody.
+    /// Gives the execution `own` as the one that what comes later belongs to, unless its guest
+    /// goes: what that prints from now on is for nobody.
     fn stays(&self, request: &Request<'_>, own: &Own, at: u64) -> Option<Previous> {
         if !matches!(own.guest, Fate::Alive | Fate::Unclean) {
             return None;

@@ -17,8 +17,8 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Takes in a round with these `faults`, before which the disk was put back unless the state was
-    /// to be kept. Gives the number of rounds before it.
+    /// Takes in a round with these `faults`, before which the disk was put back unless the state
+    /// was to be kept. Gives the number of rounds before it.
     pub(super) fn run(&mut self, faults: &[Fault], keep: bool) -> u64 {
         if let Some(before) = self.rounds.back_mut() {
             before.reset = !keep;

@@ -25,8 +25,8 @@ fn telling(fired: &Fired) -> Option<&str> {
 }
 
 /// Makes the finding of a leftover of `plan`, of which these faults fired and whose steps had these
-/// results, where they are known. Its key is the kind of thing and the place of the last fault: what
-/// the unwinding after it forgot.
+/// results, where they are known. Its key is the kind of thing and the place of the last fault:
+/// what the unwinding after it forgot.
 pub(super) fn left(leftover: &Leftover, plan: &FaultPlan, fired: &[Fired], steps: &[StepResult]) -> Finding {
     let words = words(leftover.kind);
     let last = fired.last();

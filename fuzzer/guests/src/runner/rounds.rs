@@ -1,5 +1,5 @@
-//! Rounds in the state that the one before left; and plans with earlier rounds, all of which a fresh
-//! guest runs before it goes.
+//! Rounds in the state that the one before left; and plans with earlier rounds, all of which a
+//! fresh guest runs before it goes.
 
 use std::time::Duration;
 

@@ -17,7 +17,8 @@ use crate::{exit::CommandError, options::ReplayOptions, views::progress::Progres
 /// Number of characters of a digest that are shown.
 const SHOWN: usize = 12;
 
-/// Gives the target to replay on: `named` is what the plan names, `definition` what the file carries.
+/// Gives the target to replay on: `named` is what the plan names, `definition` what the file
+/// carries.
 ///
 /// # Errors
 ///
