@@ -32,6 +32,16 @@ name = "should_failslab"
 errors = ["ENOMEM"]
 "#;
 
+/// A target whose function has two errors.
+pub(crate) const TWO_ERRORS: &str = r#"
+description = "a fake"
+kernel = "fake"
+steps = [{ sync = {} }]
+[[functions]]
+name = "f"
+errors = ["ENOMEM", "EIO"]
+"#;
+
 /// The first coverage point.
 pub(crate) const TEXT_START: u64 = 0x1000;
 

@@ -6,7 +6,9 @@ use std::{
 };
 
 use execution::{Execution, Target};
-use fault_plan::{CallPath, Errno, Fault, InjectedError, MAX_CALL_PATH};
+use fault_plan::{Errno, Fault, InjectedError};
+
+use crate::matrix::exact_fault;
 
 /// The most occurrences of one point of I/O that are failed. Of other points the first one is.
 const MOST_OCCURRENCES: u32 = 3;
@@ -75,15 +77,7 @@ fn single_faults(target: &Target, execution: &Execution) -> Vec<Fault> {
     for site in &execution.sites {
         let errors = target.errors(&site.function);
         let (Some(error), Some(count)) = (errors.first(), counts.get(&site.site)) else { continue };
-        let mut call_path = site.call_path.clone();
-        call_path.truncate(MAX_CALL_PATH);
-        let fault = Fault {
-            function: site.function.clone(),
-            call_path: CallPath(call_path),
-            occurrence: 1,
-            error: *error,
-            step: Some(site.step),
-        };
+        let fault = exact_fault((&site.function, &site.call_path, site.step), 1, *error);
         if errors == [InjectedError::Errno(Errno::EIO)] {
             let occurrences = 1..=(*count).min(MOST_OCCURRENCES);
             input_output.extend(occurrences.map(|occurrence| Fault { occurrence, ..fault.clone() }));

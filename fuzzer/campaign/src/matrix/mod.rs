@@ -28,7 +28,7 @@ use guest_protocol::{Hit, SiteDescription};
 use self::point::CHANCE;
 pub use self::point::{Cell, Point};
 pub(crate) use self::{
-    point::CellState,
+    point::{CellState, exact_fault},
     reached::{Calls, Reached},
 };
 

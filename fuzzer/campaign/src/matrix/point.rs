@@ -85,6 +85,17 @@ pub(crate) enum CellState {
     Unreached,
 }
 
+/// Makes the fault that fails the `occurrence`-th call of a function on this call path in this step,
+/// and no other.
+pub(crate) fn exact_fault(
+    (function, call_path, step): (&str, &[String], u32),
+    occurrence: u32,
+    error: InjectedError,
+) -> Fault {
+    let call_path = CallPath(call_path.iter().take(MAX_CALL_PATH).cloned().collect());
+    Fault { function: function.to_owned(), call_path, occurrence, error, step: Some(step) }
+}
+
 impl Cell {
     /// Makes a cell of which nothing is known.
     pub(super) fn new(error: InjectedError) -> Self {
@@ -125,10 +136,7 @@ impl Point {
     /// Makes the fault that fails the `occurrence`-th call at this very point.
     #[must_use]
     pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {
-        let mut call_path = self.call_path.clone();
-        call_path.truncate(MAX_CALL_PATH);
-        let (function, call_path) = (self.function.clone(), CallPath(call_path));
-        Fault { function, call_path, occurrence, error, step: Some(self.step) }
+        exact_fault((&self.function, &self.call_path, self.step), occurrence, error)
     }
 
     /// Says whether the calls here are among those that `fault` counts.

@@ -8,20 +8,11 @@ use fault_plan::{Errno, InjectedError};
 use super::*;
 use crate::fake;
 
-const TARGET: &str = r#"
-description = "a fake"
-kernel = "fake"
-steps = [{ sync = {} }]
-[[functions]]
-name = "f"
-errors = ["ENOMEM", "EIO"]
-"#;
-
 const ENOMEM: InjectedError = InjectedError::Errno(Errno::ENOMEM);
 
 fn matrix_in(folder: &Path) -> Matrix {
     let (journal, records) = Journal::open(&folder.join("matrix.jsonl")).unwrap();
-    Matrix::restore(Arc::new(fake::target(TARGET)), journal, records)
+    Matrix::restore(Arc::new(fake::target(fake::TWO_ERRORS)), journal, records)
 }
 
 /// An execution that reached the sites of these numbers, in this order.
@@ -116,7 +107,7 @@ fn fewer_faults_that_reach_a_point_open_its_cells_again() {
 fn a_cell_is_taken_once_and_given_up_in_the_end() {
     let folder = tempfile::tempdir().unwrap();
     for tried in [Tried::Ran, Tried::GivenUp] {
-        let mut matrix = fake::matrix(fake::target(TARGET));
+        let mut matrix = fake::matrix(fake::target(fake::TWO_ERRORS));
         run(&mut matrix, &fault_free(), &[1], &[]);
         let (first, second) = (matrix.take(Reach::Any).unwrap(), matrix.take(Reach::Any).unwrap());
         assert_ne!(first.plan, second.plan);
@@ -172,7 +163,7 @@ fn a_point_where_most_faults_cost_the_guest_is_known_for_it() {
 
 #[test]
 fn calls_are_packed_small_and_come_out_as_they_were() {
-    let mut matrix = fake::matrix(fake::target(TARGET));
+    let mut matrix = fake::matrix(fake::target(fake::TWO_ERRORS));
     let numbers: Vec<u64> = (0..300).map(|index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
     matrix.learn(&fault_free(), &reaching(&numbers), 0);
     assert!(matrix.reached(&[]).calls().is_empty());

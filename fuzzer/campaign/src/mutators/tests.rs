@@ -6,19 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::fake;
 
-const TARGET: &str = r#"
-description = "a fake"
-kernel = "fake"
-steps = [{ sync = {} }]
-[[functions]]
-name = "f"
-errors = ["ENOMEM", "EIO"]
-"#;
-
 fn target() -> Target {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("target.toml"), TARGET).unwrap();
-    Target::load(folder.path(), &execution::FunctionGroups::default()).unwrap()
+    fake::target(fake::TWO_ERRORS)
 }
 
 fn world() -> (Matrix, Vec<Calls>) {

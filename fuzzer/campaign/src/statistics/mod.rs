@@ -9,6 +9,8 @@ mod line;
 mod monitor;
 mod table;
 
+#[cfg(test)]
+pub(crate) use self::monitor::resident_kib;
 pub(crate) use self::monitor::{CampaignMonitor, INTERVAL};
 pub use self::{
     line::{StatsLine, Summary},

@@ -132,7 +132,7 @@ impl Monitor for CampaignMonitor {
 
 /// Gives this process's resident memory, from `/proc/self/status` (`proc_pid_status()` in
 /// `fs/proc/array.c`, 6.12).
-fn resident_kib() -> Option<u64> {
+pub(crate) fn resident_kib() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.parse().ok()

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, hash::Hash, io::Write as _, time::Instant};
 
 use super::*;
-use crate::{fake::caller, recent::digest};
+use crate::{fake::caller, recent::digest, statistics::resident_kib};
 use fault_plan::{CallPath, Errno, Fault, InjectedError};
 
 /// Executions of the short run. A week at 200 in a second has 120,960,000:
@@ -57,12 +57,6 @@ impl Runner for Endless {
     fn usage(&self) -> Usage {
         self.fake.usage()
     }
-}
-
-fn resident_kib() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 #[test]
