@@ -334,3 +334,67 @@ out:
 	selftest_pair_free(pair);
 	return err;
 }
+
+/* --- off_list: only a function fails that is on no list of those that may. */
+
+struct selftest_account {
+	u64 *entries;
+	int limit;
+	int used;
+};
+
+/* Fails for nobody here, and would have done nothing then. */
+static noinline int selftest_account_charge(struct selftest_account *account,
+					    int entries)
+{
+	if (account->used + entries > account->limit)
+		return -EDQUOT;
+	account->used += entries;
+	return 0;
+}
+
+static noinline void selftest_account_free(struct selftest_account *account)
+{
+	kfree(account->entries);
+	kfree(account);
+}
+
+/*
+ * The bug: an account that cannot be charged is freed twice. Fail
+ * selftest_account_charge().
+ */
+noinline int selftest_off_list(void)
+{
+	struct selftest_account *account;
+	int err;
+
+	account = kzalloc(sizeof(*account), GFP_KERNEL);
+	if (!account)
+		return -ENOMEM;
+	account->limit = 100;
+	err = selftest_account_charge(account, 1);
+	if (err)
+		selftest_account_free(account);
+	selftest_account_free(account);
+	return err;
+}
+
+/* --- retries: three attempts, and the last one's failure was never tried. */
+
+static noinline u64 *selftest_retry_alloc(void)
+{
+	return kmalloc(608, GFP_KERNEL | __GFP_NOWARN);
+}
+
+/* The bug: three failures in a row. Fail selftest_retry_alloc() each time. */
+noinline int selftest_retries(void)
+{
+	u64 *memory = NULL;
+	int left;
+
+	for (left = 3; left && !memory; left--)
+		memory = selftest_retry_alloc();
+	memory[0] = left;
+	kfree(memory);
+	return 0;
+}

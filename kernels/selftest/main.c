@@ -27,6 +27,11 @@ static const struct selftest_trigger triggers[] = {
 	{ "hang", selftest_hang },
 	{ "warn", selftest_warn },
 	{ "two_warns", selftest_two_warns },
+	{ "off_list", selftest_off_list },
+	{ "retries", selftest_retries },
+	{ "work_item", selftest_work_item },
+	{ "thread", selftest_thread },
+	{ "late_work", selftest_late_work },
 	{ "clean", selftest_clean },
 	{ "nofail", selftest_nofail },
 	{ "nofail_page", selftest_nofail_page },
@@ -63,6 +68,6 @@ static int __init selftest_init(void)
 	for (i = 0; i < ARRAY_SIZE(triggers); i++)
 		debugfs_create_file(triggers[i].name, 0200, folder,
 				    (void *)&triggers[i], &selftest_operations);
-	return 0;
+	return selftest_async_init();
 }
 late_initcall(selftest_init);

@@ -22,6 +22,16 @@ int selftest_two_faults(void);
 int selftest_hang(void);
 int selftest_warn(void);
 int selftest_two_warns(void);
+int selftest_off_list(void);
+int selftest_retries(void);
+
+/* async.c: bugs outside of the task that runs the trigger. */
+int selftest_work_item(void);
+int selftest_thread(void);
+int selftest_late_work(void);
+
+/* Starts the thread that they need. Returns 0 or -errno. */
+int selftest_async_init(void);
 
 /* correct.c: no fault that the kernel allows may crash these. */
 int selftest_clean(void);
