@@ -96,7 +96,7 @@ impl<'kernel> Target<'kernel> {
         fs::make_mount_point()?;
         let program = Program::new(&setup.setup_steps, &setup.steps)?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
-        let injector = Injector::load(symbols, &setup.functions, setup.disk.then_some(DISK_NUMBER), setup.steps.len())?;
+        let injector = Injector::load(symbols, setup, setup.disk.then_some(DISK_NUMBER))?;
         let kcov = Kcov::open()?;
         let ready = Ready {
             functions: functions.clone(),

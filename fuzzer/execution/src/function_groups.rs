@@ -299,7 +299,7 @@ never = [{ argument = 1, value = 0 }]
             (r#"["block", { name = "should_fail_bio", errors = ["EIO"] }]"#, "\"should_fail_bio\" is there twice"),
             (r#"["block", { name = "f", error = ["EIO"] }]"#, "target.toml:4: unknown field `error`"),
             (r#"["block", 1]"#, "the name of a group of functions, or a table"),
-            ("[]", "0 functions, possible are 1 to 64"),
+            ("[]", "0 functions, possible are 1 to 512"),
         ] {
             let refusal = with(&format!("functions = {functions}")).unwrap_err();
             assert!(refusal.contains(reason), "{functions}: {refusal}");

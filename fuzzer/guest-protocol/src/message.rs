@@ -1,12 +1,12 @@
 //! The messages.
 
-use fault_plan::{Condition, FaultPlan, InjectableFunction};
+use fault_plan::{Condition, FaultPlan, InjectableFunction, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::{Hit, StepResult, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 12;
+pub const PROTOCOL_VERSION: u32 = 13;
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
@@ -26,10 +26,16 @@ pub enum ToAgent {
 }
 
 /// The target that the agent prepares.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
     /// The functions to probe.
     pub functions: Vec<Contract>,
+    /// Scopes whose calls are hits and may fail.
+    pub scopes: Vec<Scope>,
+    /// Functions, at most [`MAX_UNRELATED`](crate::MAX_UNRELATED). A call of another scope than the
+    /// workload's with one of them among its callers is left alone, and is no hit. A kernel may
+    /// lack some.
+    pub unrelated: Vec<String>,
     /// Steps that run before the workload, not armed and without coverage.
     pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
@@ -220,7 +226,7 @@ pub enum LeftoverKind {
     Taint,
 }
 
-/// The injection site behind a site's number, in one step of the workload: a point.
+/// The injection site behind a site's number, in one step and one scope: a point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteDescription {
     /// The site's number.
@@ -233,6 +239,8 @@ pub struct SiteDescription {
     pub truncated: bool,
     /// The step of the workload, from 1.
     pub step: u32,
+    /// The scope of its calls.
+    pub scope: Scope,
 }
 
 /// A fault that fired.
@@ -246,6 +254,10 @@ pub struct FiredFault {
     pub site: u64,
     /// Step of the workload that the call was in, from 1.
     pub step: u32,
+    /// Scope of the call.
+    pub scope: Scope,
+    /// Number of times that it fired; the rest is of the first time.
+    pub times: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }
