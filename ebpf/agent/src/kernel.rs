@@ -11,7 +11,7 @@ use fault_plan::{ErrorType, InjectableFunction};
 use guest_protocol::{Feature, Hello, PROTOCOL_VERSION};
 use nix::sys::utsname::uname;
 
-use crate::symbols::Symbols;
+use crate::{coverage, symbols::Symbols};
 
 const NOTES: &str = "/sys/kernel/notes";
 const INJECTABLE: &str = "/sys/kernel/debug/error_injection/list";
@@ -60,6 +60,7 @@ pub(crate) fn describe(symbols: &Symbols) -> Result<Hello> {
         })
         .collect();
     features.push(Feature { name: "kmemleak".to_owned(), missing: kmemleak_defect() });
+    features.push(Feature { name: "kcov-other-tasks".to_owned(), missing: coverage::others_defect() });
     let release = uname().context("uname failed")?.release().to_string_lossy().into_owned();
     let notes = fs::read(NOTES).with_context(|| format!("cannot read {NOTES}"))?;
     let Some(kernel_build_id) = build_id(&notes) else {

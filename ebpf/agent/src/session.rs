@@ -10,7 +10,7 @@ use guest_protocol::{
 
 use crate::{
     channel::Channel,
-    coverage::Kcov,
+    coverage::Traces,
     detectors::Detectors,
     disk::{DISK, DISK_NUMBER, Dirty, Disk, ResetError},
     injector::{Collected, Injector},
@@ -97,11 +97,11 @@ impl<'kernel> Target<'kernel> {
         let program = Program::new(&setup.setup_steps, &setup.steps)?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
         let injector = Injector::load(symbols, setup, setup.disk.then_some(DISK_NUMBER))?;
-        let kcov = Kcov::open()?;
+        let traces = Traces::open()?;
         let ready = Ready {
             functions: functions.clone(),
             fired_log_address: injector.fired_log_address()?,
-            trace: kcov.physical_ranges()?,
+            traces: traces.memory()?,
             text_start: symbols.text_start(),
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
         };
@@ -115,7 +115,7 @@ impl<'kernel> Target<'kernel> {
             setup_steps: setup.setup_steps.clone(),
             steps: setup.steps.clone(),
             disk,
-            harness: Some(Box::new(Harness { injector, kcov, program })),
+            harness: Some(Box::new(Harness { injector, traces, program })),
             worker: Worker::start()?,
             oracles: Oracles::new(fs::MOUNT_POINT, held)?,
             detectors: Detectors::note(),
@@ -178,8 +178,8 @@ impl<'kernel> Target<'kernel> {
         self.leave = execute.leave;
         let defects = execute.verify.map_or_else(|| Ok(Vec::new()), |part| self.defects(part))?;
         let harness = self.harness.as_mut().context("the harness is gone")?;
-        // Should the kernel die before the trace begins, there is none.
-        harness.kcov.clear();
+        // Should the kernel die before the traces begin, there are none.
+        harness.traces.clear();
         let log_before = self.log.read()?;
         if execute.inject
             && let Err(reason) = harness.injector.prepare(self.symbols, &execute.plan, self.log.seen_us())

@@ -133,7 +133,7 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
     let none = || CommandError::Input("no executions to measure".to_owned());
     let last = &full_runs.last().ok_or_else(none)?.execution;
     let guest_resident_kib = full.guest_pid().ok().and_then(process::resident_kib);
-    let (covered_places, injection_sites) = (last.coverage.len(), last.hits.len());
+    let (covered_places, injection_sites) = (last.places(), last.hits.len());
     let injectable_calls = last.hits.iter().map(|hit| u64::from(hit.count)).sum();
     let (phases, bare_phases) = (phases(&full_runs), phases(&bare_runs));
     drop(bare);

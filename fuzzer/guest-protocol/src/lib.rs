@@ -22,6 +22,7 @@ mod limits;
 mod message;
 mod relative_path;
 mod step;
+mod trace;
 mod window;
 mod workload_step;
 
@@ -30,10 +31,11 @@ pub use hit::Hit;
 pub use limits::{LIMITS, Limits, MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS, MAX_UNRELATED, cut};
 pub use message::{
     Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, Leftover, LeftoverKind,
-    MemoryRange, PROTOCOL_VERSION, Ready, Report, Setup, SiteDescription, Timings, ToAgent,
+    PROTOCOL_VERSION, Ready, Report, Setup, SiteDescription, Timings, ToAgent,
 };
 pub use relative_path::{RelativePath, RelativePathError};
 pub use step::{Step, StepResult};
+pub use trace::{MemoryRange, TraceMemory, TraceRole};
 pub use window::{
     DOORBELL, Direction, PORT_NAME, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window,
     WindowError,

@@ -3,7 +3,7 @@
 use fault_plan::{Condition, FaultPlan, InjectableFunction, Scope};
 use serde::{Deserialize, Serialize};
 
-use crate::{Hit, StepResult, WorkloadStep, hit::packed};
+use crate::{Hit, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
 pub const PROTOCOL_VERSION: u32 = 13;
@@ -137,27 +137,16 @@ pub struct Ready {
     /// Guest-physical address of the page with the log of fired faults, for the host to read when
     /// the guest died.
     pub fired_log_address: u64,
-    /// Place of the coverage trace, which the host reads when an execution has ended, also of a
-    /// guest that died. It holds 64-bit little-endian words, of which the first counts those that
-    /// follow. Between executions the number of all words that there is room for is added to that
-    /// count.
-    pub trace: Vec<MemoryRange>,
+    /// The coverage traces, of each role at most one. The workload's is always there, the others
+    /// where the kernel can trace other tasks.
+    pub traces: Vec<TraceMemory>,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// Size of the kernel's text.
     pub text_bytes: u64,
 }
 
-/// A piece of the guest's physical memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryRange {
-    /// Its first address.
-    pub address: u64,
-    /// Its size.
-    pub bytes: u64,
-}
-
-/// The effects of one execution. Its coverage is in the trace, see [`Ready::trace`].
+/// The effects of one execution. Its coverage is in the traces, see [`Ready::traces`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`Execute::id`].

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   main thread                        workload thread
-//!     owns the harness ── Order ─────▶   the set-up, open the trace, arm, the steps, disarm, close it
+//!     owns the harness ── Order ─────▶   the set-up, open the traces, arm, the steps, disarm, close
 //!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
@@ -27,7 +27,7 @@ use nix::{
 };
 pub(crate) use program::Program;
 
-use crate::{coverage::Kcov, init, injector::Injector};
+use crate::{coverage::Traces, init, injector::Injector};
 
 const STACK_BYTES: usize = 256 << 10;
 
@@ -36,8 +36,8 @@ const STACK_BYTES: usize = 256 << 10;
 pub(crate) struct Harness {
     /// The probes.
     pub(crate) injector: Injector,
-    /// The coverage trace.
-    pub(crate) kcov: Kcov,
+    /// The coverage traces.
+    pub(crate) traces: Traces,
     /// The steps.
     pub(crate) program: Program,
 }
@@ -48,8 +48,8 @@ impl Harness {
         self.program.rewind();
         self.program.set_up();
         let started = Instant::now();
-        self.kcov.enable(coverage)?;
-        self.kcov.start();
+        self.traces.enable(coverage)?;
+        self.traces.start();
         if arm {
             self.injector.arm(thread);
         }
@@ -57,7 +57,8 @@ impl Harness {
         if arm {
             self.injector.disarm();
         }
-        self.kcov.stop();
+        self.traces.stop_workload();
+        self.traces.stop_others();
         Ok(nanoseconds_since(started))
     }
 }

@@ -151,7 +151,7 @@ where
                 feedback.append_metadata(state, manager, &*observers, &mut Testcase::from(plan.clone()))?;
             }
             if let Some(execution) = observers.1.0.execution() {
-                self.known.note_fault_free(&execution.coverage);
+                self.known.note_fault_free(execution);
             }
         }
         Ok(())
