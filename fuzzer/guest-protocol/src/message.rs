@@ -1,12 +1,12 @@
 //! The messages.
 
-use fault_plan::{Condition, FaultPlan, InjectableFunction};
+use fault_plan::{Condition, ErrorType, FaultPlan, InjectableFunction};
 use serde::{Deserialize, Serialize};
 
 use crate::{Hit, StepResult, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 12;
+pub const PROTOCOL_VERSION: u32 = 13;
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
@@ -47,6 +47,9 @@ pub struct Setup {
 pub struct Contract {
     /// The function.
     pub function: String,
+    /// Type of its errors, for a function that is added to the kernel's list where it is not there.
+    /// None for one that must be there.
+    pub error_type: Option<ErrorType>,
     /// A call for which any of these holds never fails, and is no occurrence. At most
     /// [`MAX_CONDITIONS`](crate::MAX_CONDITIONS) speak of arguments, and the others of at most
     /// [`MAX_CALLERS`](crate::MAX_CALLERS) callers.

@@ -21,7 +21,7 @@ const _: () = assert!(ARGUMENTS.len() == fault_plan::MAX_ARGUMENTS as usize);
 /// probed.
 pub(super) fn lower(contract: &Contract, symbols: &Symbols, constants: &Constants) -> Result<Function> {
     let mut function = Function::default();
-    let Contract { function: name, never } = contract;
+    let Contract { function: name, never, .. } = contract;
     let mut conditions = 0;
     for condition in never {
         let added = match condition {
@@ -117,7 +117,7 @@ mod tests {
 
     fn lowered(conditions: &[&str], list: &str) -> Result<Function, String> {
         let never = conditions.iter().map(|text| toml::from_str(text).unwrap()).collect();
-        let contract = Contract { function: "f".to_owned(), never };
+        let contract = Contract { function: "f".to_owned(), error_type: None, never };
         let constants = Constants::of(&[("GFP_BIT", 3)]);
         let symbols = Symbols::parse(list.to_owned()).unwrap();
         lower(&contract, &symbols, &constants).map_err(|error| format!("{error:#}"))

@@ -28,7 +28,7 @@ struct TargetFile {
     kernel: String,
     memory_mib: Option<Spanned<u32>>,
     image: Option<Spanned<ImageText>>,
-    functions: Vec<Spanned<WantedFunctions>>,
+    functions: Spanned<WantedFunctions>,
     #[serde(default)]
     setup: Vec<Spanned<toml::Table>>,
     steps: Vec<Spanned<toml::Table>>,

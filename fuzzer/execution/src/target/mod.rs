@@ -228,7 +228,11 @@ impl Target {
             functions: self
                 .functions
                 .iter()
-                .map(|function| Contract { function: function.name.clone(), never: function.never.clone() })
+                .map(|TargetFunction { name, error_type, never, .. }| Contract {
+                    function: name.clone(),
+                    error_type: *error_type,
+                    never: never.clone(),
+                })
                 .collect(),
             setup_steps: self.setup_steps.clone(),
             steps: self.steps.clone(),
