@@ -306,7 +306,7 @@ mod tests {
             .map(|name| InjectableFunction { name: name.to_owned(), error_type: ErrorType::Errno })
             .into();
         let chosen = |names: &[&str]| {
-            let contract = |name: &&str| Contract { function: (*name).to_owned(), never: Vec::new() };
+            let contract = |name: &&str| Contract { function: (*name).to_owned(), error_type: None, never: Vec::new() };
             let contracts: Vec<_> = names.iter().map(contract).collect();
             chosen_functions(&injectable, &contracts).map_err(|error| error.to_string())
         };

@@ -1,6 +1,6 @@
 //! The messages.
 
-use fault_plan::{Condition, FaultPlan, InjectableFunction, Scope};
+use fault_plan::{Condition, ErrorType, FaultPlan, InjectableFunction, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::{Hit, StepResult, TraceMemory, WorkloadStep, hit::packed};
@@ -53,6 +53,9 @@ pub struct Setup {
 pub struct Contract {
     /// The function.
     pub function: String,
+    /// Type of its errors, for a function that is added to the kernel's list where it is not there.
+    /// None for one that must be there.
+    pub error_type: Option<ErrorType>,
     /// A call for which any of these holds never fails, and is no occurrence. At most
     /// [`MAX_CONDITIONS`](crate::MAX_CONDITIONS) speak of arguments, and the others of at most
     /// [`MAX_CALLERS`](crate::MAX_CALLERS) callers.

@@ -78,7 +78,7 @@ mod tests {
         let mut contracts = Vec::new();
         for number in 0..count {
             list.push_str(&format!("{:x} T f{number}\n", 0xffff_ffff_8100_1000 + number * step));
-            contracts.push(Contract { function: format!("f{number}"), never: Vec::new() });
+            contracts.push(Contract { function: format!("f{number}"), error_type: None, never: Vec::new() });
         }
         (contracts, Symbols::parse(list).unwrap())
     }

@@ -29,7 +29,7 @@ struct TargetFile {
     kernel: String,
     memory_mib: Option<Spanned<u32>>,
     image: Option<Spanned<ImageText>>,
-    functions: Vec<Spanned<WantedFunctions>>,
+    functions: Spanned<WantedFunctions>,
     scope: Option<Vec<Scope>>,
     #[serde(default)]
     setup: Vec<Spanned<toml::Table>>,

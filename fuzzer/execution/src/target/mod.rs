@@ -236,7 +236,11 @@ impl Target {
             functions: self
                 .functions
                 .iter()
-                .map(|function| Contract { function: function.name.clone(), never: function.never.clone() })
+                .map(|TargetFunction { name, error_type, never, .. }| Contract {
+                    function: name.clone(),
+                    error_type: *error_type,
+                    never: never.clone(),
+                })
                 .collect(),
             scopes: self.scopes.clone(),
             unrelated: self.unrelated.clone(),
