@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, StepResult, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 12;
+pub const PROTOCOL_VERSION: u32 = 13;
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
