@@ -292,7 +292,7 @@ never = [{ argument = 1, value = 0 }]
         assert_eq!(names(&mixed), ["should_fail_bio", "f", "__filemap_add_folio"]);
         assert!(mixed.functions[1].never.is_empty());
         let unknown = with(r#"functions = ["memory", "blocks"]"#).unwrap_err();
-        let known = "no group of functions is called \"blocks\": there are block, btrfs, filemap, memory";
+        let known = "no group of functions is called \"blocks\": there are block, btrfs, filemap, memory, syscalls";
         assert!(unknown.ends_with(&format!("target.toml:4: {known}")), "{unknown}");
         for (functions, reason) in [
             (r#"["memory", "memory"]"#, "target.toml:4: \"should_failslab\" is there twice"),
