@@ -111,13 +111,32 @@ pub enum Step {
         /// File under `/sys/kernel/debug/fuzz_selftest/`.
         name: RelativePath,
     },
+    /// Waits, which gives the kernel's threads time to work. Needs no disk.
+    Sleep {
+        /// Milliseconds, at most [`MAX_SLEEP_MS`].
+        ms: u32,
+    },
 }
+
+/// The longest that a step sleeps, in milliseconds: far below the time that an execution may take.
+pub const MAX_SLEEP_MS: u32 = 5000;
 
 impl Step {
     /// The word for the step in files and reports.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    /// Says what cannot be in it.
+    #[must_use]
+    pub fn defect(&self) -> Option<String> {
+        match self {
+            Self::Sleep { ms } => {
+                (*ms > MAX_SLEEP_MS).then(|| format!("ms is {ms}, at most {MAX_SLEEP_MS} are possible"))
+            }
+            _ => None,
+        }
     }
 }
 

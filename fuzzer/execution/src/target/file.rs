@@ -117,9 +117,12 @@ pub(super) fn defect(target: &Target) -> Option<String> {
     if setup > MAX_STEPS {
         return Some(format!("{setup} steps of set-up, possible are at most {MAX_STEPS}"));
     }
-    let mut all = target.setup_steps.iter().chain(&target.steps);
-    if target.image.is_none() && all.any(|step| matches!(step.step, Step::Mount { .. })) {
+    let all = || target.setup_steps.iter().chain(&target.steps);
+    if target.image.is_none() && all().any(|step| matches!(step.step, Step::Mount { .. })) {
         return Some("a mount needs an [image] to mount".to_owned());
+    }
+    if let Some((step, defect)) = all().find_map(|step| Some((step.kind(), step.step.defect()?))) {
+        return Some(format!("step \"{step}\": {defect}"));
     }
     let memory = target.memory_mib?;
     let disk = target.image.as_ref().map_or(0, |image| image.size_mib);
@@ -130,7 +133,7 @@ pub(super) fn defect(target: &Target) -> Option<String> {
 /// The step that `table` is. An error names it, which one of the whole file's would not.
 fn read_step(text: &TextFile, table: &Spanned<toml::Table>) -> Result<WorkloadStep, TextFileError> {
     let kind = table.get_ref().keys().find(|key| *key != "expect").cloned().unwrap_or_default();
-    let refuse =
-        |error: toml::de::Error| text.invalid(table.span().start, format!("step \"{kind}\": {}", error.message()));
-    table.get_ref().clone().try_into().map_err(refuse)
+    let refuse = |reason: &str| text.invalid(table.span().start, format!("step \"{kind}\": {reason}"));
+    let read = table.get_ref().clone().try_into::<WorkloadStep>().map_err(|error| refuse(error.message()))?;
+    read.step.defect().map_or(Ok(read), |defect| Err(refuse(&defect)))
 }

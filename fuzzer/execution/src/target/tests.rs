@@ -48,6 +48,10 @@ fn what_is_wrong_is_refused_with_the_line() {
     );
     assert!(refused("umount = {}", "unmount = {}").contains("target.toml:5: step \"unmount\": unknown variant"));
     assert!(refused("fstype", "fstipe").starts_with("t/target.toml:4: step \"mount\": unknown field"));
+    assert_eq!(
+        refused("{ umount = {} }", "{ sleep = { ms = 5001 } }"),
+        "t/target.toml:5: step \"sleep\": ms is 5001, at most 5000 are possible"
+    );
     assert!(refused("errors = [\"ENOMEM\"]", "errors = []").contains("no errors"));
 }
 

@@ -13,6 +13,7 @@ mod mount;
 mod name;
 mod subvolume;
 mod trigger;
+mod wait;
 
 use std::{
     ffi::{CStr, CString},
@@ -87,6 +88,7 @@ pub(super) fn prepare(step: &Step) -> Result<Box<dyn PreparedStep>> {
         Step::SubvolumeDelete { path } => boxed(subvolume::Delete::new(path)),
         Step::Sync {} => boxed(Ok(flush::Sync)),
         Step::Trigger { name } => boxed(trigger::Trigger::new(name)),
+        Step::Sleep { ms } => boxed(Ok(wait::Sleep::new(*ms))),
     }
     .with_context(|| format!("step {}", step.kind()))
 }
