@@ -207,6 +207,8 @@ pub enum LeftoverKind {
     Memory,
     /// A taint of the kernel, which then has noticed something.
     Taint,
+    /// Work that the workload caused in the kernel, and that does not end.
+    Work,
 }
 
 /// The injection site behind a site's number, in one step of the workload: a point.
@@ -249,6 +251,8 @@ pub struct Timings {
     pub arm_ns: u64,
     /// The steps.
     pub run_ns: u64,
+    /// Waiting for the end of the work that they caused.
+    pub settle_ns: u64,
     /// Clean-up, hits, log.
     pub collect_ns: u64,
 }
