@@ -5,8 +5,8 @@ use std::{mem, time::Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{
-    Contract, Defect, Execute, FromAgent, LIMITS, Leftover, LeftoverKind, Ready, Report, Setup, Timings, ToAgent,
-    WorkloadStep, cut,
+    Contract, Defect, Execute, FromAgent, LIMITS, Leftover, LeftoverKind, Ready, Recorded, Report, Setup, Timings,
+    ToAgent, WorkloadStep, cut,
 };
 
 use crate::{
@@ -134,7 +134,7 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
         harness.injector.prepare(self.symbols, &plan, self.log.seen_us()).map_err(|reason| anyhow!(reason))?;
-        let ran = self.run(true, true)?;
+        let ran = self.run(true, Recorded::All)?;
         // A clone describes only what the warm-up did not reach: the host, which knows that from
         // other clones, asks when it does not.
         let harness = self.harness.as_mut().context("the harness is gone")?;
@@ -229,7 +229,7 @@ impl<'kernel> Target<'kernel> {
     }
 
     /// Runs the steps once in the workload thread.
-    fn run(&mut self, inject: bool, coverage: bool) -> Result<Ran> {
+    fn run(&mut self, inject: bool, coverage: Recorded) -> Result<Ran> {
         let harness = self.harness.take().context("the harness is gone")?;
         let (harness, ran) = self.worker.run(harness, inject, coverage)?;
         self.harness = Some(harness);

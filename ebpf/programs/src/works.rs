@@ -81,18 +81,17 @@ fn find(address: u64) -> Option<&'static mut Work> {
 /// Frees the slots of work items that wait no longer, and never ran.
 #[inline(always)]
 pub(crate) fn check() {
-    let mut reader = Reader::new();
-    repeat(WORK_SLOTS as u32, check_slot, &mut reader);
+    repeat(WORK_SLOTS as u32, check_slot, &mut ());
 }
 
-extern "C" fn check_slot(slot: u64, reader: *mut Reader) -> c_long {
-    // SAFETY: it is what `check` hands to the loop.
-    let reader = unsafe { *reader };
+extern "C" fn check_slot(slot: u64, _: *mut ()) -> c_long {
     if let Some(works) = maps::works()
         && let Some(work) = works.slots.get_mut(slot as usize)
         && work.queued != 0
         && work.running == 0
     {
+        // Made here: what the loop hands over is no constant to the verifier.
+        let reader = Reader::new();
         let data: u64 = reader.number(work.address.wrapping_add(WORK_DATA)).unwrap_or(0);
         let function: u64 = reader.number(work.address.wrapping_add(WORK_FUNCTION)).unwrap_or(0);
         if data & WORK_PENDING == 0 || function != work.function {

@@ -3,7 +3,7 @@
 use fault_plan::{Condition, FaultPlan, InjectableFunction};
 use serde::{Deserialize, Serialize};
 
-use crate::{Hit, StepResult, TraceMemory, WorkloadStep, hit::packed};
+use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
 pub const PROTOCOL_VERSION: u32 = 13;
@@ -71,8 +71,8 @@ pub struct Execute {
     pub verify: Option<u32>,
     /// True to probe and count calls; false only to measure what that costs.
     pub inject: bool,
-    /// True to record coverage; false only to measure what that costs.
-    pub coverage: bool,
+    /// The coverage to record.
+    pub coverage: Recorded,
     /// True to describe every site hit, also those described in an earlier report, or reached when
     /// the guest was prepared.
     pub describe_all_sites: bool,

@@ -23,6 +23,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use guest_protocol::Recorded;
 use nix::{
     sys::mman::{MlockAllFlags, mlockall},
     unistd::gettid,
@@ -69,11 +70,11 @@ impl Harness {
     }
 
     /// Runs the steps in the calling thread, number `thread`.
-    fn run(&mut self, thread: u32, arm: bool, coverage: bool) -> Result<Ran> {
+    fn run(&mut self, thread: u32, arm: bool, coverage: Recorded) -> Result<Ran> {
         self.program.rewind();
         self.program.set_up();
         let started = Instant::now();
-        self.traces.enable(coverage).context("cannot switch the coverage trace")?;
+        self.traces.record(coverage).context("cannot switch the coverage trace")?;
         self.traces.start();
         if arm {
             self.injector.arm(thread);
@@ -98,7 +99,7 @@ impl Harness {
 struct Order {
     harness: Box<Harness>,
     arm: bool,
-    coverage: bool,
+    coverage: Recorded,
 }
 
 struct Outcome {
@@ -132,7 +133,7 @@ impl Worker {
     }
 
     /// Runs the steps once, and waits for the end of what they cause. Returns the harness, too.
-    pub(crate) fn run(&self, harness: Box<Harness>, arm: bool, coverage: bool) -> Result<(Box<Harness>, Ran)> {
+    pub(crate) fn run(&self, harness: Box<Harness>, arm: bool, coverage: Recorded) -> Result<(Box<Harness>, Ran)> {
         let gone = || anyhow!("the workload thread is gone: {}", init::last_panic());
         self.orders.send(Order { harness, arm, coverage }).map_err(|_| gone())?;
         let outcome = self.outcomes.recv().map_err(|_| gone())?;
