@@ -9,5 +9,6 @@ mod common;
 mod guest;
 mod honest;
 mod identity;
+mod other_tasks;
 mod targets;
 mod templates;
