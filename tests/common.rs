@@ -112,13 +112,8 @@ pub(crate) fn fault(path: &[&str], occurrence: u32) -> Fault {
 /// A fault of one of the functions [`MEMORY`].
 pub(crate) fn fault_of(function: &str, path: &[&str], occurrence: u32) -> Fault {
     let error = MEMORY.iter().find(|(name, _)| *name == function).map(|(_, error)| *error);
-    Fault {
-        function: function.to_owned(),
-        call_path: CallPath(path.iter().map(ToString::to_string).collect()),
-        occurrence,
-        error: error.unwrap_or_else(|| panic!("\"{function}\" has no error")),
-        step: None,
-    }
+    let error = error.unwrap_or_else(|| panic!("\"{function}\" has no error"));
+    Fault::new(function, CallPath(path.iter().map(ToString::to_string).collect()), occurrence, error)
 }
 
 /// A plan with these faults.

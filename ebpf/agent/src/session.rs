@@ -97,7 +97,7 @@ impl<'kernel> Target<'kernel> {
         fs::make_mount_point()?;
         let program = Program::new(&setup.setup_steps, &setup.steps)?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
-        let injector = Injector::load(symbols, &setup.functions, setup.disk.then_some(DISK_NUMBER), setup.steps.len())?;
+        let injector = Injector::load(symbols, setup, setup.disk.then_some(DISK_NUMBER))?;
         let traces = Traces::open()?;
         let ready = Ready {
             functions: functions.clone(),
@@ -316,7 +316,7 @@ mod tests {
             .map(|name| InjectableFunction { name: name.to_owned(), error_type: ErrorType::Errno })
             .into();
         let chosen = |names: &[&str]| {
-            let contract = |name: &&str| Contract { function: (*name).to_owned(), never: Vec::new() };
+            let contract = |name: &&str| Contract { function: (*name).to_owned(), error_type: None, never: Vec::new() };
             let contracts: Vec<_> = names.iter().map(contract).collect();
             chosen_functions(&injectable, &contracts).map_err(|error| error.to_string())
         };

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use execution::Execution;
+use fault_plan::FaultPlan;
 use fuzz::exit::CommandError;
 use guest_protocol::{Recorded, TraceRole};
 use guests::{prepare::prepare, runner::GuestRunner};
@@ -73,24 +74,7 @@ pub(super) fn tasks(session: &Session<'_>) -> Result<Tasks, CommandError> {
     let plan = prepared.target.fault_free();
     let mut runner = GuestRunner::new(&prepared);
     progress.say(&format!("{target}: {} executions", options.executions));
-    let (mut all, mut workload_only): (Vec<Execution>, _) = (Vec::new(), Vec::new());
-    let mut took = Vec::new();
-    while all.len() < options.executions as usize {
-        for recorded in [Recorded::All, Recorded::Workload] {
-            runner.coverage = recorded;
-            for number in 0..BLOCK {
-                let run = timed(&mut runner, &plan)?;
-                match recorded {
-                    Recorded::All => {
-                        took.extend((number > 0).then_some(run.took_ms));
-                        all.push(run.execution);
-                    }
-                    _ => workload_only.extend((number > 0).then_some(run.took_ms)),
-                }
-            }
-        }
-    }
-    runner.coverage = Recorded::All;
+    let Runs { all, took, workload_only } = take_turns(&mut runner, &plan, options.executions as usize)?;
     let places = |of: &dyn Fn(TraceRole) -> bool| {
         let covered = all.iter().flat_map(Execution::covered).filter(|(role, _)| of(*role));
         covered.map(|(_, pc)| pc).collect::<BTreeSet<u64>>()
@@ -122,6 +106,35 @@ pub(super) fn tasks(session: &Session<'_>) -> Result<Tasks, CommandError> {
         workload_only_execution_ms: middle(workload_only).unwrap_or(f64::NAN),
         settle_ms: middle(settle_ms).unwrap_or(f64::NAN),
     })
+}
+
+/// The executions, and milliseconds that they took on the host.
+#[derive(Default)]
+struct Runs {
+    /// With the coverage of all tasks.
+    all: Vec<Execution>,
+    took: Vec<f64>,
+    workload_only: Vec<f64>,
+}
+
+fn take_turns(runner: &mut GuestRunner, plan: &FaultPlan, executions: usize) -> Result<Runs, CommandError> {
+    let mut runs = Runs::default();
+    while runs.all.len() < executions {
+        for recorded in [Recorded::All, Recorded::Workload] {
+            runner.coverage = recorded;
+            for number in 0..BLOCK {
+                let run = timed(runner, plan)?;
+                let took = (number > 0).then_some(run.took_ms);
+                if recorded == Recorded::All {
+                    runs.took.extend(took);
+                    runs.all.push(run.execution);
+                } else {
+                    runs.workload_only.extend(took);
+                }
+            }
+        }
+    }
+    Ok(runs)
 }
 
 fn f64_ms(nanoseconds: u64) -> f64 {

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use fault_plan::{CallPath, Fault, FaultPlan};
+use fault_plan::{CallPath, Fault, FaultPlan, retain_faults};
 use libafl::{
     Error, HasMetadata,
     corpus::{Corpus, CorpusId},
@@ -196,7 +196,7 @@ fn add_fault(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> 
 fn drop_fault(plan: &mut FaultPlan, _: &Context<'_>, rng: &mut StdRand) -> Option<()> {
     // The fault-free plan has run already.
     let index = (plan.faults.len() > 1).then(|| rng.random_range(0..plan.faults.len()))?;
-    plan.faults.remove(index);
+    retain_faults(&mut plan.faults, |at| at != index);
     Some(())
 }
 
@@ -226,6 +226,7 @@ fn lengthen_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand)
     let length = rng.random_range(fault.call_path.0.len() + 1..=point.call_path.len());
     fault.call_path = CallPath(point.call_path[..length].to_vec());
     fault.step = Some(point.step);
+    fault.task = point.scope.condition();
     fault.occurrence = rng.random_range(1..=(*count).max(1));
     Some(())
 }
@@ -239,7 +240,7 @@ fn shorten_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
         fault.call_path.0.pop();
     }
     if rng.random_bool(0.5) {
-        fault.step = None;
+        (fault.step, fault.task) = (None, None);
     }
     let calls = context.calls(fault);
     fault.occurrence = rng.random_range(1..=calls.max(1));

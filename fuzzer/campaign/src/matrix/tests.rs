@@ -30,13 +30,7 @@ fn reaching(sites: &[u64]) -> Execution {
 fn run(matrix: &mut Matrix, plan: &FaultPlan, sites: &[u64], fired: &[(usize, u64)]) {
     let mut execution = reaching(sites);
     let sequence = |site: u64| u32::try_from(sites.iter().position(|known| *known == site).unwrap()).unwrap() + 1;
-    let fired = fired.iter().map(|(fault, site)| Fired {
-        fault: *fault,
-        sequence: sequence(*site),
-        site: *site,
-        step: 1,
-        call_path: Vec::new(),
-    });
+    let fired = fired.iter().map(|(fault, site)| Fired { sequence: sequence(*site), ..fake::fired(*fault, *site) });
     execution.fired = fired.collect();
     matrix.learn(plan, &execution, 5);
     matrix.fired(plan, &execution, 7);

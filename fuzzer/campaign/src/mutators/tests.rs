@@ -24,13 +24,8 @@ fn world() -> (Matrix, Vec<Calls>) {
 }
 
 fn fault(path: &[&str], occurrence: u32) -> Fault {
-    Fault {
-        function: "f".to_owned(),
-        call_path: CallPath(path.iter().map(ToString::to_string).collect()),
-        occurrence,
-        error: InjectedError::Errno(Errno::ENOMEM),
-        step: None,
-    }
+    let call_path = CallPath(path.iter().map(ToString::to_string).collect());
+    Fault::new("f", call_path, occurrence, InjectedError::Errno(Errno::ENOMEM))
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) struct VariantText {
     /// Part of the image that is another one.
     pub(super) image: Option<Spanned<ImageText>>,
     /// Functions in the place of the target's.
-    pub(super) functions: Option<Vec<Spanned<WantedFunctions>>>,
+    pub(super) functions: Option<Spanned<WantedFunctions>>,
 }
 
 /// Mount options, for all mounts or by file system type.

@@ -4,16 +4,17 @@ mod block_event;
 mod cast;
 mod names;
 
-use abi::{Control, NAME_BLOCK};
+use abi::{Control, NAME_BLOCK, NO_NAME};
 use anyhow::{Context, Error, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     programs::{KProbe, ProgramError, RawTracePoint, TracePoint},
 };
-use guest_protocol::Contract;
+use fault_plan::Scope;
+use guest_protocol::{Contract, MAX_UNRELATED, Setup};
 
 use self::cast::Cast;
-use super::{functions, interrupts::Interrupts};
+use super::{functions, interrupts::Interrupts, types::Types};
 use crate::symbols::Symbols;
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
@@ -27,6 +28,11 @@ const WORK_PROGRAMS: [(&str, Option<&str>); 4] = [
     ("work_check", None),
 ];
 
+const _: () = assert!(abi::MAX_UNRELATED == MAX_UNRELATED);
+
+/// The field by which a task's scope is told.
+const TASK_FLAGS: &str = "task_struct.flags";
+
 /// The programs that [`load`] brought into the kernel.
 pub(super) struct Loaded {
     pub(super) bpf: Ebpf,
@@ -34,12 +40,13 @@ pub(super) struct Loaded {
     pub(super) control: Control,
 }
 
-pub(super) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Loaded> {
+pub(super) fn load(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &mut Types) -> Result<Loaded> {
     let mut table = symbols.name_table();
+    let contracts = &setup.functions;
     for contract in contracts {
         names::claim_entry(symbols, &mut table, &contract.function)?;
     }
-    let control = control(symbols, contracts, disk)?;
+    let control = control(symbols, setup, disk, types)?;
     let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
     let mut object = OBJECT.to_vec();
@@ -81,12 +88,26 @@ pub(super) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>)
     Ok(Loaded { bpf, control })
 }
 
-fn control(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Control> {
+fn control(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &mut Types) -> Result<Control> {
+    let contracts = &setup.functions;
     let Interrupts { per_cpu_offsets, preempt_offset } =
         if contracts.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
+    let mut scopes = setup.scopes.iter().fold(0, |scopes, scope| scopes | 1 << scope.number());
+    // On a kernel that does not tell tasks apart the workload's own task is the only one in scope.
+    let task_flags = types.field(TASK_FLAGS).map_or(0, |field| field.offset);
+    if task_flags == 0 {
+        scopes &= 1 << Scope::Workload.number();
+    }
+    let mut unrelated = [NO_NAME; MAX_UNRELATED];
+    let known = setup.unrelated.iter().filter_map(|name| symbols.name_id(name));
+    unrelated.iter_mut().zip(known).for_each(|(entry, name)| *entry = name);
+    let named = unrelated.iter().filter(|name| **name != NO_NAME);
     Ok(Control {
         armed: 0,
         thread: 0,
+        process: std::process::id(),
+        scopes,
+        task_flags,
         generation: 0,
         rule_count: 0,
         sequence: 0,
@@ -99,13 +120,14 @@ fn control(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Resu
         sites: 0,
         preempt_cpu: 0,
         step: 0,
-        reserved: 0,
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
         per_cpu_offsets,
         preempt_offset,
         preempt_count: 0,
-        functions: functions::table(contracts, symbols)?,
+        unrelated_set: named.fold(0, |set, name| set | abi::name_set(*name)),
+        unrelated,
+        functions: functions::table(contracts, symbols, types)?,
     })
 }
 
