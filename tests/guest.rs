@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, thread, time::Duration};
 use campaign::{KnownPoints, Relaxed, run_relaxed};
 use execution::{Execution, Finding, FindingKind, How, RunError, Stop, Target};
 use fault_plan::{Fault, FaultPlan};
-use guest_protocol::{Execute, Setup, Step, StepResult};
+use guest_protocol::{Execute, Recorded, Setup, Step, StepResult};
 use guests::{
     prepare::{Wanted, bare_guest, prepare},
     progress::Silent,
@@ -370,7 +370,7 @@ fn kvm_is_used_only_when_it_works() {
         leave: false,
         verify: None,
         inject: true,
-        coverage: false,
+        coverage: Recorded::Nothing,
         describe_all_sites: false,
     };
     let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Traces::default());

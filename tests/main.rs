@@ -9,6 +9,7 @@ mod common;
 mod guest;
 mod honest;
 mod identity;
+mod other_tasks;
 mod scope;
 mod targets;
 mod templates;

@@ -5,7 +5,8 @@ use std::{mem, time::Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{
-    Contract, Defect, Execute, FromAgent, LIMITS, Ready, Report, Setup, Timings, ToAgent, WorkloadStep, cut,
+    Contract, Defect, Execute, FromAgent, LIMITS, Leftover, LeftoverKind, Ready, Recorded, Report, Setup, Timings,
+    ToAgent, WorkloadStep, cut,
 };
 
 use crate::{
@@ -16,9 +17,9 @@ use crate::{
     injector::{Collected, Injector},
     kernel,
     kernel_log::KernelLog,
-    oracles::{HeldDisk, Oracles},
+    oracles::{self, HeldDisk, Oracles},
     symbols::Symbols,
-    workload::{Harness, Program, Worker, fs, keep_memory, nanoseconds_since},
+    workload::{Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
 };
 
 /// Serves the host until an error of the agent itself.
@@ -115,7 +116,7 @@ impl<'kernel> Target<'kernel> {
             setup_steps: setup.setup_steps.clone(),
             steps: setup.steps.clone(),
             disk,
-            harness: Some(Box::new(Harness { injector, traces, program })),
+            harness: Some(Box::new(Harness::new(injector, traces, program)?)),
             worker: Worker::start()?,
             oracles: Oracles::new(fs::MOUNT_POINT, held)?,
             detectors: Detectors::note(),
@@ -133,12 +134,12 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
         harness.injector.prepare(self.symbols, &plan, self.log.seen_us()).map_err(|reason| anyhow!(reason))?;
-        self.run(true, true)?;
+        let ran = self.run(true, Recorded::All)?;
         // A clone describes only what the warm-up did not reach: the host, which knows that from
         // other clones, asks when it does not.
         let harness = self.harness.as_mut().context("the harness is gone")?;
         harness.injector.collect(self.symbols, true);
-        let mut leftovers: Vec<_> = self.oracles.leftovers().into_iter().map(|leftover| leftover.text).collect();
+        let mut leftovers: Vec<_> = self.leftovers(ran).into_iter().map(|leftover| leftover.text).collect();
         leftovers.extend(self.reset_disk(Reset::Dirty).err());
         let harness = self.harness.as_ref().context("the harness is gone")?;
         if let Some(defect) = WorkloadStep::defect(&self.setup_steps, harness.program.setup_results()) {
@@ -188,7 +189,8 @@ impl<'kernel> Target<'kernel> {
         }
         timings.arm_ns = nanoseconds_since(started);
 
-        timings.run_ns = self.run(execute.inject, execute.coverage)?;
+        let ran = self.run(execute.inject, execute.coverage)?;
+        (timings.run_ns, timings.settle_ns) = (ran.run_ns, ran.settle_ns);
         let harness = self.harness.as_ref().context("the harness is gone")?;
         // In the state that an earlier round left, it need not work.
         if !execute.keep
@@ -200,7 +202,7 @@ impl<'kernel> Target<'kernel> {
         let started = Instant::now();
         let mut report = self.collect(execute)?;
         report.defects = defects;
-        report.leftovers = self.oracles.leftovers();
+        report.leftovers = self.leftovers(ran);
         report.log_before = log_before;
         report.log = self.log.read()?;
         timings.collect_ns = nanoseconds_since(started);
@@ -226,12 +228,20 @@ impl<'kernel> Target<'kernel> {
         self.put_back = PutBack { took_ns: nanoseconds_since(started), defect };
     }
 
-    /// Runs the steps once in the workload thread; how many nanoseconds that took.
-    fn run(&mut self, inject: bool, coverage: bool) -> Result<u64> {
+    /// Runs the steps once in the workload thread.
+    fn run(&mut self, inject: bool, coverage: Recorded) -> Result<Ran> {
         let harness = self.harness.take().context("the harness is gone")?;
-        let (harness, run_ns) = self.worker.run(harness, inject, coverage)?;
+        let (harness, ran) = self.worker.run(harness, inject, coverage)?;
         self.harness = Some(harness);
-        Ok(run_ns)
+        Ok(ran)
+    }
+
+    /// All that the workload left behind.
+    fn leftovers(&mut self, ran: Ran) -> Vec<Leftover> {
+        let unsettled = ran.unsettled.map(|function| {
+            oracles::leftover(LeftoverKind::Work, format!("work does not end: {}", self.symbols.caller(function + 1)))
+        });
+        unsettled.into_iter().chain(self.oracles.leftovers()).collect()
     }
 
     /// Makes the disk equal to the image, and by that makes sure that nothing holds it. An error is

@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Execute, Feature, FiredFault, Hello, Hit, LIMITS, Leftover, LeftoverKind, MemoryRange, Ready, Report,
+        Execute, Feature, FiredFault, Hello, Hit, LIMITS, Leftover, LeftoverKind, MemoryRange, Ready, Recorded, Report,
         SiteDescription, StepResult, TraceMemory, TraceRole,
     };
 
@@ -164,7 +164,7 @@ mod tests {
             leave: false,
             verify: Some(3),
             inject: true,
-            coverage: true,
+            coverage: Recorded::All,
             describe_all_sites: false,
         });
         assert_eq!(ToAgent::decode(&execute.encode().unwrap()).unwrap(), execute);

@@ -35,7 +35,7 @@ pub use message::{
 };
 pub use relative_path::{RelativePath, RelativePathError};
 pub use step::{MAX_SLEEP_MS, Step, StepResult};
-pub use trace::{MemoryRange, TraceMemory, TraceRole};
+pub use trace::{MemoryRange, Recorded, TraceMemory, TraceRole};
 pub use window::{
     DOORBELL, Direction, PORT_NAME, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window,
     WindowError,

@@ -3,7 +3,7 @@
 use fault_plan::{Condition, ErrorType, FaultPlan, InjectableFunction, Scope};
 use serde::{Deserialize, Serialize};
 
-use crate::{Hit, StepResult, TraceMemory, WorkloadStep, hit::packed};
+use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
 pub const PROTOCOL_VERSION: u32 = 13;
@@ -80,8 +80,8 @@ pub struct Execute {
     pub verify: Option<u32>,
     /// True to probe and count calls; false only to measure what that costs.
     pub inject: bool,
-    /// True to record coverage; false only to measure what that costs.
-    pub coverage: bool,
+    /// The coverage to record.
+    pub coverage: Recorded,
     /// True to describe every site hit, also those described in an earlier report, or reached when
     /// the guest was prepared.
     pub describe_all_sites: bool,
@@ -216,6 +216,8 @@ pub enum LeftoverKind {
     Memory,
     /// A taint of the kernel, which then has noticed something.
     Taint,
+    /// Work that the workload caused in the kernel, and that does not end.
+    Work,
 }
 
 /// The injection site behind a site's number, in one step and one scope: a point.
@@ -264,6 +266,8 @@ pub struct Timings {
     pub arm_ns: u64,
     /// The steps.
     pub run_ns: u64,
+    /// Waiting for the end of the work that they caused.
+    pub settle_ns: u64,
     /// Clean-up, hits, log.
     pub collect_ns: u64,
 }

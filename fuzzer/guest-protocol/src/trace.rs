@@ -53,6 +53,18 @@ impl fmt::Display for TraceRole {
     }
 }
 
+/// Tasks whose code an execution records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recorded {
+    /// No task's; only to measure what coverage costs.
+    Nothing,
+    /// The workload's own; only to measure what the others cost.
+    Workload,
+    /// Those of all roles that the kernel can trace.
+    All,
+}
+
 /// Place of a coverage trace, which the host reads when an execution has ended, also of a guest
 /// that died.
 ///

@@ -16,7 +16,7 @@ mod kcov;
 pub(crate) mod pagemap;
 
 use anyhow::{Context, Result};
-use guest_protocol::{TraceMemory, TraceRole};
+use guest_protocol::{Recorded, TraceMemory, TraceRole};
 
 use self::kcov::{Follow, Kcov};
 
@@ -33,6 +33,8 @@ pub(crate) struct Traces {
     workload: Kcov,
     /// True when the workload's thread is followed.
     enabled: bool,
+    /// True when the other traces are used.
+    with_others: bool,
     /// Traces of other tasks, as far as the kernel has them. They are always enabled.
     others: Vec<(TraceRole, Kcov)>,
 }
@@ -53,7 +55,7 @@ impl Traces {
                 others.push((role, kcov));
             }
         }
-        Ok(Self { workload, enabled: false, others })
+        Ok(Self { workload, enabled: false, with_others: false, others })
     }
 
     /// Empties the traces, and closes them.
@@ -62,20 +64,24 @@ impl Traces {
         self.others.iter().for_each(|(_, kcov)| kcov.clear());
     }
 
-    /// Enables or disables coverage. Called by the workload's thread alone.
-    pub(crate) fn enable(&mut self, enabled: bool) -> nix::Result<()> {
+    /// Has the next execution record this. Called by the workload's thread alone.
+    pub(crate) fn record(&mut self, recorded: Recorded) -> nix::Result<()> {
+        let enabled = recorded != Recorded::Nothing;
         if enabled != self.enabled {
             self.clear();
             if enabled { self.workload.enable(Follow::Caller) } else { self.workload.disable() }?;
             self.enabled = enabled;
         }
+        self.with_others = recorded == Recorded::All;
         Ok(())
     }
 
-    /// Starts empty traces where coverage is enabled. Makes no system call.
+    /// Starts empty traces of what is to be recorded. Makes no system call.
     pub(crate) fn start(&self) {
-        if self.enabled {
+        if self.with_others {
             self.others.iter().for_each(|(_, kcov)| kcov.start());
+        }
+        if self.enabled {
             self.workload.start();
         }
     }

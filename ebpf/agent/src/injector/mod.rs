@@ -11,7 +11,8 @@
 //! - *prepare*: the plan's rules are written, and the counts of the execution before are void: they
 //!   have another generation.
 //! - *arm*: calls of the tasks in scope are counted and fail as the rules say.
-//! - *disarm*: no call is counted or fails. The clean-up and the agent's own calls are safe.
+//! - *disarm*: no call is counted or fails. The clean-up and the agent's own calls are safe. Work items
+//!   are followed until [`Injector::settled`].
 //! - *collect*: hits and fired faults are read; the next plan can be prepared.
 //!
 //! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to
@@ -25,6 +26,7 @@ mod interrupts;
 mod lower;
 mod mapping;
 mod types;
+mod works;
 
 use std::{
     collections::BTreeSet,
@@ -43,6 +45,7 @@ use self::{
     lower::{Lowered, Lowering},
     mapping::Mapping,
     types::Types,
+    works::WorkItems,
 };
 use crate::{coverage::pagemap, disk::Dirty, symbols::Symbols};
 
@@ -59,6 +62,7 @@ pub(crate) struct Injector {
     touched: Mapping<Touched>,
     fired: Mapping<FiredLog>,
     dirty: Mapping<abi::Dirty>,
+    works: WorkItems,
     /// Slots of sites that an earlier report described.
     described: Vec<bool>,
     generation: u32,
@@ -68,7 +72,7 @@ pub(crate) struct Injector {
     /// Names in the plan's call paths that this kernel has no function of.
     unknown_names: BTreeSet<String>,
     /// Keeps programs and probes in place.
-    _bpf: Ebpf,
+    bpf: Ebpf,
 }
 
 /// The calls that the programs saw in one execution.
@@ -121,12 +125,13 @@ impl Injector {
             touched: Mapping::new(&bpf, "TOUCHED", 1)?,
             fired: Mapping::new(&bpf, "FIRED", 1)?,
             dirty: Mapping::new(&bpf, "DIRTY", 1)?,
+            works: WorkItems::new(&bpf)?,
             described: vec![false; SITE_SLOTS],
             generation: 0,
             steps: u32::try_from(setup.steps.len())?,
             types,
             unknown_names: BTreeSet::new(),
-            _bpf: bpf,
+            bpf,
         })
     }
 
@@ -157,6 +162,7 @@ impl Injector {
     }
 
     fn begin(&mut self, rules: u32) {
+        self.works.clear();
         // Site slots start at generation 0.
         self.generation = self.generation.wrapping_add(1).max(1);
         let generation = self.generation;
@@ -177,6 +183,7 @@ impl Injector {
     /// runs in the thread `thread` (kernel `pid`). Makes no system call.
     pub(crate) fn arm(&mut self, thread: u32) {
         control!(self, thread = thread);
+        self.works.follow(true);
         compiler_fence(Ordering::SeqCst);
         control!(self, armed = 1);
         compiler_fence(Ordering::SeqCst);
@@ -195,6 +202,21 @@ impl Injector {
         compiler_fence(Ordering::SeqCst);
         control!(self, armed = 0);
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Gives the address of the function of each work item that was queued since [`Injector::arm`]
+    /// and has not ended.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub(crate) fn outstanding(&self) -> Result<Vec<u64>> {
+        self.works.outstanding(&self.bpf)
+    }
+
+    /// From now on no work item is waited for that is queued.
+    pub(crate) fn settled(&mut self) {
+        self.works.follow(false);
     }
 
     /// Collects what the execution since [`Injector::prepare`] did. Sites are described the first

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   main thread                        workload thread
-//!     owns the harness ── Order ─────▶   the set-up, open the traces, arm, the steps, disarm, close
+//!     owns the harness ── Order ─────▶   the set-up, open the traces, arm, the steps, disarm,
+//!                                        settle, close
 //!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 pub(crate) mod fs;
 mod program;
+mod settle;
 mod steps;
 
 use std::{
@@ -21,12 +23,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use guest_protocol::Recorded;
 use nix::{
     sys::mman::{MlockAllFlags, mlockall},
     unistd::gettid,
 };
 pub(crate) use program::Program;
 
+use self::settle::Settling;
 use crate::{coverage::Traces, init, injector::Injector};
 
 const STACK_BYTES: usize = 256 << 10;
@@ -40,15 +44,37 @@ pub(crate) struct Harness {
     pub(crate) traces: Traces,
     /// The steps.
     pub(crate) program: Program,
+    /// The end of what they cause.
+    settling: Settling,
+}
+
+/// One run of the steps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ran {
+    /// Nanoseconds that the steps took.
+    pub(crate) run_ns: u64,
+    /// Nanoseconds that settling took.
+    pub(crate) settle_ns: u64,
+    /// Address of the function of a work item that does not end.
+    pub(crate) unsettled: Option<u64>,
 }
 
 impl Harness {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell what runs.
+    pub(crate) fn new(injector: Injector, traces: Traces, program: Program) -> Result<Self> {
+        Ok(Self { injector, traces, program, settling: Settling::new()? })
+    }
+
     /// Runs the steps in the calling thread, number `thread`.
-    fn run(&mut self, thread: u32, arm: bool, coverage: bool) -> nix::Result<u64> {
+    fn run(&mut self, thread: u32, arm: bool, coverage: Recorded) -> Result<Ran> {
         self.program.rewind();
         self.program.set_up();
         let started = Instant::now();
-        self.traces.enable(coverage)?;
+        self.traces.record(coverage).context("cannot switch the coverage trace")?;
         self.traces.start();
         if arm {
             self.injector.arm(thread);
@@ -58,20 +84,27 @@ impl Harness {
             self.injector.disarm();
         }
         self.traces.stop_workload();
+        let mut ran = Ran { run_ns: nanoseconds_since(started), ..Ran::default() };
+        let started = Instant::now();
+        if arm {
+            ran.unsettled = self.settling.settle(&self.injector)?;
+            self.injector.settled();
+        }
         self.traces.stop_others();
-        Ok(nanoseconds_since(started))
+        ran.settle_ns = nanoseconds_since(started);
+        Ok(ran)
     }
 }
 
 struct Order {
     harness: Box<Harness>,
     arm: bool,
-    coverage: bool,
+    coverage: Recorded,
 }
 
 struct Outcome {
     harness: Box<Harness>,
-    run_ns: nix::Result<u64>,
+    ran: Result<Ran>,
 }
 
 /// The workload thread.
@@ -88,8 +121,8 @@ impl Worker {
         let work = move || {
             let thread = u32::try_from(gettid().as_raw()).unwrap_or_default();
             for Order { mut harness, arm, coverage } in order_queue {
-                let run_ns = harness.run(thread, arm, coverage);
-                if outcome_queue.send(Outcome { harness, run_ns }).is_err() {
+                let ran = harness.run(thread, arm, coverage);
+                if outcome_queue.send(Outcome { harness, ran }).is_err() {
                     return;
                 }
             }
@@ -99,13 +132,12 @@ impl Worker {
         Ok(Self { orders, outcomes })
     }
 
-    /// Runs the steps once. Returns the harness and how many nanoseconds the steps took.
-    pub(crate) fn run(&self, harness: Box<Harness>, arm: bool, coverage: bool) -> Result<(Box<Harness>, u64)> {
+    /// Runs the steps once, and waits for the end of what they cause. Returns the harness, too.
+    pub(crate) fn run(&self, harness: Box<Harness>, arm: bool, coverage: Recorded) -> Result<(Box<Harness>, Ran)> {
         let gone = || anyhow!("the workload thread is gone: {}", init::last_panic());
         self.orders.send(Order { harness, arm, coverage }).map_err(|_| gone())?;
         let outcome = self.outcomes.recv().map_err(|_| gone())?;
-        let run_ns = outcome.run_ns.context("cannot switch the coverage trace")?;
-        Ok((outcome.harness, run_ns))
+        Ok((outcome.harness, outcome.ran?))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use execution::Stop;
-use guest_protocol::{Execute, FromAgent, Report, ToAgent, TraceMemory};
+use guest_protocol::{Execute, FromAgent, Recorded, Report, ToAgent, TraceMemory};
 use serde_json::json;
 
 use super::{
@@ -124,7 +124,7 @@ impl Guest {
     pub fn execute(&mut self, request: &Execute, deadline: Duration, traces: &mut Traces) -> Observed {
         traces.iter_mut().for_each(Trace::clear);
         let observed = self.observe(request, deadline);
-        if request.coverage && observed.end.may_have_run() {
+        if request.coverage != Recorded::Nothing && observed.end.may_have_run() {
             for TraceMemory { role, ranges } in &self.addresses.traces {
                 let trace = &mut traces[role.index()];
                 if let Err(error) = self.machine.read_trace(ranges, trace) {

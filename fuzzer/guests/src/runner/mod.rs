@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 
 use execution::{Attributed, Execution, Fate, Fired, How, Ran, RunError, Runner, Usage};
 use fault_plan::FaultPlan;
-use guest_protocol::Execute;
+use guest_protocol::{Execute, Recorded};
 use kcov_parser::Symbols;
 
 use self::{
@@ -94,8 +94,8 @@ pub struct GuestRunner {
     pub deadline: Duration,
     /// True when guests inject; false only in measurements.
     pub inject: bool,
-    /// True when guests record coverage; false only in measurements.
-    pub coverage: bool,
+    /// Coverage that guests record; only in measurements not that of all tasks.
+    pub coverage: Recorded,
 }
 
 impl GuestRunner {
@@ -119,7 +119,7 @@ impl GuestRunner {
             usage: Usage::default(),
             deadline: DEADLINE,
             inject: true,
-            coverage: true,
+            coverage: Recorded::All,
         }
     }
 

@@ -8,7 +8,7 @@ use abi::{Control, NAME_BLOCK, NO_NAME};
 use anyhow::{Context, Error, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{KProbe, ProgramError, TracePoint},
+    programs::{KProbe, ProgramError, RawTracePoint, TracePoint},
 };
 use fault_plan::Scope;
 use guest_protocol::{Contract, MAX_UNRELATED, Setup};
@@ -19,6 +19,14 @@ use crate::symbols::Symbols;
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+/// Programs that follow work items, and their events.
+const WORK_PROGRAMS: [(&str, Option<&str>); 4] = [
+    ("work_queued", Some("workqueue_queue_work")),
+    ("work_started", Some("workqueue_execute_start")),
+    ("work_ended", Some("workqueue_execute_end")),
+    ("work_check", None),
+];
 
 const _: () = assert!(abi::MAX_UNRELATED == MAX_UNRELATED);
 
@@ -59,6 +67,16 @@ pub(super) fn load(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &
         let program: &mut TracePoint = program(&mut bpf, "block_write")?;
         program.load().map_err(load_error)?;
         program.attach("block", "block_bio_queue").context("cannot attach to the trace event block/block_bio_queue")?;
+    }
+    // Where nothing is armed, nobody waits for anything.
+    if !contracts.is_empty() {
+        for (name, event) in WORK_PROGRAMS {
+            let program: &mut RawTracePoint = program(&mut bpf, name)?;
+            program.load().map_err(load_error)?;
+            if let Some(event) = event {
+                program.attach(event).with_context(|| format!("cannot attach to the trace event workqueue/{event}"))?;
+            }
+        }
     }
     let program: &mut KProbe = program(&mut bpf, "injectable")?;
     program.load().map_err(load_error)?;
