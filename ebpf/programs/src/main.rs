@@ -2,7 +2,7 @@
 //!
 //! `injectable` runs on the entry of every function that may fail. For calls of the workload's
 //! thread it reads the callers, records the site, and makes the call fail when a rule says so.
-//! `block_write` records which parts of the disk are written to, by whomever.
+//! `block_write` records which parts of the disks are written to, by whomever.
 //!
 //! The agent reads and writes all maps through memory mappings; their layout and meaning are in the
 //! crate `abi`.

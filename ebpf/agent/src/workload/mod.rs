@@ -58,7 +58,9 @@ impl Harness {
             self.injector.disarm();
         }
         self.kcov.stop();
-        Ok(nanoseconds_since(started))
+        let run_ns = nanoseconds_since(started);
+        self.program.clean_up();
+        Ok(run_ns)
     }
 }
 

@@ -103,14 +103,7 @@ impl Doctor<'_> {
         };
         self.line("ok", "acceleration", &accel.reason)?;
         let config = GuestConfig { accel: accel.accel, ..config };
-        let setup = guest_protocol::Setup {
-            functions: Vec::new(),
-            setup_steps: Vec::new(),
-            steps: Vec::new(),
-            disk: false,
-            awake: false,
-        };
-        let template = match Template::prepare(config, &setup, stop) {
+        let template = match Template::prepare(config, &guest_protocol::Setup::default(), stop) {
             Ok(template) => template,
             Err(error) => return self.check("guest", Err(chain(&error))),
         };

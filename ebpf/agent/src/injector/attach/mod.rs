@@ -14,7 +14,7 @@ use guest_protocol::Contract;
 
 use self::cast::Cast;
 use super::{functions, interrupts::Interrupts};
-use crate::symbols::Symbols;
+use crate::{disk::DISK_NUMBER, symbols::Symbols};
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
@@ -26,12 +26,12 @@ pub(super) struct Loaded {
     pub(super) control: Control,
 }
 
-pub(super) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Loaded> {
+pub(super) fn load(symbols: &Symbols, contracts: &[Contract], disks: u8) -> Result<Loaded> {
     let mut table = symbols.name_table();
     for contract in contracts {
         names::claim_entry(symbols, &mut table, &contract.function)?;
     }
-    let control = control(symbols, contracts, disk)?;
+    let control = control(symbols, contracts, disks)?;
     let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
     let mut object = OBJECT.to_vec();
@@ -47,7 +47,7 @@ pub(super) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>)
         .load(&object)
         .context("cannot create the BPF maps: does the kernel have CONFIG_BPF_SYSCALL?")?;
     names::fill(&bpf, &table, blocks)?;
-    if disk.is_some() {
+    if disks > 0 {
         block_event::check()?;
         let program: &mut TracePoint = program(&mut bpf, "block_write")?;
         program.load().map_err(load_error)?;
@@ -63,7 +63,7 @@ pub(super) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>)
     Ok(Loaded { bpf, control })
 }
 
-fn control(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Control> {
+fn control(symbols: &Symbols, contracts: &[Contract], disks: u8) -> Result<Control> {
     let Interrupts { per_cpu_offsets, preempt_offset } =
         if contracts.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
     Ok(Control {
@@ -77,11 +77,11 @@ fn control(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Resu
         guarded: 0,
         // Writes before now were not seen.
         dirty_overflow: 1,
-        disk: disk.unwrap_or(0),
+        disk: if disks > 0 { DISK_NUMBER } else { 0 },
         sites: 0,
         preempt_cpu: 0,
         step: 0,
-        reserved: 0,
+        disks: disks.into(),
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
         per_cpu_offsets,
