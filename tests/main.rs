@@ -9,5 +9,6 @@ mod common;
 mod guest;
 mod honest;
 mod identity;
+mod steps;
 mod targets;
 mod templates;
