@@ -11,5 +11,6 @@ mod honest;
 mod identity;
 mod other_tasks;
 mod scope;
+mod steps;
 mod targets;
 mod templates;
