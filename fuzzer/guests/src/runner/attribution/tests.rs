@@ -25,7 +25,7 @@ fn plan(number: u32) -> FaultPlan {
 
 fn log(generation: u32) -> Option<FiredLog> {
     let fired = crate::qemu::Fired { fault: 0, sequence: 1, site: u64::from(generation), step: 1, stack: Vec::new() };
-    Some(FiredLog { generation, seen_us: 0, fired: vec![fired] })
+    Some(FiredLog { generation, seen_us: 0, step: 0, fired: vec![fired] })
 }
 
 /// A log whose plan was in place after the kernel's message of the time `seen_us`.
@@ -45,7 +45,7 @@ fn resolve(log: &FiredLog) -> Vec<Fired> {
 }
 
 fn request(plan: &FaultPlan) -> Request<'_> {
-    Request { plan, how: How::Warm, inject: true, keep: false, deadline: WALL, resolve: &resolve }
+    Request { plan, how: How::Warm, inject: true, keep: false, deadline: WALL, steps: &[], resolve: &resolve }
 }
 
 /// A quiet request that ended so.
