@@ -300,6 +300,10 @@ pub struct FiredLog {
     pub count: u32,
     /// Time of the last message in the kernel's log before the plan was in place, in microseconds.
     pub seen_us: u64,
+    /// Step of the workload that runs, from 1; 0 while none does.
+    pub step: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// The faults, in the order in which they fired.
     pub fired: [Fired; MAX_RULES],
 }

@@ -195,6 +195,8 @@ impl Injector {
     pub(crate) fn enter_step(&mut self, number: u32) {
         compiler_fence(Ordering::SeqCst);
         control!(self, step = number);
+        // SAFETY: the log is mapped and aligned for as long as the injector lives.
+        unsafe { (&raw mut (*self.fired.only()).step).write_volatile(number) };
         compiler_fence(Ordering::SeqCst);
     }
 
