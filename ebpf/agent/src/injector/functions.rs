@@ -1,12 +1,11 @@
 //! The table of probed functions, in which the BPF program finds the one whose probe was hit.
 
-use abi::{Function, Functions, PROBE_BYTES};
-use anyhow::{Context, Result, bail};
+use abi::{Functions, PROBE_BYTES};
+use anyhow::{Result, bail};
 use fault_plan::{Condition, Operand};
 use guest_protocol::Contract;
 
-use super::{constants::Constants, guards};
-use crate::symbols::Symbols;
+use super::{chosen::Probed, constants::Constants};
 
 const _: () = assert!(abi::MAX_FUNCTIONS == guest_protocol::MAX_FUNCTIONS);
 
@@ -16,32 +15,35 @@ const TRIES: u32 = 10_000;
 /// 2^64 divided by the golden ratio, odd.
 const FIRST_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The table of the functions of `contracts`.
+/// The table of the functions that are `probed`.
 ///
 /// # Errors
 ///
-/// A function or something that its guards speak of is missing in this kernel.
-pub(super) fn table(contracts: &[Contract], symbols: &Symbols) -> Result<Functions> {
+/// They are too many, or two stand too close to each other.
+pub(super) fn table(probed: &[Probed]) -> Result<Functions> {
     let mut functions = Functions::none();
-    if contracts.len() > abi::MAX_FUNCTIONS {
-        bail!("{} functions to probe, possible are {}", contracts.len(), abi::MAX_FUNCTIONS);
+    if probed.len() > abi::MAX_FUNCTIONS {
+        bail!("{} functions to probe, possible are {}", probed.len(), abi::MAX_FUNCTIONS);
     }
-    let constants = Constants::read(&names_in(contracts))?;
     let mut units = Vec::new();
-    for ((contract, into), index) in contracts.iter().zip(&mut functions.functions[1..]).zip(1_u8..) {
-        let name = &contract.function;
-        let entry = symbols.address(name);
-        let entry = entry.with_context(|| format!("cannot probe \"{name}\": the kernel has no such symbol"))?;
-        units.extend((1..=PROBE_BYTES).map(|bytes| (Functions::unit(entry + bytes), index)));
-        *into = lower(contract, symbols, &constants)?;
+    for ((probed, into), index) in probed.iter().zip(&mut functions.functions[1..]).zip(1_u8..) {
+        for entry in &probed.entries {
+            units.extend((1..=PROBE_BYTES).map(|bytes| (Functions::unit(entry + bytes), index)));
+        }
+        *into = probed.guards;
     }
     units.dedup();
     (functions.multiplier, functions.slots) = slots(&units)?;
     Ok(functions)
 }
 
-fn lower(contract: &Contract, symbols: &Symbols, constants: &Constants) -> Result<Function> {
-    guards::lower(contract, symbols, constants).with_context(|| format!("cannot probe \"{}\"", contract.function))
+/// The kernel's constants of which the guards of `contracts` speak.
+///
+/// # Errors
+///
+/// The kernel's types cannot be understood.
+pub(super) fn constants(contracts: &[Contract]) -> Result<Constants> {
+    Constants::read(&names_in(contracts))
 }
 
 /// The names of all constants in the guards.
@@ -92,21 +94,15 @@ fn slots_by(multiplier: u64, units: &[(u64, u8)]) -> Option<Slots> {
 mod tests {
     use super::*;
 
-    fn contracts(count: u64, step: u64) -> (Vec<Contract>, Symbols) {
-        let mut list = "ffffffff81000000 T _stext\nffffffff82000000 T _etext\n".to_owned();
-        let mut contracts = Vec::new();
-        for number in 0..count {
-            list.push_str(&format!("{:x} T f{number}\n", 0xffff_ffff_8100_1000 + number * step));
-            contracts.push(Contract { function: format!("f{number}"), error_type: None, never: Vec::new() });
-        }
-        (contracts, Symbols::parse(list).unwrap())
+    fn functions(count: u64, step: u64) -> Vec<Probed> {
+        let entry = |number| 0xffff_ffff_8100_1000 + number * step;
+        (0..count).map(|number| Probed::of(&format!("f{number}"), vec![entry(number)])).collect()
     }
 
     #[test]
     fn every_probe_leads_to_its_function() {
         for step in [16, 24, 0x3_1230] {
-            let (contracts, symbols) = contracts(64, step);
-            let mut table = table(&contracts, &symbols).unwrap();
+            let mut table = table(&functions(64, step)).unwrap();
             for index in 1..=64_u8 {
                 table.functions[usize::from(index)].never[3].mask = u64::from(index);
             }
@@ -121,13 +117,18 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_probed_is_named() {
-        let (mut list, symbols) = contracts(2, 16);
-        list[1].function = "gone".to_owned();
-        assert!(table(&list, &symbols).err().unwrap().to_string().contains("\"gone\""));
-        let (close, symbols) = contracts(2, 8);
-        assert!(table(&close, &symbols).err().unwrap().to_string().contains("too close"));
-        let (many, symbols) = contracts(65, 16);
-        assert!(table(&many, &symbols).err().unwrap().to_string().contains("possible are 64"));
+    fn clones_are_one_function() {
+        let entries = vec![0xffff_ffff_8100_1000, 0xffff_ffff_8100_2340];
+        let mut table =
+            table(&[Probed::of("f", vec![0xffff_ffff_8100_3000]), Probed::of("g", entries.clone())]).unwrap();
+        table.functions[2].never[3].mask = 7;
+        assert!(entries.iter().all(|entry| table.at(entry + 1).unwrap().never[3].mask == 7));
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_refused() {
+        assert!(table(&functions(2, 8)).err().unwrap().to_string().contains("too close"));
+        let many = table(&functions(abi::MAX_FUNCTIONS as u64 + 1, 16)).err().unwrap();
+        assert!(many.to_string().contains(&format!("possible are {}", abi::MAX_FUNCTIONS)));
     }
 }

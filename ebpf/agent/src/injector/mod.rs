@@ -19,12 +19,14 @@
 //! plan.
 
 mod attach;
+mod chosen;
 mod constants;
 mod functions;
 mod guards;
 mod interrupts;
 mod lower;
 mod mapping;
+mod slots;
 
 use std::{
     collections::BTreeSet,
@@ -36,10 +38,10 @@ use abi::{
 };
 use anyhow::Result;
 use aya::Ebpf;
-use fault_plan::FaultPlan;
-use guest_protocol::{Contract, FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, SiteDescription, cut};
+use fault_plan::{FaultPlan, InjectableFunction};
+use guest_protocol::{Contract, FiredFault, Hit, LIMITS, LeftOut, REPLY_MAX_BYTES, SiteDescription, cut};
 
-use self::{lower::Lowered, mapping::Mapping};
+use self::{chosen::Chosen, lower::Lowered, mapping::Mapping};
 use crate::{coverage::pagemap, disk::Dirty, symbols::Symbols};
 
 /// About how many bytes of a report the descriptions of sites may take: with the logs and the rest
@@ -96,19 +98,28 @@ macro_rules! control {
 }
 
 impl Injector {
-    /// Loads the programs and attaches them: to the function of each of `contracts`, and to the
-    /// writes to `disk` (a device number in the kernel's encoding). The workload has so many
-    /// `steps`.
+    /// Loads the programs and attaches them: to the functions of `contracts`, of which the kernel
+    /// has `listed` on its list, and to the writes to `disk` (a device number in the kernel's
+    /// encoding). The workload has so many `steps`. Gives the functions that are probed, and those
+    /// that are left out.
     ///
     /// # Errors
     ///
-    /// The kernel lacks something that the programs need, or a function cannot be probed.
-    pub(crate) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>, steps: usize) -> Result<Self> {
-        let loaded = attach::load(symbols, contracts, disk)?;
+    /// The kernel lacks something that the programs need, or a function on its list cannot be
+    /// probed, or none.
+    pub(crate) fn load(
+        symbols: &Symbols,
+        listed: &[InjectableFunction],
+        contracts: &[Contract],
+        disk: Option<u32>,
+        steps: usize,
+    ) -> Result<(Self, Vec<InjectableFunction>, Vec<LeftOut>)> {
+        let Chosen { probed, left_out } = Chosen::of(symbols, listed, contracts)?;
+        let loaded = attach::load(symbols, &probed, disk)?;
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
         control.write(0, loaded.control);
-        Ok(Self {
+        let injector = Self {
             control,
             rules: Mapping::new(&bpf, "RULES", MAX_RULES)?,
             sites: Mapping::new(&bpf, "SITES", SITE_SLOTS)?,
@@ -120,7 +131,8 @@ impl Injector {
             steps: u32::try_from(steps)?,
             unknown_names: BTreeSet::new(),
             _bpf: bpf,
-        })
+        };
+        Ok((injector, probed.into_iter().map(|probed| probed.function).collect(), left_out))
     }
 
     /// Puts the rules of `plan`, which was checked, in place and begins a new execution. The

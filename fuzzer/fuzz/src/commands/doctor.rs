@@ -7,7 +7,7 @@ use guest_protocol::Feature;
 use execution::{Stop, Target, chain};
 use files::cache;
 use guests::{
-    kernel,
+    kernel::{self, Built},
     prepare::bare_guest,
     project::Project,
     qemu::{AccelChoice, GuestConfig, Template},
@@ -43,7 +43,7 @@ pub fn doctor(stop: &Stop, out: &mut dyn Write) -> Result<Answer, CommandError> 
             None => report.line("--", &format!("kernel {name}"), "not built; the first run builds it")?,
             Some(built) => {
                 report.line("ok", &format!("kernel {name}"), &built.vmlinux.display().to_string())?;
-                report.guest(&project, &built.vmlinux, &cache, stop)?;
+                report.guest(&project, &built, &cache, stop)?;
             }
         }
     }
@@ -92,12 +92,12 @@ impl Doctor<'_> {
     }
 
     /// Boots a guest and shows what its kernel has and lacks.
-    fn guest(&mut self, project: &Project, vmlinux: &Path, cache: &Path, stop: &Stop) -> Result<(), CommandError> {
-        let config = match bare_guest(project, vmlinux) {
+    fn guest(&mut self, project: &Project, kernel: &Built, cache: &Path, stop: &Stop) -> Result<(), CommandError> {
+        let config = match bare_guest(project, kernel) {
             Ok(config) => config,
             Err(error) => return self.check("guest", Err(chain(&error))),
         };
-        let accel = match AccelChoice::Auto.choose(&config.qemu, vmlinux, cache, stop) {
+        let accel = match AccelChoice::Auto.choose(&config.qemu, &kernel.vmlinux, cache, stop) {
             Ok(chosen) => chosen,
             Err(error) => return self.check("acceleration", Err(chain(&error))),
         };

@@ -39,7 +39,7 @@ use files::TextFileError;
 /// File of a kernel's folder that says where in the source its coverage is.
 const PLACES: &str = "places.txt";
 /// The module in a kernel's folder by which functions get on its list of those that may fail.
-const SLOTS: &str = "slots.ko";
+const SLOTS: &str = guest_protocol::SLOTS_FILE;
 
 /// Why a kernel cannot be described, found or built.
 #[derive(Debug, Error)]

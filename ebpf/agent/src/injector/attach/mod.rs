@@ -10,10 +10,10 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{KProbe, ProgramError, TracePoint},
 };
-use guest_protocol::Contract;
+use fault_plan::InjectableFunction;
 
 use self::cast::Cast;
-use super::{functions, interrupts::Interrupts};
+use super::{chosen::Probed, functions, interrupts::Interrupts};
 use crate::symbols::Symbols;
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
@@ -26,12 +26,12 @@ pub(super) struct Loaded {
     pub(super) control: Control,
 }
 
-pub(super) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Loaded> {
+pub(super) fn load(symbols: &Symbols, probed: &[Probed], disk: Option<u32>) -> Result<Loaded> {
     let mut table = symbols.name_table();
-    for contract in contracts {
-        names::claim_entry(symbols, &mut table, &contract.function)?;
+    for probed in probed {
+        names::claim_entries(symbols, &mut table, probed)?;
     }
-    let control = control(symbols, contracts, disk)?;
+    let control = control(symbols, probed, disk)?;
     let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
     let mut object = OBJECT.to_vec();
@@ -55,17 +55,21 @@ pub(super) fn load(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>)
     }
     let program: &mut KProbe = program(&mut bpf, "injectable")?;
     program.load().map_err(load_error)?;
-    for Contract { function, .. } in contracts {
-        program.attach(function, 0).with_context(|| {
-            format!("cannot probe \"{function}\": is it on /sys/kernel/debug/error_injection/list?")
-        })?;
+    for Probed { function: InjectableFunction { name, .. }, entries, .. } in probed {
+        for entry in entries {
+            // Without a name the kernel takes what else is an offset for the address:
+            // `perf_kprobe_init()` of `kernel/trace/trace_event_perf.c` (6.12).
+            program.attach("", *entry).with_context(|| {
+                format!("cannot probe \"{name}\": is it on /sys/kernel/debug/error_injection/list?")
+            })?;
+        }
     }
     Ok(Loaded { bpf, control })
 }
 
-fn control(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Result<Control> {
+fn control(symbols: &Symbols, probed: &[Probed], disk: Option<u32>) -> Result<Control> {
     let Interrupts { per_cpu_offsets, preempt_offset } =
-        if contracts.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
+        if probed.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
     Ok(Control {
         armed: 0,
         thread: 0,
@@ -87,7 +91,7 @@ fn control(symbols: &Symbols, contracts: &[Contract], disk: Option<u32>) -> Resu
         per_cpu_offsets,
         preempt_offset,
         preempt_count: 0,
-        functions: functions::table(contracts, symbols)?,
+        functions: functions::table(probed)?,
     })
 }
 
