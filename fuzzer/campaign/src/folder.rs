@@ -12,6 +12,7 @@
 //! ```
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs::{self, File},
     io,
@@ -322,16 +323,40 @@ impl CampaignFolder {
     pub fn read_coverage(&self, build_id: &str) -> Result<Vec<u64>, FolderError> {
         let path = self.coverage_path(build_id);
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.lines().filter_map(|line| u64::from_str_radix(line, 16).ok()).collect()),
+            Ok(text) => Ok(addresses(&text).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(failed("read", &path)(error)),
         }
+    }
+
+    /// Reads the coverage of the campaign in the folder `path`, which may be running: the addresses
+    /// that ran, by the kernel's build id.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read, as where no campaign has been.
+    pub fn coverage_in(path: &Path) -> Result<BTreeMap<String, BTreeSet<u64>>, FolderError> {
+        let folder = path.join("coverage");
+        let entries = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let mut coverage = BTreeMap::new();
+        for path in entries.map_err(failed("read", &folder))?.iter().map(fs::DirEntry::path) {
+            let name = entry_name(&path);
+            let Some(build_id) = name.strip_suffix(".txt").filter(|name| !name.starts_with('.')) else { continue };
+            let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+            coverage.insert(build_id.to_owned(), addresses(&text).collect());
+        }
+        Ok(coverage)
     }
 
     fn coverage_path(&self, build_id: &str) -> PathBuf {
         let plain: String = build_id.chars().filter(char::is_ascii_alphanumeric).collect();
         self.path.join("coverage").join(format!("{plain}.txt"))
     }
+}
+
+/// The addresses in the text of a coverage file, one a line.
+fn addresses(text: &str) -> impl Iterator<Item = u64> {
+    text.lines().filter_map(|line| u64::from_str_radix(line, 16).ok())
 }
 
 /// Gives the name of something in the folder `path` that no campaign has put there; nothing in a

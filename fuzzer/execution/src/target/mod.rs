@@ -17,7 +17,7 @@ use std::{
 };
 
 use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
-use guest_protocol::{Contract, LeftOut, Setup, WorkloadStep};
+use guest_protocol::{LeftOut, Setup, WorkloadStep};
 use thiserror::Error;
 
 use files::{TextFile, TextFileError};
@@ -225,15 +225,7 @@ impl Target {
     #[must_use]
     pub fn setup(&self) -> Setup {
         Setup {
-            functions: self
-                .functions
-                .iter()
-                .map(|TargetFunction { name, error_type, never, .. }| Contract {
-                    function: name.clone(),
-                    error_type: *error_type,
-                    never: never.clone(),
-                })
-                .collect(),
+            functions: self.functions.iter().map(TargetFunction::contract).collect(),
             setup_steps: self.setup_steps.clone(),
             steps: self.steps.clone(),
             disk: self.image.is_some(),
