@@ -2,6 +2,7 @@
 
 mod block_event;
 mod cast;
+mod ftrace;
 mod names;
 
 use abi::{Control, NAME_BLOCK};
@@ -55,6 +56,17 @@ pub(super) fn load(symbols: &Symbols, probed: &[Probed], disk: Option<u32>) -> R
     }
     let program: &mut KProbe = program(&mut bpf, "injectable")?;
     program.load().map_err(load_error)?;
+    let held = ftrace::hold();
+    let attached = attach(program, probed);
+    if held {
+        ftrace::release()?;
+    }
+    attached?;
+    Ok(Loaded { bpf, control })
+}
+
+/// Attaches `program` to all entries of the functions that are to be `probed`.
+fn attach(program: &mut KProbe, probed: &[Probed]) -> Result<()> {
     for Probed { function: InjectableFunction { name, .. }, entries, .. } in probed {
         for entry in entries {
             // Without a name the kernel takes what else is an offset for the address:
@@ -64,7 +76,7 @@ pub(super) fn load(symbols: &Symbols, probed: &[Probed], disk: Option<u32>) -> R
             })?;
         }
     }
-    Ok(Loaded { bpf, control })
+    Ok(())
 }
 
 fn control(symbols: &Symbols, probed: &[Probed], disk: Option<u32>) -> Result<Control> {
