@@ -20,7 +20,7 @@ use guests::{
 use tempfile::TempDir;
 
 /// The kernel that the tests run on.
-pub(crate) const KERNEL: &str = "linux-6.12-check";
+pub(crate) const KERNEL: &str = "linux-6.12-lean";
 /// The one that explores.
 #[allow(dead_code, reason = "one of the test programs uses it")]
 pub(crate) const LEAN: &str = "linux-6.12-lean";
@@ -112,13 +112,8 @@ pub(crate) fn fault(path: &[&str], occurrence: u32) -> Fault {
 /// A fault of one of the functions [`MEMORY`].
 pub(crate) fn fault_of(function: &str, path: &[&str], occurrence: u32) -> Fault {
     let error = MEMORY.iter().find(|(name, _)| *name == function).map(|(_, error)| *error);
-    Fault {
-        function: function.to_owned(),
-        call_path: CallPath(path.iter().map(ToString::to_string).collect()),
-        occurrence,
-        error: error.unwrap_or_else(|| panic!("\"{function}\" has no error")),
-        step: None,
-    }
+    let error = error.unwrap_or_else(|| panic!("\"{function}\" has no error"));
+    Fault::new(function, CallPath(path.iter().map(ToString::to_string).collect()), occurrence, error)
 }
 
 /// A plan with these faults.

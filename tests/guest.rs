@@ -360,7 +360,7 @@ fn kvm_is_used_only_when_it_works() {
         }
     }
     let steps = vec![Step::Trigger { name: "clean".parse().unwrap() }.into()];
-    let setup = Setup { functions: Vec::new(), setup_steps: Vec::new(), steps, disk: false, awake: false };
+    let setup = Setup { steps, ..Setup::default() };
     let config = GuestConfig { accel: auto.accel, ..config };
     let template = Template::prepare(config, &setup, &Stop::new()).unwrap();
     let request = Execute {

@@ -21,13 +21,7 @@ use crate::common::{Guests, KERNEL, LEAN, SLAB, fault, guests, guests_on, plan, 
 
 /// The first call of `function` below `caller` fails.
 fn below(function: &str, caller: &str, error: InjectedError) -> Fault {
-    Fault {
-        function: function.to_owned(),
-        call_path: CallPath(vec!["...".to_owned(), caller.to_owned()]),
-        occurrence: 1,
-        error,
-        step: None,
-    }
+    Fault::new(function, CallPath(vec!["...".to_owned(), caller.to_owned()]), 1, error)
 }
 
 /// Runs the target's workload with this one fault.

@@ -9,5 +9,6 @@ mod common;
 mod guest;
 mod honest;
 mod identity;
+mod scope;
 mod targets;
 mod templates;

@@ -159,10 +159,7 @@ impl Drop for Campaign {
 fn plan(caller: &str) -> FaultPlan {
     let (function, call_path) = ("should_failslab".to_owned(), CallPath(vec![caller.to_owned()]));
     let error = InjectedError::Errno(Errno::ENOMEM);
-    FaultPlan {
-        faults: vec![Fault { function, call_path, occurrence: 77, error, step: None }],
-        ..FaultPlan::fault_free("selftest")
-    }
+    FaultPlan { faults: vec![Fault::new(function, call_path, 77, error)], ..FaultPlan::fault_free("selftest") }
 }
 
 /// Puts into a campaign's folder a plan and a crash that an earlier start could have found.

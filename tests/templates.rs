@@ -23,7 +23,7 @@ use nix::{
 use crate::common;
 
 fn template(config: &GuestConfig, cache: &Path) -> (Template, bool) {
-    let setup = Setup { functions: Vec::new(), setup_steps: Vec::new(), steps: Vec::new(), disk: false, awake: false };
+    let setup = Setup::default();
     let mut booted = false;
     let template = Template::cached(config.clone(), &setup, cache, &Stop::new(), &mut || booted = true).unwrap();
     (template, booted)

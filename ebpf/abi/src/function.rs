@@ -15,7 +15,7 @@ const UNIT_BITS: u32 = 4;
 const SLOTS: usize = 1 << FUNCTION_SLOT_BITS;
 
 /// The index of the function that is none: all calls of it are left alone.
-pub const NO_FUNCTION: u8 = 0;
+pub const NO_FUNCTION: u16 = 0;
 
 /// Offsets of a call's arguments among the saved registers, in bytes: `regs_get_kernel_argument()`
 /// and `struct pt_regs` of `arch/x86/include/asm/ptrace.h` (6.12).
@@ -28,7 +28,7 @@ pub struct Functions {
     /// Turns where a probe stands into a slot.
     pub multiplier: u64,
     /// For each slot the index of its function, or [`NO_FUNCTION`].
-    pub slots: [u8; SLOTS],
+    pub slots: [u16; SLOTS],
     /// The functions, from 1.
     pub functions: [Function; MAX_FUNCTIONS + 1],
 }
@@ -61,7 +61,8 @@ impl Function {
 }
 
 /// A condition on a call: `(argument & mask)` lies between `low` and `low + span`, which may wrap
-/// around. So each comparison is one subtraction and one comparison.
+/// around. So each comparison is one subtraction and one comparison. In the argument's place may be
+/// a field of the structure that it points to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
@@ -70,8 +71,12 @@ pub struct Condition {
     /// 1 while `low` is the address of what is compared with, which is yet to be read. Then `span`
     /// is the largest number, so that the condition holds, and only then this is looked at.
     pub pending: u8,
+    /// 1 when it is of the field that is `offset` bytes behind where the argument points.
+    pub field: u8,
     /// Always 0.
-    pub reserved: [u8; 6],
+    pub reserved: u8,
+    /// See `field`. A field has its size in the mask, and does not cross a multiple of eight bytes.
+    pub offset: u32,
     /// The bits of the argument that count.
     pub mask: u64,
     /// The least number for which it holds.
@@ -82,7 +87,7 @@ pub struct Condition {
 
 impl Condition {
     /// No condition.
-    pub const NONE: Self = Self { argument: 0, pending: 0, reserved: [0; 6], mask: 0, low: 0, span: 0 };
+    pub const NONE: Self = Self { argument: 0, pending: 0, field: 0, reserved: 0, offset: 0, mask: 0, low: 0, span: 0 };
     /// A condition that always holds.
     pub const ALWAYS: Self = Self { argument: ARGUMENTS[0], span: u64::MAX, ..Self::NONE };
 
@@ -167,7 +172,7 @@ mod tests {
             before.never[0] == Condition::ALWAYS && before.never[0].holds(7),
             "of no function a call is left alone"
         );
-        functions.slots[slot] = u8::MAX;
+        functions.slots[slot] = u16::MAX;
         assert!(functions.at(0xffff_ffff_8100_0011).is_none());
     }
 }

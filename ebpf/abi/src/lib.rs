@@ -2,8 +2,13 @@
 //!
 //! All maps are arrays that user space maps (`BPF_F_MMAPABLE`): programming, arming, disarming and
 //! reading them takes no system call, so that an armed agent can never be failed by its own plan.
-//! One thread runs the workload, so nothing here needs to be atomic; the dirty map, which every
-//! task's writes reach, is made of idempotent marks.
+//!
+//! Many tasks make calls, and nothing here is atomic but the dirty map's idempotent marks. The guest
+//! has one processor, whose kernel does not preempt, and a program runs to its end before another
+//! task does: `kprobe_ftrace_handler()` of `arch/x86/kernel/kprobes/ftrace.c` disables preemption,
+//! and an `int3` interrupts as well. An interrupt may come in between. Its calls of probed functions
+//! find `kprobe_running()`, and `trace_call_bpf()` of `kernel/trace/bpf_trace.c` runs no program
+//! while another one is active (all of 6.12). So a call's scratch memory is its own.
 //!
 //! Names are numbers here: the agent gives every kernel symbol (without compiler suffixes) a *name
 //! id*, in sorted order from 1, and fills a table from text address to name id. 0 is "no such
@@ -24,13 +29,25 @@ pub const MAX_FRAMES: usize = 24;
 /// The most rules, one per fault of a plan.
 pub const MAX_RULES: usize = 16;
 /// The most functions that can be probed.
-pub const MAX_FUNCTIONS: usize = 64;
+pub const MAX_FUNCTIONS: usize = 512;
 /// The most conditions on arguments under which a function never fails.
 pub const MAX_CONDITIONS: usize = 4;
+/// The most conditions on arguments that a rule has.
+pub const MAX_RULE_CONDITIONS: usize = 2;
 /// The most callers below which a function never fails.
 pub const MAX_CALLERS: usize = 8;
-/// Bits of the number of a slot of the index of functions, which makes 512 slots.
-pub const FUNCTION_SLOT_BITS: u32 = 9;
+/// The most callers below which calls of other tasks have nothing to do with the workload.
+pub const MAX_UNRELATED: usize = 32;
+/// The scope of the workload's own task: a scope is `Scope::number()` of the crate `fault-plan`.
+pub const WORKLOAD: u8 = 0;
+/// The scope of user tasks outside of the agent's process.
+pub const CHILD: u8 = 1;
+/// The scope of kernel threads that run work items.
+pub const WORKER: u8 = 2;
+/// The scope of other kernel threads.
+pub const THREAD: u8 = 3;
+/// Bits of the number of a slot of the index of functions, which makes 32,768 slots.
+pub const FUNCTION_SLOT_BITS: u32 = 15;
 /// Slots of the site table, and of its index, a power of two.
 pub const SITE_SLOTS: usize = 1 << 14;
 /// Number of entries of the index that are tried before a site counts as lost.
@@ -94,8 +111,14 @@ pub mod block_event {
 pub struct Control {
     /// 1 while calls are recorded and faults fire, else 0.
     pub armed: u32,
-    /// Thread (kernel `pid`) that runs the workload; calls of all others are left alone.
+    /// Thread (kernel `pid`) that runs the workload.
     pub thread: u32,
+    /// Process (kernel `tgid`) of the agent; calls of its other threads are left alone.
+    pub process: u32,
+    /// A bit for each scope whose calls are recorded and fail, `1 << scope`.
+    pub scopes: u32,
+    /// Offset of `flags` in `struct task_struct`, by which the scopes of other tasks are told.
+    pub task_flags: u32,
     /// Number of the execution; a site or log of another generation is stale.
     pub generation: u32,
     /// Rules in use.
@@ -118,10 +141,8 @@ pub struct Control {
     /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be
     /// computed.
     pub preempt_cpu: u32,
-    /// Step of the workload that runs, from 1; 0 while none does.
+    /// Step of the workload that runs, from 1; 0 while none does, when calls are left alone.
     pub step: u32,
-    /// Always 0.
-    pub reserved: u32,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// First address after it.
@@ -132,6 +153,11 @@ pub struct Control {
     pub preempt_offset: u64,
     /// Address of that processor's preemption count.
     pub preempt_count: u64,
+    /// [`name_set`] of `unrelated`.
+    pub unrelated_set: u64,
+    /// Name ids: a call of another task with one of them among its callers is left alone. Unused
+    /// entries are [`NO_NAME`].
+    pub unrelated: [u32; MAX_UNRELATED],
     /// The functions that are probed.
     pub functions: Functions,
 }
@@ -142,10 +168,18 @@ pub struct Control {
 pub struct Rule {
     /// Name id of the function.
     pub function: u32,
-    /// Which matching call fails, from 1.
+    /// Which matching call fails first, from 1.
     pub occurrence: u32,
+    /// Number of further matching calls in a row that fail.
+    pub more: u32,
     /// Matching calls so far in this execution.
     pub seen: u32,
+    /// Its entry in map `FIRED`, plus 1; 0 while it has not fired.
+    pub fired: u32,
+    /// The rule that must have fired before, plus 1; 0 for none.
+    pub after: u32,
+    /// A bit for each scope of which calls match, `1 << scope`.
+    pub scopes: u32,
     /// Elements of `path` in use.
     pub elements: u32,
     /// The step of which calls match, from 1; 0 for all steps.
@@ -154,6 +188,9 @@ pub struct Rule {
     pub reserved: u32,
     /// The value that the call returns.
     pub return_value: i64,
+    /// The conditions that hold for calls that match. Behind the last one stands
+    /// [`Condition::NONE`], unless there is no room.
+    pub conditions: [Condition; MAX_RULE_CONDITIONS],
     /// [`name_set`] of all names in `path`: a call whose set lacks a bit cannot match.
     pub name_set: u64,
     /// The callers as name ids, innermost first, or [`ELLIPSIS`].
@@ -177,12 +214,13 @@ pub struct Call {
 }
 
 /// A value of map `PATHS`, an open-addressed hash table: which site a path of return addresses is
-/// in a step.
+/// in a step and a scope.
 /// It spares all calls on a path but the first one to look for the callers' names.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
-    /// Hash of the step, the probe's address and the return addresses; 0 marks a free slot.
+    /// Hash of the step, the scope, the probe's address and the return addresses; 0 marks a free
+    /// slot.
     pub key: u64,
     /// Slot of map `SITES`.
     pub site: u32,
@@ -190,14 +228,14 @@ pub struct Path {
     pub reserved: u32,
 }
 
-/// A value of map `SITES`: the sites, one for each step, in the order in which they were found, so
-/// that an execution touches few pages. Map `INDEX` is an open-addressed hash table of their slots
+/// A value of map `SITES`: the sites, one for each step and scope, in the order in which they were
+/// found, so that an execution touches few pages. Map `INDEX` is an open-addressed hash table of their slots
 /// plus 1: entry `key % SITE_SLOTS`, then the next ones. Behind its slots `SITES` has one more
 /// value, for the site at hand while its slot is looked for, and when there is none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
-    /// Hash of step, function and callers' name ids; never 0 in a slot that is taken.
+    /// Hash of step, scope, function and callers' name ids; never 0 in a slot that is taken.
     pub key: u64,
     /// Execution that `count` and `first_sequence` belong to.
     pub generation: u32,
@@ -210,7 +248,9 @@ pub struct Site {
     /// Callers in `stack`.
     pub depth: u32,
     /// 1 when there were more callers than fit.
-    pub truncated: u16,
+    pub truncated: u8,
+    /// Scope of its calls.
+    pub scope: u8,
     /// Step of the workload that its calls are in, from 1.
     pub step: u16,
     /// [`name_set`] of all callers.
@@ -233,6 +273,10 @@ pub struct Fired {
     pub step: u32,
     /// Hash of the site.
     pub site: u64,
+    /// Scope of the call.
+    pub scope: u32,
+    /// Number of times that the rule fired; the rest is of the first time.
+    pub times: u32,
     /// Return addresses, innermost first.
     pub stack: [u64; MAX_FRAMES],
 }
@@ -253,7 +297,7 @@ pub struct FiredLog {
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 96 + size_of::<Functions>());
+const _: () = assert!(size_of::<Control>() == 112 + 4 * MAX_UNRELATED + size_of::<Functions>());
 const _: () = assert!(size_of::<Site>() == 136);
 
 /// Only value of map `DIRTY`: the blocks of the disk that were written to. A mark is a byte, so

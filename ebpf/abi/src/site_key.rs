@@ -1,6 +1,6 @@
 //! The number of an injection site.
 
-/// Hashes an injection site in a step: the step, the function's name id, then the callers',
+/// Hashes an injection site in a step and a scope: these, the function's name id, then the callers',
 /// innermost first.
 ///
 /// Name ids depend on nothing but the kernel's symbols, hence so does the result: it is the same in
@@ -12,11 +12,11 @@ pub struct SiteKey(u64);
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl SiteKey {
-    /// The key of `function` without callers, in the step of this number.
+    /// The key of `function` without callers, in the step of this number and this scope.
     #[inline(always)]
     #[must_use]
-    pub const fn new(step: u32, function: u32) -> Self {
-        Self(MULTIPLIER).caller(step).caller(function)
+    pub const fn new(step: u32, scope: u8, function: u32) -> Self {
+        Self(MULTIPLIER).caller(step | (scope as u32) << 16).caller(function)
     }
 
     /// The key with one more caller.
@@ -40,7 +40,11 @@ mod tests {
     use super::*;
 
     fn key(step: u32, function: u32, callers: &[u32]) -> u64 {
-        callers.iter().fold(SiteKey::new(step, function), |key, name| key.caller(*name)).finish()
+        key_in(step, crate::WORKLOAD, function, callers)
+    }
+
+    fn key_in(step: u32, scope: u8, function: u32, callers: &[u32]) -> u64 {
+        callers.iter().fold(SiteKey::new(step, scope, function), |key, name| key.caller(*name)).finish()
     }
 
     #[test]
@@ -51,6 +55,7 @@ mod tests {
         assert_ne!(key(1, 1, &[2, 3]), key(1, 1, &[2, 3, 0]));
         assert_ne!(key(1, 1, &[2, 3]), key(1, 1, &[2]));
         assert_ne!(key(1, 1, &[2, 3]), key(2, 1, &[2, 3]));
+        assert_ne!(key(1, 1, &[2, 3]), key_in(1, crate::WORKER, 1, &[2, 3]));
     }
 
     #[test]

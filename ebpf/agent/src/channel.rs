@@ -201,7 +201,7 @@ mod tests {
         let mut channel = Channel { window, port: File::from(OwnedFd::from(port)), received: 0, sent: 0 };
         let message = |name: &str| {
             let functions = vec![Contract { function: name.to_owned(), error_type: None, never: Vec::new() }];
-            ToAgent::Setup(Setup { functions, setup_steps: Vec::new(), steps: Vec::new(), disk: false, awake: false })
+            ToAgent::Setup(Setup { functions, ..Setup::default() })
         };
         // One ring too many, and one before its message.
         host.write_all(&[DOORBELL; 3]).unwrap();

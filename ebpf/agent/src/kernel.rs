@@ -43,6 +43,7 @@ const FEATURES: &[(&str, Sign, &str)] = &[
         Sign::Path("/sys/kernel/debug/fail_page_alloc"),
         "CONFIG_FAIL_PAGE_ALLOC, CONFIG_FAULT_INJECTION_DEBUG_FS",
     ),
+    ("types", Sign::Path("/sys/kernel/btf/vmlinux"), "CONFIG_DEBUG_INFO_BTF: only the workload's own calls can fail"),
     ("tracepoints", Sign::Symbol("perf_event_attach_bpf_prog"), "CONFIG_BPF_EVENTS"),
     ("kasan", Sign::Symbol("kasan_report"), "CONFIG_KASAN"),
     ("lockdep", Sign::Symbol("lockdep_hardirqs_on_prepare"), "CONFIG_PROVE_LOCKING"),

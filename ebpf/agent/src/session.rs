@@ -94,8 +94,7 @@ impl<'kernel> Target<'kernel> {
         let program = Program::new(&setup.setup_steps, &setup.steps)?;
         let disk = setup.disk.then(Disk::read_image).transpose()?;
         let disk_number = setup.disk.then_some(DISK_NUMBER);
-        let (injector, functions, left_out) =
-            Injector::load(symbols, injectable, &setup.functions, disk_number, setup.steps.len())?;
+        let (injector, functions, left_out) = Injector::load(symbols, injectable, setup, disk_number)?;
         let kcov = Kcov::open()?;
         let ready = Ready {
             functions: functions.clone(),

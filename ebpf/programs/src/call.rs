@@ -25,15 +25,15 @@ const NMI_MASK: u32 = 0xf << 20;
 /// Hard interrupts, and soft interrupts being served (not merely disabled).
 const INTERRUPT_MASK: u32 = (0xf << 20) | (0xf << 16) | (1 << 8);
 
-/// A hash of the step that runs, where the function stands that is being entered, and the return
-/// addresses of its callers, never 0.
+/// A hash of the step that runs, whose call it is, where the function stands that is being entered,
+/// and the return addresses of its callers, never 0.
 ///
 /// This is most of what a call costs. So nothing is stored: they are read again by [`read`] where
 /// they are asked for, which is at new paths and at failures.
 #[inline(always)]
-pub(crate) fn path(registers: &Registers, step: u32) -> u64 {
+pub(crate) fn path(registers: &Registers, step: u32, scope: u8) -> u64 {
     // The upper halves of text addresses are all ones.
-    let mut hash = registers.instruction ^ (u64::from(step) << 32);
+    let mut hash = registers.instruction ^ (u64::from(step) << 32) ^ (u64::from(scope) << 48);
     walk(registers, |_, address| hash = (hash ^ address).wrapping_mul(MULTIPLIER));
     // A product's upper half depends on all of both factors.
     hash ^= hash >> 32;
@@ -88,17 +88,17 @@ fn is_above(frame: u64, below: u64) -> bool {
 }
 
 /// Turns the return addresses of `call` into names, and describes by them the `site` of the
-/// function that is being entered.
+/// function that is being entered in this scope.
 #[inline(always)]
-pub(crate) fn name(registers: &Registers, call: &Call, control: &Control, site: &mut Site) {
+pub(crate) fn name(registers: &Registers, call: &Call, control: &Control, scope: u8, site: &mut Site) {
     // The instruction pointer stands behind the probe, which is less than a granule long or was
     // entered as whole.
     let function = name_at(registers.instruction.wrapping_sub(1).wrapping_sub(control.text_start));
     let text_bytes = control.text_end.wrapping_sub(control.text_start);
-    let mut key = SiteKey::new(control.step, function);
+    let mut key = SiteKey::new(control.step, scope, function);
     let mut name_set = 0;
     let mut depth = 0;
-    let mut truncated = call.truncated as u16;
+    let mut truncated = call.truncated as u8;
     for (address, name) in call.stack.iter().zip(&mut site.stack) {
         if depth >= call.depth {
             break;
@@ -118,6 +118,7 @@ pub(crate) fn name(registers: &Registers, call: &Call, control: &Control, site: 
     site.function = function;
     site.depth = depth;
     site.truncated = truncated;
+    site.scope = scope;
     site.step = control.step as u16;
     site.name_set = name_set;
     site.key = key.finish();
@@ -137,7 +138,9 @@ fn name_at(offset: u64) -> u32 {
     }
 }
 
-/// Says whether an interrupt is being served on the thread's processor, or that cannot be told.
+/// Says whether an interrupt is being served, or that cannot be told. A soft interrupt that its own
+/// thread serves is one too: `handle_softirqs()` of `kernel/softirq.c` (6.12) counts it there as
+/// everywhere.
 #[inline(always)]
 pub(crate) fn in_interrupt(reader: Reader, control: &mut Control) -> bool {
     // SAFETY: the helper takes no arguments.

@@ -1,7 +1,7 @@
 //! The BPF programs of the guest.
 //!
-//! `injectable` runs on the entry of every function that may fail. For calls of the workload's
-//! thread it reads the callers, records the site, and makes the call fail when a rule says so.
+//! `injectable` runs on the entry of every function that may fail. For calls of the tasks in scope
+//! it reads the callers, records the site, and makes the call fail when a rule says so.
 //! `block_write` records which parts of the disk are written to, by whomever.
 //!
 //! The agent reads and writes all maps through memory mappings; their layout and meaning are in the
@@ -11,16 +11,17 @@
 #![no_main]
 
 mod call;
+mod conditions;
 mod dirty;
 mod maps;
 mod memory;
 mod repeat;
 mod rules;
+mod scope;
 mod sites;
 
-use abi::{Condition, Control};
+use abi::{Condition, Control, WORKLOAD};
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::pt_regs,
     helpers::generated::bpf_override_return,
     macros::{kprobe, tracepoint},
@@ -34,9 +35,10 @@ use crate::memory::Reader;
 fn injectable(context: ProbeContext) -> u32 {
     if let Some(control) = maps::control()
         && control.armed != 0
-        && context.pid() == control.thread
+        && control.step != 0
+        && let Some(scope) = scope::of_current(control)
     {
-        on_call(context.regs, control);
+        on_call(context.regs, control, scope);
     }
     0
 }
@@ -53,7 +55,7 @@ fn block_write(context: TracePointContext) -> u32 {
 }
 
 #[inline(always)]
-fn on_call(regs: *mut pt_regs, control: &mut Control) {
+fn on_call(regs: *mut pt_regs, control: &mut Control, scope: u8) {
     let reader = Reader::new();
     if call::in_interrupt(reader, control) {
         return;
@@ -61,12 +63,15 @@ fn on_call(regs: *mut pt_regs, control: &mut Control) {
     // SAFETY: the kernel hands the probe its registers.
     let registers = unsafe { Registers::read(reader, regs) };
     if is_guarded(&registers, control) {
-        control.guarded += 1;
+        control.guarded += u32::from(scope == WORKLOAD);
         return;
     }
-    let site = sites::slot_of(control, &registers);
+    let site = sites::slot_of(control, &registers, scope);
     if site == sites::GUARDED {
-        control.guarded += 1;
+        control.guarded += u32::from(scope == WORKLOAD);
+        return;
+    }
+    if site == sites::UNRELATED {
         return;
     }
     control.sequence += 1;
@@ -118,26 +123,11 @@ fn is_guarded(registers: &Registers, control: &mut Control) -> bool {
         if condition.argument == Condition::NONE.argument {
             break;
         }
-        let Some(argument) = registers.reader.number(registers.all + u64::from(condition.argument)) else {
-            return true;
-        };
-        if condition.holds(argument) && (condition.pending == 0 || is_bound(registers.reader, condition, argument)) {
+        if conditions::holds(registers.reader, registers.all, condition) != Some(false) {
             return true;
         }
     }
     false
-}
-
-/// Puts what stands in the condition's variable in its place. Returns whether the condition holds,
-/// or that cannot be told.
-#[inline(always)]
-fn is_bound(reader: Reader, condition: &mut Condition, argument: u64) -> bool {
-    let value = reader.number(condition.low).unwrap_or(0);
-    if value == 0 {
-        return true;
-    }
-    *condition = Condition { pending: 0, low: value, span: 0, ..*condition };
-    condition.holds(argument)
 }
 
 #[panic_handler]

@@ -2,10 +2,11 @@
 
 use core::ffi::c_long;
 
-use abi::{Control, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, Verdict};
+use abi::{Condition, Control, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, Rule, Verdict};
 
 use crate::{
-    Registers, call, maps,
+    Registers, call, conditions, maps,
+    memory::Reader,
     repeat::{BREAK, CONTINUE, repeat},
 };
 
@@ -13,6 +14,8 @@ use crate::{
 struct Evaluation {
     /// Slot of its site.
     site: u32,
+    /// Address of its saved registers.
+    registers: u64,
     /// The rule that fires, plus 1; 0 for none.
     firing: u32,
     return_value: i64,
@@ -25,7 +28,7 @@ pub(crate) fn apply(control: &Control, registers: &Registers, site: u32) -> Opti
     if control.rule_count == 0 {
         return None;
     }
-    let mut evaluation = Evaluation { site, firing: 0, return_value: 0 };
+    let mut evaluation = Evaluation { site, registers: registers.all, firing: 0, return_value: 0 };
     repeat(control.rule_count.min(MAX_RULES as u32), try_rule, &mut evaluation);
     let rule = evaluation.firing.checked_sub(1)?;
     log(control, registers, rule, site);
@@ -40,17 +43,43 @@ extern "C" fn try_rule(index: u64, evaluation: *mut Evaluation) -> c_long {
     let is_other_step = rule.step != 0 && rule.step != u32::from(site.step);
     if rule.function != site.function
         || is_other_step
+        || rule.scopes >> (site.scope & 31) & 1 == 0
         || rule.name_set & !site.name_set != 0
+        || !is_after(rule)
+        || !conditions_hold(evaluation.registers, rule)
         || !matches(index as u32, evaluation.site)
     {
         return CONTINUE;
     }
-    rule.seen += 1;
-    if rule.seen == rule.occurrence && evaluation.firing == 0 {
+    rule.seen = rule.seen.wrapping_add(1);
+    // Those that come before the occurrence wrap around to beyond any number of times.
+    if rule.seen.wrapping_sub(rule.occurrence) <= rule.more && rule.seen >= rule.occurrence && evaluation.firing == 0 {
         evaluation.firing = index as u32 + 1;
         evaluation.return_value = rule.return_value;
     }
     CONTINUE
+}
+
+/// Says whether the rule that must fire before this one has. Rules that fire are noted when all have
+/// seen the call: none comes after another in the same call.
+#[inline(always)]
+fn is_after(rule: &Rule) -> bool {
+    let Some(before) = rule.after.checked_sub(1) else { return true };
+    maps::rule(before).is_some_and(|before| before.fired != 0)
+}
+
+/// Says whether the arguments are as the rule wants them.
+#[inline(always)]
+fn conditions_hold(registers: u64, rule: &mut Rule) -> bool {
+    for condition in &mut rule.conditions {
+        if condition.argument == Condition::NONE.argument {
+            break;
+        }
+        if conditions::holds(Reader::new(), registers, condition) != Some(true) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Which rule is being matched with which site.
@@ -88,19 +117,31 @@ extern "C" fn step(_: u64, matching: *mut Matching) -> c_long {
     }
 }
 
+/// Notes that a rule fires: the first time with the call, and later that it did so once more. So the
+/// log has room for all.
 #[inline(always)]
-fn log(control: &Control, registers: &Registers, rule: u32, site: u32) {
+fn log(control: &Control, registers: &Registers, index: u32, site: u32) {
     let (Some(log), Some(site), Some(call)) = (maps::fired(), maps::site(site), maps::call()) else { return };
+    let Some(rule) = maps::rule(index) else { return };
+    if let Some(entry) = rule.fired.checked_sub(1) {
+        if let Some(fired) = log.fired.get_mut(entry as usize) {
+            fired.times = fired.times.wrapping_add(1);
+        }
+        return;
+    }
     call::read(registers, call);
     let Some(fired) = log.fired.get_mut(log.count as usize) else { return };
-    fired.rule = rule;
+    fired.rule = index;
     fired.sequence = control.sequence;
     fired.depth = site.depth;
     fired.step = u32::from(site.step);
     fired.site = site.key;
+    fired.scope = u32::from(site.scope);
+    fired.times = 1;
     for index in 0..MAX_FRAMES {
         fired.stack[index] = call.stack[index];
     }
     log.generation = control.generation;
     log.count += 1;
+    rule.fired = log.count;
 }

@@ -4,6 +4,7 @@ use core::ffi::c_long;
 
 use abi::{
     Control, MAX_CALLERS, MAX_FRAMES, NO_NAME, PATH_FRONT, PATH_PROBES, PATH_SLOTS, SITE_PROBES, SITE_SLOTS, Site,
+    WORKLOAD,
 };
 
 use crate::{
@@ -16,12 +17,14 @@ const SPARE: u32 = SITE_SLOTS as u32;
 /// The slot of no site: the kernel would never fail a call with these callers. It stands in the
 /// path table, so that only the first call on a path is looked at.
 pub(crate) const GUARDED: u32 = SPARE + 1;
+/// The slot of no site: the call has nothing to do with the workload.
+pub(crate) const UNRELATED: u32 = SPARE + 2;
 
-/// The slot of the site of the call with these `registers`; the spare one when the table is full,
-/// and [`GUARDED`] when it is none.
+/// The slot of the site of the call with these `registers` in this scope; the spare one when the
+/// table is full, and [`GUARDED`] or [`UNRELATED`] when it is none.
 #[inline(always)]
-pub(crate) fn slot_of(control: &mut Control, registers: &Registers) -> u32 {
-    let path = call::path(registers, control.step);
+pub(crate) fn slot_of(control: &mut Control, registers: &Registers, scope: u8) -> u32 {
+    let path = call::path(registers, control.step, scope);
     if let Some(known) = maps::path(path_slot(path, 0))
         && known.key == path
     {
@@ -32,7 +35,7 @@ pub(crate) fn slot_of(control: &mut Control, registers: &Registers) -> u32 {
     if search.site != SPARE {
         return search.site;
     }
-    let slot = slot_by_names(control, registers);
+    let slot = slot_by_names(control, registers, scope);
     if slot != SPARE
         && let Some(path) = maps::path(search.free)
     {
@@ -77,10 +80,13 @@ extern "C" fn probe_path(index: u64, search: *mut PathSearch) -> c_long {
 
 /// Finds the callers' names, and the site by them, which is put into the table if it is not there.
 #[inline(always)]
-fn slot_by_names(control: &mut Control, registers: &Registers) -> u32 {
+fn slot_by_names(control: &mut Control, registers: &Registers, scope: u8) -> u32 {
     let (Some(spare), Some(call)) = (maps::site(SPARE), maps::call()) else { return SPARE };
     call::read(registers, call);
-    call::name(registers, call, control, spare);
+    call::name(registers, call, control, scope, spare);
+    if scope != WORKLOAD && is_unrelated(control, spare) {
+        return UNRELATED;
+    }
     if is_guarded(control, registers, spare) {
         return GUARDED;
     }
@@ -109,6 +115,30 @@ fn is_guarded(control: &mut Control, registers: &Registers, site: &Site) -> bool
     let mut search = CallerSearch { never_below: function.never_below, found: 0 };
     repeat(site.depth.min(MAX_FRAMES as u32), compare_caller, &mut search);
     search.found != 0
+}
+
+/// Says whether one of the callers of the spare `site` is one whose work has nothing to do with the
+/// workload.
+#[inline(always)]
+fn is_unrelated(control: &Control, site: &Site) -> bool {
+    if control.unrelated_set & site.name_set == 0 {
+        return false;
+    }
+    let mut found = 0_u32;
+    repeat(site.depth.min(MAX_FRAMES as u32), compare_unrelated, &mut found);
+    found != 0
+}
+
+/// Compares one caller of the spare site with those of unrelated work.
+extern "C" fn compare_unrelated(index: u64, found: *mut u32) -> c_long {
+    let Some(caller) = maps::site(SPARE).and_then(|site| site.stack.get(index as usize)) else { return BREAK };
+    let (caller, Some(control)) = (*caller, maps::control()) else { return BREAK };
+    if caller != NO_NAME && control.unrelated.iter().any(|name| *name == caller) {
+        // SAFETY: it is what `is_unrelated` hands to the loop.
+        unsafe { *found = 1 };
+        return BREAK;
+    }
+    CONTINUE
 }
 
 /// The search for a caller below which the function never fails.
@@ -162,6 +192,7 @@ fn describe(site: &mut Site, found: &Site) {
     site.function = found.function;
     site.depth = found.depth;
     site.truncated = found.truncated;
+    site.scope = found.scope;
     site.step = found.step;
     site.name_set = found.name_set;
     for index in 0..MAX_FRAMES {

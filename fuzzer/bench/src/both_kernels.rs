@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use campaign::{KnownPoints, Relaxed, run_relaxed, unfired};
 use execution::{Execution, Fate, How, RunError, Runner, Target};
-use fault_plan::{CallPath, Fault, FaultPlan};
+use fault_plan::{CallPath, Fault, FaultPlan, Scope};
 use fuzz::exit::CommandError;
 use guests::{
     prepare::{Wanted, prepare},
@@ -90,17 +90,18 @@ pub(super) fn both_kernels(session: &Session<'_>) -> Result<BothKernels, Command
 
 /// Makes the plans that fail one point alone, of those that every fault-free execution reaches.
 fn single_faults(target: &Target, explorer: &mut GuestRunner) -> Result<Vec<FaultPlan>, RunError> {
-    let mut points: BTreeMap<(u32, String, Vec<String>), usize> = BTreeMap::new();
+    let mut points: BTreeMap<(u32, Scope, String, Vec<String>), usize> = BTreeMap::new();
     for _ in 0..FAULT_FREE_RUNS {
         let execution = explorer.run(&target.fault_free(), How::Warm).execution?;
         for site in &execution.sites {
-            *points.entry((site.step, site.function.clone(), site.call_path.clone())).or_default() += 1;
+            *points.entry((site.step, site.scope, site.function.clone(), site.call_path.clone())).or_default() += 1;
         }
     }
     let always = points.into_iter().filter(|(_, runs)| *runs == FAULT_FREE_RUNS).map(|(point, _)| point);
-    let plan = |(step, function, call_path): (u32, String, Vec<String>)| {
+    let plan = |(step, scope, function, call_path): (u32, Scope, String, Vec<String>)| {
         let error = *target.errors(&function).first()?;
-        let fault = Fault { function, call_path: CallPath(call_path), occurrence: 1, error, step: Some(step) };
+        let fault = Fault::new(function, CallPath(call_path), 1, error);
+        let fault = Fault { step: Some(step), task: scope.condition(), ..fault };
         Some(FaultPlan { faults: vec![fault], ..target.fault_free() })
     };
     Ok(always.filter_map(plan).collect())

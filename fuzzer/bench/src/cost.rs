@@ -189,13 +189,7 @@ fn clone_first_execution_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Resul
 /// for.
 fn clone_answer_ms(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<f64, RunError> {
     let mut impossible = plan.clone();
-    impossible.faults.push(Fault {
-        function: "none".to_owned(),
-        call_path: CallPath::default(),
-        occurrence: 1,
-        error: InjectedError::True,
-        step: None,
-    });
+    impossible.faults.push(Fault::new("none", CallPath::default(), 1, InjectedError::True));
     let mut times = Vec::new();
     for _ in 0..CLONES {
         runner.discard();

@@ -94,7 +94,7 @@ fn plans(prepared: &Prepared, runner: &mut GuestRunner) -> Result<Vec<FaultPlan>
     let singles = u32::try_from(PLANS.saturating_sub(plans.len())).unwrap_or(0);
     for number in 0..singles {
         let occurrence = 1 + (calls.saturating_sub(1)) * number / singles.max(2).saturating_sub(1);
-        let fault = Fault { function: function.clone(), call_path: CallPath::default(), occurrence, error, step: None };
+        let fault = Fault::new(function.clone(), CallPath::default(), occurrence, error);
         plans.push(FaultPlan { faults: vec![fault], ..free.clone() });
     }
     Ok(plans)

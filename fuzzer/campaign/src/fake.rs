@@ -6,7 +6,7 @@ use execution::{
     Attributed, Execution, Fate, Finding, FindingKind, Fired, FunctionGroups, How, Ran, RunError, Runner, Stop, Target,
     Usage,
 };
-use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer};
+use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer, Scope};
 use files::Journal;
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
 use kcov_parser::CallSites;
@@ -77,7 +77,13 @@ pub(crate) fn matrix(target: Target) -> Matrix {
 /// Makes the description of a site at which `function` is called.
 pub(crate) fn description(site: u64, function: &str, call_path: &[&str], step: u32) -> Arc<SiteDescription> {
     let call_path = call_path.iter().map(ToString::to_string).collect();
-    Arc::new(SiteDescription { site, function: function.to_owned(), call_path, truncated: false, step })
+    let (function, scope) = (function.to_owned(), Scope::Workload);
+    Arc::new(SiteDescription { site, function, call_path, truncated: false, step, scope })
+}
+
+/// Makes a fault of a plan that fired once, in the first call at a site.
+pub(crate) fn fired(fault: usize, site: u64) -> Fired {
+    Fired { fault, sequence: 1, site, step: 1, scope: Scope::Workload, times: 1, call_path: Vec::new() }
 }
 
 /// Makes a queue in which nothing waits; its file is gone.
@@ -100,12 +106,9 @@ pub(crate) fn observers() -> Observers {
 
 /// Makes a plan with one fault.
 pub(crate) fn plan(call_path: Vec<String>, occurrence: u32) -> FaultPlan {
-    let (function, call_path) = ("should_failslab".to_owned(), CallPath(call_path));
     let error = InjectedError::Errno(Errno::ENOMEM);
-    FaultPlan {
-        faults: vec![Fault { function, call_path, occurrence, error, step: None }],
-        ..FaultPlan::fault_free("fake")
-    }
+    let fault = Fault::new("should_failslab", CallPath(call_path), occurrence, error);
+    FaultPlan { faults: vec![fault], ..FaultPlan::fault_free("fake") }
 }
 
 /// Makes a plan for `target` that fails `function` at the third allocation of the workload.
@@ -167,8 +170,8 @@ pub(crate) fn fails_at(plan: &FaultPlan, site: u64) -> bool {
 }
 
 fn describe(site: u64, call_path: Vec<String>) -> Arc<SiteDescription> {
-    let function = "should_failslab".to_owned();
-    Arc::new(SiteDescription { site, function, call_path, truncated: false, step: 1 })
+    let (function, scope) = ("should_failslab".to_owned(), Scope::Workload);
+    Arc::new(SiteDescription { site, function, call_path, truncated: false, step: 1, scope })
 }
 
 /// A workload of 40 allocations in a row. One that fails ends it after an unwind block of its own;
@@ -241,18 +244,29 @@ impl Model<'_> {
         let call_path = (self.callers)(site);
         self.execution.sites.push(describe(site, call_path.clone()));
         self.execution.coverage.push(TEXT_START + site % 1000);
-        let mut fails = false;
+        let (mut fails, mut firing) = (false, Vec::new());
         for (index, fault) in self.plan.faults.iter().enumerate() {
-            if fault.call_path.matches(&call_path) && fault.step.is_none_or(|step| step == 1) {
-                self.seen[index] += 1;
-                if self.seen[index] == fault.occurrence {
-                    fails = true;
+            let is_there = fault.may_match(&fault.function, &call_path, (1, Scope::Workload));
+            let is_after = fault.after.is_none_or(|number| self.has_fired(number as usize - 1));
+            if !is_there || !is_after {
+                continue;
+            }
+            self.seen[index] += 1;
+            let behind = self.seen[index].checked_sub(fault.occurrence);
+            if behind.is_some_and(|behind| behind < fault.times) {
+                fails = true;
+                if behind == Some(0) {
                     let call_path = call_path.clone();
-                    self.execution.fired.push(Fired { fault: index, sequence, site, step: 1, call_path });
+                    firing.push(Fired { sequence, call_path, ..fired(index, site) });
                 }
             }
         }
+        self.execution.fired.append(&mut firing);
         !fails
+    }
+
+    fn has_fired(&self, fault: usize) -> bool {
+        self.execution.fired.iter().any(|fired| fired.fault == fault)
     }
 
     fn crash(&mut self, title: &str) {

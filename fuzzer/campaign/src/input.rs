@@ -67,13 +67,8 @@ mod tests {
     /// that was wrong.
     #[test]
     fn a_buffer_too_small_for_a_plan_is_just_that() {
-        let fault = |error| Fault {
-            function: "should_failslab".to_owned(),
-            call_path: CallPath(vec!["...".to_owned(), "open_ctree".to_owned()]),
-            occurrence: 300,
-            error,
-            step: None,
-        };
+        let call_path = || CallPath(vec!["...".to_owned(), "open_ctree".to_owned()]);
+        let fault = |error| Fault::new("should_failslab", call_path(), 300, error);
         let errors = [InjectedError::Errno(Errno::ENOMEM), InjectedError::Null, InjectedError::True];
         let plan = PlanInput(FaultPlan { faults: errors.map(fault).into(), ..FaultPlan::fault_free("test") });
         let whole = postcard::to_stdvec(&plan).unwrap();

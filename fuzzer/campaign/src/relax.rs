@@ -39,8 +39,8 @@ impl KnownPoints {
 }
 
 fn point(site: &SiteDescription, calls: u32) -> Point<'_> {
-    let SiteDescription { function, call_path, truncated, step, .. } = site;
-    Point { function, call_path, truncated: *truncated, step: *step, calls }
+    let SiteDescription { function, call_path, truncated, step, scope, .. } = site;
+    Point { function, call_path, truncated: *truncated, step: *step, scope: *scope, calls }
 }
 
 /// The outcome of a plan that was relaxed as far as it had to be.

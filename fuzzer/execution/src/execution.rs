@@ -1,8 +1,8 @@
 //! One run of a workload under one fault plan.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use fault_plan::Round;
+use fault_plan::{Round, Scope};
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
 use sha2::{Digest, Sha256};
 
@@ -19,6 +19,10 @@ pub struct Fired {
     pub site: u64,
     /// Step of the workload that the call was in, from 1.
     pub step: u32,
+    /// Scope of the call.
+    pub scope: Scope,
+    /// Number of times that it fired; the rest is of the first time.
+    pub times: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }
@@ -77,6 +81,14 @@ pub struct Execution {
 }
 
 impl Execution {
+    /// Gives the hits of the workload's own task. What other tasks do for it differs from run to
+    /// run. A site that is not described counts as the workload's.
+    pub fn workload_hits(&self) -> impl Iterator<Item = &Hit> {
+        let others: HashSet<u64> =
+            self.sites.iter().filter(|site| !site.scope.is_workload()).map(|site| site.site).collect();
+        self.hits.iter().filter(move |hit| !others.contains(&hit.site))
+    }
+
     /// Says whether a finding has this key.
     #[must_use]
     pub fn has_key(&self, key: &str) -> bool {

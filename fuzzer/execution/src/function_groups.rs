@@ -300,7 +300,7 @@ never = [{ argument = 1, value = 0 }]
         let alone = with(r#"functions = "blocks""#).unwrap_err();
         assert!(alone.contains("target.toml:4: no group of functions is called \"blocks\""), "{alone}");
         let unknown = with(r#"functions = ["memory", "blocks"]"#).unwrap_err();
-        let known = "no group of functions is called \"blocks\": there are block, btrfs, filemap, memory";
+        let known = "no group of functions is called \"blocks\": there are block, btrfs, filemap, memory, syscalls";
         assert!(unknown.ends_with(&format!("target.toml:4: {known}")), "{unknown}");
         for (functions, reason) in [
             (r#"["memory", "memory"]"#, "target.toml:4: \"should_failslab\" is there twice"),
@@ -312,7 +312,7 @@ never = [{ argument = 1, value = 0 }]
                 r#"[{ name = "f", type = "NULL", errors = ["NULL", "EIO"] }]"#,
                 "target.toml:4: \"f\" is of type NULL and cannot return EIO",
             ),
-            ("[]", "0 functions, possible are 1 to 64"),
+            ("[]", "0 functions, possible are 1 to 512"),
         ] {
             let refusal = with(&format!("functions = {functions}")).unwrap_err();
             assert!(refusal.contains(reason), "{functions}: {refusal}");

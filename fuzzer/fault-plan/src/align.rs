@@ -12,7 +12,7 @@
 
 use std::collections::HashSet;
 
-use crate::{CallPath, ELLIPSIS, Fault, MAX_CALL_PATH, base_name};
+use crate::{CallPath, ELLIPSIS, Fault, MAX_CALL_PATH, Scope, base_name};
 
 /// Cost of a name of the fault's path that no point there has.
 const ABSENT: u32 = 1;
@@ -39,14 +39,16 @@ pub struct Point<'a> {
     pub truncated: bool,
     /// Step of the workload, from 1.
     pub step: u32,
+    /// Scope of its calls.
+    pub scope: Scope,
     /// Calls in an execution, the most that are known.
     pub calls: u32,
 }
 
 impl Point<'_> {
-    /// Says whether it is of the function and step of `fault`.
+    /// Says whether it is of the function, step and scope of `fault`.
     pub(crate) fn is_in(&self, fault: &Fault) -> bool {
-        self.function == fault.function && fault.step.is_none_or(|step| step == self.step)
+        fault.is_in(self.function, (self.step, self.scope))
     }
 }
 
@@ -194,10 +196,13 @@ pub fn aligned(fault: &Fault, points: &[Point<'_>], names: &Names<'_>) -> Vec<Fa
     let of_fault = points.iter().filter(|point| point.is_in(fault));
     let mut found: Vec<(Alignment, &Point<'_>)> =
         of_fault.filter_map(|point| Some((align(&fault.call_path, point, names)?, point))).collect();
-    found.sort_by(|(a, one), (b, other)| (a.cost, one.call_path, one.step).cmp(&(b.cost, other.call_path, other.step)));
+    found.sort_by(|(a, one), (b, other)| {
+        (a.cost, one.call_path, one.step, one.scope).cmp(&(b.cost, other.call_path, other.step, other.scope))
+    });
     let Some(best) = found.first().map(|(alignment, _)| alignment.cost) else { return Vec::new() };
     let is_best = |point: &Point<'_>| {
-        let found = found.iter().find(|(_, of)| of.step == point.step && of.call_path == point.call_path);
+        let is_it = |of: &Point<'_>| (of.step, of.scope, of.call_path) == (point.step, point.scope, point.call_path);
+        let found = found.iter().find(|(_, of)| is_it(of));
         found.is_some_and(|(alignment, _)| alignment.cost == best)
     };
     let mut faults = Vec::new();
@@ -235,17 +240,12 @@ mod tests {
     }
 
     fn fault(path: &str) -> Fault {
-        Fault {
-            function: "f".to_owned(),
-            call_path: CallPath(names(path)),
-            occurrence: 1,
-            error: InjectedError::Errno(Errno::ENOMEM),
-            step: Some(2),
-        }
+        let error = InjectedError::Errno(Errno::ENOMEM);
+        Fault { step: Some(2), ..Fault::new("f", CallPath(names(path)), 1, error) }
     }
 
     fn point(call_path: &[String]) -> Point<'_> {
-        Point { function: "f", call_path, truncated: false, step: 2, calls: 1 }
+        Point { function: "f", call_path, truncated: false, step: 2, scope: Scope::Workload, calls: 1 }
     }
 
     /// What may stand for a fault with this path where there are points with these.
@@ -298,7 +298,9 @@ mod tests {
         assert!(aligned_paths("kmalloc gone", &["kmalloc a", "kmalloc b"]).is_empty(), "its last name is not there");
         let fault = fault("kmalloc a b mount");
         let path = names("kmalloc a mount");
-        for other in [Point { step: 1, ..point(&path) }, Point { function: "g", ..point(&path) }] {
+        let fault = Fault { task: Some(Scope::Workload), ..fault };
+        let elsewhere = Point { scope: Scope::Worker, ..point(&path) };
+        for other in [Point { step: 1, ..point(&path) }, Point { function: "g", ..point(&path) }, elsewhere] {
             assert!(aligned(&fault, &[other], &Names::default()).is_empty(), "{other:?}");
         }
     }

@@ -5,10 +5,13 @@
 //! ```toml
 //! { argument = 2, mask = { bit = "___GFP_NOFAIL_BIT", or = 15 }, operator = "!=", value = 0 }
 //! { argument = 1, value = { symbol = "kmem_cache" } }
+//! { argument = 1, field = "bio.bi_iter.bi_sector", value = 2048 }
 //! { caller = "brd_submit_bio" }
 //! { caller = ["btree_csum_one_bio", "csum_one_extent_buffer"] }
 //! { caller = "stack_depot_save_flags", optional = true }
 //! ```
+
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
@@ -37,14 +40,17 @@ pub struct CallerCondition {
     pub optional: bool,
 }
 
-/// A condition on an argument: `(argument & mask) operator value`, all of them unsigned 64-bit
-/// numbers.
+/// A condition on an argument, or on a field behind it: `(argument & mask) operator value`, all of
+/// them unsigned 64-bit numbers.
 ///
 /// The upper half of an argument of 32 bits is undefined, so such a one needs a mask.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ArgumentCondition {
     /// Which argument, from 1, as in `$arg1` of the kernel's trace events.
     pub argument: u8,
+    /// Field of the structure that the argument points to, of which the condition speaks:
+    /// `STRUCTURE.MEMBER`, and further members behind more dots. None for the argument itself.
+    pub field: Option<String>,
     /// The bits of it that count. No [`Operand::Symbol`].
     pub mask: Operand,
     /// Comparison of the argument with the value.
@@ -121,6 +127,9 @@ pub enum ConditionError {
     /// A mask that is in a variable.
     #[error("a mask is a number or a constant, not what the symbol \"{0}\" has")]
     Mask(String),
+    /// A field without a structure or a member.
+    #[error("\"{0}\" is no field: write STRUCTURE.MEMBER, and further members behind more dots")]
+    Field(String),
     /// A variable compared otherwise.
     #[error("what the symbol \"{0}\" has can only be compared by \"==\"")]
     Operator(String),
@@ -132,6 +141,8 @@ pub enum ConditionError {
 struct ConditionInFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     argument: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mask: Option<Operand>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,6 +178,7 @@ impl TryFrom<ConditionInFile> for Condition {
         match file {
             ConditionInFile {
                 argument: Some(argument),
+                field,
                 mask,
                 operator,
                 value: Some(value),
@@ -174,11 +186,13 @@ impl TryFrom<ConditionInFile> for Condition {
                 optional: None,
             } => {
                 let mask = mask.unwrap_or(Operand::Number(u64::MAX));
-                let condition = ArgumentCondition { argument, mask, operator: operator.unwrap_or_default(), value };
+                let operator = operator.unwrap_or_default();
+                let condition = ArgumentCondition { argument, field, mask, operator, value };
                 condition.defect().map_or(Ok(Self::Argument(condition)), Err)
             }
             ConditionInFile {
                 argument: None,
+                field: None,
                 mask: None,
                 operator: None,
                 value: None,
@@ -203,10 +217,12 @@ impl TryFrom<ConditionInFile> for Condition {
 
 impl From<Condition> for ConditionInFile {
     fn from(condition: Condition) -> Self {
-        let none = Self { argument: None, mask: None, operator: None, value: None, caller: None, optional: None };
+        let (argument, field, mask, operator, value) = (None, None, None, None, None);
+        let none = Self { argument, field, mask, operator, value, caller: None, optional: None };
         match condition {
-            Condition::Argument(ArgumentCondition { argument, mask, operator, value }) => Self {
+            Condition::Argument(ArgumentCondition { argument, field, mask, operator, value }) => Self {
                 argument: Some(argument),
+                field,
                 mask: (mask != Operand::Number(u64::MAX)).then_some(mask),
                 operator: (operator != Operator::default()).then_some(operator),
                 value: Some(value),
@@ -224,14 +240,60 @@ impl From<Condition> for ConditionInFile {
 }
 
 impl ArgumentCondition {
-    fn defect(&self) -> Option<ConditionError> {
+    pub(crate) fn defect(&self) -> Option<ConditionError> {
         match (&self.mask, &self.value) {
             _ if !(1..=MAX_ARGUMENTS).contains(&self.argument) => Some(ConditionError::Argument(self.argument)),
+            _ if self.field.as_deref().is_some_and(|field| !is_field(field)) => {
+                self.field.clone().map(ConditionError::Field)
+            }
             (Operand::Symbol { symbol }, _) => Some(ConditionError::Mask(symbol.clone())),
             (_, Operand::Symbol { symbol }) if self.operator != Operator::Equal => {
                 Some(ConditionError::Operator(symbol.clone()))
             }
             _ => None,
+        }
+    }
+}
+
+/// Says whether `text` is a structure's name and at least one member's, with dots between them.
+fn is_field(text: &str) -> bool {
+    let is_name =
+        |name: &str| !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    text.contains('.') && text.split('.').all(is_name)
+}
+
+impl fmt::Display for ArgumentCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "argument {}", self.argument)?;
+        if let Some(field) = &self.field {
+            write!(f, "'s {field}")?;
+        }
+        if self.mask != Operand::Number(u64::MAX) {
+            write!(f, " & {}", self.mask)?;
+        }
+        write!(f, " {} {}", self.operator, self.value)
+    }
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::AtMost => "<=",
+            Self::Greater => ">",
+            Self::AtLeast => ">=",
+        })
+    }
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Constant { constant: name, .. } | Self::Symbol { symbol: name } => f.write_str(name),
+            Self::Bit { bit, .. } => write!(f, "1 << {bit}"),
         }
     }
 }
@@ -312,61 +374,4 @@ impl<'de> Deserialize<'de> for Operand {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<Condition, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_condition_is_what_its_keys_say() {
-        let flag = r#"{"argument":2,"mask":{"bit":"___GFP_NOFAIL_BIT","or":15},"operator":"!=","value":0}"#;
-        let condition = read(flag).unwrap();
-        let mask = Operand::Bit { bit: "___GFP_NOFAIL_BIT".to_owned(), or: Some(15) };
-        let (operator, value) = (Operator::NotEqual, Operand::Number(0));
-        assert_eq!(condition, Condition::Argument(ArgumentCondition { argument: 2, mask, operator, value }));
-        let cache = r#"{"argument":1,"value":{"symbol":"kmem_cache"}}"#;
-        let Condition::Argument(of_cache) = read(cache).unwrap() else { panic!("it is one on an argument") };
-        assert_eq!((of_cache.mask, of_cache.operator), (Operand::Number(u64::MAX), Operator::Equal));
-        let (one, two) = (r#"{"caller":"f"}"#, r#"{"caller":["f","g"]}"#);
-        let maybe = r#"{"caller":"f","optional":true}"#;
-        let callers = |names: &[&str], optional| {
-            let names = names.iter().map(|name| (*name).to_owned()).collect();
-            Condition::Caller(CallerCondition { names, optional })
-        };
-        assert_eq!(read(one).unwrap(), callers(&["f"], false));
-        assert_eq!(read(two).unwrap(), callers(&["f", "g"], false));
-        assert_eq!(read(maybe).unwrap(), callers(&["f"], true));
-        for text in [flag, cache, one, two, maybe] {
-            let condition = read(text).unwrap();
-            assert_eq!(serde_json::to_string(&condition).unwrap(), text);
-            let packed = postcard::to_stdvec(&condition).unwrap();
-            assert_eq!(postcard::from_bytes::<Condition>(&packed).unwrap(), condition);
-        }
-        assert!(read(r#"{"argument":1,"value":{"constant":"A"}}"#).is_ok());
-    }
-
-    #[test]
-    fn what_cannot_be_compared_is_refused() {
-        for (text, reason) in [
-            (r#"{"argument":0,"value":1}"#, "there is no argument 0, possible are 1 to 6"),
-            (r#"{"argument":7,"value":1}"#, "no argument 7"),
-            (r#"{"argument":1,"mask":{"symbol":"a"},"value":1}"#, "a mask is a number"),
-            (r#"{"argument":1,"operator":"<","value":{"symbol":"a"}}"#, "\"a\" has can only be compared by \"==\""),
-            (r#"{"argument":1,"operator":"=","value":1}"#, "unknown variant `=`"),
-            (r#"{"argument":1,"value":{"bit":"A","and":1}}"#, "an operand is a number, { bit"),
-            (r#"{"argument":1,"value":1,"values":1}"#, "unknown field `values`"),
-            (r#"{"argument":1}"#, "{ argument = NUMBER, value = … } or { caller = NAME }"),
-            (r#"{"argument":1,"value":1,"caller":"f"}"#, "and not both"),
-            (r#"{"argument":1,"value":1,"optional":true}"#, "only a caller is optional"),
-            (r#"{"caller":[]}"#, "at least one"),
-            (r#"{"caller":["f",""]}"#, "\"\" is no function's name"),
-            (r#"{"caller":"..."}"#, "\"...\" is no function's name"),
-            (r#"{"caller":1}"#, "a caller is the name of a function, or a list"),
-        ] {
-            let refusal = read(text).unwrap_err();
-            assert!(refusal.contains(reason), "{text}: {refusal}");
-        }
-    }
-}
+mod tests;

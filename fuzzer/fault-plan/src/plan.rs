@@ -2,7 +2,10 @@
 
 use thiserror::Error;
 
-use crate::{CallPath, ErrorType, InjectableFunction, InjectedError};
+use crate::{
+    ErrorType, Fault, InjectableFunction,
+    fault::{circle, retain_faults},
+};
 
 /// The version that this crate reads and writes.
 pub const PLAN_VERSION: u32 = 1;
@@ -12,22 +15,6 @@ pub const MAX_FAULTS: usize = 16;
 
 /// The most rounds of a plan.
 pub const MAX_ROUNDS: usize = 256;
-
-/// One call that must fail: injection site, occurrence, error.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Fault {
-    /// The injectable function.
-    pub function: String,
-    /// Pattern of the callers, innermost first; empty for any.
-    pub call_path: CallPath,
-    /// Which of the calls that match fails, from 1; counted over all call paths that match, and
-    /// where the fault names a step, over that step alone.
-    pub occurrence: u32,
-    /// Error that the call returns.
-    pub error: InjectedError,
-    /// Step of the workload, from 1, of which calls match; none for all steps.
-    pub step: Option<u32>,
-}
 
 /// One run of the workload before the last one of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -112,17 +99,16 @@ impl FaultPlan {
     }
 
     /// Gives the plan with only those faults that `keep` says, by index from 0 among those of all
-    /// rounds. Rounds stay, as each ran.
+    /// rounds. Rounds stay, as each ran. A fault that came after one that goes no longer does.
     #[must_use]
     pub fn keeping(&self, keep: impl Fn(usize) -> bool) -> Self {
         let mut plan = self.clone();
-        let mut index = 0;
-        let mut kept = |_: &Fault| {
-            index += 1;
-            keep(index - 1)
-        };
-        plan.earlier.iter_mut().for_each(|round| round.faults.retain(&mut kept));
-        plan.faults.retain(kept);
+        let mut before = 0;
+        for faults in plan.earlier.iter_mut().map(|round| &mut round.faults).chain([&mut plan.faults]) {
+            let count = faults.len();
+            retain_faults(faults, |index| keep(before + index));
+            before += count;
+        }
         plan
     }
 
@@ -162,24 +148,22 @@ impl FaultPlan {
         if self.earlier.len() >= MAX_ROUNDS {
             return Err(PlanError::TooManyRounds { found: self.earlier.len() + 1 });
         }
-        let rounds = self.earlier.iter().map(|round| &round.faults).chain([&self.faults]);
-        if let Some(found) = rounds.map(Vec::len).find(|found| *found > MAX_FAULTS) {
+        let rounds = || self.earlier.iter().map(|round| &round.faults).chain([&self.faults]);
+        if let Some(found) = rounds().map(Vec::len).find(|found| *found > MAX_FAULTS) {
             return Err(PlanError::TooManyFaults { found });
         }
-        for (index, fault) in self.all_faults().enumerate() {
-            let refuse = |reason: String| Err(PlanError::Fault { index: index + 1, reason });
-            if fault.function.is_empty() {
-                return refuse("the function has no name".to_owned());
+        let mut before = 0;
+        for faults in rounds() {
+            let numbered = faults.iter().enumerate();
+            let mut defects = numbered.filter_map(|(index, fault)| Some((index, fault.defect(index, faults.len())?)));
+            let in_circle = || {
+                let index = circle(faults)?;
+                Some((index, "it comes after itself, by way of other faults".to_owned()))
+            };
+            if let Some((index, reason)) = defects.next().or_else(in_circle) {
+                return Err(PlanError::Fault { index: before + index + 1, reason });
             }
-            if fault.occurrence == 0 {
-                return refuse("occurrence 0: occurrences are counted from 1".to_owned());
-            }
-            if fault.step == Some(0) {
-                return refuse("step 0: steps are counted from 1".to_owned());
-            }
-            if let Some(defect) = fault.call_path.defect() {
-                return refuse(format!("call path: {defect}"));
-            }
+            before += faults.len();
         }
         Ok(())
     }
@@ -220,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Errno;
+    use crate::{ArgumentCondition, CallPath, Errno, FOR_EVER, InjectedError, Operand, Operator, Scope};
 
     const PLAN: &str = r#"{ "version": 1, "target": "btrfs-mount", "faults": [
         { "function": "should_failslab", "call_path": ["kmalloc", "...", "open_ctree"],
@@ -277,17 +261,61 @@ mod tests {
         ]
     }
 
+    fn any_argument() -> impl Strategy<Value = ArgumentCondition> {
+        (1u8..=6, prop::option::of(Just("file.f_inode".to_owned())), any::<u64>(), any::<bool>()).prop_map(
+            |(argument, field, value, equal)| ArgumentCondition {
+                argument,
+                field,
+                mask: Operand::Number(u64::MAX),
+                operator: if equal { Operator::Equal } else { Operator::AtLeast },
+                value: Operand::Number(value),
+            },
+        )
+    }
+
     fn any_faults(most: usize) -> impl Strategy<Value = Vec<Fault>> {
-        let path = prop::collection::vec("[a-z_]{1,12}", 0..6);
-        let fault = ("[a-z_]{1,12}", path, 1u32.., any_error(), prop::option::of(1u32..9));
-        let fault = fault.prop_map(|(function, path, occurrence, error, step)| Fault {
-            function,
-            call_path: CallPath(path),
-            occurrence,
-            error,
-            step,
-        });
-        prop::collection::vec(fault, 0..most)
+        let path = prop::collection::vec("[a-z_]{1,12}", 0..6).prop_map(CallPath);
+        let fault = ("[a-z_]{1,12}", path, 1u32.., any_error())
+            .prop_map(|(function, path, occurrence, error)| Fault::new(function, path, occurrence, error));
+        let times = prop_oneof![Just(1), 2u32..9, Just(FOR_EVER)];
+        let task = prop::option::of(prop::sample::select(Scope::ALL.to_vec()));
+        let arguments = prop::collection::vec(any_argument(), 0..=2);
+        let conditions = (prop::option::of(1u32..9), task, arguments, any::<bool>(), times);
+        prop::collection::vec((fault, conditions), 0..most).prop_map(|faults| {
+            let with = |(number, (fault, (step, task, arguments, after, times))): (u32, (Fault, _))| Fault {
+                step,
+                task,
+                arguments,
+                after: (after && number > 0).then_some(number),
+                times,
+                ..fault
+            };
+            (0..).zip(faults).map(with).collect()
+        })
+    }
+
+    #[test]
+    fn conditions_are_read_and_checked() {
+        let with = |conditions: &str| PLAN.replace("\"occurrence\"", &format!("{conditions}, \"occurrence\""));
+        let second = r#"{ "function": "f", "occurrence": 1, "error": "EIO", "after": 1 }"#;
+        let plan = FaultPlan::from_json(&with(
+            r#""task": "worker", "times": 3, "arg": [{ "argument": 1, "field": "bio.bi_iter.bi_sector", "value": 8 }]"#,
+        ))
+        .unwrap();
+        let Fault { task, times, arguments, after, .. } = &plan.faults[0];
+        assert_eq!((task, times, after), (&Some(Scope::Worker), &3, &None));
+        assert_eq!(arguments[0].field.as_deref(), Some("bio.bi_iter.bi_sector"));
+        let refused = |conditions: &str| refusal(&with(conditions));
+        assert!(refused("\"task\": \"nobody\"").contains("unknown variant `nobody`"));
+        assert!(refused("\"times\": 0").contains("times 0"));
+        assert!(refused("\"after\": 0").contains("after 0"));
+        assert!(refused("\"after\": 1").contains("the fault itself"));
+        assert!(refused("\"after\": 2").contains("the round has 1 faults"));
+        assert!(refused("\"arg\": [{ \"caller\": \"f\" }]").contains("conditions on arguments"));
+        let one = r#"{ "argument": 1, "value": 8 }"#;
+        assert!(refused(&format!("\"arg\": [{one}, {one}, {one}]")).contains("at most 2"));
+        let circle = with("\"after\": 2").replace("} ] }", &format!("}}, {second} ] }}"));
+        assert!(refusal(&circle).contains("fault 1: it comes after itself"), "{}", refusal(&circle));
     }
 
     #[test]

@@ -103,20 +103,15 @@ fn loose(fault: &Fault, points: &[Point<'_>], names: &Names<'_>) -> Vec<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Errno, InjectedError};
+    use crate::{Errno, InjectedError, Scope};
 
     fn path(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
     fn plan(paths: &[&str]) -> FaultPlan {
-        let fault = |text: &&str| Fault {
-            function: "f".to_owned(),
-            call_path: CallPath(path(text)),
-            occurrence: 3,
-            error: InjectedError::Errno(Errno::ENOMEM),
-            step: None,
-        };
+        let error = InjectedError::Errno(Errno::ENOMEM);
+        let fault = |text: &&str| Fault::new("f", CallPath(path(text)), 3, error);
         FaultPlan { faults: paths.iter().map(fault).collect(), ..FaultPlan::fault_free("t") }
     }
 
@@ -124,7 +119,10 @@ mod tests {
     fn points(paths: &[(Vec<String>, u32)]) -> Vec<Point<'_>> {
         paths
             .iter()
-            .map(|(call_path, calls)| Point { function: "f", call_path, truncated: false, step: 1, calls: *calls })
+            .map(|(call_path, calls)| {
+                let (truncated, step, scope) = (false, 1, Scope::Workload);
+                Point { function: "f", call_path, truncated, step, scope, calls: *calls }
+            })
             .collect()
     }
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{CallPath, Fault, FaultPlan, InjectedError, Round};
+use crate::{CallPath, Condition, Fault, FaultPlan, InjectedError, Round, Scope};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,6 +15,23 @@ struct FaultText {
     error: InjectedError,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     step: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    task: Option<Scope>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    arg: Vec<Condition>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<u32>,
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    times: u32,
+}
+
+fn once() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it a reference")]
+fn is_once(times: &u32) -> bool {
+    *times == 1
 }
 
 #[derive(Serialize, Deserialize)]
@@ -39,23 +56,41 @@ struct PlanText {
 
 impl Serialize for Fault {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { function, call_path, occurrence, error, step } = self;
+        let Self { function, call_path, occurrence, error, step, task, arguments, after, times } = self;
         if !serializer.is_human_readable() {
-            return (function, call_path, occurrence, error, step).serialize(serializer);
+            return (function, call_path, occurrence, error, (step, task, arguments, after, times))
+                .serialize(serializer);
         }
-        let (function, call_path) = (function.clone(), call_path.clone());
-        FaultText { function, call_path, occurrence: *occurrence, error: *error, step: *step }.serialize(serializer)
+        let text = FaultText {
+            function: function.clone(),
+            call_path: call_path.clone(),
+            occurrence: *occurrence,
+            error: *error,
+            step: *step,
+            task: *task,
+            arg: arguments.iter().cloned().map(Condition::Argument).collect(),
+            after: *after,
+            times: *times,
+        };
+        text.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Fault {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            let FaultText { function, call_path, occurrence, error, step } = FaultText::deserialize(deserializer)?;
-            return Ok(Self { function, call_path, occurrence, error, step });
+        if !deserializer.is_human_readable() {
+            let (function, call_path, occurrence, error, (step, task, arguments, after, times)) =
+                Deserialize::deserialize(deserializer)?;
+            return Ok(Self { function, call_path, occurrence, error, step, task, arguments, after, times });
         }
-        let (function, call_path, occurrence, error, step) = Deserialize::deserialize(deserializer)?;
-        Ok(Self { function, call_path, occurrence, error, step })
+        let FaultText { function, call_path, occurrence, error, step, task, arg, after, times } =
+            FaultText::deserialize(deserializer)?;
+        let argument = |condition| match condition {
+            Condition::Argument(condition) => Ok(condition),
+            Condition::Caller(_) => Err(D::Error::custom("`arg` has conditions on arguments; callers are `call_path`")),
+        };
+        let arguments = arg.into_iter().map(argument).collect::<Result<_, _>>()?;
+        Ok(Self { function, call_path, occurrence, error, step, task, arguments, after, times })
     }
 }
 

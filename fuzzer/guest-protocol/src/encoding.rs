@@ -109,7 +109,7 @@ fn make_printable(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use fault_plan::FaultPlan;
+    use fault_plan::{FaultPlan, Scope};
     use proptest::prelude::*;
 
     use super::*;
@@ -129,12 +129,15 @@ mod tests {
                 call_path: vec!["open_ctree".to_owned()],
                 truncated: false,
                 step: 1,
+                scope: Scope::Worker,
             }],
             fired: vec![FiredFault {
                 fault: 0,
                 sequence: 2,
                 site: 9,
                 step: 1,
+                scope: Scope::Workload,
+                times: 3,
                 call_path: vec!["open_ctree".to_owned()],
             }],
             ..Report::default()

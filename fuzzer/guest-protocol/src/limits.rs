@@ -3,11 +3,14 @@
 use crate::{Defect, FromAgent, Hello, MessageError, Ready, Report, StepResult};
 
 /// The most functions that can be probed in one guest.
-pub const MAX_FUNCTIONS: usize = 64;
+pub const MAX_FUNCTIONS: usize = 512;
 /// The most conditions on arguments under which a function never fails.
 pub const MAX_CONDITIONS: usize = 4;
 /// The most callers below which a function never fails.
 pub const MAX_CALLERS: usize = 8;
+
+/// The most functions below which calls of other tasks are unrelated to the workload.
+pub const MAX_UNRELATED: usize = 32;
 
 /// Bounds on what a guest may say.
 #[derive(Clone, Copy, Debug)]

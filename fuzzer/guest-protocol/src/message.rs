@@ -1,6 +1,6 @@
 //! The messages.
 
-use fault_plan::{Condition, ErrorType, FaultPlan, InjectableFunction};
+use fault_plan::{Condition, ErrorType, FaultPlan, InjectableFunction, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::{Hit, StepResult, WorkloadStep, hit::packed};
@@ -30,10 +30,16 @@ pub enum ToAgent {
 }
 
 /// The target that the agent prepares.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
     /// The functions to probe.
     pub functions: Vec<Contract>,
+    /// Scopes whose calls are hits and may fail.
+    pub scopes: Vec<Scope>,
+    /// Functions, at most [`MAX_UNRELATED`](crate::MAX_UNRELATED). A call of another scope than the
+    /// workload's with one of them among its callers is left alone, and is no hit. A kernel may
+    /// lack some.
+    pub unrelated: Vec<String>,
     /// Steps that run before the workload, not armed and without coverage.
     pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
@@ -238,7 +244,7 @@ pub enum LeftoverKind {
     Taint,
 }
 
-/// The injection site behind a site's number, in one step of the workload: a point.
+/// The injection site behind a site's number, in one step and one scope: a point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteDescription {
     /// The site's number.
@@ -251,6 +257,8 @@ pub struct SiteDescription {
     pub truncated: bool,
     /// The step of the workload, from 1.
     pub step: u32,
+    /// The scope of its calls.
+    pub scope: Scope,
 }
 
 /// A fault that fired.
@@ -264,6 +272,10 @@ pub struct FiredFault {
     pub site: u64,
     /// Step of the workload that the call was in, from 1.
     pub step: u32,
+    /// Scope of the call.
+    pub scope: Scope,
+    /// Number of times that it fired; the rest is of the first time.
+    pub times: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }

@@ -28,13 +28,17 @@ impl Sites {
 
 #[cfg(test)]
 mod tests {
+    use fault_plan::Scope;
+
     use super::*;
 
     #[test]
     fn a_site_is_described_once_for_all() {
         let sites = Sites::default();
-        let describe =
-            |site| SiteDescription { site, function: "f".to_owned(), call_path: Vec::new(), truncated: false, step: 1 };
+        let describe = |site| {
+            let (function, call_path, scope) = ("f".to_owned(), Vec::new(), Scope::Workload);
+            SiteDescription { site, function, call_path, truncated: false, step: 1, scope }
+        };
         let hits = [1, 2].map(|site| Hit { site, count: 1, first_sequence: 1 });
         let (found, missing) = sites.of(vec![describe(1)], &hits);
         assert_eq!((found.len(), missing), (1, true));

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use fault_plan::{Condition, ErrorType, InjectableFunction};
 use guest_protocol::{Contract, LIMITS, LeftOut, cut};
 
-use super::{functions, guards, slots::Slots};
+use super::{guards, slots::Slots, types::Types};
 use crate::{kernel::trace_file, symbols::Symbols};
 
 /// The kernel's list of functions whose calls can be traced, in the folder of tracefs.
@@ -48,8 +48,12 @@ impl Chosen {
     ///
     /// A function without a type is not on the list, one is there twice, none is left, or the kernel
     /// does not take what is added.
-    pub(super) fn of(symbols: &Symbols, listed: &[InjectableFunction], contracts: &[Contract]) -> Result<Self> {
-        let constants = functions::constants(contracts)?;
+    pub(super) fn of(
+        symbols: &Symbols,
+        listed: &[InjectableFunction],
+        contracts: &[Contract],
+        types: &mut Types,
+    ) -> Result<Self> {
         let mut chosen = Self::default();
         for (index, contract) in contracts.iter().enumerate() {
             let name = &contract.function;
@@ -57,7 +61,7 @@ impl Chosen {
                 bail!("\"{name}\" is to be probed twice");
             }
             let known = listed.iter().find(|function| function.name == *name).map(|function| function.error_type);
-            let guards = guards::lower(contract, symbols, &constants);
+            let guards = guards::lower(contract, symbols, types);
             match probed(symbols, contract, known, guards)? {
                 Ok(probed) => chosen.probed.push(probed),
                 Err(reason) => chosen.leave_out(name.clone(), reason),
@@ -217,8 +221,7 @@ mod tests {
     /// What is probed, or why not; an error is a refusal of everything.
     fn choose(contract: &Contract, known: Option<ErrorType>) -> Result<Result<Vec<u64>, String>, String> {
         let symbols = Symbols::parse(LIST.to_owned()).unwrap();
-        let constants = functions::constants(std::slice::from_ref(contract)).unwrap();
-        let guards = guards::lower(contract, &symbols, &constants);
+        let guards = guards::lower(contract, &symbols, &mut Types::default());
         let probed = probed(&symbols, contract, known, guards).map_err(|error| format!("{error:#}"))?;
         Ok(probed.map(|probed| {
             assert_eq!(probed.off_list, known.is_none());
@@ -260,8 +263,9 @@ mod tests {
     fn functions_are_chosen_once_and_a_target_without_any_is_refused() {
         let symbols = Symbols::parse(LIST.to_owned()).unwrap();
         let listed = [InjectableFunction { name: "listed".to_owned(), error_type: ErrorType::Errno }];
-        let chosen =
-            |contracts: &[Contract]| Chosen::of(&symbols, &listed, contracts).map_err(|error| format!("{error:#}"));
+        let chosen = |contracts: &[Contract]| {
+            Chosen::of(&symbols, &listed, contracts, &mut Types::default()).map_err(|error| format!("{error:#}"))
+        };
         let plain = contract("listed", None, &[]);
         let gone = contract("gone", Some(ErrorType::Null), &[]);
         let both = chosen(&[plain.clone(), gone.clone()]).unwrap();

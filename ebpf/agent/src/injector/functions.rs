@@ -2,15 +2,13 @@
 
 use abi::{Functions, PROBE_BYTES};
 use anyhow::{Result, bail};
-use fault_plan::{Condition, Operand};
-use guest_protocol::Contract;
 
-use super::{chosen::Probed, constants::Constants};
+use super::chosen::Probed;
 
 const _: () = assert!(abi::MAX_FUNCTIONS == guest_protocol::MAX_FUNCTIONS);
 
-/// Number of multipliers that are tried. For 64 functions, one multiplier in 50 gives each function
-/// a slot of its own.
+/// Number of multipliers that are tried. For 512 functions, one multiplier in 50 gives each
+/// function a slot of its own.
 const TRIES: u32 = 10_000;
 /// 2^64 divided by the golden ratio, odd.
 const FIRST_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -26,7 +24,7 @@ pub(super) fn table(probed: &[Probed]) -> Result<Functions> {
         bail!("{} functions to probe, possible are {}", probed.len(), abi::MAX_FUNCTIONS);
     }
     let mut units = Vec::new();
-    for ((probed, into), index) in probed.iter().zip(&mut functions.functions[1..]).zip(1_u8..) {
+    for ((probed, into), index) in probed.iter().zip(&mut functions.functions[1..]).zip(1_u16..) {
         for entry in &probed.entries {
             units.extend((1..=PROBE_BYTES).map(|bytes| (Functions::unit(entry + bytes), index)));
         }
@@ -37,37 +35,11 @@ pub(super) fn table(probed: &[Probed]) -> Result<Functions> {
     Ok(functions)
 }
 
-/// The kernel's constants of which the guards of `contracts` speak.
-///
-/// # Errors
-///
-/// The kernel's types cannot be understood.
-pub(super) fn constants(contracts: &[Contract]) -> Result<Constants> {
-    Constants::read(&names_in(contracts))
-}
-
-/// The names of all constants in the guards.
-fn names_in(contracts: &[Contract]) -> Vec<&str> {
-    let conditions = contracts.iter().flat_map(|contract| &contract.never);
-    let operands = conditions.flat_map(|condition| match condition {
-        Condition::Argument(condition) => vec![&condition.mask, &condition.value],
-        Condition::Caller(_) => Vec::new(),
-    });
-    operands.filter_map(constant_name).collect()
-}
-
-fn constant_name(operand: &Operand) -> Option<&str> {
-    match operand {
-        Operand::Constant { constant: name, .. } | Operand::Bit { bit: name, .. } => Some(name),
-        Operand::Number(_) | Operand::Symbol { .. } => None,
-    }
-}
-
-type Slots = [u8; 1 << abi::FUNCTION_SLOT_BITS];
+type Slots = [u16; 1 << abi::FUNCTION_SLOT_BITS];
 
 /// A multiplier that leads `units` of text to slots, no two of different functions to the same, and
 /// the slots.
-fn slots(units: &[(u64, u8)]) -> Result<(u64, Slots)> {
+fn slots(units: &[(u64, u16)]) -> Result<(u64, Slots)> {
     let mut multiplier = FIRST_MULTIPLIER;
     for _ in 0..TRIES {
         if let Some(slots) = slots_by(multiplier, units) {
@@ -78,7 +50,7 @@ fn slots(units: &[(u64, u8)]) -> Result<(u64, Slots)> {
     bail!("two of the functions to probe stand too close to each other to tell their calls apart")
 }
 
-fn slots_by(multiplier: u64, units: &[(u64, u8)]) -> Option<Slots> {
+fn slots_by(multiplier: u64, units: &[(u64, u16)]) -> Option<Slots> {
     let mut slots = [abi::NO_FUNCTION; 1 << abi::FUNCTION_SLOT_BITS];
     for (unit, index) in units {
         let slot = &mut slots[Functions::slot(multiplier, *unit)];
@@ -102,11 +74,11 @@ mod tests {
     #[test]
     fn every_probe_leads_to_its_function() {
         for step in [16, 24, 0x3_1230] {
-            let mut table = table(&functions(64, step)).unwrap();
-            for index in 1..=64_u8 {
+            let mut table = table(&functions(512, step)).unwrap();
+            for index in 1..=512_u16 {
                 table.functions[usize::from(index)].never[3].mask = u64::from(index);
             }
-            for index in 1..=64_u64 {
+            for index in 1..=512_u64 {
                 for bytes in 1..=PROBE_BYTES {
                     let instruction = 0xffff_ffff_8100_1000 + (index - 1) * step + bytes;
                     let found = table.at(instruction).unwrap().never[3].mask;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use fault_plan::{ArgumentCondition, CallerCondition, Condition, Operand, Operator};
 use guest_protocol::Contract;
 
-use super::constants::Constants;
+use super::types::Types;
 use crate::symbols::Symbols;
 
 const _: () = assert!(abi::MAX_CONDITIONS == guest_protocol::MAX_CONDITIONS);
@@ -19,13 +19,13 @@ const _: () = assert!(ARGUMENTS.len() == fault_plan::MAX_ARGUMENTS as usize);
 ///
 /// This kernel lacks something that a guard speaks of: without its guards a function must not be
 /// probed.
-pub(super) fn lower(contract: &Contract, symbols: &Symbols, constants: &Constants) -> Result<Function> {
+pub(super) fn lower(contract: &Contract, symbols: &Symbols, types: &mut Types) -> Result<Function> {
     let mut function = Function::default();
     let Contract { function: name, never, .. } = contract;
     let mut conditions = 0;
     for condition in never {
         let added = match condition {
-            Condition::Argument(condition) => lower_argument(condition, symbols, constants).and_then(|condition| {
+            Condition::Argument(condition) => lower_argument(condition, symbols, types).and_then(|condition| {
                 let free = function.never.get_mut(conditions);
                 *free.with_context(|| format!("it has more than {} conditions", abi::MAX_CONDITIONS))? = condition;
                 conditions += 1;
@@ -56,18 +56,31 @@ fn lower_callers(function: &mut Function, callers: &CallerCondition, symbols: &S
     Ok(())
 }
 
-fn lower_argument(condition: &ArgumentCondition, symbols: &Symbols, constants: &Constants) -> Result<abi::Condition> {
+/// The condition as the BPF program compares it.
+///
+/// # Errors
+///
+/// This kernel lacks something that it speaks of.
+pub(super) fn lower_argument(
+    condition: &ArgumentCondition,
+    symbols: &Symbols,
+    types: &mut Types,
+) -> Result<abi::Condition> {
     let index = usize::from(condition.argument).checked_sub(1);
     let argument = index.and_then(|index| ARGUMENTS.get(index)).context("there is no such argument")?;
-    let mask = number(&condition.mask, constants)?;
-    let base = abi::Condition { argument: *argument, mask, ..abi::Condition::NONE };
+    let mask = number(&condition.mask, types)?;
+    let mut base = abi::Condition { argument: *argument, mask, ..abi::Condition::NONE };
+    if let Some(path) = &condition.field {
+        let field = types.field(path)?;
+        (base.field, base.offset, base.mask) = (1, field.offset, mask & field.mask());
+    }
     if let Operand::Symbol { symbol } = &condition.value {
         let address = symbols.address(symbol).with_context(|| {
             format!("the kernel, built without CONFIG_KALLSYMS_ALL, tells no address of \"{symbol}\"")
         })?;
         return Ok(abi::Condition { pending: 1, low: address, span: u64::MAX, ..base });
     }
-    let value = number(&condition.value, constants)?;
+    let value = number(&condition.value, types)?;
     let Some((low, span)) = interval(condition.operator, value) else {
         bail!("no number is less than 0 or greater than {value}");
     };
@@ -88,9 +101,9 @@ fn interval(operator: Operator, value: u64) -> Option<(u64, u64)> {
 }
 
 /// The number that `operand` is.
-fn number(operand: &Operand, constants: &Constants) -> Result<u64> {
-    let constant = |name: &str, or: Option<u64>| {
-        constants.get(name).or(or).with_context(|| {
+fn number(operand: &Operand, types: &mut Types) -> Result<u64> {
+    let mut constant = |name: &str, or: Option<u64>| {
+        types.constant(name)?.or(or).with_context(|| {
             format!(
                 "the kernel's types (CONFIG_DEBUG_INFO_BTF) have no constant \"{name}\", and no \"or\" says its number"
             )
@@ -110,7 +123,7 @@ fn number(operand: &Operand, constants: &Constants) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::types::Field, *};
 
     const LIST: &str = "ffffffff81000000 T _stext\nffffffff81000010 T f\nffffffff81000050 T _etext\n\
         ffffffff84000000 B kmem_cache\n";
@@ -118,9 +131,11 @@ mod tests {
     fn lowered(conditions: &[&str], list: &str) -> Result<Function, String> {
         let never = conditions.iter().map(|text| toml::from_str(text).unwrap()).collect();
         let contract = Contract { function: "f".to_owned(), error_type: None, never };
-        let constants = Constants::of(&[("GFP_BIT", 3)]);
+        let absent = ["A", "OTHER_BIT"].map(|name| (name, None));
+        let constants = [&absent[..], &[("GFP_BIT", Some(3))]].concat();
+        let mut types = Types::of(&constants, &[("s.f", Field { offset: 12, bytes: 2 })]);
         let symbols = Symbols::parse(list.to_owned()).unwrap();
-        lower(&contract, &symbols, &constants).map_err(|error| format!("{error:#}"))
+        lower(&contract, &symbols, &mut types).map_err(|error| format!("{error:#}"))
     }
 
     #[test]
@@ -136,6 +151,13 @@ mod tests {
         assert_eq!((cache.argument, cache.pending, cache.low), (112, 1, 0xffff_ffff_8400_0000));
         assert!(cache.holds(0) && cache.holds(u64::MAX), "what is yet to be read is looked at at every call");
         assert_eq!(none, abi::Condition::NONE);
+    }
+
+    #[test]
+    fn a_field_is_its_place_and_its_bits() {
+        let [field, ..] = lowered(&["argument = 1\nfield = 's.f'\noperator = '>='\nvalue = 7"], LIST).unwrap().never;
+        assert_eq!((field.argument, field.field, field.offset, field.mask), (112, 1, 12, 0xffff));
+        assert!(field.holds(0x1_0007) && !field.holds(0x1_0006));
     }
 
     #[test]
@@ -168,6 +190,8 @@ mod tests {
         assert!(cache.contains("calls of \"f\" never fail: ") && cache.contains("CONFIG_KALLSYMS_ALL"), "{cache}");
         assert!(refusal("argument = 1\nvalue = { constant = 'A' }", LIST).contains("no constant \"A\""));
         assert!(refusal("argument = 1\nmask = { bit = 'A', or = 64 }\nvalue = 0", LIST).contains("no bit of 64"));
+        let field = refusal("argument = 1\nfield = 's.gone'\nvalue = 0", LIST);
+        assert!(field.contains("\"s\"") || field.contains("\"s.gone\""), "{field}");
         assert!(refusal("argument = 1\noperator = '<'\nvalue = 0", LIST).contains("no number is less than 0"));
         assert!(lowered(&["argument = 1\nvalue = 1"; 5], LIST).unwrap_err().contains("more than 4 conditions"));
     }

@@ -1,13 +1,17 @@
 //! Lowers a plan's faults to what the BPF program compares: names to numbers, errors to return
 //! values.
 
-use abi::{MAX_FRAMES, Rule};
-use fault_plan::{ELLIPSIS, Fault};
+use abi::{Condition, MAX_FRAMES, MAX_RULE_CONDITIONS, Rule};
+use fault_plan::{ELLIPSIS, Fault, Scope};
 
+use super::{guards, types::Types};
 use crate::symbols::Symbols;
 
 const _: () = assert!(MAX_FRAMES == fault_plan::MAX_CALL_PATH);
 const _: () = assert!(abi::MAX_RULES == fault_plan::MAX_FAULTS);
+const _: () = assert!(MAX_RULE_CONDITIONS == fault_plan::MAX_FAULT_CONDITIONS);
+const _: () = assert!(Scope::Workload.number() == abi::WORKLOAD && Scope::Child.number() == abi::CHILD);
+const _: () = assert!(Scope::Worker.number() == abi::WORKER && Scope::Thread.number() == abi::THREAD);
 
 /// A fault as the BPF program compares it.
 #[derive(Debug)]
@@ -18,20 +22,78 @@ pub(super) struct Lowered {
     pub(super) unknown: Vec<String>,
 }
 
-/// Lowers `fault`, which was checked, of a workload of so many `steps`.
+/// Abilities of the kernel and the target that decide which faults can be lowered.
+pub(super) struct Lowering<'a> {
+    pub(super) symbols: &'a Symbols,
+    pub(super) types: &'a mut Types,
+    /// Steps of the workload.
+    pub(super) steps: u32,
+    /// A bit for each scope whose calls are looked at, `1 << scope`.
+    pub(super) scopes: u32,
+}
+
+/// Lowers `fault`, which was checked.
 ///
 /// # Errors
 ///
-/// The workload has no such step, or this kernel no such function; or it lacks the last name of the
-/// call path, without which the fault would match other calls as well.
-pub(super) fn lower(fault: &Fault, symbols: &Symbols, steps: u32) -> Result<Lowered, String> {
+/// The target has no such step or scope, or this kernel no such function, or nothing that a
+/// condition speaks of; or it lacks the last name of the call path, without which the fault would
+/// match other calls as well.
+pub(super) fn lower(fault: &Fault, with: &mut Lowering<'_>) -> Result<Lowered, String> {
+    let (path, unknown) = lower_path(fault, with.symbols)?;
+    let steps = with.steps;
     let step = fault.step.unwrap_or(0);
     if step > steps {
         return Err(format!("step {step}: the workload has {steps} steps"));
     }
-    let missing =
-        |name| format!("this kernel has no function \"{name}\": it may be inlined, renamed or not compiled in");
-    let function = symbols.name_id(&fault.function).ok_or_else(|| missing(&fault.function))?;
+    let scopes = fault.task.map_or(u32::MAX, |task| 1 << task.number());
+    if scopes & with.scopes == 0 {
+        let task = fault.task.unwrap_or_default();
+        return Err(format!(
+            "task \"{task}\": the target's `scope` lacks it, or the kernel (CONFIG_DEBUG_INFO_BTF) tells no tasks apart"
+        ));
+    }
+    let mut conditions = [Condition::NONE; MAX_RULE_CONDITIONS];
+    for (condition, into) in fault.arguments.iter().zip(&mut conditions) {
+        let lowered = guards::lower_argument(condition, with.symbols, with.types);
+        *into = lowered.map_err(|error| format!("{condition}: {error:#}"))?;
+    }
+    let mut rule = Rule {
+        function: function_id(&fault.function, with.symbols)?,
+        occurrence: fault.occurrence,
+        more: if fault.times == fault_plan::FOR_EVER { u32::MAX } else { fault.times.saturating_sub(1) },
+        seen: 0,
+        fired: 0,
+        after: fault.after.unwrap_or(0),
+        scopes,
+        elements: 0,
+        step,
+        reserved: 0,
+        return_value: fault.error.return_value(),
+        conditions,
+        name_set: 0,
+        path: [abi::NO_NAME; MAX_FRAMES],
+    };
+    for (element, id) in rule.path.iter_mut().zip(path) {
+        rule.elements += 1;
+        *element = id;
+        if id != abi::ELLIPSIS {
+            rule.name_set |= abi::name_set(id);
+        }
+    }
+    Ok(Lowered { rule, unknown })
+}
+
+fn missing(name: &str) -> String {
+    format!("this kernel has no function \"{name}\": it may be inlined, renamed or not compiled in")
+}
+
+fn function_id(name: &str, symbols: &Symbols) -> Result<u32, String> {
+    symbols.name_id(name).ok_or_else(|| missing(name))
+}
+
+/// The elements of the fault's call path as numbers, and the names that this kernel does not have.
+fn lower_path(fault: &Fault, symbols: &Symbols) -> Result<(Vec<u32>, Vec<String>), String> {
     let names = &fault.call_path.0;
     let (mut path, mut unknown) = (Vec::with_capacity(MAX_FRAMES), Vec::new());
     for name in names {
@@ -53,25 +115,7 @@ pub(super) fn lower(fault: &Fault, symbols: &Symbols, steps: u32) -> Result<Lowe
     if let Some(first) = unknown.first().filter(|_| path.is_empty()) {
         return Err(missing(first));
     }
-    let mut rule = Rule {
-        function,
-        occurrence: fault.occurrence,
-        seen: 0,
-        elements: 0,
-        step,
-        reserved: 0,
-        return_value: fault.error.return_value(),
-        name_set: 0,
-        path: [abi::NO_NAME; MAX_FRAMES],
-    };
-    for (element, id) in rule.path.iter_mut().zip(path) {
-        rule.elements += 1;
-        *element = id;
-        if id != abi::ELLIPSIS {
-            rule.name_set |= abi::name_set(id);
-        }
-    }
-    Ok(Lowered { rule, unknown })
+    Ok((path, unknown))
 }
 
 #[cfg(test)]
@@ -80,7 +124,7 @@ mod tests {
     use fault_plan::{CallPath, Errno, InjectedError};
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::types::Field, *};
 
     const LIST: &str = "ffffffff81000000 T _stext\n\
         ffffffff81000010 t a\n\
@@ -90,13 +134,13 @@ mod tests {
         ffffffff81000050 T _etext\n";
 
     fn fault(path: &[&str]) -> Fault {
-        Fault {
-            function: "should_failslab".to_owned(),
-            call_path: CallPath(path.iter().map(ToString::to_string).collect()),
-            occurrence: 3,
-            error: InjectedError::Errno(Errno::ENOMEM),
-            step: None,
-        }
+        let call_path = CallPath(path.iter().map(ToString::to_string).collect());
+        Fault::new("should_failslab", call_path, 3, InjectedError::Errno(Errno::ENOMEM))
+    }
+
+    fn lower(fault: &Fault, symbols: &Symbols, steps: u32) -> Result<Lowered, String> {
+        let (types, scopes) = (&mut Types::of(&[], &[("s.f", Field { offset: 4, bytes: 4 })]), 0b0101);
+        super::lower(fault, &mut Lowering { symbols, types, steps, scopes })
     }
 
     /// A site with `callers` as the BPF program leaves it.
@@ -109,6 +153,7 @@ mod tests {
             function: symbols.name_id("should_failslab").unwrap(),
             depth: u32::try_from(callers.len()).unwrap(),
             truncated: 0,
+            scope: abi::WORKLOAD,
             step: 1,
             name_set: 0,
             stack: [NO_NAME; MAX_FRAMES],
@@ -171,6 +216,34 @@ mod tests {
         let lowered = |step| lower(&Fault { step, ..fault(&["a"]) }, &symbols, 3).map(|lowered| lowered.rule.step);
         assert_eq!((lowered(None), lowered(Some(3))), (Ok(0), Ok(3)));
         assert_eq!(lowered(Some(4)).unwrap_err(), "step 4: the workload has 3 steps");
+    }
+
+    #[test]
+    fn conditions_become_numbers_and_those_that_cannot_are_named() {
+        let symbols = Symbols::parse(LIST.to_owned()).unwrap();
+        let condition = |text: &str| match toml::from_str(text).unwrap() {
+            fault_plan::Condition::Argument(condition) => condition,
+            fault_plan::Condition::Caller(_) => panic!("it is on an argument"),
+        };
+        let size = condition("argument = 1\nfield = 's.f'\nvalue = 416");
+        let full = Fault {
+            task: Some(Scope::Worker),
+            arguments: vec![size, condition("argument = 2\nvalue = 3")],
+            after: Some(2),
+            times: 3,
+            ..fault(&["a"])
+        };
+        let rule = lower(&full, &symbols, 1).unwrap().rule;
+        assert_eq!((rule.scopes, rule.after, rule.more), (1 << abi::WORKER, 2, 2));
+        assert_eq!((rule.conditions[0].field, rule.conditions[0].offset, rule.conditions[1].field), (1, 4, 0));
+        let plain = lower(&fault(&["a"]), &symbols, 1).unwrap().rule;
+        assert_eq!((plain.scopes, plain.after, plain.more), (u32::MAX, 0, 0));
+        assert_eq!(plain.conditions, [Condition::NONE; MAX_RULE_CONDITIONS]);
+        let ever = Fault { times: fault_plan::FOR_EVER, ..fault(&["a"]) };
+        assert_eq!(lower(&ever, &symbols, 1).unwrap().rule.more, u32::MAX);
+        let refusal = |fault: Fault| lower(&fault, &symbols, 1).unwrap_err();
+        let thread = refusal(Fault { task: Some(Scope::Thread), ..fault(&["a"]) });
+        assert!(thread.starts_with("task \"thread\": the target's `scope` lacks it"), "{thread}");
     }
 
     proptest! {

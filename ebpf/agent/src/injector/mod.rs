@@ -10,7 +10,7 @@
 //! - *load*: the programs are attached to the probed functions, once for the life of the guest.
 //! - *prepare*: the plan's rules are written, and the counts of the execution before are void: they
 //!   have another generation.
-//! - *arm*: calls of the workload's thread are counted and fail as the rules say.
+//! - *arm*: calls of the tasks in scope are counted and fail as the rules say.
 //! - *disarm*: no call is counted or fails. The clean-up and the agent's own calls are safe.
 //! - *collect*: hits and fired faults are read; the next plan can be prepared.
 //!
@@ -20,13 +20,13 @@
 
 mod attach;
 mod chosen;
-mod constants;
 mod functions;
 mod guards;
 mod interrupts;
 mod lower;
 mod mapping;
 mod slots;
+mod types;
 
 use std::{
     collections::BTreeSet,
@@ -38,10 +38,15 @@ use abi::{
 };
 use anyhow::Result;
 use aya::Ebpf;
-use fault_plan::{FaultPlan, InjectableFunction};
-use guest_protocol::{Contract, FiredFault, Hit, LIMITS, LeftOut, REPLY_MAX_BYTES, SiteDescription, cut};
+use fault_plan::{FaultPlan, InjectableFunction, Scope};
+use guest_protocol::{FiredFault, Hit, LIMITS, LeftOut, REPLY_MAX_BYTES, Setup, SiteDescription, cut};
 
-use self::{chosen::Chosen, lower::Lowered, mapping::Mapping};
+use self::{
+    chosen::Chosen,
+    lower::{Lowered, Lowering},
+    mapping::Mapping,
+    types::Types,
+};
 use crate::{coverage::pagemap, disk::Dirty, symbols::Symbols};
 
 /// About how many bytes of a report the descriptions of sites may take: with the logs and the rest
@@ -62,6 +67,7 @@ pub(crate) struct Injector {
     generation: u32,
     /// Steps of the workload.
     steps: u32,
+    types: Types,
     /// Names in the plan's call paths that this kernel has no function of.
     unknown_names: BTreeSet<String>,
     /// Keeps programs and probes in place.
@@ -98,10 +104,9 @@ macro_rules! control {
 }
 
 impl Injector {
-    /// Loads the programs and attaches them: to the functions of `contracts`, of which the kernel
-    /// has `listed` on its list, and to the writes to `disk` (a device number in the kernel's
-    /// encoding). The workload has so many `steps`. Gives the functions that are probed, and those
-    /// that are left out.
+    /// Loads the programs and attaches them: to the functions of the target `setup`, of which the
+    /// kernel has `listed` on its list, and to the writes to `disk` (a device number in the kernel's
+    /// encoding). Gives the functions that are probed, and those that are left out.
     ///
     /// # Errors
     ///
@@ -110,12 +115,13 @@ impl Injector {
     pub(crate) fn load(
         symbols: &Symbols,
         listed: &[InjectableFunction],
-        contracts: &[Contract],
+        setup: &Setup,
         disk: Option<u32>,
-        steps: usize,
     ) -> Result<(Self, Vec<InjectableFunction>, Vec<LeftOut>)> {
-        let Chosen { probed, left_out } = Chosen::of(symbols, listed, contracts)?;
-        let loaded = attach::load(symbols, &probed, disk)?;
+        let mut types = Types::default();
+        let Chosen { probed, left_out } = Chosen::of(symbols, listed, &setup.functions, &mut types)?;
+        let loaded = attach::load(symbols, setup, &probed, disk, &mut types)?;
+        types.forget();
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
         control.write(0, loaded.control);
@@ -128,7 +134,8 @@ impl Injector {
             dirty: Mapping::new(&bpf, "DIRTY", 1)?,
             described: vec![false; SITE_SLOTS],
             generation: 0,
-            steps: u32::try_from(steps)?,
+            steps: u32::try_from(setup.steps.len())?,
+            types,
             unknown_names: BTreeSet::new(),
             _bpf: bpf,
         };
@@ -148,12 +155,15 @@ impl Injector {
         unsafe { (&raw mut (*self.fired.only()).seen_us).write_volatile(seen_us) };
         self.begin(0);
         self.unknown_names.clear();
+        let scopes = control!(self, scopes);
         for (index, fault) in plan.faults.iter().enumerate() {
-            let lowered = lower::lower(fault, symbols, self.steps);
+            let lowered =
+                lower::lower(fault, &mut Lowering { symbols, types: &mut self.types, steps: self.steps, scopes });
             let Lowered { rule, unknown } = lowered.map_err(|reason| format!("fault {}: {reason}", index + 1))?;
             self.rules.write(index, rule);
             self.unknown_names.extend(unknown.into_iter().map(|name| cut(name, LIMITS.text_bytes)));
         }
+        self.types.forget();
         self.begin(u32::try_from(plan.faults.len()).map_err(|error| error.to_string())?);
         Ok(())
     }
@@ -175,8 +185,8 @@ impl Injector {
         }
     }
 
-    /// From now on calls of the thread `thread` (kernel `pid`) are counted, and fail as the plan
-    /// says. Makes no system call.
+    /// From now on calls of the tasks in scope are counted, and fail as the plan says: the workload
+    /// runs in the thread `thread` (kernel `pid`). Makes no system call.
     pub(crate) fn arm(&mut self, thread: u32) {
         control!(self, thread = thread);
         compiler_fence(Ordering::SeqCst);
@@ -332,14 +342,20 @@ fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
         call_path: site.stack[..depth].iter().map(|name| symbols.name(*name).to_owned()).collect(),
         truncated: site.truncated != 0,
         step: site.step.into(),
+        scope: scope(site.scope.into()),
     }
 }
 
+/// The scope of this number; the kernel's memory may be corrupted.
+fn scope(number: u32) -> Scope {
+    u8::try_from(number).ok().and_then(Scope::from_number).unwrap_or_default()
+}
+
 /// The most bytes that the description takes in a message: of each text its length before it, of
-/// the number ten, the step three.
+/// the number ten, the step three, the scope one.
 fn bytes_of(description: &SiteDescription) -> usize {
     let texts = description.call_path.iter().chain([&description.function]);
-    texts.map(|text| text.len() + 2).sum::<usize>() + 15
+    texts.map(|text| text.len() + 2).sum::<usize>() + 16
 }
 
 fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
@@ -349,6 +365,8 @@ fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
         sequence: fired.sequence,
         site: fired.site,
         step: fired.step,
+        scope: scope(fired.scope),
+        times: fired.times,
         call_path: fired.stack[..depth].iter().map(|address| symbols.caller(*address).to_owned()).collect(),
     }
 }
@@ -381,6 +399,7 @@ mod tests {
             call_path: vec!["c".repeat(60); MAX_FRAMES],
             truncated: true,
             step: 4096,
+            scope: Scope::Thread,
         };
         let report = |sites| {
             let new_sites = vec![site.clone(); sites];

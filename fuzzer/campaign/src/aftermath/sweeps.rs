@@ -77,7 +77,7 @@ fn single_faults(target: &Target, execution: &Execution) -> Vec<Fault> {
     for site in &execution.sites {
         let errors = target.errors(&site.function);
         let (Some(error), Some(count)) = (errors.first(), counts.get(&site.site)) else { continue };
-        let fault = exact_fault((&site.function, &site.call_path, site.step), 1, *error);
+        let fault = exact_fault((&site.function, &site.call_path), (site.step, site.scope), 1, *error);
         if errors == [InjectedError::Errno(Errno::EIO)] {
             let occurrences = 1..=(*count).min(MOST_OCCURRENCES);
             input_output.extend(occurrences.map(|occurrence| Fault { occurrence, ..fault.clone() }));
@@ -95,6 +95,7 @@ fn single_faults(target: &Target, execution: &Execution) -> Vec<Fault> {
 mod tests {
     use std::sync::Arc;
 
+    use fault_plan::Scope;
     use guest_protocol::{Hit, SiteDescription};
 
     use super::*;
@@ -108,7 +109,8 @@ mod tests {
             [("should_failslab", 1, 9), ("should_fail_bio", 2, 2), ("should_fail_bio", 3, 7), ("unknown", 4, 1)]
                 .map(|(function, site, count)| {
                     let (function, call_path) = (function.to_owned(), vec![format!("caller_{site}")]);
-                    let site_of = SiteDescription { site, function, call_path, truncated: false, step: 1 };
+                    let scope = Scope::Workload;
+                    let site_of = SiteDescription { site, function, call_path, truncated: false, step: 1, scope };
                     (Hit { site, count, first_sequence: 1 }, Arc::new(site_of))
                 })
                 .into_iter()

@@ -1,6 +1,7 @@
 //! Aftermaths over a fake runner: one kind of leftover, and one fault that shows a bug in it.
 
 use execution::{Finding, FindingKind};
+use fault_plan::Scope;
 use guest_protocol::{Hit, SiteDescription};
 
 use super::*;
@@ -41,15 +42,10 @@ impl Guests {
         let hits = (0..POINTS).map(|site| Hit { site, count: 1, first_sequence: 1 }).collect();
         let describe = |site| {
             let function = "should_failslab".to_owned();
-            SiteDescription { site, function, call_path: fake::caller(site), truncated: false, step: 1 }.into()
+            let (call_path, scope) = (fake::caller(site), Scope::Workload);
+            SiteDescription { site, function, call_path, truncated: false, step: 1, scope }.into()
         };
-        let fired = plan.faults.iter().enumerate().map(|(fault, _)| Fired {
-            fault,
-            sequence: 1,
-            site: 0,
-            step: 1,
-            call_path: Vec::new(),
-        });
+        let fired = (0..plan.faults.len()).map(|fault| fake::fired(fault, 0));
         let execution =
             Execution { hits, sites: (0..POINTS).map(describe).collect(), fired: fired.collect(), ..fake::quiet() };
         let history = self.left.take().filter(|_| keep);

@@ -86,7 +86,7 @@ where
 mod tests {
     use std::time::Duration;
 
-    use execution::{Execution, Fired};
+    use execution::Execution;
     use libafl::feedbacks::ConstFeedback;
 
     use super::*;
@@ -100,7 +100,7 @@ mod tests {
         for occurrence in occurrences {
             let plan = PlanInput(fake::plan(fake::caller(1), *occurrence));
             let mut observers = fake::observers();
-            let fired = Fired { fault: 0, sequence: 1, site: 1, step: 1, call_path: Vec::new() };
+            let fired = fake::fired(0, 1);
             observers.1.0.set(Execution { fired: vec![fired], ..fake::quiet() }, 0);
             let ask = |feedback: &mut OfferFeedback<'_, ConstFeedback>| {
                 let kind = ExitKind::Ok;

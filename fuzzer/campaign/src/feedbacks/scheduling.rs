@@ -82,13 +82,7 @@ mod tests {
         let mut plan = FaultPlan::fault_free("fake");
         assert_eq!(favoured_for(plan.clone()), [1]);
         let error = InjectedError::True;
-        plan.faults.push(Fault {
-            function: "f".to_owned(),
-            call_path: CallPath::default(),
-            occurrence: 1,
-            error,
-            step: None,
-        });
+        plan.faults.push(Fault::new("f", CallPath::default(), 1, error));
         assert_eq!(favoured_for(plan), [5, 7]);
     }
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use execution::{Execution, Fate, Target};
-use fault_plan::{Fault, FaultPlan};
+use fault_plan::{Fault, FaultPlan, Scope, retain_faults};
 use files::{Journal, JournalError};
 use guest_protocol::{Hit, SiteDescription};
 
@@ -113,8 +113,8 @@ pub(crate) struct Matrix {
     taken: BTreeSet<CellId>,
 }
 
-fn name(function: &str, call_path: &[String], step: u32) -> String {
-    format!("{step} {function} {}", call_path.join(" "))
+fn name(function: &str, call_path: &[String], (step, scope): (u32, Scope)) -> String {
+    format!("{step} {scope} {function} {}", call_path.join(" "))
 }
 
 impl Matrix {
@@ -125,7 +125,7 @@ impl Matrix {
         let (open, taken) = (BTreeSet::new(), BTreeSet::new());
         let mut matrix = Self { target, journal, failure: None, points, by_name, numbers, fault_free: 0, open, taken };
         for point in records {
-            match matrix.by_name.get(&name(&point.function, &point.call_path, point.step)) {
+            match matrix.by_name.get(&name(&point.function, &point.call_path, (point.step, point.scope))) {
                 Some(known) => matrix.points[*known as usize] = point,
                 None => {
                     matrix.add(point);
@@ -148,7 +148,7 @@ impl Matrix {
         for error in self.target.errors(&point.function) {
             point.cell(*error);
         }
-        self.by_name.insert(name(&point.function, &point.call_path, point.step), index);
+        self.by_name.insert(name(&point.function, &point.call_path, (point.step, point.scope)), index);
         self.points.push(point);
         index
     }
@@ -194,8 +194,9 @@ impl Matrix {
             let by_chance = faults == 0 && !plan.is_fault_free();
             let fewer = first || (faults < point.reached_by.len() && !by_chance);
             if fewer {
-                let earlier = fired[..faults].iter();
-                point.reached_by = earlier.filter_map(|fired| plan.all_faults().nth(fired.fault).cloned()).collect();
+                point.reached_by.clone_from(&plan.faults);
+                let earlier = |index| fired[..faults].iter().any(|fired| fired.fault == index);
+                retain_faults(&mut point.reached_by, earlier);
                 point.cells.iter_mut().for_each(|cell| cell.missed = 0);
             }
             if fewer {
@@ -220,16 +221,17 @@ impl Matrix {
 
     /// Gives the agent's number to a point, which is found if it is new.
     fn number(&mut self, description: &SiteDescription, now_s: u64) {
-        let SiteDescription { site, function, call_path, truncated, step } = description;
+        let SiteDescription { site, function, call_path, truncated, step, scope } = description;
         if self.numbers.contains_key(site) {
             return;
         }
-        let known = self.by_name.get(&name(function, call_path, *step)).copied();
+        let known = self.by_name.get(&name(function, call_path, (*step, *scope))).copied();
         let index = known.unwrap_or_else(|| {
             self.add(Point {
                 function: function.clone(),
                 call_path: call_path.clone(),
                 step: *step,
+                scope: *scope,
                 truncated: *truncated,
                 most_calls: 0,
                 executions: 0,
@@ -325,7 +327,8 @@ impl Matrix {
     /// Says whether a fault of `plan` is at a point where most are known to cost the guest.
     pub(crate) fn is_fatal(&self, plan: &FaultPlan) -> bool {
         let point = |fault: &Fault| {
-            let name = name(&fault.function, &fault.call_path.0, fault.step.unwrap_or_default());
+            let place = (fault.step.unwrap_or_default(), fault.task.unwrap_or_default());
+            let name = name(&fault.function, &fault.call_path.0, place);
             self.get(*self.by_name.get(&name)?)
         };
         plan.faults.iter().filter_map(point).any(Point::is_fatal)

@@ -1,6 +1,6 @@
 //! One point of a matrix, and its cells: an error each.
 
-use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH};
+use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH, Scope};
 use serde::{Deserialize, Serialize};
 
 /// A point is known for costing guests from so many fatal faults on.
@@ -15,7 +15,7 @@ pub(super) const CHANCE: usize = usize::MAX;
 /// The most keys of findings that a cell keeps.
 const MOST_FINDINGS: usize = 8;
 
-/// An injection site in a step of the workload, and what became of its failures.
+/// An injection site in a step and a scope, and what became of its failures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Point {
     /// The injectable function.
@@ -24,6 +24,9 @@ pub struct Point {
     pub call_path: Vec<String>,
     /// Step of the workload, from 1.
     pub step: u32,
+    /// Scope of its calls.
+    #[serde(default, skip_serializing_if = "Scope::is_workload")]
+    pub scope: Scope,
     /// True when there were more callers than are read.
     #[serde(default)]
     pub truncated: bool,
@@ -85,15 +88,16 @@ pub(crate) enum CellState {
     Unreached,
 }
 
-/// Makes the fault that fails the `occurrence`-th call of a function on this call path in this step,
-/// and no other.
+/// Makes the fault that fails the `occurrence`-th call of a function on this call path in this step
+/// and scope, and no other.
 pub(crate) fn exact_fault(
-    (function, call_path, step): (&str, &[String], u32),
+    (function, call_path): (&str, &[String]),
+    (step, scope): (u32, Scope),
     occurrence: u32,
     error: InjectedError,
 ) -> Fault {
     let call_path = CallPath(call_path.iter().take(MAX_CALL_PATH).cloned().collect());
-    Fault { function: function.to_owned(), call_path, occurrence, error, step: Some(step) }
+    Fault { step: Some(step), task: scope.condition(), ..Fault::new(function, call_path, occurrence, error) }
 }
 
 impl Cell {
@@ -129,21 +133,20 @@ impl Cell {
 impl Point {
     /// Gives the point as plans of another kernel are aligned with it.
     pub(super) fn reachable(&self) -> fault_plan::Point<'_> {
-        let Self { function, call_path, truncated, step, most_calls, .. } = self;
-        fault_plan::Point { function, call_path, truncated: *truncated, step: *step, calls: *most_calls }
+        let Self { function, call_path, truncated, step, scope, most_calls, .. } = self;
+        let (truncated, step, scope, calls) = (*truncated, *step, *scope, *most_calls);
+        fault_plan::Point { function, call_path, truncated, step, scope, calls }
     }
 
     /// Makes the fault that fails the `occurrence`-th call at this very point.
     #[must_use]
     pub fn fault(&self, occurrence: u32, error: InjectedError) -> Fault {
-        exact_fault((&self.function, &self.call_path, self.step), occurrence, error)
+        exact_fault((&self.function, &self.call_path), (self.step, self.scope), occurrence, error)
     }
 
     /// Says whether the calls here are among those that `fault` counts.
     pub(crate) fn is_matched_by(&self, fault: &Fault) -> bool {
-        self.function == fault.function
-            && fault.step.is_none_or(|step| step == self.step)
-            && fault.call_path.matches(&self.call_path)
+        fault.may_match(&self.function, &self.call_path, (self.step, self.scope))
     }
 
     /// Gives the rank that it has when there were so many `fault_free` executions.

@@ -30,13 +30,7 @@ fn reaching(sites: &[u64]) -> Execution {
 fn run(matrix: &mut Matrix, plan: &FaultPlan, sites: &[u64], fired: &[(usize, u64)]) {
     let mut execution = reaching(sites);
     let sequence = |site: u64| u32::try_from(sites.iter().position(|known| *known == site).unwrap()).unwrap() + 1;
-    let fired = fired.iter().map(|(fault, site)| Fired {
-        fault: *fault,
-        sequence: sequence(*site),
-        site: *site,
-        step: 1,
-        call_path: Vec::new(),
-    });
+    let fired = fired.iter().map(|(fault, site)| Fired { sequence: sequence(*site), ..fake::fired(*fault, *site) });
     execution.fired = fired.collect();
     matrix.learn(plan, &execution, 5);
     matrix.fired(plan, &execution, 7);
@@ -101,6 +95,25 @@ fn fewer_faults_that_reach_a_point_open_its_cells_again() {
     run(&mut matrix, &fault_free(), &[9, 1], &[]);
     assert!(matrix.get(1).unwrap().reached_by.is_empty());
     assert_eq!(matrix.counts().cells_failed, 1, "it is to be failed alone");
+}
+
+#[test]
+fn points_of_other_scopes_are_points_of_their_own_and_are_failed_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut matrix = matrix_in(folder.path());
+    let mut execution = reaching(&[1, 2]);
+    for (site, scope) in execution.sites.iter_mut().zip([Scope::Workload, Scope::Worker]) {
+        let same_path = vec!["caller_1".to_owned()];
+        *site = Arc::new(SiteDescription { scope, call_path: same_path, ..SiteDescription::clone(site) });
+    }
+    matrix.learn(&fault_free(), &execution, 5);
+    let tasks: Vec<_> =
+        std::iter::from_fn(|| matrix.take(Reach::Alone)).map(|taken| taken.plan.faults[0].task).collect();
+    assert_eq!(tasks, [None, None, Some(Scope::Worker), Some(Scope::Worker)]);
+    let text = serde_json::to_string(matrix.get(0).unwrap()).unwrap();
+    assert!(!text.contains("scope"), "records of the workload's own points look as they did: {text}");
+    assert_eq!(serde_json::from_str::<Point>(&text).unwrap().scope, Scope::Workload);
+    assert!(serde_json::to_string(matrix.get(1).unwrap()).unwrap().contains("\"scope\":\"worker\""));
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn queue_in(folder: &std::path::Path) -> SecondKernelQueue {
 fn plan_of(faults: usize, occurrence: u32) -> (PlanInput, Execution) {
     let fault = plan(occurrence).0.faults.remove(0);
     let plan = PlanInput(fault_plan::FaultPlan { faults: vec![fault; faults], ..plan(1).0 });
-    let fired = |fault| execution::Fired { fault, sequence: 1, site: 1, step: 1, call_path: Vec::new() };
+    let fired = |fault| fake::fired(fault, 1);
     (plan, Execution { fired: (0..faults).map(fired).collect(), ..fake::quiet() })
 }
 

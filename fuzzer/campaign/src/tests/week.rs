@@ -108,13 +108,10 @@ fn no_plan_that_never_ran_is_left_out_however_many_ran() {
 
     let (mut feedback, mut filter) = ran();
     let plan = |number: u32| {
-        let fault = |occurrence| Fault {
-            function: "should_failslab".to_owned(),
-            call_path: CallPath(caller(u64::from(number % 40))),
-            occurrence,
-            error: InjectedError::Errno(Errno::ENOMEM),
-            step: Some(1),
-        };
+        let call_path = || CallPath(caller(u64::from(number % 40)));
+        let error = InjectedError::Errno(Errno::ENOMEM);
+        let fault =
+            |occurrence| Fault { step: Some(1), ..Fault::new("should_failslab", call_path(), occurrence, error) };
         PlanInput(FaultPlan { faults: vec![fault(number + 1)], ..FaultPlan::fault_free("fake") })
     };
     let mut observers = fake::observers();

@@ -7,7 +7,8 @@
 
 use std::path::PathBuf;
 
-use guest_protocol::{MAX_FUNCTIONS, WorkloadStep};
+use fault_plan::Scope;
+use guest_protocol::{MAX_FUNCTIONS, MAX_UNRELATED, WorkloadStep};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -46,6 +47,19 @@ struct Record {
     setup: Vec<WorkloadStep>,
     steps: Vec<WorkloadStep>,
     functions: Vec<TargetFunction>,
+    /// Those of a target that was written before there were others.
+    #[serde(default = "workload_alone", skip_serializing_if = "is_workload_alone")]
+    scope: Vec<Scope>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unrelated: Vec<String>,
+}
+
+fn workload_alone() -> Vec<Scope> {
+    vec![Scope::Workload]
+}
+
+fn is_workload_alone(scopes: &[Scope]) -> bool {
+    scopes == [Scope::Workload]
 }
 
 impl Target {
@@ -67,6 +81,8 @@ impl Target {
             setup: self.setup_steps.clone(),
             steps: self.steps.clone(),
             functions: self.functions.clone(),
+            scope: self.scopes.clone(),
+            unrelated: self.unrelated.clone(),
         };
         let mut definition = serde_json::to_value(record).expect("a definition has only string keys");
         definition["digest"] = digest(&definition).into();
@@ -86,8 +102,9 @@ impl Target {
     ///
     /// It is none, or says what cannot be.
     pub fn from_definition(definition: &Value) -> Result<Self, DefinitionError> {
-        let Record { name, description, kernel, memory_mib, image, setup, steps, functions, digest: _ } =
-            Record::deserialize(definition)?;
+        let record = Record::deserialize(definition)?;
+        let Record { name, description, kernel, memory_mib, image, setup, steps, functions, scope, unrelated, .. } =
+            record;
         let image_defect = image.as_ref().and_then(ImageRecipe::defect);
         let functions_defect = functions
             .iter()
@@ -96,12 +113,16 @@ impl Target {
                 let possible = (1..=MAX_FUNCTIONS).contains(&functions.len());
                 (!possible).then(|| format!("{} functions, possible are 1 to {MAX_FUNCTIONS}", functions.len()))
             });
+        let many = (unrelated.len() > MAX_UNRELATED)
+            .then(|| format!("{} unrelated functions, possible are {MAX_UNRELATED}", unrelated.len()));
         let target = Self {
             name,
             description,
             kernel,
             image,
             functions,
+            scopes: scope,
+            unrelated,
             setup_steps: setup,
             steps,
             memory_mib,
@@ -109,7 +130,7 @@ impl Target {
             folder: PathBuf::new(),
             variant: None,
         };
-        match image_defect.or(functions_defect).or_else(|| defect(&target)) {
+        match image_defect.or(functions_defect).or(many).or_else(|| defect(&target)) {
             Some(defect) => Err(DefinitionError::Invalid(defect)),
             None => Ok(target),
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path};
 
+use fault_plan::Scope;
 use files::{TextFile, TextFileError};
 use guest_protocol::{Step, WorkloadStep};
 use serde::Deserialize;
@@ -29,6 +30,7 @@ struct TargetFile {
     memory_mib: Option<Spanned<u32>>,
     image: Option<Spanned<ImageText>>,
     functions: Spanned<WantedFunctions>,
+    scope: Option<Vec<Scope>>,
     #[serde(default)]
     setup: Vec<Spanned<toml::Table>>,
     steps: Vec<Spanned<toml::Table>>,
@@ -75,6 +77,8 @@ pub(super) fn parse(
         kernel: file.kernel,
         image: image(text, folder, file.image.as_ref(), &change)?,
         functions: groups.resolve(text, change.functions.as_ref().unwrap_or(&file.functions))?,
+        scopes: file.scope.unwrap_or_else(|| Scope::ALL.to_vec()),
+        unrelated: Vec::new(),
         setup_steps,
         steps,
         memory_mib: file.memory_mib.as_ref().map(|memory| *memory.get_ref()),
@@ -116,6 +120,9 @@ pub(super) fn defect(target: &Target) -> Option<String> {
     }
     if setup > MAX_STEPS {
         return Some(format!("{setup} steps of set-up, possible are at most {MAX_STEPS}"));
+    }
+    if target.scopes.is_empty() {
+        return Some("`scope` is empty: no call could fail".to_owned());
     }
     let mut all = target.setup_steps.iter().chain(&target.steps);
     if target.image.is_none() && all.any(|step| matches!(step.step, Step::Mount { .. })) {

@@ -9,6 +9,7 @@
 mod definition;
 mod file;
 mod image;
+mod unrelated;
 mod variant;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer};
+use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer, Scope};
 use guest_protocol::{LeftOut, Setup, WorkloadStep};
 use thiserror::Error;
 
@@ -73,6 +74,10 @@ pub struct Target {
     pub image: Option<ImageRecipe>,
     /// Functions that may fail.
     pub functions: Vec<TargetFunction>,
+    /// Scopes whose calls may fail.
+    pub scopes: Vec<Scope>,
+    /// Functions below which calls of other tasks have nothing to do with the workload.
+    pub unrelated: Vec<String>,
     /// Steps that run before the workload, not armed.
     pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
@@ -111,7 +116,8 @@ impl Target {
             let known = Self::names(corpus).join(", ");
             TargetError::Unknown { name: name.to_owned(), known }
         })?;
-        Self::load_variant(&folder, &FunctionGroups::load(&corpus.join("functions"))?, variant)
+        let target = Self::load_variant(&folder, &FunctionGroups::load(&corpus.join("functions"))?, variant)?;
+        Ok(Self { unrelated: unrelated::load(corpus)?, ..target })
     }
 
     /// The names of the targets under `corpus`, sorted.
@@ -135,7 +141,8 @@ impl Target {
     /// One of them is refused.
     pub fn all(corpus: &Path) -> Result<Vec<Self>, TargetError> {
         let groups = FunctionGroups::load(&corpus.join("functions"))?;
-        let mut targets = Vec::new();
+        let unrelated = unrelated::load(corpus)?;
+        let mut targets: Vec<Self> = Vec::new();
         for name in Self::names(corpus) {
             let folder = corpus.join(name);
             let target = Self::load(&folder, &groups)?;
@@ -144,6 +151,7 @@ impl Target {
             targets.push(target);
             targets.extend(variants);
         }
+        targets.iter_mut().for_each(|target| target.unrelated.clone_from(&unrelated));
         Ok(targets)
     }
 
@@ -226,6 +234,8 @@ impl Target {
     pub fn setup(&self) -> Setup {
         Setup {
             functions: self.functions.iter().map(TargetFunction::contract).collect(),
+            scopes: self.scopes.clone(),
+            unrelated: self.unrelated.clone(),
             setup_steps: self.setup_steps.clone(),
             steps: self.steps.clone(),
             disk: self.image.is_some(),

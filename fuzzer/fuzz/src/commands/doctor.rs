@@ -120,8 +120,7 @@ impl Doctor<'_> {
         self.line("ok", "acceleration", &accel.reason)?;
         let config = GuestConfig { accel: accel.accel, ..config };
         let prepare = |functions: &[Contract]| {
-            let (setup_steps, steps) = (Vec::new(), Vec::new());
-            let setup = Setup { functions: functions.to_vec(), setup_steps, steps, disk: false, awake: false };
+            let setup = Setup { functions: functions.to_vec(), ..Setup::default() };
             Template::prepare(config.clone(), &setup, stop)
         };
         // A kernel of which none of them can be probed has other functions that may fail.

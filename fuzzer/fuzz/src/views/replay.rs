@@ -85,9 +85,10 @@ impl Run<'_> {
 
     fn write_unfired(&self, index: usize, out: &mut dyn Write) -> io::Result<()> {
         let Some(fault) = self.asked.all_faults().nth(index) else { return Ok(()) };
-        let Fault { function, occurrence, step, .. } = fault;
-        let step = step.map_or_else(String::new, |step| format!(" of step {step}"));
-        let reason = format!("no call {occurrence}{step} of {function} on its call path");
+        let Fault { function, occurrence, .. } = fault;
+        let conditions = fault.conditions();
+        let conditions = if conditions.is_empty() { conditions } else { format!(", {conditions}") };
+        let reason = format!("no call {occurrence} of {function} on its call path{conditions}");
         writeln!(out, "  fault {} did not fire: {reason}", index + 1)?;
         fault.call_path.0.iter().try_for_each(|caller| writeln!(out, "      {caller}"))
     }
@@ -111,7 +112,10 @@ impl Run<'_> {
         let fault = self.plan.all_faults().nth(fired.fault);
         let (function, error) =
             fault.map_or(("?", String::new()), |fault| (fault.function.as_str(), fault.error.to_string()));
-        writeln!(out, "  fault {} fired: {function} returned {error}, call {}", fired.fault + 1, fired.sequence)?;
+        let (number, sequence) = (fired.fault + 1, fired.sequence);
+        let times = if fired.times > 1 { format!(", the first of {} times", fired.times) } else { String::new() };
+        let scope = fired.scope.condition().map_or_else(String::new, |scope| format!(", in scope {scope}"));
+        writeln!(out, "  fault {number} fired: {function} returned {error}, call {sequence}{scope}{times}")?;
         fired.call_path.iter().try_for_each(|caller| writeln!(out, "      {caller}"))
     }
 
@@ -158,7 +162,14 @@ fn titles(execution: &Execution) -> Vec<&str> {
 }
 
 fn fired_json(fired: &Fired) -> serde_json::Value {
-    serde_json::json!({ "fault": fired.fault + 1, "sequence": fired.sequence, "call_path": fired.call_path })
+    serde_json::json!({
+        "fault": fired.fault + 1,
+        "sequence": fired.sequence,
+        "step": fired.step,
+        "task": fired.scope,
+        "times": fired.times,
+        "call_path": fired.call_path,
+    })
 }
 
 #[cfg(test)]
@@ -166,6 +177,7 @@ mod tests {
     use std::time::Duration;
 
     use execution::Fate;
+    use fault_plan::Scope;
     use guest_protocol::{Step, StepResult, Timings};
 
     use super::*;
@@ -208,7 +220,7 @@ mod tests {
     #[test]
     fn a_run_tells_steps_and_faults() {
         let call_path = vec!["kmalloc".to_owned(), "mount".to_owned()];
-        let fired = Fired { fault: 0, sequence: 7, site: 1, step: 1, call_path };
+        let fired = Fired { fault: 0, sequence: 7, site: 1, step: 1, scope: Scope::Workload, times: 1, call_path };
         let run = execution(vec![fired], vec![StepResult::Failed(12)]);
         assert_eq!(
             written(&run, false),
@@ -256,7 +268,7 @@ mod tests {
     }
 
     fn fired(fault: usize) -> Fired {
-        Fired { fault, sequence: 1, site: 1, step: 1, call_path: Vec::new() }
+        Fired { fault, sequence: 1, site: 1, step: 1, scope: Scope::Workload, times: 1, call_path: Vec::new() }
     }
 
     #[test]

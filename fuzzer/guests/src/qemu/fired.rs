@@ -1,6 +1,7 @@
 //! The log of fired faults, read out of the memory of a guest that died.
 
 use abi::{MAX_FRAMES, MAX_RULES};
+use fault_plan::Scope;
 use guest_protocol::LIMITS;
 
 /// Faults that fired in the execution that killed a guest.
@@ -26,6 +27,10 @@ pub struct Fired {
     pub site: u64,
     /// Step of the workload that the call was in, from 1.
     pub step: u32,
+    /// Scope of the call.
+    pub scope: Scope,
+    /// Number of times that it fired; the rest is of the first time.
+    pub times: u32,
     /// Return addresses, innermost first.
     pub stack: Vec<u64>,
 }
@@ -52,8 +57,10 @@ fn entry(bytes: &[u8]) -> Option<Fired> {
     let fault = word(bytes, 0).filter(|rule| (*rule as usize) < MAX_RULES)?;
     let depth = usize::try_from(word(bytes, 2)?).ok().filter(|depth| *depth <= MAX_FRAMES)?;
     let step = word(bytes, 3).filter(|step| *step as usize <= LIMITS.steps)?;
-    let stack = (0..depth).map(|frame| long(bytes, 3 + frame)).collect::<Option<_>>()?;
-    Some(Fired { fault, sequence: word(bytes, 1)?, site: long(bytes, 2)?, step, stack })
+    let scope = u8::try_from(word(bytes, 6)?).ok().and_then(Scope::from_number)?;
+    let (sequence, times, site) = (word(bytes, 1)?, word(bytes, 7)?, long(bytes, 2)?);
+    let stack = (0..depth).map(|frame| long(bytes, 4 + frame)).collect::<Option<_>>()?;
+    Some(Fired { fault, sequence, site, step, scope, times, stack })
 }
 
 /// The 32-bit word number `index`.
@@ -93,6 +100,8 @@ mod tests {
             set(&mut bytes, at + offset_of!(abi::Fired, depth), &depth.to_le_bytes());
             set(&mut bytes, at + offset_of!(abi::Fired, step), &fired.step.to_le_bytes());
             set(&mut bytes, at + offset_of!(abi::Fired, site), &fired.site.to_le_bytes());
+            set(&mut bytes, at + offset_of!(abi::Fired, scope), &u32::from(fired.scope.number()).to_le_bytes());
+            set(&mut bytes, at + offset_of!(abi::Fired, times), &fired.times.to_le_bytes());
             for (frame, address) in fired.stack.iter().enumerate() {
                 set(&mut bytes, at + offset_of!(abi::Fired, stack) + frame * 8, &address.to_le_bytes());
             }
@@ -101,7 +110,8 @@ mod tests {
     }
 
     fn log() -> FiredLog {
-        let fired = Fired { fault: 1, sequence: 40, site: 0x1234, step: 2, stack: vec![0xffff_ffff_8100_0010, 7] };
+        let (scope, stack) = (Scope::Thread, vec![0xffff_ffff_8100_0010, 7]);
+        let fired = Fired { fault: 1, sequence: 40, site: 0x1234, step: 2, scope, times: 5, stack };
         FiredLog {
             generation: 9,
             seen_us: 12,
@@ -125,6 +135,7 @@ mod tests {
         assert_eq!(damaged(first + offset_of!(abi::Fired, rule), 16), None);
         assert_eq!(damaged(first + offset_of!(abi::Fired, depth), 25), None);
         assert_eq!(damaged(first + offset_of!(abi::Fired, step), 4097), None);
+        assert_eq!(damaged(first + offset_of!(abi::Fired, scope), 4), None);
     }
 
     proptest! {
@@ -137,6 +148,7 @@ mod tests {
                 let first = offset_of!(abi::FiredLog, fired);
                 set(&mut bytes, first + offset_of!(abi::Fired, depth), &depth.to_le_bytes());
                 set(&mut bytes, first + offset_of!(abi::Fired, rule), &rule.to_le_bytes());
+                set(&mut bytes, first + offset_of!(abi::Fired, scope), &(rule / 4).to_le_bytes());
             }
             if let Some(log) = FiredLog::parse(&bytes) {
                 prop_assert!(log.fired.len() <= MAX_RULES);
@@ -150,10 +162,14 @@ mod tests {
         fn what_the_guest_wrote_is_read(
             generation in any::<u32>(), seen_us in any::<u64>(),
             fired in prop::collection::vec(
-                (0u32..16, any::<u32>(), any::<u64>(), 0u32..9, prop::collection::vec(any::<u64>(), 0..=MAX_FRAMES)),
+                (0u32..16, any::<u32>(), any::<u64>(), 0u32..9, 0u8..4, any::<u32>(),
+                 prop::collection::vec(any::<u64>(), 0..=MAX_FRAMES)),
                 0..=MAX_RULES),
         ) {
-            let fired = fired.into_iter().map(|(fault, sequence, site, step, stack)| Fired { fault, sequence, site, step, stack });
+            let fired = fired.into_iter().map(|(fault, sequence, site, step, scope, times, stack)| {
+                let scope = Scope::from_number(scope).unwrap();
+                Fired { fault, sequence, site, step, scope, times, stack }
+            });
             let log = FiredLog { generation, seen_us, fired: fired.collect() };
             prop_assert_eq!(FiredLog::parse(&encode(&log)), Some(log));
         }

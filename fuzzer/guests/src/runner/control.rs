@@ -10,7 +10,8 @@ impl GuestRunner {
     /// Compares a fault-free execution with the first ones. Ends a guest that has drifted.
     pub(super) fn control(&mut self, plan: &FaultPlan, execution: &Execution) {
         if plan.faults.is_empty() && self.inject && execution.guest == Fate::Alive {
-            let controlled = self.drift.control(&execution.hits);
+            let hits: Vec<_> = execution.workload_hits().copied().collect();
+            let controlled = self.drift.control(&hits);
             self.usage.controls += 1;
             self.usage.control_off_ppm = controlled.off_ppm;
             if controlled.drifted {

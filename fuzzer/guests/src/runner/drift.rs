@@ -1,5 +1,5 @@
 //! Drift: says whether a guest still does what it did at first, by running the fault-free plan now
-//! and then.
+//! and then. Only the workload's own calls count: other tasks do their work when they like.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,8 +27,8 @@ struct Normal {
 }
 
 impl Normal {
-    /// Takes in the hits of a fault-free execution. Gives how many of a million calls are off: none
-    /// of the first runs, which show what is normal.
+    /// Takes in the workload's own hits in a fault-free execution. Gives how many of a million calls
+    /// are off: none of the first runs, which show what is normal.
     fn off_ppm(&mut self, hits: &[Hit]) -> u64 {
         if self.runs < LEARNING_RUNS {
             self.learn(hits);
@@ -107,7 +107,7 @@ impl Drift {
         self.executions >= self.next_control
     }
 
-    /// Takes in the hits of a fault-free execution.
+    /// Takes in the workload's own hits in a fault-free execution.
     pub(super) fn control(&mut self, hits: &[Hit]) -> Controlled {
         let off_ppm = self.normal.off_ppm(hits);
         let off = off_ppm > TOLERATED_PPM;

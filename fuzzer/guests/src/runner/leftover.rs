@@ -84,7 +84,7 @@ impl GuestRunner {
 
 #[cfg(test)]
 mod tests {
-    use fault_plan::{CallPath, Errno, Fault, InjectedError};
+    use fault_plan::{CallPath, Errno, Fault, InjectedError, Scope};
 
     use super::*;
 
@@ -93,15 +93,18 @@ mod tests {
         let leftover = |kind| Leftover { kind, text: "btrfs does not forget".to_owned() };
         let path = ["__kmalloc_cache_node_noprof", "bdi_alloc", "super_setup_bdi_name", "btrfs_get_tree"];
         let path: Vec<String> = path.map(str::to_owned).into();
-        let fault = Fault {
-            function: "should_failslab".to_owned(),
-            call_path: CallPath::default(),
-            occurrence: 1,
-            error: InjectedError::Errno(Errno::ENOMEM),
-            step: None,
-        };
+        let error = InjectedError::Errno(Errno::ENOMEM);
+        let fault = Fault::new("should_failslab", CallPath::default(), 1, error);
         let plan = FaultPlan { faults: vec![fault], ..FaultPlan::fault_free("t") };
-        let fired = [Fired { fault: 0, sequence: 38, site: 1, step: 1, call_path: path.clone() }];
+        let fired = [Fired {
+            fault: 0,
+            sequence: 38,
+            site: 1,
+            step: 1,
+            scope: Scope::Workload,
+            times: 1,
+            call_path: path.clone(),
+        }];
         let found =
             left(&leftover(LeftoverKind::Device), &plan, &fired, &[StepResult::Failed(12), StepResult::Skipped]);
         assert_eq!(found.key, "device left open: super_setup_bdi_name");

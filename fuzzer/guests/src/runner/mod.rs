@@ -368,6 +368,8 @@ fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
         sequence: fired.sequence,
         site: fired.site,
         step: fired.step,
+        scope: fired.scope,
+        times: fired.times,
         call_path: fired.stack.iter().map(name).collect(),
     };
     log.fired.iter().map(fired).collect()

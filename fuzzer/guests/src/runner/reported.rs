@@ -47,6 +47,8 @@ pub(super) fn reported(
         sequence: fired.sequence,
         site: fired.site,
         step: fired.step,
+        scope: fired.scope,
+        times: fired.times,
         call_path: fired.call_path.clone(),
     });
     let fired: Vec<_> = fired.collect();

@@ -5,20 +5,26 @@ mod cast;
 mod ftrace;
 mod names;
 
-use abi::{Control, NAME_BLOCK};
+use abi::{Control, NAME_BLOCK, NO_NAME};
 use anyhow::{Context, Error, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     programs::{KProbe, ProgramError, TracePoint},
 };
-use fault_plan::InjectableFunction;
+use fault_plan::{InjectableFunction, Scope};
+use guest_protocol::{MAX_UNRELATED, Setup};
 
 use self::cast::Cast;
-use super::{chosen::Probed, functions, interrupts::Interrupts};
+use super::{chosen::Probed, functions, interrupts::Interrupts, types::Types};
 use crate::symbols::Symbols;
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+const _: () = assert!(abi::MAX_UNRELATED == MAX_UNRELATED);
+
+/// The field by which a task's scope is told.
+const TASK_FLAGS: &str = "task_struct.flags";
 
 /// The programs that [`load`] brought into the kernel.
 pub(super) struct Loaded {
@@ -27,12 +33,18 @@ pub(super) struct Loaded {
     pub(super) control: Control,
 }
 
-pub(super) fn load(symbols: &Symbols, probed: &[Probed], disk: Option<u32>) -> Result<Loaded> {
+pub(super) fn load(
+    symbols: &Symbols,
+    setup: &Setup,
+    probed: &[Probed],
+    disk: Option<u32>,
+    types: &mut Types,
+) -> Result<Loaded> {
     let mut table = symbols.name_table();
     for probed in probed {
         names::claim_entries(symbols, &mut table, probed)?;
     }
-    let control = control(symbols, probed, disk)?;
+    let control = control(symbols, setup, probed, disk, types)?;
     let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
     let mut object = OBJECT.to_vec();
@@ -79,12 +91,31 @@ fn attach(program: &mut KProbe, probed: &[Probed]) -> Result<()> {
     Ok(())
 }
 
-fn control(symbols: &Symbols, probed: &[Probed], disk: Option<u32>) -> Result<Control> {
+fn control(
+    symbols: &Symbols,
+    setup: &Setup,
+    probed: &[Probed],
+    disk: Option<u32>,
+    types: &mut Types,
+) -> Result<Control> {
     let Interrupts { per_cpu_offsets, preempt_offset } =
         if probed.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
+    let mut scopes = setup.scopes.iter().fold(0, |scopes, scope| scopes | 1 << scope.number());
+    // On a kernel that does not tell tasks apart the workload's own task is the only one in scope.
+    let task_flags = types.field(TASK_FLAGS).map_or(0, |field| field.offset);
+    if task_flags == 0 {
+        scopes &= 1 << Scope::Workload.number();
+    }
+    let mut unrelated = [NO_NAME; MAX_UNRELATED];
+    let known = setup.unrelated.iter().filter_map(|name| symbols.name_id(name));
+    unrelated.iter_mut().zip(known).for_each(|(entry, name)| *entry = name);
+    let named = unrelated.iter().filter(|name| **name != NO_NAME);
     Ok(Control {
         armed: 0,
         thread: 0,
+        process: std::process::id(),
+        scopes,
+        task_flags,
         generation: 0,
         rule_count: 0,
         sequence: 0,
@@ -97,12 +128,13 @@ fn control(symbols: &Symbols, probed: &[Probed], disk: Option<u32>) -> Result<Co
         sites: 0,
         preempt_cpu: 0,
         step: 0,
-        reserved: 0,
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
         per_cpu_offsets,
         preempt_offset,
         preempt_count: 0,
+        unrelated_set: named.fold(0, |set, name| set | abi::name_set(*name)),
+        unrelated,
         functions: functions::table(probed)?,
     })
 }

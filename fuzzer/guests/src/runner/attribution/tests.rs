@@ -2,7 +2,7 @@
 
 mod property;
 
-use fault_plan::{CallPath, Errno, Fault, InjectedError};
+use fault_plan::{CallPath, Errno, Fault, InjectedError, Scope};
 use guest_protocol::{FiredFault, LOG_LOST, Report};
 
 use super::*;
@@ -13,18 +13,21 @@ const SOFT_LOCKUP: &str = "watchdog: BUG: soft lockup - CPU#0 stuck for 11s! [ag
 const WALL: Duration = Duration::from_secs(20);
 
 fn plan(number: u32) -> FaultPlan {
-    let fault = Fault {
-        function: "should_failslab".to_owned(),
-        call_path: CallPath::default(),
-        occurrence: number,
-        error: InjectedError::Errno(Errno::ENOMEM),
-        step: None,
-    };
+    let error = InjectedError::Errno(Errno::ENOMEM);
+    let fault = Fault::new("should_failslab", CallPath::default(), number, error);
     FaultPlan { faults: vec![fault], ..FaultPlan::fault_free("test") }
 }
 
 fn log(generation: u32) -> Option<FiredLog> {
-    let fired = crate::qemu::Fired { fault: 0, sequence: 1, site: u64::from(generation), step: 1, stack: Vec::new() };
+    let fired = crate::qemu::Fired {
+        fault: 0,
+        sequence: 1,
+        site: u64::from(generation),
+        step: 1,
+        scope: Scope::Workload,
+        times: 1,
+        stack: Vec::new(),
+    };
     Some(FiredLog { generation, seen_us: 0, fired: vec![fired] })
 }
 
@@ -39,6 +42,8 @@ fn resolve(log: &FiredLog) -> Vec<Fired> {
         sequence: fired.sequence,
         site: fired.site,
         step: fired.step,
+        scope: fired.scope,
+        times: fired.times,
         call_path: Vec::new(),
     };
     log.fired.iter().map(fired).collect()
@@ -62,7 +67,8 @@ fn report(log_before: &str, log: &str) -> End {
 /// An attribution whose guest has run the plan number 1.
 fn after_one() -> Attribution {
     let mut attribution = Attribution::new("test");
-    let fired = FiredFault { fault: 0, sequence: 1, site: 1, step: 1, call_path: Vec::new() };
+    let fired =
+        FiredFault { fault: 0, sequence: 1, site: 1, step: 1, scope: Scope::Workload, times: 1, call_path: Vec::new() };
     let end = End::Reported(Box::new(Report { fired: vec![fired], ..Report::default() }));
     let judgement = attribution.judge(&request(&plan(1)), observed(end));
     assert!(matches!(judgement.verdict, Verdict::Ran(own) if own.guest == Fate::Alive));
