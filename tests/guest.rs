@@ -345,7 +345,7 @@ fn what_is_known_to_crash_still_does() {
 #[test]
 fn kvm_is_used_only_when_it_works() {
     let kernel = common::kernel();
-    let config = bare_guest(&Project::find().unwrap(), &kernel.vmlinux).unwrap();
+    let config = bare_guest(&Project::find().unwrap(), &kernel).unwrap();
     let choose = |choice: AccelChoice| {
         // An empty cache each time, so that no answer is taken from the other.
         let cache = tempfile::tempdir().unwrap();

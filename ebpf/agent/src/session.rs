@@ -5,8 +5,8 @@ use std::{mem, time::Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{
-    Contract, Defect, Execute, FromAgent, LIMITS, Leftover, LeftoverKind, Ready, Recorded, Report, Setup, Timings,
-    ToAgent, WorkloadStep, cut,
+    Defect, Execute, FromAgent, LIMITS, Leftover, LeftoverKind, Ready, Recorded, Report, Setup, Timings, ToAgent,
+    WorkloadStep, cut,
 };
 
 use crate::{
@@ -93,14 +93,14 @@ impl<'kernel> Target<'kernel> {
     /// Prepares everything and runs the workload once, so that what the kernel makes on first use
     /// is there.
     fn prepare(symbols: &'kernel Symbols, injectable: &[InjectableFunction], setup: &Setup) -> Result<(Self, Ready)> {
-        let functions = chosen_functions(injectable, &setup.functions)?;
         fs::make_mount_point()?;
         let program = Program::new(setup)?;
         let disks = Disks::open(setup.disks)?;
-        let injector = Injector::load(symbols, setup)?;
+        let (injector, functions, left_out) = Injector::load(symbols, injectable, setup)?;
         let traces = Traces::open()?;
         let ready = Ready {
             functions: functions.clone(),
+            left_out,
             fired_log_address: injector.fired_log_address()?,
             traces: traces.memory()?,
             text_start: symbols.text_start(),
@@ -301,41 +301,4 @@ enum Reset {
     Dirty,
     /// The same blocks; nothing is done when there are none.
     Late,
-}
-
-/// The functions of `contracts`, as the kernel lists them.
-fn chosen_functions(injectable: &[InjectableFunction], contracts: &[Contract]) -> Result<Vec<InjectableFunction>> {
-    let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(contracts.len());
-    for Contract { function: name, .. } in contracts {
-        let Some(function) = injectable.iter().find(|function| function.name == *name) else {
-            bail!("\"{name}\" is not on the kernel's list of functions that may fail (error_injection/list)");
-        };
-        if chosen.contains(function) {
-            bail!("\"{name}\" is to be probed twice");
-        }
-        chosen.push(function.clone());
-    }
-    Ok(chosen)
-}
-
-#[cfg(test)]
-mod tests {
-    use fault_plan::ErrorType;
-
-    use super::*;
-
-    #[test]
-    fn functions_are_chosen_once_and_unknown_ones_named() {
-        let injectable: Vec<_> = ["should_failslab", "open_ctree"]
-            .map(|name| InjectableFunction { name: name.to_owned(), error_type: ErrorType::Errno })
-            .into();
-        let chosen = |names: &[&str]| {
-            let contract = |name: &&str| Contract { function: (*name).to_owned(), error_type: None, never: Vec::new() };
-            let contracts: Vec<_> = names.iter().map(contract).collect();
-            chosen_functions(&injectable, &contracts).map_err(|error| error.to_string())
-        };
-        assert_eq!(chosen(&["open_ctree"]).unwrap(), injectable[1..]);
-        assert!(chosen(&["kmalloc"]).unwrap_err().contains("\"kmalloc\""));
-        assert!(chosen(&["open_ctree", "open_ctree"]).unwrap_err().contains("twice"));
-    }
 }

@@ -12,6 +12,7 @@
 //! ```
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs::{self, File},
     io,
@@ -334,6 +335,26 @@ impl CampaignFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(failed("read", &path)(error)),
         }
+    }
+
+    /// Reads the coverage of the campaign in the folder `path`, which may be running: the addresses
+    /// that ran, by the kernel's build id.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read, as where no campaign has been.
+    pub fn coverage_in(path: &Path) -> Result<BTreeMap<String, BTreeSet<u64>>, FolderError> {
+        let folder = path.join("coverage");
+        let entries = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let mut coverage = BTreeMap::new();
+        for path in entries.map_err(failed("read", &folder))?.iter().map(fs::DirEntry::path) {
+            let name = entry_name(&path);
+            let Some(build_id) = name.strip_suffix(".txt").filter(|name| !name.starts_with('.')) else { continue };
+            let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+            let pcs = text.lines().filter_map(covered).map(|(_, pc)| pc).collect();
+            coverage.insert(build_id.to_owned(), pcs);
+        }
+        Ok(coverage)
     }
 
     fn coverage_path(&self, build_id: &str) -> PathBuf {

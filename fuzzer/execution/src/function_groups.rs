@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use fault_plan::{Condition, ErrorType, InjectedError};
 use files::{TextFile, TextFileError};
-use guest_protocol::{MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS};
+use guest_protocol::{Contract, MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
@@ -108,6 +108,11 @@ impl FunctionGroups {
         self.0.get(name).map(Vec::as_slice)
     }
 
+    /// The functions of all groups.
+    pub fn functions(&self) -> impl Iterator<Item = &TargetFunction> {
+        self.0.values().flatten()
+    }
+
     /// The names of the groups, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
@@ -176,6 +181,13 @@ impl FunctionGroups {
 }
 
 impl TargetFunction {
+    /// Gives the part of it that the agent needs to know.
+    #[must_use]
+    pub fn contract(&self) -> Contract {
+        let Self { name, error_type, never, errors: _ } = self.clone();
+        Contract { function: name, error_type, never }
+    }
+
     /// Says what is wrong with it, in words that go behind its name.
     pub(crate) fn defect(&self) -> Option<String> {
         if self.errors.is_empty() {

@@ -108,7 +108,12 @@ impl Ready {
         let bytes = ranges().try_fold(0_u64, |sum, range| sum.checked_add(range.bytes));
         within(bytes.is_some_and(|bytes| bytes <= LIMITS.trace_bytes), "the size of the traces")?;
         within(self.text_bytes <= LIMITS.text_span_bytes, "the size of the kernel's text")?;
-        self.functions.iter().try_for_each(|function| name(&function.name))
+        self.functions.iter().try_for_each(|function| name(&function.name))?;
+        within(self.left_out.len() <= MAX_FUNCTIONS, "the list of functions left out")?;
+        self.left_out.iter().try_for_each(|left_out| {
+            name(&left_out.function)?;
+            text(&left_out.reason)
+        })
     }
 }
 

@@ -8,6 +8,10 @@ use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 /// Both sides must have the same; it changes with every change of a message or of the window.
 pub const PROTOCOL_VERSION: u32 = 13;
 
+/// Name in the guest's initial file system of the module by which the agent adds functions to the
+/// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for them.
+pub const SLOTS_FILE: &str = "slots.ko";
+
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
 
@@ -140,6 +144,8 @@ pub struct Feature {
 pub struct Ready {
     /// The functions that are probed now.
     pub functions: Vec<InjectableFunction>,
+    /// Functions of [`Setup::functions`] that are not probed, as this kernel cannot make them fail.
+    pub left_out: Vec<LeftOut>,
     /// Guest-physical address of the page with the log of fired faults, for the host to read when
     /// the guest died.
     pub fired_log_address: u64,
@@ -150,6 +156,15 @@ pub struct Ready {
     pub text_start: u64,
     /// Size of the kernel's text.
     pub text_bytes: u64,
+}
+
+/// A function that cannot be made to fail on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The function.
+    pub function: String,
+    /// Why, fit after its name and a colon.
+    pub reason: String,
 }
 
 /// The effects of one execution. Its coverage is in the traces, see [`Ready::traces`].

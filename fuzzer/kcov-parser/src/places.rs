@@ -13,7 +13,10 @@
 //! ?                         a place of which nothing is known
 //! ```
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+};
 
 use addr2line::Context;
 use gimli::{Dwarf, EndianSlice, LittleEndian};
@@ -113,6 +116,18 @@ impl Places {
         let Numbers { unit, file, line } = (*self.places.get(index as usize)?)?;
         let name = |number: u32| self.files.get(number as usize).map(String::as_str);
         Some(Place { unit: name(unit)?, file: name(file)?, line })
+    }
+
+    /// Counts the places with these indices by the folder of the part of the kernel that they are
+    /// in, such as `fs/btrfs`. Those of which nothing is known are in "?".
+    pub fn count_by_folder(&self, indices: impl IntoIterator<Item = u32>) -> BTreeMap<&str, u64> {
+        let mut counts = BTreeMap::new();
+        for index in indices {
+            let folder =
+                self.get(index).map_or(UNKNOWN, |place| place.unit.rsplit_once('/').map_or(".", |(folder, _)| folder));
+            *counts.entry(folder).or_default() += 1;
+        }
+        counts
     }
 
     /// Gives the number of places, known or not.
@@ -217,6 +232,8 @@ mod tests {
         let header = Place { unit: "fs/btrfs/super.c", file: "include/linux/slab.h", line: 690 };
         assert_eq!((again.get(2), again.get(3), again.get(7)), (Some(header), None, None));
         assert_eq!((again.len(), again.is_empty()), (7, false));
+        let counts = again.count_by_folder(1..9);
+        assert_eq!(counts, BTreeMap::from([("?", 3), ("fs/btrfs", 3), ("mm", 2)]));
     }
 
     #[test]

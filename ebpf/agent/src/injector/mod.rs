@@ -20,11 +20,13 @@
 //! plan.
 
 mod attach;
+mod chosen;
 mod functions;
 mod guards;
 mod interrupts;
 mod lower;
 mod mapping;
+mod slots;
 mod types;
 mod works;
 
@@ -39,10 +41,11 @@ use abi::{
 };
 use anyhow::Result;
 use aya::Ebpf;
-use fault_plan::{FaultPlan, Scope};
-use guest_protocol::{FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, Setup, SiteDescription, cut};
+use fault_plan::{FaultPlan, InjectableFunction, Scope};
+use guest_protocol::{FiredFault, Hit, LIMITS, LeftOut, REPLY_MAX_BYTES, Setup, SiteDescription, cut};
 
 use self::{
+    chosen::Chosen,
     lower::{Lowered, Lowering},
     mapping::Mapping,
     types::Types,
@@ -106,20 +109,27 @@ macro_rules! control {
 }
 
 impl Injector {
-    /// Loads the programs and attaches them: to the functions of the target `setup`, and to the
-    /// writes to its disks.
+    /// Loads the programs and attaches them: to the functions of the target `setup`, of which the
+    /// kernel has `listed` on its list, and to the writes to its disks. Gives the functions that are
+    /// probed, and those that are left out.
     ///
     /// # Errors
     ///
-    /// The kernel lacks something that the programs need, or a function cannot be probed.
-    pub(crate) fn load(symbols: &Symbols, setup: &Setup) -> Result<Self> {
+    /// The kernel lacks something that the programs need, or a function on its list cannot be
+    /// probed, or none.
+    pub(crate) fn load(
+        symbols: &Symbols,
+        listed: &[InjectableFunction],
+        setup: &Setup,
+    ) -> Result<(Self, Vec<InjectableFunction>, Vec<LeftOut>)> {
         let mut types = Types::default();
-        let loaded = attach::load(symbols, setup, &mut types)?;
+        let Chosen { probed, left_out } = Chosen::of(symbols, listed, &setup.functions, &mut types)?;
+        let loaded = attach::load(symbols, setup, &probed, &mut types)?;
         types.forget();
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
         control.write(0, loaded.control);
-        Ok(Self {
+        let injector = Self {
             control,
             rules: Mapping::new(&bpf, "RULES", MAX_RULES)?,
             sites: Mapping::new(&bpf, "SITES", SITE_SLOTS)?,
@@ -133,7 +143,8 @@ impl Injector {
             types,
             unknown_names: BTreeSet::new(),
             bpf,
-        })
+        };
+        Ok((injector, probed.into_iter().map(|probed| probed.function).collect(), left_out))
     }
 
     /// Puts the rules of `plan`, which was checked, in place and begins a new execution. The

@@ -18,7 +18,7 @@ use std::{
 };
 
 use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer, Scope};
-use guest_protocol::{Contract, Setup, WorkloadStep};
+use guest_protocol::{LeftOut, Setup, WorkloadStep};
 use thiserror::Error;
 
 use files::{TextFile, TextFileError};
@@ -245,15 +245,7 @@ impl Target {
     #[must_use]
     pub fn setup(&self) -> Setup {
         Setup {
-            functions: self
-                .functions
-                .iter()
-                .map(|TargetFunction { name, error_type, never, .. }| Contract {
-                    function: name.clone(),
-                    error_type: *error_type,
-                    never: never.clone(),
-                })
-                .collect(),
+            functions: self.functions.iter().map(TargetFunction::contract).collect(),
             scopes: self.scopes.clone(),
             unrelated: self.unrelated.clone(),
             setup_steps: self.setup_steps.clone(),
@@ -276,14 +268,17 @@ impl Target {
         self.functions.iter().find(|known| known.name == function).map_or(&[], |known| &known.errors)
     }
 
-    /// Checks the functions against what the kernel allows.
+    /// Checks the functions against those `injectable` on the kernel. It may have left some out.
     ///
     /// # Errors
     ///
     /// A function that the kernel does not let fail, or not in that way.
-    pub fn check_against(&self, injectable: &[InjectableFunction]) -> Result<(), TargetError> {
+    pub fn check_against(&self, injectable: &[InjectableFunction], left_out: &[LeftOut]) -> Result<(), TargetError> {
         let refuse = |reason| Err(TargetError::Kernel { path: self.folder.join("target.toml"), reason });
         for function in &self.functions {
+            if left_out.iter().any(|left_out| left_out.function == function.name) {
+                continue;
+            }
             let Some(known) = injectable.iter().find(|known| known.name == function.name) else {
                 return refuse(format!(
                     "\"{}\" is not on the kernel's list of functions that may fail \

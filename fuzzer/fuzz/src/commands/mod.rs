@@ -1,14 +1,17 @@
 //! The commands. Results go to `out`, progress to standard error.
 
 mod cache;
+mod coverage;
 mod doctor;
 mod fuzz;
 mod kernels;
 mod replay;
 mod targets;
 
+pub(crate) use self::coverage::KernelCoverage;
 pub use self::{
     cache::{cache_list, cache_prune},
+    coverage::coverage,
     doctor::doctor,
     fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},

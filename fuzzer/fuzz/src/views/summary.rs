@@ -7,6 +7,11 @@ use std::{
 
 use campaign::{Statistics, Summary};
 
+use crate::commands::KernelCoverage;
+
+/// Folders of the kernel's source that are shown, those with most places covered.
+const SHOWN_FOLDERS: usize = 6;
+
 /// A campaign that has ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -28,10 +33,16 @@ pub struct IdleCheckers {
 }
 
 /// Writes what the campaign did, and what is to be done where plans wait for a kernel.
-pub(crate) fn write(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
+/// `covered` has the places of each kernel by folder.
+pub(crate) fn write(ended: &Ended, covered: &[KernelCoverage], out: &mut dyn Write) -> io::Result<()> {
     let Ended { summary, folder, .. } = ended;
     writeln!(out, "campaign   {}", folder.display())?;
     search(summary, out)?;
+    for kernel in covered {
+        let folders = kernel.folders();
+        let folders = folders.iter().take(SHOWN_FOLDERS).map(|(folder, count)| format!("{count} {folder}"));
+        writeln!(out, "places     {} on {}", folders.collect::<Vec<_>>().join(", "), kernel.kernel)?;
+    }
     judged(summary, out)?;
     trouble(summary, out)?;
     checks(ended, out)?;
@@ -181,7 +192,7 @@ mod tests {
         let ended =
             Ended { summary: Summary { statistics, ..Summary::default() }, folder: "campaigns/t".into(), idle: None };
         let mut out = Vec::new();
-        write(&ended, &mut out).unwrap();
+        write(&ended, &[], &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("by the workload 70, by its children 0, by kernel threads and work items 40"), "{text}");
         assert!(text.contains(" 3 executions filled the trace of kernel threads"), "{text}");
@@ -196,7 +207,7 @@ mod tests {
             let idle = built.map(|built| IdleCheckers { kernel: "linux-check".to_owned(), built });
             let ended = Ended { summary: summary.clone(), folder: "campaigns/t".into(), idle };
             let mut out = Vec::new();
-            write(&ended, &mut out).unwrap();
+            write(&ended, &[], &mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
         let missing = text(Some(false));

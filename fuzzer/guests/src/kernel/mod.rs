@@ -21,6 +21,7 @@ mod tools;
 mod tree;
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -29,7 +30,7 @@ use std::{
 pub use build::{BUILD_LEFTOVER, build};
 pub use catalogue::{Catalogue, Kernel};
 pub(crate) use checks::Checks;
-use kcov_parser::Places;
+use kcov_parser::{CallSites, Places};
 use serde::{Deserialize, Serialize};
 pub use source::{FETCH_LEFTOVER, Source};
 use thiserror::Error;
@@ -39,7 +40,7 @@ use files::TextFileError;
 /// File of a kernel's folder that says where in the source its coverage is.
 const PLACES: &str = "places.txt";
 /// The module in a kernel's folder by which functions get on its list of those that may fail.
-const SLOTS: &str = "slots.ko";
+const SLOTS: &str = guest_protocol::SLOTS_FILE;
 
 /// Why a kernel cannot be described, found or built.
 #[derive(Debug, Error)]
@@ -234,6 +235,21 @@ impl Built {
             |reason: &str| KernelError::Damaged { path: self.dir.clone(), reason: format!("{PLACES}: {reason}") };
         let text = fs::read_to_string(self.dir.join(PLACES)).map_err(|error| damaged(&error.to_string()))?;
         Places::parse(&text).ok_or_else(|| damaged("it is of another form"))
+    }
+
+    /// Counts the places with these `addresses`, as KCOV reports them, by the folder of the kernel's
+    /// source that they are in.
+    ///
+    /// # Errors
+    ///
+    /// A file of the kernel cannot be read, or is damaged.
+    pub fn count_by_folder(&self, addresses: impl Iterator<Item = u64>) -> Result<BTreeMap<String, u64>, KernelError> {
+        let elf = fs::read(&self.vmlinux).map_err(|source| make::failed("read", &self.vmlinux, source))?;
+        let sites = CallSites::from_elf(&elf)
+            .map_err(|error| KernelError::Vmlinux { path: self.vmlinux.clone(), reason: error.to_string() })?;
+        let places = self.places()?;
+        let counts = places.count_by_folder(addresses.filter_map(|address| sites.index_of(address)));
+        Ok(counts.into_iter().map(|(folder, count)| (folder.to_owned(), count)).collect())
     }
 }
 

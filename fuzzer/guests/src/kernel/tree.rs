@@ -154,8 +154,7 @@ impl Tree<'_> {
         let folder = self.source.join(SLOTS_FOLDER);
         let mut make = self.make("modules");
         // Without the kernel's own modules there is no table of symbols, and the module needs none.
-        // Its types would be none, and cost time when it is loaded.
-        make.arg(format!("M={}", folder.display())).args(["KBUILD_MODPOST_WARN=1", "CONFIG_DEBUG_INFO_BTF_MODULES="]);
+        make.arg(format!("M={}", folder.display())).arg("KBUILD_MODPOST_WARN=1");
         self.log.run("making a module", make, self.stop, |_| {})?;
         self.strip(&folder.join(SLOTS))
     }

@@ -2,6 +2,7 @@
 
 mod block_event;
 mod cast;
+mod ftrace;
 mod names;
 
 use abi::{Control, NAME_BLOCK, NO_NAME};
@@ -10,11 +11,11 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{KProbe, ProgramError, RawTracePoint, TracePoint},
 };
-use fault_plan::Scope;
-use guest_protocol::{Contract, MAX_UNRELATED, Setup};
+use fault_plan::{InjectableFunction, Scope};
+use guest_protocol::{MAX_UNRELATED, Setup};
 
 use self::cast::Cast;
-use super::{functions, interrupts::Interrupts, types::Types};
+use super::{chosen::Probed, functions, interrupts::Interrupts, types::Types};
 use crate::{disk::DISK_NUMBER, symbols::Symbols};
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
@@ -40,13 +41,12 @@ pub(super) struct Loaded {
     pub(super) control: Control,
 }
 
-pub(super) fn load(symbols: &Symbols, setup: &Setup, types: &mut Types) -> Result<Loaded> {
+pub(super) fn load(symbols: &Symbols, setup: &Setup, probed: &[Probed], types: &mut Types) -> Result<Loaded> {
     let mut table = symbols.name_table();
-    let contracts = &setup.functions;
-    for contract in contracts {
-        names::claim_entry(symbols, &mut table, &contract.function)?;
+    for probed in probed {
+        names::claim_entries(symbols, &mut table, probed)?;
     }
-    let control = control(symbols, setup, types)?;
+    let control = control(symbols, setup, probed, types)?;
     let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
     let mut object = OBJECT.to_vec();
@@ -69,7 +69,7 @@ pub(super) fn load(symbols: &Symbols, setup: &Setup, types: &mut Types) -> Resul
         program.attach("block", "block_bio_queue").context("cannot attach to the trace event block/block_bio_queue")?;
     }
     // Where nothing is armed, nobody waits for anything.
-    if !contracts.is_empty() {
+    if !probed.is_empty() {
         for (name, event) in WORK_PROGRAMS {
             let program: &mut RawTracePoint = program(&mut bpf, name)?;
             program.load().map_err(load_error)?;
@@ -80,18 +80,32 @@ pub(super) fn load(symbols: &Symbols, setup: &Setup, types: &mut Types) -> Resul
     }
     let program: &mut KProbe = program(&mut bpf, "injectable")?;
     program.load().map_err(load_error)?;
-    for Contract { function, .. } in contracts {
-        program.attach(function, 0).with_context(|| {
-            format!("cannot probe \"{function}\": is it on /sys/kernel/debug/error_injection/list?")
-        })?;
+    let held = ftrace::hold();
+    let attached = attach(program, probed);
+    if held {
+        ftrace::release()?;
     }
+    attached?;
     Ok(Loaded { bpf, control })
 }
 
-fn control(symbols: &Symbols, setup: &Setup, types: &mut Types) -> Result<Control> {
-    let contracts = &setup.functions;
+/// Attaches `program` to all entries of the functions that are to be `probed`.
+fn attach(program: &mut KProbe, probed: &[Probed]) -> Result<()> {
+    for Probed { function: InjectableFunction { name, .. }, entries, .. } in probed {
+        for entry in entries {
+            // Without a name the kernel takes what else is an offset for the address:
+            // `perf_kprobe_init()` of `kernel/trace/trace_event_perf.c` (6.12).
+            program.attach("", *entry).with_context(|| {
+                format!("cannot probe \"{name}\": is it on /sys/kernel/debug/error_injection/list?")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn control(symbols: &Symbols, setup: &Setup, probed: &[Probed], types: &mut Types) -> Result<Control> {
     let Interrupts { per_cpu_offsets, preempt_offset } =
-        if contracts.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
+        if probed.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
     let mut scopes = setup.scopes.iter().fold(0, |scopes, scope| scopes | 1 << scope.number());
     // On a kernel that does not tell tasks apart the workload's own task is the only one in scope.
     let task_flags = types.field(TASK_FLAGS).map_or(0, |field| field.offset);
@@ -129,7 +143,7 @@ fn control(symbols: &Symbols, setup: &Setup, types: &mut Types) -> Result<Contro
         preempt_count: 0,
         unrelated_set: named.fold(0, |set, name| set | abi::name_set(*name)),
         unrelated,
-        functions: functions::table(contracts, symbols, types)?,
+        functions: functions::table(probed)?,
     })
 }
 
