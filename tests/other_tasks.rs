@@ -7,7 +7,7 @@ use guest_protocol::TraceRole;
 use kcov_parser::Symbols;
 use tempfile::TempDir;
 
-use crate::common::{Guests, LEAN, SLAB, fault, guests_on, plan, steps_target};
+use crate::common::{LEAN, SLAB, fault, guests_on, plan, steps_target};
 
 /// Functions of the self-test module that the tasks of this role ran.
 fn selftest_functions(symbols: &Arc<Symbols>, execution: &Execution, role: TraceRole) -> BTreeSet<String> {
@@ -55,29 +55,4 @@ fn work_that_never_ends_is_a_finding_with_its_function() {
     assert_eq!(execution.fired.len(), 1, "{:?}", execution.sites);
     let keys: Vec<_> = execution.findings.iter().map(|finding: &Finding| finding.key.as_str()).collect();
     assert_eq!(keys, ["work does not end: selftest_late_run"]);
-}
-
-/// Functions that kernel threads ran.
-#[test]
-#[ignore = "a look"]
-fn look() {
-    let mut guest: Guests = guests_on(LEAN, "btrfs-mount");
-    let symbols = Arc::clone(&guest.prepared.symbols);
-    let mut counts = std::collections::BTreeMap::<String, usize>::new();
-    for _ in 0..10 {
-        let execution = guest.run(&plan_of("btrfs-mount"));
-        println!("settle {} ns run {}", execution.timings.settle_ns, execution.timings.run_ns);
-        let name = |(_, pc): (TraceRole, u64)| symbols.resolve(pc - 1).map(|location| location.function.to_owned());
-        let covered = execution.covered().filter(|(other, _)| *other == TraceRole::Threads).filter_map(name);
-        for name in covered.collect::<BTreeSet<_>>() {
-            *counts.entry(name).or_default() += 1;
-        }
-    }
-    for (name, count) in counts {
-        println!("{count} {name}");
-    }
-}
-
-fn plan_of(target: &str) -> fault_plan::FaultPlan {
-    fault_plan::FaultPlan::fault_free(target)
 }
