@@ -240,6 +240,7 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     // The title names the processor's place: the loop, or a function that the loop calls.
     assert!(report.title.starts_with("hang in "), "{}", report.title);
     assert!(report.text.contains("selftest_request_wait"), "{}", report.text);
+    assert!(report.text.contains(" in step 1 (trigger), target "), "{}", report.text);
     assert_eq!(execution.fired.len(), 1, "what fired is known of a guest that hangs");
 }
 

@@ -10,5 +10,7 @@ mod guest;
 mod honest;
 mod identity;
 mod other_tasks;
+mod scope;
+mod steps;
 mod targets;
 mod templates;

@@ -13,11 +13,11 @@ use crate::{
     channel::Channel,
     coverage::Traces,
     detectors::Detectors,
-    disk::{DISK, DISK_NUMBER, Dirty, Disk, ResetError},
+    disk::{Dirty, Disks, read_all},
     injector::{Collected, Injector},
     kernel,
     kernel_log::KernelLog,
-    oracles::{self, HeldDisk, Oracles},
+    oracles::{self, HeldDisk, Oracle, Oracles},
     symbols::Symbols,
     workload::{Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
 };
@@ -69,7 +69,7 @@ struct Target<'kernel> {
     functions: Vec<InjectableFunction>,
     setup_steps: Vec<WorkloadStep>,
     steps: Vec<WorkloadStep>,
-    disk: Option<Disk>,
+    disks: Disks,
     /// Absent only while the workload thread has it.
     harness: Option<Box<Harness>>,
     worker: Worker,
@@ -95,9 +95,9 @@ impl<'kernel> Target<'kernel> {
     fn prepare(symbols: &'kernel Symbols, injectable: &[InjectableFunction], setup: &Setup) -> Result<(Self, Ready)> {
         let functions = chosen_functions(injectable, &setup.functions)?;
         fs::make_mount_point()?;
-        let program = Program::new(&setup.setup_steps, &setup.steps)?;
-        let disk = setup.disk.then(Disk::read_image).transpose()?;
-        let injector = Injector::load(symbols, setup, setup.disk.then_some(DISK_NUMBER))?;
+        let program = Program::new(setup)?;
+        let disks = Disks::open(setup.disks)?;
+        let injector = Injector::load(symbols, setup)?;
         let traces = Traces::open()?;
         let ready = Ready {
             functions: functions.clone(),
@@ -107,15 +107,13 @@ impl<'kernel> Target<'kernel> {
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
         };
         let mut held = fs::oracles(setup)?;
-        if setup.disk {
-            held.push(Box::new(HeldDisk));
-        }
+        held.extend((0..setup.disks).map(|number| Box::new(HeldDisk::new(number)) as Box<dyn Oracle>));
         let mut target = Self {
             symbols,
             functions,
             setup_steps: setup.setup_steps.clone(),
             steps: setup.steps.clone(),
-            disk,
+            disks,
             harness: Some(Box::new(Harness::new(injector, traces, program)?)),
             worker: Worker::start()?,
             oracles: Oracles::new(fs::MOUNT_POINT, held)?,
@@ -125,8 +123,30 @@ impl<'kernel> Target<'kernel> {
             leave: false,
         };
         keep_memory()?;
+        target.make_images(setup)?;
         target.warm_up()?;
         Ok((target, ready))
+    }
+
+    /// Runs the steps that make the disks' images, if there are any.
+    fn make_images(&mut self, setup: &Setup) -> Result<()> {
+        if setup.image_steps.is_empty() {
+            return Ok(());
+        }
+        self.reset_disk(Reset::Everything).map_err(|reason| anyhow!(reason))?;
+        let mut harness = self.harness.take().context("the harness is gone")?;
+        let results = harness.program.make_images();
+        let copies = harness.program.take_copies();
+        self.harness = Some(harness);
+        if let Some(defect) = WorkloadStep::defect(&setup.image_steps, &results) {
+            bail!("the image cannot be made: {defect}");
+        }
+        let left: Vec<_> = self.oracles.leftovers().into_iter().map(|leftover| leftover.text).collect();
+        if !left.is_empty() {
+            bail!("making the image leaves something behind: {}", left.join("; "));
+        }
+        self.disks.take_images(copies.map_or_else(|| read_all(setup.disks), Ok)?);
+        Ok(())
     }
 
     fn warm_up(&mut self) -> Result<()> {
@@ -218,7 +238,7 @@ impl<'kernel> Target<'kernel> {
 
     /// Says how the disk, or a part of it, differs from the image, if it does.
     fn difference(&self, part: Option<u32>) -> Result<Option<String>> {
-        self.disk.as_ref().map_or(Ok(None), |disk| disk.difference(part))
+        self.disks.difference(part)
     }
 
     /// Puts the disk back for the next execution, while the host looks at the last one's report.
@@ -244,25 +264,19 @@ impl<'kernel> Target<'kernel> {
         unsettled.into_iter().chain(self.oracles.leftovers()).collect()
     }
 
-    /// Makes the disk equal to the image, and by that makes sure that nothing holds it. An error is
+    /// Makes the disks equal to their images, and by that makes sure that nothing holds them. An error is
     /// what is left to be done, and why it cannot.
     fn reset_disk(&mut self, reset: Reset) -> Result<(), String> {
-        let (Some(disk), Some(harness)) = (&mut self.disk, &mut self.harness) else { return Ok(()) };
-        if reset == Reset::Late && !harness.injector.is_dirty() {
+        let Some(harness) = &mut self.harness else { return Ok(()) };
+        if self.disks.is_empty() || reset == Reset::Late && !harness.injector.is_dirty() {
             return Ok(());
         }
-        let dirty = || match reset {
+        self.disks.reset(|disk| match reset {
             Reset::Everything => Dirty::Everything,
-            Reset::Dirty | Reset::Late => harness.injector.dirty_blocks(),
-        };
-        match disk.reset(dirty) {
-            Ok(()) => {
-                harness.injector.clear_dirty();
-                Ok(())
-            }
-            Err(ResetError::Held) => Err(format!("something in the kernel holds {DISK}, and nothing is mounted")),
-            Err(ResetError::Other(error)) => Err(format!("{DISK} cannot be put back: {error:#}")),
-        }
+            Reset::Dirty | Reset::Late => harness.injector.dirty_blocks(disk),
+        })?;
+        harness.injector.clear_dirty();
+        Ok(())
     }
 
     /// Collects what the execution reached.

@@ -1,9 +1,10 @@
 //! Mutations of plans. A mutation picks among the calls that the parent's execution really made, so
-//! that most of its faults fire.
+//! that most of its faults fire. Conditions on arguments are the user's: no execution tells which
+//! arguments its calls had.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
 
-use fault_plan::{CallPath, Fault, FaultPlan, retain_faults};
+use fault_plan::{CallPath, FOR_EVER, Fault, FaultPlan, retain_faults};
 use libafl::{
     Error, HasMetadata,
     corpus::{Corpus, CorpusId},
@@ -31,6 +32,10 @@ pub(crate) const MOST_FAULTS: usize = 6;
 /// The share of its mutations that an entry keeps whose faults mostly cost the guest: a fresh guest
 /// takes as long as some ten executions.
 const COSTLY_KEPT: f64 = 0.2;
+/// Number of calls in a row that a fault which is to fire more than once fails, and the share of such
+/// faults that fail all calls.
+const TIMES: RangeInclusive<u32> = 2..=8;
+const FOR_EVER_SHARE: f64 = 0.3;
 /// Weight of a point at which no fault fired yet, where others weigh 1.
 const FRESH_WEIGHT: f64 = 4.0;
 
@@ -156,8 +161,17 @@ where
 }
 
 /// The type of [`plan_mutations`].
-pub(crate) type PlanMutations =
-    tuple_list_type!(PlanMutator, PlanMutator, PlanMutator, PlanMutator, PlanMutator, PlanMutator, PlanMutator);
+pub(crate) type PlanMutations = tuple_list_type!(
+    PlanMutator,
+    PlanMutator,
+    PlanMutator,
+    PlanMutator,
+    PlanMutator,
+    PlanMutator,
+    PlanMutator,
+    PlanMutator,
+    PlanMutator
+);
 
 /// Makes all mutations of plans for `target` on the kernel `known`.
 pub(crate) fn plan_mutations(target: &Arc<Target>, known: &Arc<KnownKernel>) -> PlanMutations {
@@ -170,6 +184,8 @@ pub(crate) fn plan_mutations(target: &Arc<Target>, known: &Arc<KnownKernel>) -> 
         PlanMutator::new("lengthen-path", lengthen_path, with),
         PlanMutator::new("shorten-path", shorten_path, with),
         PlanMutator::new("splice", splice, with),
+        PlanMutator::new("change-times", change_times, with),
+        PlanMutator::new("change-after", change_after, with),
     )
 }
 
@@ -248,9 +264,40 @@ fn shorten_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
 }
 
 fn splice(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) -> Option<()> {
-    let fault = context.other.choose(rng)?;
-    let room = plan.faults.len() < MOST_FAULTS && !plan.faults.contains(fault);
-    room.then(|| plan.faults.push(fault.clone()))
+    // The fault that it came after is of another plan.
+    let fault = Fault { after: None, ..context.other.choose(rng)?.clone() };
+    let room = plan.faults.len() < MOST_FAULTS && !plan.faults.contains(&fault);
+    room.then(|| plan.faults.push(fault))
+}
+
+/// Has a fault fire in several calls in a row, or for ever, as a device that broke; or only once
+/// again.
+fn change_times(plan: &mut FaultPlan, _: &Context<'_>, rng: &mut StdRand) -> Option<()> {
+    let fault = pick(plan, rng)?;
+    fault.times = match fault.times {
+        1 if rng.random_bool(FOR_EVER_SHARE) => FOR_EVER,
+        1 => rng.random_range(TIMES),
+        _ => 1,
+    };
+    Some(())
+}
+
+/// Has a fault wait for another one, at the first call from then on; or no longer.
+fn change_after(plan: &mut FaultPlan, _: &Context<'_>, rng: &mut StdRand) -> Option<()> {
+    let count = plan.faults.len();
+    let index = (count > 1).then(|| rng.random_range(0..count))?;
+    let other = (index + rng.random_range(1..count)) % count;
+    let fault = plan.faults.get_mut(index)?;
+    let before = fault.clone();
+    if fault.after.take().is_none() {
+        (fault.after, fault.occurrence) = (u32::try_from(other + 1).ok(), 1);
+    }
+    // Two that wait for each other never fire.
+    if plan.check().is_err() {
+        plan.faults[index] = before;
+        return None;
+    }
+    Some(())
 }
 
 fn pick<'plan>(plan: &'plan mut FaultPlan, rng: &mut StdRand) -> Option<&'plan mut Fault> {

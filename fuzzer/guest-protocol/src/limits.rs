@@ -4,6 +4,8 @@ use crate::{Defect, FromAgent, Hello, MessageError, Ready, Report, StepResult, T
 
 /// The most functions that can be probed in one guest.
 pub const MAX_FUNCTIONS: usize = 512;
+/// The most disks of a target.
+pub const MAX_DISKS: u8 = 4;
 /// The most conditions on arguments under which a function never fails.
 pub const MAX_CONDITIONS: usize = 4;
 /// The most callers below which a function never fails.

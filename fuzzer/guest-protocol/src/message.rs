@@ -40,8 +40,11 @@ pub struct Setup {
     pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
     pub steps: Vec<WorkloadStep>,
-    /// True when the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
-    pub disk: bool,
+    /// Number of the target's disks, `/dev/ram0` and so on, which the steps mount. `/dev/vda` is
+    /// copied to the first one, and the others are all zero.
+    pub disks: u8,
+    /// Steps that run once, when the target is prepared. What the disks hold then is their image.
+    pub image_steps: Vec<WorkloadStep>,
     /// True when the agent waits for the first request by polling the window. The host puts it
     /// there before the guest goes on and does not ring, as an interrupt comes at a moment that
     /// nobody controls.

@@ -164,8 +164,8 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
     let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
-    let memory_mib = target.memory_mib();
-    let config = GuestConfig { disk, disk_mib, memory_mib, ..bare_guest(&project, &kernel.vmlinux)? };
+    let (disks, memory_mib) = (target.disks(), target.memory_mib());
+    let config = GuestConfig { disk, disks, disk_mib, memory_mib, ..bare_guest(&project, &kernel.vmlinux)? };
     let choice = match wanted.accel {
         AccelChoice::Auto if wanted.exact => AccelChoice::Tcg,
         choice => choice,
@@ -239,6 +239,7 @@ pub fn bare_guest(project: &Project, vmlinux: &Path) -> Result<GuestConfig, Prep
         vmlinux: vmlinux.to_owned(),
         initramfs: initramfs(&content),
         disk: None,
+        disks: 0,
         disk_mib: 0,
         memory_mib: MEMORY_MIB,
         kernel_options: String::new(),

@@ -30,6 +30,7 @@ mod works;
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
     sync::atomic::{Ordering, compiler_fence},
 };
 
@@ -106,14 +107,14 @@ macro_rules! control {
 
 impl Injector {
     /// Loads the programs and attaches them: to the functions of the target `setup`, and to the
-    /// writes to `disk` (a device number in the kernel's encoding).
+    /// writes to its disks.
     ///
     /// # Errors
     ///
     /// The kernel lacks something that the programs need, or a function cannot be probed.
-    pub(crate) fn load(symbols: &Symbols, setup: &Setup, disk: Option<u32>) -> Result<Self> {
+    pub(crate) fn load(symbols: &Symbols, setup: &Setup) -> Result<Self> {
         let mut types = Types::default();
-        let loaded = attach::load(symbols, setup, disk, &mut types)?;
+        let loaded = attach::load(symbols, setup, &mut types)?;
         types.forget();
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
@@ -124,7 +125,7 @@ impl Injector {
             sites: Mapping::new(&bpf, "SITES", SITE_SLOTS)?,
             touched: Mapping::new(&bpf, "TOUCHED", 1)?,
             fired: Mapping::new(&bpf, "FIRED", 1)?,
-            dirty: Mapping::new(&bpf, "DIRTY", 1)?,
+            dirty: Mapping::new(&bpf, "DIRTY", abi::MAX_DISKS)?,
             works: WorkItems::new(&bpf, setup.unrelated.iter().filter_map(|name| symbols.address(name)).collect())?,
             described: vec![false; SITE_SLOTS],
             generation: 0,
@@ -194,6 +195,8 @@ impl Injector {
     pub(crate) fn enter_step(&mut self, number: u32) {
         compiler_fence(Ordering::SeqCst);
         control!(self, step = number);
+        // SAFETY: the log is mapped and aligned for as long as the injector lives.
+        unsafe { (&raw mut (*self.fired.only()).step).write_volatile(number) };
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -282,48 +285,55 @@ impl Injector {
         pagemap::physical_address(self.fired.only() as usize)
     }
 
-    /// The blocks of the disk ([`abi::DIRTY_BLOCK_BYTES`] each) written to since
+    /// The blocks of the disk `disk`, from 0, ([`abi::DIRTY_BLOCK_BYTES`] each) written to since
     /// [`Injector::clear_dirty`].
-    pub(crate) fn dirty_blocks(&self) -> Dirty {
+    pub(crate) fn dirty_blocks(&self, disk: usize) -> Dirty {
         if control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 {
             return Dirty::Everything;
         }
         let in_region = |region| {
-            let marks = self.block_marks(region).cast_const();
+            let marks = self.block_marks(disk, region).cast_const();
             // SAFETY: the marks of a region lie within the map, which is mapped.
             unsafe { marked(marks, DIRTY_REGION_BLOCKS) }
                 .map(move |block| (region * DIRTY_REGION_BLOCKS + block) as u64)
         };
-        Dirty::Blocks(self.dirty_regions().flat_map(in_region).collect())
+        Dirty::Blocks(self.dirty_regions(disk).flat_map(in_region).collect())
     }
 
-    /// Says whether the disk was written to since [`Injector::clear_dirty`], or that is not known.
+    /// Says whether a disk was written to since [`Injector::clear_dirty`], or that is not known.
     pub(crate) fn is_dirty(&self) -> bool {
-        control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 || self.dirty_regions().next().is_some()
+        let marked = |disk| self.dirty_regions(disk).next().is_some();
+        control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 || self.disks().any(marked)
     }
 
-    /// Forgets all writes so far. The disk must be quiet.
+    /// Forgets all writes so far. The disks must be quiet.
     pub(crate) fn clear_dirty(&mut self) {
-        for region in self.dirty_regions() {
-            // SAFETY: the map is mapped, and the region lies within it.
-            unsafe {
-                self.block_marks(region).write_bytes(0, DIRTY_REGION_BLOCKS);
-                (&raw mut (*self.dirty.only()).regions[region]).write_volatile(0);
+        for disk in self.disks() {
+            for region in self.dirty_regions(disk) {
+                // SAFETY: the map is mapped, and the region lies within the disk's value.
+                unsafe {
+                    self.block_marks(disk, region).write_bytes(0, DIRTY_REGION_BLOCKS);
+                    (&raw mut (*self.dirty.at(disk)).regions[region]).write_volatile(0);
+                }
             }
         }
         control!(self, dirty_overflow = 0);
     }
 
-    /// The regions in which blocks are marked.
-    fn dirty_regions(&self) -> impl Iterator<Item = usize> + use<> {
-        // SAFETY: the map is mapped for as long as the injector lives.
-        unsafe { marked((&raw const (*self.dirty.only()).regions).cast(), DIRTY_BLOCKS / DIRTY_REGION_BLOCKS) }
+    fn disks(&self) -> Range<usize> {
+        0..(control!(self, disks) as usize).min(abi::MAX_DISKS)
     }
 
-    /// Gives the address of the marks of the blocks of `region`.
-    fn block_marks(&self, region: usize) -> *mut u8 {
+    /// The regions of a disk in which blocks are marked.
+    fn dirty_regions(&self, disk: usize) -> impl Iterator<Item = usize> + use<> {
+        // SAFETY: the map is mapped for as long as the injector lives.
+        unsafe { marked((&raw const (*self.dirty.at(disk)).regions).cast(), DIRTY_BLOCKS / DIRTY_REGION_BLOCKS) }
+    }
+
+    /// Gives the address of the marks of the blocks of `region` of a disk.
+    fn block_marks(&self, disk: usize, region: usize) -> *mut u8 {
         // SAFETY: the index is checked, so that what is computed lies within the map.
-        unsafe { (&raw mut (*self.dirty.only()).blocks[region * DIRTY_REGION_BLOCKS]).cast() }
+        unsafe { (&raw mut (*self.dirty.at(disk)).blocks[region * DIRTY_REGION_BLOCKS]).cast() }
     }
 }
 

@@ -92,6 +92,7 @@ impl Harness {
         }
         self.traces.stop_others();
         ran.settle_ns = nanoseconds_since(started);
+        self.program.clean_up();
         Ok(ran)
     }
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use execution::{Execution, Fate, Target};
-use fault_plan::{Fault, FaultPlan, Scope};
+use fault_plan::{Fault, FaultPlan, Scope, retain_faults};
 use files::{Journal, JournalError};
 use guest_protocol::{Hit, SiteDescription};
 
@@ -194,8 +194,9 @@ impl Matrix {
             let by_chance = faults == 0 && !plan.is_fault_free();
             let fewer = first || (faults < point.reached_by.len() && !by_chance);
             if fewer {
-                let earlier = fired[..faults].iter();
-                point.reached_by = earlier.filter_map(|fired| plan.all_faults().nth(fired.fault).cloned()).collect();
+                point.reached_by.clone_from(&plan.faults);
+                let earlier = |index| fired[..faults].iter().any(|fired| fired.fault == index);
+                retain_faults(&mut point.reached_by, earlier);
                 point.cells.iter_mut().for_each(|cell| cell.missed = 0);
             }
             if fewer {

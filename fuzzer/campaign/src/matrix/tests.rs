@@ -98,6 +98,25 @@ fn fewer_faults_that_reach_a_point_open_its_cells_again() {
 }
 
 #[test]
+fn points_of_other_scopes_are_points_of_their_own_and_are_failed_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut matrix = matrix_in(folder.path());
+    let mut execution = reaching(&[1, 2]);
+    for (site, scope) in execution.sites.iter_mut().zip([Scope::Workload, Scope::Worker]) {
+        let same_path = vec!["caller_1".to_owned()];
+        *site = Arc::new(SiteDescription { scope, call_path: same_path, ..SiteDescription::clone(site) });
+    }
+    matrix.learn(&fault_free(), &execution, 5);
+    let tasks: Vec<_> =
+        std::iter::from_fn(|| matrix.take(Reach::Alone)).map(|taken| taken.plan.faults[0].task).collect();
+    assert_eq!(tasks, [None, None, Some(Scope::Worker), Some(Scope::Worker)]);
+    let text = serde_json::to_string(matrix.get(0).unwrap()).unwrap();
+    assert!(!text.contains("scope"), "records of the workload's own points look as they did: {text}");
+    assert_eq!(serde_json::from_str::<Point>(&text).unwrap().scope, Scope::Workload);
+    assert!(serde_json::to_string(matrix.get(1).unwrap()).unwrap().contains("\"scope\":\"worker\""));
+}
+
+#[test]
 fn a_cell_is_taken_once_and_given_up_in_the_end() {
     let folder = tempfile::tempdir().unwrap();
     for tried in [Tried::Ran, Tried::GivenUp] {

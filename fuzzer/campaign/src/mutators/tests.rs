@@ -46,7 +46,8 @@ fn a_fault_free_plan_can_only_grow() {
     let target = target();
     let context = Context { target: &target, matrix: &matrix, reached: &reached, other: &[] };
     let mut rng = StdRand::with_seed(1);
-    for change in [drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice] {
+    let none_of = [drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice];
+    for change in none_of.into_iter().chain([change_times, change_after]) {
         assert!(change(&mut FaultPlan::fault_free("t"), &context, &mut rng).is_none());
     }
     let mut plan = FaultPlan::fault_free("t");
@@ -57,12 +58,15 @@ fn a_fault_free_plan_can_only_grow() {
 proptest! {
     /// A mutated plan is accepted, and each of its faults matches a call that was made.
     #[test]
-    fn mutated_plans_are_plans_that_fire(seed in any::<u64>(), steps in prop::collection::vec(0usize..7, 1..30)) {
+    fn mutated_plans_are_plans_that_fire(seed in any::<u64>(), steps in prop::collection::vec(0usize..9, 1..30)) {
         let (matrix, reached) = world();
         let target = target();
-        let other = [fault(&["b"], 2)];
+        let other = [Fault { after: Some(5), ..fault(&["b"], 2) }];
         let context = Context { target: &target, matrix: &matrix, reached: &reached, other: &other };
-        let changes = [add_fault, drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice];
+        let changes = [
+            add_fault, drop_fault, move_occurrence, change_error, lengthen_path, shorten_path, splice, change_times,
+            change_after,
+        ];
         let mut rng = StdRand::with_seed(seed);
         let mut plan = FaultPlan::fault_free("t");
         plan.faults.push(fault(&["a", "x"], 1));

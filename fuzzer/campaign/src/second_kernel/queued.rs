@@ -114,7 +114,8 @@ impl QueuedPlan {
 impl News {
     /// Gives the digests of `execution`, in which there were these `reports`.
     pub(super) fn of(execution: &Execution, reports: &[Reported]) -> Self {
-        let mut hits: Vec<_> = execution.hits.iter().map(|hit| (hit.site, hit.count)).collect();
+        // Those of other tasks are others in every run.
+        let mut hits: Vec<_> = execution.workload_hits().map(|hit| (hit.site, hit.count)).collect();
         hits.sort_unstable();
         let keys: Vec<_> = reports.iter().map(|report| &report.key).collect();
         Self { outcome: digest(&execution.steps), hits: digest(hits), reports: digest(keys) }

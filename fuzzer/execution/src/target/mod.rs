@@ -199,11 +199,23 @@ impl Target {
     /// agent's copy of the image, which is small where a `mkfs` has made it.
     #[must_use]
     pub fn memory_mib(&self) -> u32 {
-        let disk_and_copy = self.image.as_ref().map_or(0, |ImageRecipe { size_mib, source }| match source {
-            ImageSource::Mkfs(_) => size_mib + size_mib / 2,
-            ImageSource::Script { .. } | ImageSource::File { .. } => size_mib * 2,
+        let disks = self.disks_mib();
+        let disk_and_copy = self.image.as_ref().map_or(0, |ImageRecipe { size_mib, source, .. }| match source {
+            ImageSource::Mkfs(_) => disks + size_mib / 2,
+            ImageSource::Script { .. } | ImageSource::File { .. } => disks + size_mib,
         });
         self.memory_mib.unwrap_or_else(|| MEMORY_MIB.max(BASE_MIB + disk_and_copy))
+    }
+
+    /// Number of its disks.
+    #[must_use]
+    pub fn disks(&self) -> u8 {
+        self.image.as_ref().map_or(0, |image| image.disks)
+    }
+
+    /// Size in MiB of all its disks together.
+    fn disks_mib(&self) -> u32 {
+        self.image.as_ref().map_or(0, |image| image.size_mib * u32::from(image.disks))
     }
 
     /// The crashes in the target's folder `known` (`known/VARIANT` of a variant), which must keep
@@ -246,7 +258,8 @@ impl Target {
             unrelated: self.unrelated.clone(),
             setup_steps: self.setup_steps.clone(),
             steps: self.steps.clone(),
-            disk: self.image.is_some(),
+            disks: self.disks(),
+            image_steps: self.image.as_ref().map_or_else(Vec::new, |image| image.steps.clone()),
             awake: false,
         }
     }

@@ -50,7 +50,7 @@ impl VariantText {
         let Some(ours) = &self.options else { return Ok(()) };
         let mut mounts = 0;
         for step in steps {
-            if let Step::Mount { fstype, options } = &mut step.step
+            if let Step::Mount { fstype, options, .. } = &mut step.step
                 && let Some(more) = ours.of(fstype)
             {
                 if !options.is_empty() {

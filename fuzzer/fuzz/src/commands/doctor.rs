@@ -103,8 +103,7 @@ impl Doctor<'_> {
         };
         self.line("ok", "acceleration", &accel.reason)?;
         let config = GuestConfig { accel: accel.accel, ..config };
-        let setup = guest_protocol::Setup::default();
-        let template = match Template::prepare(config, &setup, stop) {
+        let template = match Template::prepare(config, &guest_protocol::Setup::default(), stop) {
             Ok(template) => template,
             Err(error) => return self.check("guest", Err(chain(&error))),
         };

@@ -176,7 +176,8 @@ impl GuestRunner {
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
         let symbols = &self.prepared.symbols;
         let resolve = |log: &FiredLog| fired_of(log, symbols);
-        let request = Request { plan, how, keep, inject: self.inject, deadline, resolve: &resolve };
+        let steps = &self.prepared.target.steps;
+        let request = Request { plan, how, keep, inject: self.inject, deadline, steps, resolve: &resolve };
         Ok(self.attribution.judge(&request, observed))
     }
 

@@ -15,7 +15,7 @@ use guest_protocol::{Contract, MAX_UNRELATED, Setup};
 
 use self::cast::Cast;
 use super::{functions, interrupts::Interrupts, types::Types};
-use crate::symbols::Symbols;
+use crate::{disk::DISK_NUMBER, symbols::Symbols};
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
@@ -40,13 +40,13 @@ pub(super) struct Loaded {
     pub(super) control: Control,
 }
 
-pub(super) fn load(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &mut Types) -> Result<Loaded> {
+pub(super) fn load(symbols: &Symbols, setup: &Setup, types: &mut Types) -> Result<Loaded> {
     let mut table = symbols.name_table();
     let contracts = &setup.functions;
     for contract in contracts {
         names::claim_entry(symbols, &mut table, &contract.function)?;
     }
-    let control = control(symbols, setup, disk, types)?;
+    let control = control(symbols, setup, types)?;
     let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
     let mut object = OBJECT.to_vec();
@@ -62,7 +62,7 @@ pub(super) fn load(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &
         .load(&object)
         .context("cannot create the BPF maps: does the kernel have CONFIG_BPF_SYSCALL?")?;
     names::fill(&bpf, &table, blocks)?;
-    if disk.is_some() {
+    if setup.disks > 0 {
         block_event::check()?;
         let program: &mut TracePoint = program(&mut bpf, "block_write")?;
         program.load().map_err(load_error)?;
@@ -88,7 +88,7 @@ pub(super) fn load(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &
     Ok(Loaded { bpf, control })
 }
 
-fn control(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &mut Types) -> Result<Control> {
+fn control(symbols: &Symbols, setup: &Setup, types: &mut Types) -> Result<Control> {
     let contracts = &setup.functions;
     let Interrupts { per_cpu_offsets, preempt_offset } =
         if contracts.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
@@ -116,10 +116,12 @@ fn control(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &mut Type
         guarded: 0,
         // Writes before now were not seen.
         dirty_overflow: 1,
-        disk: disk.unwrap_or(0),
+        disk: if setup.disks > 0 { DISK_NUMBER } else { 0 },
         sites: 0,
         preempt_cpu: 0,
         step: 0,
+        disks: setup.disks.into(),
+        reserved: 0,
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
         per_cpu_offsets,
