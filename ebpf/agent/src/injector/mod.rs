@@ -136,7 +136,7 @@ impl Injector {
             touched: Mapping::new(&bpf, "TOUCHED", 1)?,
             fired: Mapping::new(&bpf, "FIRED", 1)?,
             dirty: Mapping::new(&bpf, "DIRTY", abi::MAX_DISKS)?,
-            works: WorkItems::new(&bpf)?,
+            works: WorkItems::new(&bpf, setup.unrelated.iter().filter_map(|name| symbols.address(name)).collect())?,
             described: vec![false; SITE_SLOTS],
             generation: 0,
             steps: u32::try_from(setup.steps.len())?,

@@ -15,11 +15,13 @@ const CHECK: &str = "work_check";
 /// The work items that are followed.
 pub(super) struct WorkItems {
     works: Mapping<Works>,
+    /// Addresses of functions whose work has nothing to do with any workload.
+    unrelated: Vec<u64>,
 }
 
 impl WorkItems {
-    pub(super) fn new(bpf: &Ebpf) -> Result<Self> {
-        Ok(Self { works: Mapping::new(bpf, "WORKS", 1)? })
+    pub(super) fn new(bpf: &Ebpf, unrelated: Vec<u64>) -> Result<Self> {
+        Ok(Self { works: Mapping::new(bpf, "WORKS", 1)?, unrelated })
     }
 
     /// Forgets all of them.
@@ -51,7 +53,8 @@ impl WorkItems {
     }
 
     fn functions(&self) -> Vec<u64> {
-        self.slots().filter(|work| !work.is_done()).map(|work| work.function).collect()
+        let functions = self.slots().filter(|work| !work.is_done()).map(|work| work.function);
+        functions.filter(|function| !self.unrelated.contains(function)).collect()
     }
 
     fn slots(&self) -> impl Iterator<Item = Work> {
