@@ -9,6 +9,7 @@ mod common;
 mod guest;
 mod honest;
 mod identity;
+mod off_list;
 mod scope;
 mod targets;
 mod templates;
