@@ -10,6 +10,7 @@ mod guest;
 mod honest;
 mod identity;
 mod other_tasks;
+mod off_list;
 mod scope;
 mod steps;
 mod targets;

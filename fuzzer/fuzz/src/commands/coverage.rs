@@ -1,7 +1,6 @@
 //! `fuzz coverage`: how much of each part of the kernel a campaign has covered.
 
 use std::{
-    collections::BTreeMap,
     io::{self, Write},
     path::Path,
 };
@@ -9,31 +8,11 @@ use std::{
 use campaign::CampaignFolder;
 use files::cache;
 use guests::{kernel, project::Project};
-use serde::Serialize;
 
-use crate::exit::{Answer, CommandError};
-
-/// Places of one kernel that a campaign has covered.
-#[derive(Debug, Serialize)]
-pub(crate) struct KernelCoverage {
-    /// The kernel.
-    pub(crate) kernel: String,
-    build_id: String,
-    /// Places in all.
-    coverage: usize,
-    /// Places by the folder of the kernel's source.
-    coverage_by_folder: BTreeMap<String, u64>,
-}
-
-impl KernelCoverage {
-    /// Gives the folders, those with most places first.
-    pub(crate) fn folders(&self) -> Vec<(&str, u64)> {
-        let mut folders: Vec<_> =
-            self.coverage_by_folder.iter().map(|(folder, count)| (folder.as_str(), *count)).collect();
-        folders.sort_by_key(|(folder, count)| (u64::MAX - count, *folder));
-        folders
-    }
-}
+use crate::{
+    exit::{Answer, CommandError},
+    views::coverage::{self as view, KernelCoverage},
+};
 
 /// Writes for each kernel of the campaign in the folder `dir` how many places it has covered in each
 /// folder of the kernel's source.
@@ -53,10 +32,7 @@ pub fn coverage(dir: &Path, json: bool, out: &mut dyn Write) -> Result<Answer, C
         if json {
             writeln!(out, "{}", serde_json::to_string(&kernel).map_err(io::Error::other)?)?;
         } else {
-            writeln!(out, "{}: {} places", kernel.kernel, kernel.coverage)?;
-            for (folder, count) in kernel.folders() {
-                writeln!(out, "{count:>8} {folder}")?;
-            }
+            view::write(&kernel, out)?;
         }
     }
     Ok(Answer::Yes)

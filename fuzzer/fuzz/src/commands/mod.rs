@@ -8,7 +8,6 @@ mod kernels;
 mod replay;
 mod targets;
 
-pub(crate) use self::coverage::KernelCoverage;
 pub use self::{
     cache::{cache_list, cache_prune},
     coverage::coverage,

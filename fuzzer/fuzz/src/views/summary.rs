@@ -7,10 +7,7 @@ use std::{
 
 use campaign::{Statistics, Summary};
 
-use crate::commands::KernelCoverage;
-
-/// Folders of the kernel's source that are shown, those with most places covered.
-const SHOWN_FOLDERS: usize = 6;
+use super::coverage::{self, KernelCoverage};
 
 /// A campaign that has ended.
 #[derive(Debug)]
@@ -38,11 +35,7 @@ pub(crate) fn write(ended: &Ended, covered: &[KernelCoverage], out: &mut dyn Wri
     let Ended { summary, folder, .. } = ended;
     writeln!(out, "campaign   {}", folder.display())?;
     search(summary, out)?;
-    for kernel in covered {
-        let folders = kernel.folders();
-        let folders = folders.iter().take(SHOWN_FOLDERS).map(|(folder, count)| format!("{count} {folder}"));
-        writeln!(out, "places     {} on {}", folders.collect::<Vec<_>>().join(", "), kernel.kernel)?;
-    }
+    covered.iter().try_for_each(|kernel| coverage::write_few(kernel, out))?;
     judged(summary, out)?;
     trouble(summary, out)?;
     checks(ended, out)?;
