@@ -25,7 +25,7 @@ fn a_device_left_open_is_a_finding_and_the_guest_goes_on_in_that_state_alone() {
     let left = guest.run(&holding);
     assert_eq!((left.fired.len(), left.steps[0], left.guest), (1, StepResult::Failed(ENOMEM), Fate::Unclean));
     let [finding] = &left.findings[..] else { panic!("{:?}", left.findings) };
-    assert_eq!(finding.key, "device left open: super_setup_bdi_name");
+    assert_eq!(finding.key, "device left open: super_setup_bdi");
     assert!(finding.text.contains("bdi_alloc") && finding.text.contains("step 1 failed"), "{}", finding.text);
     assert_eq!(left.history, [Round { faults: Vec::new(), reset: true }]);
 
@@ -51,7 +51,7 @@ fn rounds_run_one_after_the_other_in_one_guest_and_it_goes() {
     assert_eq!(whole.fired.iter().map(|fired| fired.fault).collect::<Vec<_>>(), [0, 1, 2]);
     let fates: Vec<_> = whole.rounds.iter().chain([&whole]).map(|round| round.guest).collect();
     assert_eq!(fates, [Fate::Alive, Fate::Unclean, Fate::Unclean]);
-    assert!(whole.has_key("device left open: super_setup_bdi_name"), "{:?}", whole.findings);
+    assert!(whole.has_key("device left open: super_setup_bdi"), "{:?}", whole.findings);
     assert_eq!(whole.findings.len(), 1, "the state that is kept has it still: {:?}", whole.findings);
     let fault_free = guest.prepared.target.fault_free();
     assert!(guest.run(&fault_free).findings.is_empty());

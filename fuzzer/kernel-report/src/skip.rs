@@ -569,6 +569,8 @@ pub(super) fn is_skipped(function: &str, waits: bool) -> bool {
 const INFRASTRUCTURE: &[&str] = &[
     // devices and sysfs
     "bdi_*",
+    "super_setup_bdi_name",
+    "fprop_*",
     "device_*",
     "dev_set_name",
     "kobject_*",
@@ -648,7 +650,7 @@ mod tests {
         for service in ["bdi_alloc", "device_create_groups_vargs", "__kernfs_new_node", "btrfs_alloc_path"] {
             assert!(is_service(service), "{service}");
         }
-        for user in ["super_setup_bdi_name", "open_ctree", "btrfs_init_workqueues", "allocate_slab"] {
+        for user in ["super_setup_bdi", "open_ctree", "btrfs_init_workqueues", "allocate_slab"] {
             assert!(!is_service(user), "{user}");
         }
     }

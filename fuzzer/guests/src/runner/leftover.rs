@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn a_leftover_is_named_by_its_kind_and_the_caller_that_was_failed() {
         let leftover = |kind| Leftover { kind, text: "btrfs does not forget".to_owned() };
-        let path = ["__kmalloc_cache_node_noprof", "bdi_alloc", "super_setup_bdi_name", "btrfs_get_tree"];
+        let path =
+            ["__kmalloc_cache_node_noprof", "bdi_alloc", "super_setup_bdi_name", "super_setup_bdi", "btrfs_get_tree"];
         let path: Vec<String> = path.map(str::to_owned).into();
         let error = InjectedError::Errno(Errno::ENOMEM);
         let fault = Fault::new("should_failslab", CallPath::default(), 1, error);
@@ -113,8 +114,8 @@ mod tests {
         }];
         let found =
             left(&leftover(LeftoverKind::Device), &plan, &fired, &[StepResult::Failed(12), StepResult::Skipped]);
-        assert_eq!(found.key, "device left open: super_setup_bdi_name");
-        assert_eq!(found.title, "device left open after a failure in super_setup_bdi_name");
+        assert_eq!(found.key, "device left open: super_setup_bdi");
+        assert_eq!(found.title, "device left open after a failure in super_setup_bdi");
         assert_eq!(found.stack, path);
         for part in
             ["btrfs does not forget", "should_failslab returned ENOMEM (call 38)", "step 1 failed with error 12"]
