@@ -107,6 +107,9 @@ fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
     for planted in PLANTED {
         assert!(keys.contains(planted), "{planted} was not found, but {keys:?}\n{}", text(&run.stdout));
     }
+    let covered = fuzz(&["coverage", out, "--json"]);
+    let covered: serde_json::Value = serde_json::from_str(text(&covered.stdout).lines().next().unwrap()).unwrap();
+    assert!(covered["coverage_by_folder"]["drivers/fuzz_selftest"].as_u64().unwrap() > 50, "{covered}");
     let reproduced = |crash: &&PathBuf| json(&crash.join("meta.json"))["reproduced"] == 3;
     let crash = crashes.iter().find(reproduced).expect("no crash was reproduced 3 of 3 times");
     let reproducer = crash.join("reproducer.json");

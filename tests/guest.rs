@@ -5,12 +5,12 @@ use std::{collections::BTreeSet, fs, thread, time::Duration};
 use campaign::{KnownPoints, Relaxed, run_relaxed};
 use execution::{Execution, Finding, FindingKind, How, RunError, Stop, Target};
 use fault_plan::{Fault, FaultPlan};
-use guest_protocol::{Execute, Setup, Step, StepResult};
+use guest_protocol::{Execute, Recorded, Setup, Step, StepResult};
 use guests::{
     prepare::{Wanted, bare_guest, prepare},
     progress::Silent,
     project::Project,
-    qemu::{Accel, AccelChoice, End, GuestConfig, Template, Trace},
+    qemu::{Accel, AccelChoice, End, GuestConfig, Template, Traces},
 };
 use kcov_parser::Symbols;
 use nix::{
@@ -157,9 +157,9 @@ fn coverage_tells_two_plans_apart() {
         let execution = guest.run(plan);
         assert_eq!(execution.fired.len(), plan.faults.len());
         let sites = guest.prepared.call_sites.as_ref();
-        let known = execution.coverage.iter().filter(|pc| sites.index_of(**pc).is_some()).count();
-        assert_eq!(known, execution.coverage.len(), "every covered address is a known place");
-        execution.coverage.into_iter().filter(of_trigger).collect::<BTreeSet<u64>>()
+        let unknown = execution.covered().filter(|(_, pc)| sites.index_of(*pc).is_none()).count();
+        assert_eq!(unknown, 0, "every covered address is a known place");
+        execution.covered().map(|(_, pc)| pc).filter(of_trigger).collect::<BTreeSet<u64>>()
     };
     let whole = covered(&mut guest, &plan(&[]));
     let again = covered(&mut guest, &plan(&[]));
@@ -240,6 +240,7 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     // The title names the processor's place: the loop, or a function that the loop calls.
     assert!(report.title.starts_with("hang in "), "{}", report.title);
     assert!(report.text.contains("selftest_request_wait"), "{}", report.text);
+    assert!(report.text.contains(" in step 1 (trigger), target "), "{}", report.text);
     assert_eq!(execution.fired.len(), 1, "what fired is known of a guest that hangs");
 }
 
@@ -344,7 +345,7 @@ fn what_is_known_to_crash_still_does() {
 #[test]
 fn kvm_is_used_only_when_it_works() {
     let kernel = common::kernel();
-    let config = bare_guest(&Project::find().unwrap(), &kernel.vmlinux).unwrap();
+    let config = bare_guest(&Project::find().unwrap(), &kernel).unwrap();
     let choose = |choice: AccelChoice| {
         // An empty cache each time, so that no answer is taken from the other.
         let cache = tempfile::tempdir().unwrap();
@@ -370,10 +371,10 @@ fn kvm_is_used_only_when_it_works() {
         leave: false,
         verify: None,
         inject: true,
-        coverage: false,
+        coverage: Recorded::Nothing,
         describe_all_sites: false,
     };
-    let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Trace::default());
+    let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Traces::default());
     let End::Reported(report) = run.end else { panic!("{:?}", run.end) };
     assert_eq!(report.steps, [WRITTEN], "what was chosen runs guests");
 }

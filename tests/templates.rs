@@ -49,7 +49,7 @@ fn kill(word: &str) -> i32 {
 #[test]
 fn a_guest_is_booted_once_and_again_when_the_saved_one_is_damaged_or_outdated() {
     let cache = tempfile::tempdir().unwrap();
-    let config = bare_guest(&Project::find().unwrap(), &common::kernel().vmlinux).unwrap();
+    let config = bare_guest(&Project::find().unwrap(), &common::kernel()).unwrap();
     let config = GuestConfig { accel: Accel::Tcg, ..config };
     let (first, booted) = template(&config, cache.path());
     assert!(booted);

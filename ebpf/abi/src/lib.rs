@@ -19,10 +19,12 @@
 mod function;
 mod matcher;
 mod site_key;
+mod work;
 
 pub use function::{ARGUMENTS, Condition, Function, Functions, NO_FUNCTION};
 pub use matcher::{MAX_MATCH_STEPS, Match, Verdict};
 pub use site_key::SiteKey;
+pub use work::{WORK_DATA, WORK_FUNCTION, WORK_PENDING, WORK_PROBES, WORK_SLOTS, Work, Works, work_slot};
 
 /// The most callers that are read at a call.
 pub const MAX_FRAMES: usize = 24;
@@ -75,6 +77,8 @@ pub const ELLIPSIS: u32 = u32::MAX;
 pub const DIRTY_BLOCK_BYTES: u64 = 4096;
 /// Blocks of the dirty map: disks up to 1 GiB.
 pub const DIRTY_BLOCKS: usize = (1 << 30) / 4096;
+/// The most disks whose writes are recorded.
+pub const MAX_DISKS: usize = 4;
 /// Blocks behind one mark of the dirty map's overview: 2 MiB.
 pub const DIRTY_REGION_BLOCKS: usize = 512;
 
@@ -131,10 +135,10 @@ pub struct Control {
     pub lost_sites: u32,
     /// Calls left alone because the kernel promises that they do not fail.
     pub guarded: u32,
-    /// Writes that lay beyond the dirty map: when not 0 the whole disk is dirty.
+    /// Writes that lay beyond the dirty map: when not 0 all of the disks is dirty.
     pub dirty_overflow: u32,
-    /// Device number (kernel encoding, `major << 20 | minor`) of the disk whose writes are
-    /// recorded; 0 for none.
+    /// Device number (kernel encoding, `major << 20 | minor`) of the first disk whose writes are
+    /// recorded; 0 for none. Those of the others follow.
     pub disk: u32,
     /// Sites in map `SITES`.
     pub sites: u32,
@@ -143,6 +147,10 @@ pub struct Control {
     pub preempt_cpu: u32,
     /// Step of the workload that runs, from 1; 0 while none does, when calls are left alone.
     pub step: u32,
+    /// Number of disks whose writes are recorded, at most [`MAX_DISKS`].
+    pub disks: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// First address after it.
@@ -292,15 +300,19 @@ pub struct FiredLog {
     pub count: u32,
     /// Time of the last message in the kernel's log before the plan was in place, in microseconds.
     pub seen_us: u64,
+    /// Step of the workload that runs, from 1; 0 while none does.
+    pub step: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// The faults, in the order in which they fired.
     pub fired: [Fired; MAX_RULES],
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 112 + 4 * MAX_UNRELATED + size_of::<Functions>());
+const _: () = assert!(size_of::<Control>() == 120 + 4 * MAX_UNRELATED + size_of::<Functions>());
 const _: () = assert!(size_of::<Site>() == 136);
 
-/// Only value of map `DIRTY`: the blocks of the disk that were written to. A mark is a byte, so
+/// A value of map `DIRTY`: the blocks of one disk that were written to. A mark is a byte, so
 /// that tasks that set marks at the same time need no atomic operation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,14 @@
-//! The disk under test: `/dev/ram0`, put back to the content of the image `/dev/vda` after each
-//! execution.
+//! The disks under test: `/dev/ram0` and further ones, put back to the content of their images
+//! after each execution.
 //!
-//! The image stays in the agent's memory, only the blocks that are not all zero and few between
-//! them. Putting it back writes the blocks that the last execution wrote to and, where they are
-//! near one another, those between.
+//! The first one's image is `/dev/vda`, and the others' are all zero; the target's steps may make
+//! others of these. Images stay in the agent's memory, only the blocks that are not all zero and
+//! few between them. Putting one back writes the blocks that the last execution wrote to and, where
+//! they are near one another, those between.
 
 mod compare;
+mod content;
+mod several;
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,11 +25,15 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::libc::{EBUSY, O_DIRECT, O_EXCL};
 
+pub(crate) use self::{
+    content::Content,
+    several::{Disks, read_all},
+};
+
 const IMAGE: &str = "/dev/vda";
-/// The disk that the steps mount.
-pub(crate) const DISK: &str = "/dev/ram0";
-/// The disk's number as the kernel encodes it: major 1, minor 0.
+/// The first disk's number as the kernel encodes it: major 1, minor 0. Those of the others follow.
 pub(crate) const DISK_NUMBER: u32 = 1 << 20;
+const _: () = assert!(abi::MAX_DISKS == guest_protocol::MAX_DISKS as usize);
 /// Bytes of one block, the unit in which writes are recorded.
 const BLOCK_BYTES: u64 = abi::DIRTY_BLOCK_BYTES;
 /// Blocks read or zeroed at once.
@@ -66,15 +73,18 @@ pub(crate) enum Dirty {
     Everything,
 }
 
-/// The image and the disk.
+/// The device file of the disk `number`, from 0.
+pub(crate) fn path_of(number: u8) -> String {
+    format!("/dev/ram{number}")
+}
+
+/// An image and its disk.
 pub(crate) struct Disk {
+    /// Its device file.
+    path: String,
     /// Blocks of the disk.
     blocks: u64,
-    /// Numbers of the image's blocks that are not all zero, and of those between them where they
-    /// are few; ascending.
-    numbers: Vec<u64>,
-    /// Their contents, in the same order.
-    contents: Vec<Block>,
+    image: Content,
     zeros: Vec<Block>,
     /// True when the disk can drop blocks (Linux 6.1's cannot), and they read as zeros then.
     discards: bool,
@@ -90,22 +100,17 @@ pub(crate) enum ResetError {
 }
 
 impl Disk {
-    /// Reads the image. The disk is written by the first [`Disk::reset`].
-    pub(crate) fn read_image() -> Result<Self> {
-        let image = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(IMAGE);
-        let mut image = image.with_context(|| format!("cannot open the image {IMAGE}"))?;
-        let image_blocks = blocks_of(&mut image, IMAGE)?;
-        let mut disk = File::open(DISK).with_context(|| format!("cannot open {DISK}: is CONFIG_BLK_DEV_RAM set?"))?;
-        let blocks = blocks_of(&mut disk, DISK)?;
-        if image_blocks > blocks {
-            let (has, needs) = (blocks * BLOCK_BYTES / 1024, image_blocks * BLOCK_BYTES / 1024);
-            bail!("the image has {needs} KiB but {DISK} only {has} KiB: boot the kernel with brd.rd_size={needs}");
-        }
+    /// Opens the disk `number`, from 0, and reads its image. The disk is written by the first
+    /// [`Disk::reset`].
+    fn open(number: u8) -> Result<Self> {
+        let path = path_of(number);
+        let mut disk = File::open(&path).with_context(|| format!("cannot open {path}: is CONFIG_BLK_DEV_RAM set?"))?;
+        let blocks = blocks_of(&mut disk, &path)?;
         if blocks > abi::DIRTY_BLOCKS as u64 {
-            bail!("{DISK} is larger than 1 GiB, beyond which writes are not recorded");
+            bail!("{path} is larger than 1 GiB, beyond which writes are not recorded");
         }
-        let (numbers, contents) = blocks_that_matter(&image, image_blocks)?;
-        let mut disk = Self { blocks, numbers, contents, zeros: vec![ZERO.clone(); BATCH], discards: true };
+        let image = if number == 0 { read_image(&path, blocks)? } else { Content::default() };
+        let mut disk = Self { path, blocks, image, zeros: vec![ZERO.clone(); BATCH], discards: true };
         disk.try_discard()?;
         Ok(disk)
     }
@@ -113,28 +118,28 @@ impl Disk {
     /// Asks the disk whether blocks that are dropped read as zeros: nothing but its word says that
     /// of a discard. Where they do not, zeros are written.
     fn try_discard(&mut self) -> Result<()> {
-        let disk = OpenOptions::new().read(true).write(true).custom_flags(O_DIRECT | O_EXCL).open(DISK);
-        let disk = disk.with_context(|| format!("cannot open {DISK} for writing"))?;
+        let disk = OpenOptions::new().read(true).write(true).custom_flags(O_DIRECT | O_EXCL).open(&self.path);
+        let disk = disk.with_context(|| format!("cannot open {} for writing", self.path))?;
         let mut block = Block([0xa5; 4096]);
-        disk.write_all_at(&block.0, 0).with_context(|| format!("cannot write to {DISK}"))?;
+        disk.write_all_at(&block.0, 0).with_context(|| format!("cannot write to {}", self.path))?;
         self.clear(&disk, 0, 1)?;
-        disk.read_exact_at(&mut block.0, 0).with_context(|| format!("cannot read {DISK}"))?;
+        disk.read_exact_at(&mut block.0, 0).with_context(|| format!("cannot read {}", self.path))?;
         self.discards &= block.0 == ZERO.0;
         Ok(())
     }
 
     /// Puts the image back where `dirty` says, which is asked when nobody else holds the disk any
     /// more. It must not be mounted.
-    pub(crate) fn reset(&mut self, dirty: impl FnOnce() -> Dirty) -> Result<(), ResetError> {
+    fn reset(&mut self, dirty: impl FnOnce() -> Dirty) -> Result<(), ResetError> {
         // Exclusive, and waits a while for that: fails as long as a file system, mounted or leaked,
         // claims the disk. Closing it again drops the page cache, and lets kernels mount that
         // refuse disks open for writing.
-        let disk = open_exclusively()?;
+        let disk = open_exclusively(&self.path)?;
         match dirty() {
             Dirty::Blocks(numbers) => self.put_back(&disk, &self.extents(&numbers)),
             Dirty::Everything => {
                 self.clear(&disk, 0, self.blocks).map_err(ResetError::Other)?;
-                self.put_back(&disk, &self.extents(&self.numbers))
+                self.put_back(&disk, &self.extents(&self.image.numbers))
             }
         }
         .map_err(ResetError::Other)
@@ -144,21 +149,22 @@ impl Disk {
     /// between them are written too.
     fn extents(&self, dirty: &[u64]) -> Vec<Extent> {
         let mut extents = Vec::new();
+        let known = &self.image.numbers;
         for &number in dirty.iter().take_while(|number| **number < self.blocks) {
-            let index = self.numbers.partition_point(|block| *block < number);
-            let in_image = self.numbers.get(index) == Some(&number);
+            let index = known.partition_point(|block| *block < number);
+            let in_image = known.get(index) == Some(&number);
             match extents.last_mut() {
                 Some(Extent::Image(range))
                     if in_image
                         && index - range.end <= GAP
-                        && number - self.numbers[range.start] == (index - range.start) as u64 =>
+                        && number - known[range.start] == (index - range.start) as u64 =>
                 {
                     range.end = index + 1;
                 }
                 Some(Extent::Zeros(range))
                     if !in_image
                         && number - range.end <= GAP as u64
-                        && self.numbers[..index].last().is_none_or(|block| *block < range.start) =>
+                        && known[..index].last().is_none_or(|block| *block < range.start) =>
                 {
                     range.end = number + 1;
                 }
@@ -173,9 +179,9 @@ impl Disk {
         for extent in extents {
             match extent {
                 Extent::Image(range) => {
-                    let first = self.numbers[range.start];
-                    disk.write_all_at(bytes(&self.contents[range.clone()]), first * BLOCK_BYTES).with_context(
-                        || format!("cannot write {} blocks from block {first} on to {DISK}", range.len()),
+                    let first = self.image.numbers[range.start];
+                    disk.write_all_at(bytes(&self.image.blocks[range.clone()]), first * BLOCK_BYTES).with_context(
+                        || format!("cannot write {} blocks from block {first} on to {}", range.len(), self.path),
                     )?;
                 }
                 Extent::Zeros(range) => self.clear(disk, range.start, range.end)?,
@@ -196,26 +202,26 @@ impl Disk {
             match unsafe { blkdiscard(disk.as_raw_fd(), &raw const range) } {
                 Ok(_) => return Ok(()),
                 Err(nix::Error::EOPNOTSUPP) => self.discards = false,
-                Err(error) => return Err(error).with_context(|| format!("cannot discard blocks of {DISK}")),
+                Err(error) => return Err(error).with_context(|| format!("cannot discard blocks of {}", self.path)),
             }
         }
         let mut next = first;
         while next < end {
             let count = usize::try_from(end - next).unwrap_or(BATCH).min(BATCH);
             disk.write_all_at(bytes(&self.zeros[..count]), next * BLOCK_BYTES)
-                .with_context(|| format!("cannot clear blocks of {DISK}"))?;
+                .with_context(|| format!("cannot clear blocks of {}", self.path))?;
             next += count as u64;
         }
         Ok(())
     }
 }
 
-/// Opens the disk as nobody can while a file system has it, mounted or not. Waits a while for the
+/// Opens the disk `path` as nobody can while a file system has it, mounted or not. Waits a while for the
 /// kernel to let go of it.
-pub(crate) fn open_exclusively() -> Result<File, ResetError> {
+pub(crate) fn open_exclusively(path: &str) -> Result<File, ResetError> {
     let deadline = Instant::now() + RELEASE_DEADLINE;
     loop {
-        match OpenOptions::new().write(true).custom_flags(O_DIRECT | O_EXCL).open(DISK) {
+        match OpenOptions::new().write(true).custom_flags(O_DIRECT | O_EXCL).open(path) {
             Ok(disk) => return Ok(disk),
             Err(error) if error.raw_os_error() == Some(EBUSY) && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(1));
@@ -234,31 +240,16 @@ fn blocks_of(device: &mut File, path: &str) -> Result<u64> {
     Ok(bytes / BLOCK_BYTES)
 }
 
-/// The blocks of the image that are not all zero, and those between them where they are few: in
-/// btrfs's nodes the middle mostly is.
-fn blocks_that_matter(image: &File, image_blocks: u64) -> Result<(Vec<u64>, Vec<Block>)> {
-    let (mut numbers, mut contents) = (Vec::new(), Vec::new());
-    let mut batch = vec![ZERO.clone(); BATCH];
-    let mut first = 0;
-    while first < image_blocks {
-        let count = usize::try_from(image_blocks - first).unwrap_or(BATCH).min(BATCH);
-        image
-            .read_exact_at(bytes_mut(&mut batch[..count]), first * BLOCK_BYTES)
-            .with_context(|| format!("cannot read the image {IMAGE} at block {first}"))?;
-        for (number, block) in (first..).zip(&batch[..count]) {
-            if block.0 != ZERO.0 {
-                let after_last = numbers.last().map_or(number, |last| last + 1);
-                if number - after_last <= GAP as u64 {
-                    contents.extend((after_last..number).map(|_| ZERO.clone()));
-                    numbers.extend(after_last..number);
-                }
-                numbers.push(number);
-                contents.push(block.clone());
-            }
-        }
-        first += count as u64;
+/// Reads the image of the first disk, which has so many `blocks`.
+fn read_image(path: &str, blocks: u64) -> Result<Content> {
+    let image = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(IMAGE);
+    let mut image = image.with_context(|| format!("cannot open the image {IMAGE}"))?;
+    let image_blocks = blocks_of(&mut image, IMAGE)?;
+    if image_blocks > blocks {
+        let (has, needs) = (blocks * BLOCK_BYTES / 1024, image_blocks * BLOCK_BYTES / 1024);
+        bail!("the image has {needs} KiB but {path} only {has} KiB: boot the kernel with brd.rd_size={needs}");
     }
-    Ok((numbers, contents))
+    Content::read(&image, IMAGE, image_blocks)
 }
 
 fn bytes(blocks: &[Block]) -> &[u8] {
@@ -284,7 +275,8 @@ mod tests {
     pub(super) fn disk(numbers: &[u64]) -> Disk {
         let contents = numbers.iter().map(|number| Block([u8::try_from(*number).unwrap(); 4096])).collect();
         let zeros = vec![ZERO.clone(); BATCH];
-        Disk { blocks: BLOCKS, numbers: numbers.to_vec(), contents, zeros, discards: false }
+        let image = Content { numbers: numbers.to_vec(), blocks: contents };
+        Disk { path: "a file".to_owned(), blocks: BLOCKS, image, zeros, discards: false }
     }
 
     pub(super) fn file_of(name: &str, byte: u8) -> File {
@@ -346,9 +338,9 @@ mod tests {
         for number in [3_u8, 20, 22] {
             image.write_all_at(&[number; 4096], u64::from(number) * BLOCK_BYTES).unwrap();
         }
-        let (numbers, contents) = blocks_that_matter(&image, BLOCKS).unwrap();
-        assert_eq!(numbers, [3, 20, 21, 22]);
-        let mut disk = Disk { numbers, contents, ..disk(&[]) };
+        let content = Content::read(&image, "a file", BLOCKS).unwrap();
+        assert_eq!(content.numbers, [3, 20, 21, 22]);
+        let mut disk = Disk { image: content, ..disk(&[]) };
         let copy = file_of("copy", 0);
         disk.put_back(&copy, &disk.extents(&[3, 20, 21, 22])).unwrap();
         assert_eq!(first_bytes(&copy), first_bytes(&image));

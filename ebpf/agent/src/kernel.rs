@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
@@ -11,11 +11,13 @@ use fault_plan::{ErrorType, InjectableFunction};
 use guest_protocol::{Feature, Hello, PROTOCOL_VERSION};
 use nix::sys::utsname::uname;
 
-use crate::symbols::Symbols;
+use crate::{coverage, symbols::Symbols};
 
 const NOTES: &str = "/sys/kernel/notes";
 const INJECTABLE: &str = "/sys/kernel/debug/error_injection/list";
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+/// Folders in which tracefs may be mounted.
+const TRACE_FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// `NT_GNU_BUILD_ID` of `include/uapi/linux/elf.h`.
 const NOTE_BUILD_ID: u32 = 3;
 
@@ -33,6 +35,7 @@ enum Sign {
 const FEATURES: &[(&str, Sign, &str)] = &[
     ("kcov", Sign::Path("/sys/kernel/debug/kcov"), "CONFIG_KCOV"),
     ("error-injection", Sign::Path(INJECTABLE), "CONFIG_FUNCTION_ERROR_INJECTION"),
+    ("modules", Sign::Path("/proc/modules"), "CONFIG_MODULES"),
     ("bpf-override", Sign::Symbol("bpf_override_return"), "CONFIG_BPF_KPROBE_OVERRIDE"),
     ("failslab", Sign::Path("/sys/kernel/debug/failslab"), "CONFIG_FAILSLAB, CONFIG_FAULT_INJECTION_DEBUG_FS"),
     (
@@ -60,14 +63,24 @@ pub(crate) fn describe(symbols: &Symbols) -> Result<Hello> {
         })
         .collect();
     features.push(Feature { name: "kmemleak".to_owned(), missing: kmemleak_defect() });
+    features.push(Feature { name: "kcov-other-tasks".to_owned(), missing: coverage::others_defect() });
     let release = uname().context("uname failed")?.release().to_string_lossy().into_owned();
     let notes = fs::read(NOTES).with_context(|| format!("cannot read {NOTES}"))?;
     let Some(kernel_build_id) = build_id(&notes) else {
         bail!("{NOTES} holds no GNU build id: the kernel was linked without --build-id");
     };
-    // A kernel without the list has nothing to fail; the missing feature says so.
-    let injectable = fs::read_to_string(INJECTABLE).map(|list| injectable_functions(&list)).unwrap_or_default();
-    Ok(Hello { protocol: PROTOCOL_VERSION, kernel_release: release, kernel_build_id, features, injectable })
+    let protocol = PROTOCOL_VERSION;
+    Ok(Hello { protocol, kernel_release: release, kernel_build_id, features, injectable: injectable() })
+}
+
+/// The functions that may fail now. A kernel without the list has none; the missing feature says so.
+pub(crate) fn injectable() -> Vec<InjectableFunction> {
+    fs::read_to_string(INJECTABLE).map(|list| injectable_functions(&list)).unwrap_or_default()
+}
+
+/// The file `name` of tracefs, where there is one.
+pub(crate) fn trace_file(name: &str) -> Option<PathBuf> {
+    TRACE_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists())
 }
 
 /// Why leaks cannot be looked for, if so.

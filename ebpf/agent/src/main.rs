@@ -12,6 +12,7 @@
 //! guest.
 
 mod channel;
+mod child;
 mod coverage;
 mod detectors;
 mod disk;
@@ -25,6 +26,10 @@ mod symbols;
 mod workload;
 
 fn main() {
+    if child::is_asked_for() {
+        child::run();
+        return;
+    }
     if std::process::id() != 1 {
         init::say("this program is process 1 of a guest; it does nothing elsewhere");
         return;

@@ -5,20 +5,21 @@ use std::{mem, time::Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{
-    Contract, Defect, Execute, FromAgent, LIMITS, Ready, Report, Setup, Timings, ToAgent, WorkloadStep, cut,
+    Defect, Execute, FromAgent, LIMITS, Leftover, LeftoverKind, Ready, Recorded, Report, Setup, Timings, ToAgent,
+    WorkloadStep, cut,
 };
 
 use crate::{
     channel::Channel,
-    coverage::Kcov,
+    coverage::Traces,
     detectors::Detectors,
-    disk::{DISK, DISK_NUMBER, Dirty, Disk, ResetError},
+    disk::{Dirty, Disks, read_all},
     injector::{Collected, Injector},
     kernel,
     kernel_log::KernelLog,
-    oracles::{HeldDisk, Oracles},
+    oracles::{self, HeldDisk, Oracle, Oracles},
     symbols::Symbols,
-    workload::{Harness, Program, Worker, fs, keep_memory, nanoseconds_since},
+    workload::{Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
 };
 
 /// Serves the host until an error of the agent itself.
@@ -68,7 +69,7 @@ struct Target<'kernel> {
     functions: Vec<InjectableFunction>,
     setup_steps: Vec<WorkloadStep>,
     steps: Vec<WorkloadStep>,
-    disk: Option<Disk>,
+    disks: Disks,
     /// Absent only while the workload thread has it.
     harness: Option<Box<Harness>>,
     worker: Worker,
@@ -92,30 +93,28 @@ impl<'kernel> Target<'kernel> {
     /// Prepares everything and runs the workload once, so that what the kernel makes on first use
     /// is there.
     fn prepare(symbols: &'kernel Symbols, injectable: &[InjectableFunction], setup: &Setup) -> Result<(Self, Ready)> {
-        let functions = chosen_functions(injectable, &setup.functions)?;
         fs::make_mount_point()?;
-        let program = Program::new(&setup.setup_steps, &setup.steps)?;
-        let disk = setup.disk.then(Disk::read_image).transpose()?;
-        let injector = Injector::load(symbols, setup, setup.disk.then_some(DISK_NUMBER))?;
-        let kcov = Kcov::open()?;
+        let program = Program::new(setup)?;
+        let disks = Disks::open(setup.disks)?;
+        let (injector, functions, left_out) = Injector::load(symbols, injectable, setup)?;
+        let traces = Traces::open()?;
         let ready = Ready {
             functions: functions.clone(),
+            left_out,
             fired_log_address: injector.fired_log_address()?,
-            trace: kcov.physical_ranges()?,
+            traces: traces.memory()?,
             text_start: symbols.text_start(),
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
         };
         let mut held = fs::oracles(setup)?;
-        if setup.disk {
-            held.push(Box::new(HeldDisk));
-        }
+        held.extend((0..setup.disks).map(|number| Box::new(HeldDisk::new(number)) as Box<dyn Oracle>));
         let mut target = Self {
             symbols,
             functions,
             setup_steps: setup.setup_steps.clone(),
             steps: setup.steps.clone(),
-            disk,
-            harness: Some(Box::new(Harness { injector, kcov, program })),
+            disks,
+            harness: Some(Box::new(Harness::new(injector, traces, program)?)),
             worker: Worker::start()?,
             oracles: Oracles::new(fs::MOUNT_POINT, held)?,
             detectors: Detectors::note(),
@@ -124,8 +123,30 @@ impl<'kernel> Target<'kernel> {
             leave: false,
         };
         keep_memory()?;
+        target.make_images(setup)?;
         target.warm_up()?;
         Ok((target, ready))
+    }
+
+    /// Runs the steps that make the disks' images, if there are any.
+    fn make_images(&mut self, setup: &Setup) -> Result<()> {
+        if setup.image_steps.is_empty() {
+            return Ok(());
+        }
+        self.reset_disk(Reset::Everything).map_err(|reason| anyhow!(reason))?;
+        let mut harness = self.harness.take().context("the harness is gone")?;
+        let results = harness.program.make_images();
+        let copies = harness.program.take_copies();
+        self.harness = Some(harness);
+        if let Some(defect) = WorkloadStep::defect(&setup.image_steps, &results) {
+            bail!("the image cannot be made: {defect}");
+        }
+        let left: Vec<_> = self.oracles.leftovers().into_iter().map(|leftover| leftover.text).collect();
+        if !left.is_empty() {
+            bail!("making the image leaves something behind: {}", left.join("; "));
+        }
+        self.disks.take_images(copies.map_or_else(|| read_all(setup.disks), Ok)?);
+        Ok(())
     }
 
     fn warm_up(&mut self) -> Result<()> {
@@ -133,12 +154,12 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
         harness.injector.prepare(self.symbols, &plan, self.log.seen_us()).map_err(|reason| anyhow!(reason))?;
-        self.run(true, true)?;
+        let ran = self.run(true, Recorded::All)?;
         // A clone describes only what the warm-up did not reach: the host, which knows that from
         // other clones, asks when it does not.
         let harness = self.harness.as_mut().context("the harness is gone")?;
         harness.injector.collect(self.symbols, true);
-        let mut leftovers: Vec<_> = self.oracles.leftovers().into_iter().map(|leftover| leftover.text).collect();
+        let mut leftovers: Vec<_> = self.leftovers(ran).into_iter().map(|leftover| leftover.text).collect();
         leftovers.extend(self.reset_disk(Reset::Dirty).err());
         let harness = self.harness.as_ref().context("the harness is gone")?;
         if let Some(defect) = WorkloadStep::defect(&self.setup_steps, harness.program.setup_results()) {
@@ -178,8 +199,8 @@ impl<'kernel> Target<'kernel> {
         self.leave = execute.leave;
         let defects = execute.verify.map_or_else(|| Ok(Vec::new()), |part| self.defects(part))?;
         let harness = self.harness.as_mut().context("the harness is gone")?;
-        // Should the kernel die before the trace begins, there is none.
-        harness.kcov.clear();
+        // Should the kernel die before the traces begin, there are none.
+        harness.traces.clear();
         let log_before = self.log.read()?;
         if execute.inject
             && let Err(reason) = harness.injector.prepare(self.symbols, &execute.plan, self.log.seen_us())
@@ -188,7 +209,8 @@ impl<'kernel> Target<'kernel> {
         }
         timings.arm_ns = nanoseconds_since(started);
 
-        timings.run_ns = self.run(execute.inject, execute.coverage)?;
+        let ran = self.run(execute.inject, execute.coverage)?;
+        (timings.run_ns, timings.settle_ns) = (ran.run_ns, ran.settle_ns);
         let harness = self.harness.as_ref().context("the harness is gone")?;
         // In the state that an earlier round left, it need not work.
         if !execute.keep
@@ -200,7 +222,7 @@ impl<'kernel> Target<'kernel> {
         let started = Instant::now();
         let mut report = self.collect(execute)?;
         report.defects = defects;
-        report.leftovers = self.oracles.leftovers();
+        report.leftovers = self.leftovers(ran);
         report.log_before = log_before;
         report.log = self.log.read()?;
         timings.collect_ns = nanoseconds_since(started);
@@ -216,7 +238,7 @@ impl<'kernel> Target<'kernel> {
 
     /// Says how the disk, or a part of it, differs from the image, if it does.
     fn difference(&self, part: Option<u32>) -> Result<Option<String>> {
-        self.disk.as_ref().map_or(Ok(None), |disk| disk.difference(part))
+        self.disks.difference(part)
     }
 
     /// Puts the disk back for the next execution, while the host looks at the last one's report.
@@ -226,33 +248,35 @@ impl<'kernel> Target<'kernel> {
         self.put_back = PutBack { took_ns: nanoseconds_since(started), defect };
     }
 
-    /// Runs the steps once in the workload thread; how many nanoseconds that took.
-    fn run(&mut self, inject: bool, coverage: bool) -> Result<u64> {
+    /// Runs the steps once in the workload thread.
+    fn run(&mut self, inject: bool, coverage: Recorded) -> Result<Ran> {
         let harness = self.harness.take().context("the harness is gone")?;
-        let (harness, run_ns) = self.worker.run(harness, inject, coverage)?;
+        let (harness, ran) = self.worker.run(harness, inject, coverage)?;
         self.harness = Some(harness);
-        Ok(run_ns)
+        Ok(ran)
     }
 
-    /// Makes the disk equal to the image, and by that makes sure that nothing holds it. An error is
+    /// All that the workload left behind.
+    fn leftovers(&mut self, ran: Ran) -> Vec<Leftover> {
+        let unsettled = ran.unsettled.map(|function| {
+            oracles::leftover(LeftoverKind::Work, format!("work does not end: {}", self.symbols.caller(function + 1)))
+        });
+        unsettled.into_iter().chain(self.oracles.leftovers()).collect()
+    }
+
+    /// Makes the disks equal to their images, and by that makes sure that nothing holds them. An error is
     /// what is left to be done, and why it cannot.
     fn reset_disk(&mut self, reset: Reset) -> Result<(), String> {
-        let (Some(disk), Some(harness)) = (&mut self.disk, &mut self.harness) else { return Ok(()) };
-        if reset == Reset::Late && !harness.injector.is_dirty() {
+        let Some(harness) = &mut self.harness else { return Ok(()) };
+        if self.disks.is_empty() || reset == Reset::Late && !harness.injector.is_dirty() {
             return Ok(());
         }
-        let dirty = || match reset {
+        self.disks.reset(|disk| match reset {
             Reset::Everything => Dirty::Everything,
-            Reset::Dirty | Reset::Late => harness.injector.dirty_blocks(),
-        };
-        match disk.reset(dirty) {
-            Ok(()) => {
-                harness.injector.clear_dirty();
-                Ok(())
-            }
-            Err(ResetError::Held) => Err(format!("something in the kernel holds {DISK}, and nothing is mounted")),
-            Err(ResetError::Other(error)) => Err(format!("{DISK} cannot be put back: {error:#}")),
-        }
+            Reset::Dirty | Reset::Late => harness.injector.dirty_blocks(disk),
+        })?;
+        harness.injector.clear_dirty();
+        Ok(())
     }
 
     /// Collects what the execution reached.
@@ -277,41 +301,4 @@ enum Reset {
     Dirty,
     /// The same blocks; nothing is done when there are none.
     Late,
-}
-
-/// The functions of `contracts`, as the kernel lists them.
-fn chosen_functions(injectable: &[InjectableFunction], contracts: &[Contract]) -> Result<Vec<InjectableFunction>> {
-    let mut chosen: Vec<InjectableFunction> = Vec::with_capacity(contracts.len());
-    for Contract { function: name, .. } in contracts {
-        let Some(function) = injectable.iter().find(|function| function.name == *name) else {
-            bail!("\"{name}\" is not on the kernel's list of functions that may fail (error_injection/list)");
-        };
-        if chosen.contains(function) {
-            bail!("\"{name}\" is to be probed twice");
-        }
-        chosen.push(function.clone());
-    }
-    Ok(chosen)
-}
-
-#[cfg(test)]
-mod tests {
-    use fault_plan::ErrorType;
-
-    use super::*;
-
-    #[test]
-    fn functions_are_chosen_once_and_unknown_ones_named() {
-        let injectable: Vec<_> = ["should_failslab", "open_ctree"]
-            .map(|name| InjectableFunction { name: name.to_owned(), error_type: ErrorType::Errno })
-            .into();
-        let chosen = |names: &[&str]| {
-            let contract = |name: &&str| Contract { function: (*name).to_owned(), never: Vec::new() };
-            let contracts: Vec<_> = names.iter().map(contract).collect();
-            chosen_functions(&injectable, &contracts).map_err(|error| error.to_string())
-        };
-        assert_eq!(chosen(&["open_ctree"]).unwrap(), injectable[1..]);
-        assert!(chosen(&["kmalloc"]).unwrap_err().contains("\"kmalloc\""));
-        assert!(chosen(&["open_ctree", "open_ctree"]).unwrap_err().contains("twice"));
-    }
 }

@@ -3,7 +3,10 @@
 //! Names of functions get numbers, the *name ids*: without the compiler's suffixes, sorted, from 1.
 //! They depend on nothing but the kernel build.
 
-use std::fs;
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+};
 
 use abi::{GRANULE_BYTES, NO_NAME};
 use anyhow::{Context, Result, bail};
@@ -114,6 +117,41 @@ impl Symbols {
         (known.of(&self.list) == name).then_some(*address)
     }
 
+    /// The functions that the compiler has made of the function called `name`, sorted by name: each
+    /// with its whole name and its address. Their suffixes are those of clones, which do all that
+    /// the function does: `.isra.N`, `.constprop.N`.
+    pub(crate) fn clones(&self, name: &str) -> Vec<(&str, u64)> {
+        let is_clone = |suffixes: &str| {
+            let parts: Vec<_> = suffixes.split('.').skip(1).collect();
+            let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let (pairs, rest) = parts.as_chunks();
+            rest.is_empty()
+                && pairs.iter().all(|[kind, number]| matches!(*kind, "isra" | "constprop") && is_number(number))
+        };
+        self.named(name).filter(|(known, _)| is_clone(&known[name.len()..])).collect()
+    }
+
+    /// Says whether there is a part of the function called `name`, such as `.part.0` or `.cold`.
+    pub(crate) fn has_parts(&self, name: &str) -> bool {
+        self.named(name).any(|(known, _)| known != name)
+    }
+
+    /// The symbols in the text called `name`, with or without suffixes.
+    fn named(&self, name: &str) -> impl Iterator<Item = (&str, u64)> {
+        let first = self.by_name.partition_point(|(known, _)| known.of(&self.list) < name);
+        let symbols = self.by_name[first..].iter().map(|(known, address)| (known.of(&self.list), *address));
+        symbols.take_while(move |(known, _)| known.starts_with(name)).filter(move |(known, address)| {
+            let suffixes = &known[name.len()..];
+            (suffixes.is_empty() || suffixes.starts_with('.')) && (self.text_start..self.text_end).contains(address)
+        })
+    }
+
+    /// All names that symbols at `addresses` have, each with its address.
+    pub(crate) fn names_at(&self, addresses: &HashSet<u64>) -> HashMap<&str, u64> {
+        let at = self.by_name.iter().filter(|(_, address)| addresses.contains(address));
+        at.map(|(name, address)| (name.of(&self.list), *address)).collect()
+    }
+
     /// First address of the kernel's text.
     pub(crate) fn text_start(&self) -> u64 {
         self.text_start
@@ -198,6 +236,8 @@ fn base_length(name: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const LIST: &str = "0000000000000000 A __per_cpu_start\n\
@@ -232,6 +272,18 @@ mod tests {
         assert_eq!(symbols.name_id("kmem_cache"), None, "data calls nothing");
         assert_eq!(symbols.name(NO_NAME), "?");
         assert_eq!(symbols.name(99), "?");
+    }
+
+    #[test]
+    fn a_function_is_found_with_its_clones() {
+        let symbols = symbols();
+        let clones = |name: &str| symbols.clones(name).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(clones("open_one"), ["open_one.isra.0"]);
+        assert_eq!((clones("open"), clones("kmem_cache")), (vec![], vec![]));
+        assert_eq!(clones("twice"), ["twice", "twice"]);
+        assert!(symbols.has_parts("open_one") && !symbols.has_parts("alloc"));
+        let at = symbols.names_at(&HashSet::from([0xffff_ffff_8100_0026]));
+        assert_eq!(at.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from(["alloc", "__alias_of_alloc"]));
     }
 
     #[test]

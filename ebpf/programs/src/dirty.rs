@@ -1,4 +1,4 @@
-//! Which blocks of the disk were written to.
+//! Which blocks of the disks were written to.
 
 use core::ffi::c_long;
 
@@ -13,7 +13,7 @@ use crate::{
 /// Bytes of a sector, the block layer's unit.
 const SECTOR_BYTES: u64 = 512;
 const SECTORS_PER_BLOCK: u64 = DIRTY_BLOCK_BYTES / SECTOR_BYTES;
-/// The most blocks of one write before the whole disk counts as dirty: 8 MiB.
+/// The most blocks of one write before all of the disks counts as dirty: 8 MiB.
 const MAX_BLOCKS: u32 = 2048;
 
 /// Notes a write, discard or zeroing in the dirty map.
@@ -31,11 +31,12 @@ pub(crate) fn record(context: &TracePointContext, control: &mut Control) {
             event.add(block_event::OPERATION).cast::<u8>().read_volatile(),
         )
     };
-    if device != control.disk || sectors == 0 || operation == b'R' {
+    let disk = device.wrapping_sub(control.disk);
+    if disk >= control.disks || sectors == 0 || operation == b'R' {
         return;
     }
     let last = (sector + u64::from(sectors) - 1) / SECTORS_PER_BLOCK;
-    let mut extent = Extent { next: sector / SECTORS_PER_BLOCK, last };
+    let mut extent = Extent { disk, next: sector / SECTORS_PER_BLOCK, last };
     repeat(MAX_BLOCKS, mark, &mut extent);
     if extent.next <= extent.last {
         control.dirty_overflow = 1;
@@ -44,6 +45,7 @@ pub(crate) fn record(context: &TracePointContext, control: &mut Control) {
 
 /// Blocks yet to be marked.
 struct Extent {
+    disk: u32,
     next: u64,
     last: u64,
 }
@@ -53,7 +55,7 @@ extern "C" fn mark(_: u64, extent: *mut Extent) -> c_long {
     // SAFETY: it is what `record` hands to the loop.
     let extent = unsafe { &mut *extent };
     let block = extent.next;
-    let Some(dirty) = maps::dirty() else { return BREAK };
+    let Some(dirty) = maps::dirty(extent.disk) else { return BREAK };
     if block > extent.last || block >= DIRTY_BLOCKS as u64 {
         return BREAK;
     }

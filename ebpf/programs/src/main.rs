@@ -2,7 +2,8 @@
 //!
 //! `injectable` runs on the entry of every function that may fail. For calls of the tasks in scope
 //! it reads the callers, records the site, and makes the call fail when a rule says so.
-//! `block_write` records which parts of the disk are written to, by whomever.
+//! `block_write` records which parts of the disks are written to, by whomever. `work_queued` and
+//! its like follow the work items that the workload causes.
 //!
 //! The agent reads and writes all maps through memory mappings; their layout and meaning are in the
 //! crate `abi`.
@@ -19,13 +20,14 @@ mod repeat;
 mod rules;
 mod scope;
 mod sites;
+mod works;
 
 use abi::{Condition, Control, WORKLOAD};
 use aya_ebpf::{
     bindings::pt_regs,
     helpers::generated::bpf_override_return,
-    macros::{kprobe, tracepoint},
-    programs::{ProbeContext, TracePointContext},
+    macros::{kprobe, raw_tracepoint, tracepoint},
+    programs::{ProbeContext, RawTracePointContext, TracePointContext},
 };
 
 use crate::memory::Reader;
@@ -51,6 +53,35 @@ fn block_write(context: TracePointContext) -> u32 {
     {
         dirty::record(&context, control);
     }
+    0
+}
+
+/// A work item is queued: `workqueue_queue_work(cpu, pool, work)` of
+/// `include/trace/events/workqueue.h` (6.1 and 6.12), as are the next two.
+#[raw_tracepoint]
+fn work_queued(context: RawTracePointContext) -> i32 {
+    works::queued(context.arg(2));
+    0
+}
+
+/// A work item begins to run: `workqueue_execute_start(work)`.
+#[raw_tracepoint]
+fn work_started(context: RawTracePointContext) -> i32 {
+    works::started(context.arg(0));
+    0
+}
+
+/// A work item has run, and may be gone: `workqueue_execute_end(work, function)`.
+#[raw_tracepoint]
+fn work_ended(context: RawTracePointContext) -> i32 {
+    works::ended(context.arg(0));
+    0
+}
+
+/// The agent asks which work items still wait. Attached to nothing.
+#[raw_tracepoint]
+fn work_check(_: RawTracePointContext) -> i32 {
+    works::check();
     0
 }
 

@@ -1,7 +1,10 @@
 //! The maps. All are arrays, which the agent maps into its memory, but for the two that are the
 //! programs' own.
 
-use abi::{Call, Control, Dirty, FiredLog, MAX_RULES, NAME_BLOCK, PATH_SLOTS, Path, Rule, SITE_SLOTS, Site, Touched};
+use abi::{
+    Call, Control, Dirty, FiredLog, MAX_DISKS, MAX_RULES, NAME_BLOCK, PATH_SLOTS, Path, Rule, SITE_SLOTS, Site, Touched,
+    Works,
+};
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 
 #[map]
@@ -24,7 +27,9 @@ static TOUCHED: Array<Touched> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static FIRED: Array<FiredLog> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-static DIRTY: Array<Dirty> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static DIRTY: Array<Dirty> = Array::with_max_entries(MAX_DISKS as u32, BPF_F_MMAPABLE);
+#[map]
+static WORKS: Array<Works> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 macro_rules! value_of {
     ($(#[$doc:meta])* $name:ident, $map:ident, $value:ty $(, $index:ident)?) => {
@@ -48,7 +53,8 @@ value_of!(index, INDEX, u32, entry);
 value_of!(path, PATHS, Path, slot);
 value_of!(touched, TOUCHED, Touched);
 value_of!(fired, FIRED, FiredLog);
-value_of!(dirty, DIRTY, Dirty);
+value_of!(dirty, DIRTY, Dirty, disk);
+value_of!(works, WORKS, Works);
 
 /// A block of the table from text granule to name id.
 #[inline(always)]

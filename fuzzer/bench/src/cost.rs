@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use execution::{Execution, Fate, How, RunError, Runner, Stop};
 use fault_plan::{CallPath, Fault, FaultPlan, InjectedError};
 use fuzz::{exit::CommandError, views::progress::Progress};
+use guest_protocol::Recorded;
 use guests::{
     prepare::{Wanted, prepare},
     process,
@@ -43,6 +44,8 @@ const CAMPAIGN: Duration = Duration::from_secs(60);
 struct Phases {
     arm_ms: f64,
     run_ms: f64,
+    /// Until the work that the steps caused has ended.
+    settle_ms: f64,
     collect_ms: f64,
     /// Between the report and the next request, while the host digests the report.
     reset_ms: f64,
@@ -59,8 +62,10 @@ struct Phases {
 struct Parts {
     /// Probes are in place and nothing is armed, nothing recorded.
     disarmed_run_ms: f64,
-    /// Coverage is recorded.
+    /// Coverage of the workload is recorded.
     coverage_run_ms: f64,
+    /// Coverage of children and kernel threads, too.
+    all_coverage_run_ms: f64,
     /// Calls are counted, call paths read, faults matched.
     probes_run_ms: f64,
 }
@@ -133,7 +138,7 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
     let none = || CommandError::Input("no executions to measure".to_owned());
     let last = &full_runs.last().ok_or_else(none)?.execution;
     let guest_resident_kib = full.guest_pid().ok().and_then(process::resident_kib);
-    let (covered_places, injection_sites) = (last.coverage.len(), last.hits.len());
+    let (covered_places, injection_sites) = (last.places(), last.hits.len());
     let injectable_calls = last.hits.iter().map(|hit| u64::from(hit.count)).sum();
     let (phases, bare_phases) = (phases(&full_runs), phases(&bare_runs));
     drop(bare);
@@ -232,7 +237,7 @@ fn crash_to_next_ms(
 }
 
 /// An execution of `plan`.
-fn timed(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<Run, RunError> {
+pub(super) fn timed(runner: &mut GuestRunner, plan: &FaultPlan) -> Result<Run, RunError> {
     let start = Instant::now();
     let execution = runner.run(plan, How::Warm).execution?;
     Ok(Run { execution, took_ms: start.elapsed().as_secs_f64() * 1e3 })
@@ -244,9 +249,9 @@ fn wall_ms(run: &Run) -> f64 {
 }
 
 /// An execution and how long it took on the host, from asking for it to having all of it.
-struct Run {
-    execution: Execution,
-    took_ms: f64,
+pub(super) struct Run {
+    pub(super) execution: Execution,
+    pub(super) took_ms: f64,
 }
 
 /// Runs of the bare and the full guest, in turns.
@@ -257,11 +262,12 @@ struct Turns {
 }
 
 /// Parts that are on: counting of calls, recording of coverage.
-type Mode = (bool, bool);
+type Mode = (bool, Recorded);
 
-const FULL: Mode = (true, true);
-/// The parts of it: nothing, coverage, probes.
-const PARTS: [Mode; 3] = [(false, false), (false, true), (true, false)];
+const FULL: Mode = (true, Recorded::All);
+/// The parts of it: nothing, coverage of the workload, coverage of all tasks, probes.
+const PARTS: [Mode; 4] =
+    [(false, Recorded::Nothing), (false, Recorded::Workload), (false, Recorded::All), (true, Recorded::Nothing)];
 
 fn take_turns(
     bare: &mut GuestRunner,
@@ -297,8 +303,13 @@ fn take_turns(
         }
     }
     (full.inject, full.coverage) = FULL;
-    let [disarmed_run_ms, coverage_run_ms, probes_run_ms] = part_runs.map(|runs| median(&runs, in_steps));
-    Ok(Turns { bare: bare_runs, full: full_runs, parts: Parts { disarmed_run_ms, coverage_run_ms, probes_run_ms } })
+    let [disarmed_run_ms, coverage_run_ms, all_coverage_run_ms, probes_run_ms] =
+        part_runs.map(|runs| median(&runs, in_steps));
+    Ok(Turns {
+        bare: bare_runs,
+        full: full_runs,
+        parts: Parts { disarmed_run_ms, coverage_run_ms, all_coverage_run_ms, probes_run_ms },
+    })
 }
 
 /// Milliseconds that the steps took in the guest.
@@ -309,11 +320,12 @@ fn in_steps(run: &Run) -> f64 {
 fn phases(runs: &[Run]) -> Phases {
     let in_guest = |run: &Run| {
         let timings = run.execution.timings;
-        timings.arm_ns + timings.run_ns + timings.collect_ns
+        timings.arm_ns + timings.run_ns + timings.settle_ns + timings.collect_ns
     };
     Phases {
         arm_ms: median(runs, |run| milliseconds(run.execution.timings.arm_ns)),
         run_ms: median(runs, in_steps),
+        settle_ms: median(runs, |run| milliseconds(run.execution.timings.settle_ns)),
         collect_ms: median(runs, |run| milliseconds(run.execution.timings.collect_ns)),
         reset_ms: median(runs, |run| milliseconds(run.execution.timings.reset_ns)),
         transfer_ms: median(runs, |run| wall_ms(run) - milliseconds(in_guest(run))),

@@ -10,6 +10,7 @@ mod quiet;
 mod record;
 mod scale;
 mod steady;
+mod tasks;
 mod timed_campaign;
 
 use std::{
@@ -77,6 +78,9 @@ pub enum Measurement {
     /// Two kernels: whether plans that fire on the explorers' kernel fire on the checking one. 10
     /// minutes.
     BothKernels,
+    /// Coverage of kernel threads and children: places, noise, cost. 2 minutes, and no part of
+    /// `all`.
+    Tasks,
     /// A long campaign: whether guests drift and memory grows. An hour.
     Steady,
     /// Fault-free executions of each target on its kernels, and what is found in them: exit status
@@ -136,6 +140,7 @@ fn measure(session: &Session<'_>) -> Result<Value, CommandError> {
         Measurement::Exact => serde_json::to_value(exact::exact(session)?),
         Measurement::Kernels => serde_json::to_value(kernels::kernels(session)?),
         Measurement::BothKernels => serde_json::to_value(both_kernels::both_kernels(session)?),
+        Measurement::Tasks => serde_json::to_value(tasks::tasks(session)?),
         Measurement::Steady => serde_json::to_value(steady::steady(session)?),
         Measurement::Quiet | Measurement::All => {
             return Err(CommandError::Input("\"quiet\" and \"all\" are not kept with the measurements".to_owned()));

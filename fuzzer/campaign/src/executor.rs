@@ -1,10 +1,7 @@
 //! LibAFL's executor over a [`Runner`]. It runs plans and fills the observers; feedbacks and
 //! objective make of that what they will.
 
-use std::sync::Arc;
-
 use fault_plan::FaultPlan;
-use kcov_parser::CallSites;
 use libafl::{
     Error,
     executors::{Executor, ExitKind, HasObservers},
@@ -15,6 +12,7 @@ use libafl_bolts::tuples::RefIndexable;
 
 use crate::{
     input::PlanInput,
+    kernels::CampaignKernel,
     observers::{CoverageMap, Observers},
 };
 use execution::{Attributed, Execution, Fate, FindingKind, How, Ran, RunError, Runner};
@@ -23,20 +21,14 @@ use execution::{Attributed, Execution, Fate, FindingKind, How, Ran, RunError, Ru
 pub(crate) struct PlanExecutor<'a, R> {
     runner: R,
     observers: Observers,
-    call_sites: Arc<CallSites>,
+    kernel: CampaignKernel,
     must_end: &'a dyn Fn() -> bool,
 }
 
 impl<'a, R: Runner> PlanExecutor<'a, R> {
-    /// Makes an executor of plans on the kernel with these `call_sites`, which stops when the
-    /// campaign `must_end`.
-    pub(crate) fn new(
-        runner: R,
-        observers: Observers,
-        call_sites: Arc<CallSites>,
-        must_end: &'a dyn Fn() -> bool,
-    ) -> Self {
-        Self { runner, observers, call_sites, must_end }
+    /// Makes an executor of plans on `kernel`, which stops when the campaign `must_end`.
+    pub(crate) fn new(runner: R, observers: Observers, kernel: CampaignKernel, must_end: &'a dyn Fn() -> bool) -> Self {
+        Self { runner, observers, kernel, must_end }
     }
 
     /// Gives what runs the plans.
@@ -97,8 +89,10 @@ impl<EM, R: Runner, S: HasExecutions, Z> Executor<EM, PlanInput, S, Z> for PlanE
                 *state.executions_mut() += 1;
                 let exit_kind = exit_kind(&execution);
                 // A plan that kills its guest is nothing to mutate further.
-                let signal = if execution.guest == Fate::Dead { &[] } else { execution.coverage.as_slice() };
-                let unknown_pcs = mark_coverage(&mut self.observers.0, &self.call_sites, signal);
+                let unknown_pcs = match execution.guest {
+                    Fate::Dead => 0,
+                    _ => mark_coverage(&mut self.observers.0, &self.kernel, &execution),
+                };
                 self.observers.1.0.set(execution, unknown_pcs);
                 Ok(exit_kind)
             }
@@ -126,12 +120,12 @@ pub(crate) fn exit_kind(execution: &Execution) -> ExitKind {
     }
 }
 
-/// Marks the covered call sites in `map`. Returns how many addresses are no known call site.
-fn mark_coverage(map: &mut CoverageMap, sites: &CallSites, coverage: &[u64]) -> u64 {
+/// Marks in `map` what `execution` covered. Returns how many addresses are no known call site.
+fn mark_coverage(map: &mut CoverageMap, kernel: &CampaignKernel, execution: &Execution) -> u64 {
     let mut unknown = 0;
-    for pc in coverage {
-        match sites.index_of(*pc) {
-            Some(index) => map.as_mut().set(index as usize, 1),
+    for (role, pc) in execution.covered() {
+        match kernel.index_of(role, pc) {
+            Some(index) => map.as_mut().set(index, 1),
             None => unknown += 1,
         }
     }

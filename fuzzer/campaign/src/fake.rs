@@ -3,12 +3,12 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use execution::{
-    Attributed, Execution, Fate, Finding, FindingKind, Fired, FunctionGroups, How, Ran, RunError, Runner, Stop, Target,
-    Usage,
+    Attributed, Coverage, Execution, Fate, Finding, FindingKind, Fired, FunctionGroups, How, Ran, RunError, Runner,
+    Stop, Target, Usage,
 };
 use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VERSION, Reproducer, Scope};
 use files::Journal;
-use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
+use guest_protocol::{Hit, SiteDescription, StepResult, Timings, TraceRole};
 use kcov_parser::CallSites;
 use libafl::observers::{CanTrack, OwnedMapObserver, TimeObserver};
 use libafl_bolts::tuples::tuple_list;
@@ -158,6 +158,19 @@ pub(crate) fn quiet() -> Execution {
     }
 }
 
+/// Adds an address to what the workload's task covered in `execution`.
+pub(crate) fn cover(execution: &mut Execution, address: u64) {
+    match execution.coverage.first_mut() {
+        Some(coverage) => coverage.addresses.push(address),
+        None => execution.coverage.push(covered(TraceRole::Workload, &[address])),
+    }
+}
+
+/// Makes the coverage of one trace.
+pub(crate) fn covered(role: TraceRole, addresses: &[u64]) -> Coverage {
+    Coverage { role, addresses: addresses.to_vec(), overflowed: false }
+}
+
 /// Gives the callers at a site.
 pub(crate) fn caller(site: u64) -> Vec<String> {
     let function = if site >= 1000 { format!("fallback_{}", site - 1000) } else { format!("step_{site}") };
@@ -243,7 +256,7 @@ impl Model<'_> {
         self.execution.hits.push(Hit { site, count: 1, first_sequence: sequence });
         let call_path = (self.callers)(site);
         self.execution.sites.push(describe(site, call_path.clone()));
-        self.execution.coverage.push(TEXT_START + site % 1000);
+        cover(&mut self.execution, TEXT_START + site % 1000);
         let (mut fails, mut firing) = (false, Vec::new());
         for (index, fault) in self.plan.faults.iter().enumerate() {
             let is_there = fault.may_match(&fault.function, &call_path, (1, Scope::Workload));
@@ -280,12 +293,12 @@ impl Model<'_> {
             if self.allocate(site) {
                 continue;
             }
-            self.execution.coverage.push(TEXT_START + 500 + site);
+            cover(&mut self.execution, TEXT_START + 500 + site);
             if site == 7 {
                 self.crash("BUG in step_7");
             }
             if site % 10 == 0 && !self.allocate(1000 + site) {
-                self.execution.coverage.push(TEXT_START + 600 + site);
+                cover(&mut self.execution, TEXT_START + 600 + site);
                 if site == 20 {
                     self.crash("BUG in fallback_20");
                 }

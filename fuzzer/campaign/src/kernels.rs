@@ -8,6 +8,7 @@ use std::{
 
 use execution::{Execution, Target};
 use fault_plan::FaultPlan;
+use guest_protocol::TraceRole;
 use kcov_parser::CallSites;
 
 use crate::{
@@ -33,8 +34,31 @@ pub struct CampaignKernel {
     pub name: String,
     /// Its build id.
     pub build_id: String,
-    /// The call sites of its coverage function, which are the points of the coverage map.
+    /// The call sites of its coverage function. The coverage map has each of them once for each
+    /// role.
     pub call_sites: Arc<CallSites>,
+}
+
+impl CampaignKernel {
+    /// Counts the points of the coverage map.
+    pub(crate) fn map_len(&self) -> usize {
+        TraceRole::ALL.len() * self.call_sites.len()
+    }
+
+    /// Gives the index in the coverage map of the address `pc` in the code of these tasks.
+    pub(crate) fn index_of(&self, role: TraceRole, pc: u64) -> Option<usize> {
+        let site = self.call_sites.index_of(pc)? as usize;
+        Some(role.index() * self.call_sites.len() + site)
+    }
+}
+
+/// Numbers of places in the kernel's code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// Those that any task covered.
+    pub(crate) all: usize,
+    /// Those that the tasks of a role covered, by [`TraceRole::index`].
+    pub(crate) by_role: [usize; TraceRole::ALL.len()],
 }
 
 /// All that is known of one kernel.
@@ -62,10 +86,10 @@ impl Clock {
 }
 
 struct Coverage {
-    /// One byte for each coverage point.
+    /// One byte for each point of the coverage map.
     history: Vec<u8>,
     /// The points that the fault-free executions covered.
-    fault_free: BTreeSet<u32>,
+    fault_free: BTreeSet<usize>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,10 +104,10 @@ impl KnownKernel {
         kernel: &CampaignKernel,
         role: Role,
     ) -> Result<Self, FolderError> {
-        let mut history = vec![0_u8; kernel.call_sites.len()];
-        for pc in folder.read_coverage(&kernel.build_id)? {
-            if let Some(index) = kernel.call_sites.index_of(pc) {
-                history[index as usize] = 1;
+        let mut history = vec![0_u8; kernel.map_len()];
+        for (role, pc) in folder.read_coverage(&kernel.build_id)? {
+            if let Some(index) = kernel.index_of(role, pc) {
+                history[index] = 1;
             }
         }
         let (journal, records) = folder.open_matrix(&kernel.name)?;
@@ -119,34 +143,44 @@ impl KnownKernel {
         }
     }
 
-    /// Takes in the addresses that a fault-free execution covered.
-    pub(crate) fn note_fault_free(&self, covered: &[u64]) {
-        let points = covered.iter().filter_map(|pc| self.kernel.call_sites.index_of(*pc));
-        locked(&self.coverage).fault_free.extend(points);
+    /// Takes in what a fault-free execution covered. Returns how many points none before had.
+    pub(crate) fn note_fault_free(&self, execution: &Execution) -> usize {
+        let points = execution.covered().filter_map(|(role, pc)| self.kernel.index_of(role, pc));
+        let mut coverage = locked(&self.coverage);
+        points.filter(|point| coverage.fault_free.insert(*point)).count()
     }
 
     /// Leaves those of `points` that no fault-free execution covered.
     pub(crate) fn keep_beyond_fault_free(&self, points: &mut Vec<usize>) {
         let coverage = locked(&self.coverage);
-        points.retain(|point| u32::try_from(*point).is_ok_and(|point| !coverage.fault_free.contains(&point)));
+        points.retain(|point| !coverage.fault_free.contains(point));
     }
 
-    /// Counts the points that were covered.
-    pub(crate) fn covered(&self) -> usize {
-        locked(&self.coverage).history.iter().filter(|seen| **seen != 0).count()
+    /// Counts the places that were covered.
+    pub(crate) fn covered(&self) -> Places {
+        let points = self.kernel.call_sites.len();
+        let coverage = locked(&self.coverage);
+        let mut by_role = coverage.history.chunks_exact(points.max(1));
+        let by_role = std::array::from_fn(|_| by_role.next().unwrap_or_default());
+        let is_covered = |place: &usize| by_role.iter().any(|seen| seen.get(*place).is_some_and(|seen| *seen != 0));
+        let count = |seen: &[u8]| seen.iter().filter(|seen| **seen != 0).count();
+        Places { all: (0..points).filter(is_covered).count(), by_role: by_role.map(count) }
     }
 
-    /// Counts the points that the fault-free executions covered.
+    /// Counts the places that the fault-free executions covered.
     pub(crate) fn covered_fault_free(&self) -> usize {
-        locked(&self.coverage).fault_free.len()
+        let points = self.kernel.call_sites.len().max(1);
+        locked(&self.coverage).fault_free.iter().map(|index| index % points).collect::<BTreeSet<_>>().len()
     }
 
     /// Writes matrix and coverage.
     fn write(&self, folder: &CampaignFolder) -> Result<(), FolderError> {
         self.matrix().rewrite()?;
         let history = self.history();
-        let covered = self.kernel.call_sites.iter().zip(&history).filter(|(_, seen)| **seen != 0);
-        folder.write_coverage(&self.kernel.build_id, covered.map(|(pc, _)| pc))
+        let points =
+            TraceRole::ALL.into_iter().flat_map(|role| self.kernel.call_sites.iter().map(move |pc| (role, pc)));
+        let covered = points.zip(&history).filter(|(_, seen)| **seen != 0);
+        folder.write_coverage(&self.kernel.build_id, covered.map(|(point, _)| point))
     }
 }
 
@@ -205,5 +239,36 @@ impl Kernels {
     pub(crate) fn write(&self, folder: &CampaignFolder) -> Result<(), FolderError> {
         // Held meanwhile: of two that write the same file the later one must know more.
         locked(&self.known).values().try_for_each(|known| known.write(folder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+
+    #[test]
+    fn a_place_counts_once_whoever_covered_it_and_is_restored_for_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let (folder, kernel) = (fake::open(folder.path()), fake::kernel("fake"));
+        let kernels = fake::kernels();
+        let known = kernels.get(&folder, &kernel, Role::Explorer).unwrap();
+        let pcs = |places: &[u64]| places.iter().map(|place| fake::TEXT_START + place).collect::<Vec<_>>();
+        let mut execution = fake::quiet();
+        execution.coverage =
+            vec![fake::covered(TraceRole::Workload, &pcs(&[1, 2])), fake::covered(TraceRole::Threads, &pcs(&[2, 3]))];
+        assert_eq!((known.note_fault_free(&execution), known.note_fault_free(&execution)), (4, 0));
+        assert_eq!(known.covered_fault_free(), 3);
+        let mut history = vec![0; kernel.map_len()];
+        for (role, pc) in execution.covered() {
+            history[kernel.index_of(role, pc).unwrap()] = 1;
+        }
+        known.cover(&history);
+        let places = Places { all: 3, by_role: [2, 0, 2] };
+        assert_eq!(known.covered(), places);
+        kernels.write(&folder).unwrap();
+        let restored = fake::kernels().get(&folder, &kernel, Role::Explorer).unwrap();
+        assert_eq!((restored.covered(), restored.history()), (places, history));
+        assert_eq!(kernel.index_of(TraceRole::Tasks, 0), None, "no place of this kernel");
     }
 }

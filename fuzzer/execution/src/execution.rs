@@ -1,9 +1,13 @@
 //! One run of a workload under one fault plan.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fault_plan::{Round, Scope};
-use guest_protocol::{Hit, SiteDescription, StepResult, Timings};
+use guest_protocol::{Hit, SiteDescription, StepResult, Timings, TraceRole};
 use sha2::{Digest, Sha256};
 
 use crate::Finding;
@@ -41,6 +45,17 @@ pub enum Fate {
     Dead,
 }
 
+/// Code that tasks of one kind ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    /// The tasks.
+    pub role: TraceRole,
+    /// Addresses of the basic blocks that ran, each once; up to its death when the guest is dead.
+    pub addresses: Vec<u64>,
+    /// True when the guest had no room for all of them.
+    pub overflowed: bool,
+}
+
 /// The record of one execution. Of a plan with rounds, findings and faults that fired are those of
 /// all rounds, and the rest is of the last one that ran.
 #[derive(Clone, Debug)]
@@ -58,8 +73,8 @@ pub struct Execution {
     pub sites: Vec<Arc<SiteDescription>>,
     /// The faults that fired, of all rounds, also when the guest is dead.
     pub fired: Vec<Fired>,
-    /// Addresses of the basic blocks that ran, each once; up to its death when the guest is dead.
-    pub coverage: Vec<u64>,
+    /// The code that ran, by the tasks that ran it.
+    pub coverage: Vec<Coverage>,
     /// Calls left alone because the kernel promises that they do not fail.
     pub guarded: u32,
     /// Names in the plan's call paths that the kernel has no function of: it inlined them, and they
@@ -95,13 +110,24 @@ impl Execution {
         self.findings.iter().any(|finding| finding.has_key(key))
     }
 
+    /// Gives the addresses of the basic blocks that ran, each once for each role.
+    pub fn covered(&self) -> impl Iterator<Item = (TraceRole, u64)> + '_ {
+        self.coverage.iter().flat_map(|covered| covered.addresses.iter().map(|address| (covered.role, *address)))
+    }
+
+    /// Counts the basic blocks that ran, whoever ran them.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.covered().map(|(_, address)| address).collect::<BTreeSet<_>>().len()
+    }
+
     /// Hashes all that an execution shows but times: findings, the steps' results, the faults that
     /// fired, each site's hits and the coverage. Equal hashes mean equal executions.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut hits: Vec<_> = self.hits.iter().map(|hit| (hit.site, hit.count, hit.first_sequence)).collect();
         hits.sort_unstable();
-        let mut coverage = self.coverage.clone();
+        let mut coverage: Vec<_> = self.covered().collect();
         coverage.sort_unstable();
         let keys: Vec<_> = self.findings.iter().map(|finding| &finding.key).collect();
         let shown = format!("{keys:?} {:?} {:?} {} {hits:?} {coverage:?}", self.steps, self.fired, self.guarded);

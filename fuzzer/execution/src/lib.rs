@@ -15,7 +15,7 @@ mod stop;
 mod target;
 
 pub use self::{
-    execution::{Execution, Fate, Fired},
+    execution::{Coverage, Execution, Fate, Fired},
     finding::{Finding, FindingKind},
     function_groups::{FunctionGroups, TargetFunction},
     runner::{Attributed, How, Ran, RunError, Runner, Usage},

@@ -28,6 +28,14 @@ pub struct Options {
 pub enum Command {
     /// Run a plan or reproducer in fresh guests and say what happened.
     Replay(ReplayOptions),
+    /// Say how many places of each part of the kernel a campaign has covered.
+    Coverage {
+        /// The campaign's folder. The campaign may be running.
+        dir: PathBuf,
+        /// One line of JSON for each kernel.
+        #[arg(long)]
+        json: bool,
+    },
     /// List what can be fuzzed.
     Targets {
         /// One line of JSON for each target.

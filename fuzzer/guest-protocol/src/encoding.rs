@@ -114,8 +114,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Execute, Feature, FiredFault, Hello, Hit, LIMITS, Leftover, LeftoverKind, MemoryRange, Ready, Report,
-        SiteDescription, StepResult,
+        Execute, Feature, FiredFault, Hello, Hit, LIMITS, Leftover, LeftoverKind, MemoryRange, Ready, Recorded, Report,
+        SiteDescription, StepResult, TraceMemory, TraceRole,
     };
 
     fn report() -> FromAgent {
@@ -164,7 +164,7 @@ mod tests {
             leave: false,
             verify: Some(3),
             inject: true,
-            coverage: true,
+            coverage: Recorded::All,
             describe_all_sites: false,
         });
         assert_eq!(ToAgent::decode(&execute.encode().unwrap()).unwrap(), execute);
@@ -189,15 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_has_a_size_that_can_be() {
-        let decoded = |trace: Vec<MemoryRange>| {
-            FromAgent::decode(&FromAgent::Ready(Ready { trace, ..Ready::default() }).encode().unwrap()).is_ok()
+    fn traces_have_a_size_that_can_be_and_a_role_each() {
+        let decoded = |traces: &[(TraceRole, Vec<MemoryRange>)]| {
+            let traces = traces.iter().cloned().map(|(role, ranges)| TraceMemory { role, ranges }).collect();
+            FromAgent::decode(&FromAgent::Ready(Ready { traces, ..Ready::default() }).encode().unwrap()).is_ok()
         };
         let range = |bytes| MemoryRange { address: 4096, bytes };
-        assert!(decoded(vec![range(32 << 20); 2]));
-        assert!(!decoded(vec![range(32 << 20), range((32 << 20) + 1)]));
-        assert!(!decoded(vec![range(u64::MAX), range(1)]));
-        assert!(!decoded(vec![range(0); LIMITS.trace_ranges + 1]));
+        let (workload, threads) = (TraceRole::Workload, TraceRole::Threads);
+        assert!(decoded(&[(workload, vec![range(16 << 20); 2]), (threads, vec![range(32 << 20)])]));
+        assert!(!decoded(&[(workload, vec![range(32 << 20)]), (threads, vec![range((32 << 20) + 1)])]));
+        assert!(!decoded(&[(workload, vec![range(u64::MAX), range(1)])]));
+        assert!(!decoded(&[(workload, vec![range(0); LIMITS.trace_ranges]), (threads, vec![range(0)])]));
+        assert!(!decoded(&[(workload, Vec::new()), (workload, Vec::new())]));
     }
 
     #[test]

@@ -22,18 +22,28 @@ mod limits;
 mod message;
 mod relative_path;
 mod step;
+mod step_defect;
+mod step_result;
+mod step_words;
+mod system_path;
+mod trace;
 mod window;
 mod workload_step;
 
 pub use encoding::MessageError;
 pub use hit::Hit;
-pub use limits::{LIMITS, Limits, MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS, MAX_UNRELATED, cut};
+pub use limits::{LIMITS, Limits, MAX_CALLERS, MAX_CONDITIONS, MAX_DISKS, MAX_FUNCTIONS, MAX_UNRELATED, cut};
 pub use message::{
-    Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, Leftover, LeftoverKind,
-    MemoryRange, PROTOCOL_VERSION, Ready, Report, Setup, SiteDescription, Timings, ToAgent,
+    Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, LeftOut, Leftover,
+    LeftoverKind, PROTOCOL_VERSION, Ready, Report, SLOTS_FILE, Setup, SiteDescription, Timings, ToAgent,
 };
 pub use relative_path::{RelativePath, RelativePathError};
-pub use step::{Step, StepResult};
+pub use step::Step;
+pub use step_defect::{MAX_SLEEP_MS, SECTOR_BYTES};
+pub use step_result::StepResult;
+pub use step_words::{BlockGroups, Fallocate, Profile, Shutdown};
+pub use system_path::{SystemPath, SystemPathError};
+pub use trace::{MemoryRange, Recorded, TraceMemory, TraceRole};
 pub use window::{
     DOORBELL, Direction, PORT_NAME, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, WINDOW_BYTES, WINDOW_GUEST_ADDRESS, Window,
     WindowError,

@@ -1,9 +1,11 @@
 //! Bounds on what a guest may say, and the check that a message keeps to them.
 
-use crate::{Defect, FromAgent, Hello, MessageError, Ready, Report, StepResult};
+use crate::{Defect, FromAgent, Hello, MessageError, Ready, Report, StepResult, TraceRole};
 
 /// The most functions that can be probed in one guest.
 pub const MAX_FUNCTIONS: usize = 512;
+/// The most disks of a target.
+pub const MAX_DISKS: u8 = 4;
 /// The most conditions on arguments under which a function never fails.
 pub const MAX_CONDITIONS: usize = 4;
 /// The most callers below which a function never fails.
@@ -23,7 +25,7 @@ pub struct Limits {
     pub functions: usize,
     /// Bytes of the kernel's text.
     pub text_span_bytes: u64,
-    /// Pieces of memory that the trace is in, and its bytes in all.
+    /// Pieces of memory that the traces are in, and their bytes in all.
     pub trace_ranges: usize,
     /// See [`Limits::trace_ranges`].
     pub trace_bytes: u64,
@@ -99,11 +101,19 @@ impl Hello {
 impl Ready {
     fn check(&self) -> Result<(), MessageError> {
         within(self.functions.len() <= LIMITS.functions, "the list of functions")?;
-        within(self.trace.len() <= LIMITS.trace_ranges, "the list of the trace's pieces")?;
-        let bytes = self.trace.iter().try_fold(0_u64, |sum, range| sum.checked_add(range.bytes));
-        within(bytes.is_some_and(|bytes| bytes <= LIMITS.trace_bytes), "the size of the trace")?;
+        let is_one = |role| self.traces.iter().filter(|trace| trace.role == role).count() <= 1;
+        within(TraceRole::ALL.into_iter().all(is_one), "the list of traces")?;
+        let ranges = || self.traces.iter().flat_map(|trace| &trace.ranges);
+        within(ranges().count() <= LIMITS.trace_ranges, "the list of the traces' pieces")?;
+        let bytes = ranges().try_fold(0_u64, |sum, range| sum.checked_add(range.bytes));
+        within(bytes.is_some_and(|bytes| bytes <= LIMITS.trace_bytes), "the size of the traces")?;
         within(self.text_bytes <= LIMITS.text_span_bytes, "the size of the kernel's text")?;
-        self.functions.iter().try_for_each(|function| name(&function.name))
+        self.functions.iter().try_for_each(|function| name(&function.name))?;
+        within(self.left_out.len() <= MAX_FUNCTIONS, "the list of functions left out")?;
+        self.left_out.iter().try_for_each(|left_out| {
+            name(&left_out.function)?;
+            text(&left_out.reason)
+        })
     }
 }
 

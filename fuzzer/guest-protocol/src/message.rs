@@ -1,12 +1,16 @@
 //! The messages.
 
-use fault_plan::{Condition, FaultPlan, InjectableFunction, Scope};
+use fault_plan::{Condition, ErrorType, FaultPlan, InjectableFunction, Scope};
 use serde::{Deserialize, Serialize};
 
-use crate::{Hit, StepResult, WorkloadStep, hit::packed};
+use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
 pub const PROTOCOL_VERSION: u32 = 13;
+
+/// Name in the guest's initial file system of the module by which the agent adds functions to the
+/// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for them.
+pub const SLOTS_FILE: &str = "slots.ko";
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
@@ -40,8 +44,11 @@ pub struct Setup {
     pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
     pub steps: Vec<WorkloadStep>,
-    /// True when the target has a disk: `/dev/vda` is copied to `/dev/ram0`, which the steps mount.
-    pub disk: bool,
+    /// Number of the target's disks, `/dev/ram0` and so on, which the steps mount. `/dev/vda` is
+    /// copied to the first one, and the others are all zero.
+    pub disks: u8,
+    /// Steps that run once, when the target is prepared. What the disks hold then is their image.
+    pub image_steps: Vec<WorkloadStep>,
     /// True when the agent waits for the first request by polling the window. The host puts it
     /// there before the guest goes on and does not ring, as an interrupt comes at a moment that
     /// nobody controls.
@@ -53,6 +60,9 @@ pub struct Setup {
 pub struct Contract {
     /// The function.
     pub function: String,
+    /// Type of its errors, for a function that is added to the kernel's list where it is not there.
+    /// None for one that must be there.
+    pub error_type: Option<ErrorType>,
     /// A call for which any of these holds never fails, and is no occurrence. At most
     /// [`MAX_CONDITIONS`](crate::MAX_CONDITIONS) speak of arguments, and the others of at most
     /// [`MAX_CALLERS`](crate::MAX_CALLERS) callers.
@@ -77,8 +87,8 @@ pub struct Execute {
     pub verify: Option<u32>,
     /// True to probe and count calls; false only to measure what that costs.
     pub inject: bool,
-    /// True to record coverage; false only to measure what that costs.
-    pub coverage: bool,
+    /// The coverage to record.
+    pub coverage: Recorded,
     /// True to describe every site hit, also those described in an earlier report, or reached when
     /// the guest was prepared.
     pub describe_all_sites: bool,
@@ -134,30 +144,30 @@ pub struct Feature {
 pub struct Ready {
     /// The functions that are probed now.
     pub functions: Vec<InjectableFunction>,
+    /// Functions of [`Setup::functions`] that are not probed, as this kernel cannot make them fail.
+    pub left_out: Vec<LeftOut>,
     /// Guest-physical address of the page with the log of fired faults, for the host to read when
     /// the guest died.
     pub fired_log_address: u64,
-    /// Place of the coverage trace, which the host reads when an execution has ended, also of a
-    /// guest that died. It holds 64-bit little-endian words, of which the first counts those that
-    /// follow. Between executions the number of all words that there is room for is added to that
-    /// count.
-    pub trace: Vec<MemoryRange>,
+    /// The coverage traces, of each role at most one. The workload's is always there, the others
+    /// where the kernel can trace other tasks.
+    pub traces: Vec<TraceMemory>,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// Size of the kernel's text.
     pub text_bytes: u64,
 }
 
-/// A piece of the guest's physical memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryRange {
-    /// Its first address.
-    pub address: u64,
-    /// Its size.
-    pub bytes: u64,
+/// A function that cannot be made to fail on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The function.
+    pub function: String,
+    /// Why, fit after its name and a colon.
+    pub reason: String,
 }
 
-/// The effects of one execution. Its coverage is in the trace, see [`Ready::trace`].
+/// The effects of one execution. Its coverage is in the traces, see [`Ready::traces`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`Execute::id`].
@@ -224,6 +234,8 @@ pub enum LeftoverKind {
     Memory,
     /// A taint of the kernel, which then has noticed something.
     Taint,
+    /// Work that the workload caused in the kernel, and that does not end.
+    Work,
 }
 
 /// The injection site behind a site's number, in one step and one scope: a point.
@@ -272,6 +284,8 @@ pub struct Timings {
     pub arm_ns: u64,
     /// The steps.
     pub run_ns: u64,
+    /// Waiting for the end of the work that they caused.
+    pub settle_ns: u64,
     /// Clean-up, hits, log.
     pub collect_ns: u64,
 }

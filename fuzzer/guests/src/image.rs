@@ -182,12 +182,17 @@ mod tests {
     use super::*;
 
     fn recipe(words: &[&str]) -> ImageRecipe {
-        ImageRecipe { size_mib: 128, source: ImageSource::Mkfs(words.iter().map(ToString::to_string).collect()) }
+        ImageRecipe {
+            size_mib: 128,
+            disks: 1,
+            steps: Vec::new(),
+            source: ImageSource::Mkfs(words.iter().map(ToString::to_string).collect()),
+        }
     }
 
     fn script(text: &str) -> ImageRecipe {
         let (name, text) = ("make-image".to_owned(), format!("#!/bin/sh\n{text}\n"));
-        ImageRecipe { size_mib: 1, source: ImageSource::Script { name, text } }
+        ImageRecipe { size_mib: 1, disks: 1, steps: Vec::new(), source: ImageSource::Script { name, text } }
     }
 
     #[test]
@@ -268,7 +273,12 @@ mod tests {
         let made = |name: &str| {
             let path = Some(folder.path().join(name));
             let sha256 = hex::encode(Sha256::digest(fs::read(folder.path().join(name)).unwrap()));
-            let recipe = ImageRecipe { size_mib: 1, source: ImageSource::File { name: name.to_owned(), sha256, path } };
+            let recipe = ImageRecipe {
+                size_mib: 1,
+                disks: 1,
+                steps: Vec::new(),
+                source: ImageSource::File { name: name.to_owned(), sha256, path },
+            };
             image(&recipe, folder.path())
         };
         for (tool, ending) in [("true", ""), ("zstd", ".zst"), ("xz", ".xz")] {
@@ -283,7 +293,8 @@ mod tests {
         fs::write(folder.path().join("large"), vec![1; (1 << 20) + 1]).unwrap();
         assert!(made("large").unwrap_err().to_string().contains("large is larger than size_mib, which is 1"));
         let source = ImageSource::File { name: "gone".to_owned(), sha256: "00".to_owned(), path: None };
-        let absent = image(&ImageRecipe { size_mib: 1, source }, folder.path()).unwrap_err();
+        let absent =
+            image(&ImageRecipe { size_mib: 1, disks: 1, steps: Vec::new(), source }, folder.path()).unwrap_err();
         assert!(absent.to_string().contains("the file gone"), "{absent}");
     }
 }

@@ -1,14 +1,17 @@
-//! The initial file system of the guest: the agent as `/init`, and the few names it needs before it
-//! has mounted anything.
+//! The initial file system of the guest: the agent as `/init`, the kernel's module of slots, and the
+//! few names it needs before it has mounted anything.
 //!
 //! The format is `newc` of `Documentation/driver-api/early-userspace/buffer-format.rst` (Linux
 //! 6.12): for each entry a header of ASCII hexadecimal fields, the name, the content, each padded
 //! to four bytes. Device nodes are plain entries here, so that writing one needs no privilege.
 
+use guest_protocol::SLOTS_FILE;
+
 const MAGIC: &[u8] = b"070701";
 const TRAILER: &str = "TRAILER!!!";
 const DIRECTORY: u32 = 0o040_755;
 const EXECUTABLE: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 /// Major and minor number of `/dev/console`, which the kernel opens for process 1 before any file
 /// system is mounted.
@@ -21,16 +24,16 @@ struct Entry<'a> {
     content: &'a [u8],
 }
 
-/// The initial file system whose `/init` is the program `agent`. The same program gives the same
-/// bytes.
+/// The initial file system whose `/init` is the program `agent`, and whose `/slots.ko` is the module
+/// `slots`, where there is one. The same content gives the same bytes.
 ///
 /// # Panics
 ///
-/// `agent` is larger than 4 GiB, which the format cannot hold.
+/// A file is larger than 4 GiB, which the format cannot hold.
 #[must_use]
-pub fn initramfs(agent: &[u8]) -> Vec<u8> {
+pub fn initramfs(agent: &[u8], slots: Option<&[u8]>) -> Vec<u8> {
     let directory = |name| Entry { name, mode: DIRECTORY, device: (0, 0), content: &[] };
-    let entries = [
+    let first = [
         directory("dev"),
         directory("proc"),
         directory("sys"),
@@ -38,11 +41,12 @@ pub fn initramfs(agent: &[u8]) -> Vec<u8> {
         directory("tmp"),
         Entry { name: "dev/console", mode: CHARACTER_DEVICE, device: CONSOLE, content: &[] },
         Entry { name: "init", mode: EXECUTABLE, device: (0, 0), content: agent },
-        Entry { name: TRAILER, mode: 0, device: (0, 0), content: &[] },
     ];
+    let slots = slots.map(|content| Entry { name: SLOTS_FILE, mode: FILE, device: (0, 0), content });
+    let trailer = Entry { name: TRAILER, mode: 0, device: (0, 0), content: &[] };
     let mut archive = Vec::with_capacity(agent.len() + 4096);
-    for (inode, entry) in (1..).zip(&entries) {
-        append(&mut archive, inode, entry);
+    for (inode, entry) in (1..).zip(first.into_iter().chain(slots).chain([trailer])) {
+        append(&mut archive, inode, &entry);
     }
     archive
 }
@@ -123,7 +127,8 @@ mod tests {
     fn the_agent_is_init() {
         for length in 0..9 {
             let agent: Vec<u8> = (0..length).collect();
-            let entries = read(&initramfs(&agent));
+            let entries = read(&initramfs(&agent, None));
+            assert!(entries.iter().all(|entry| entry.name != "slots.ko"));
             let init = entries.iter().find(|entry| entry.name == "init").unwrap();
             assert_eq!(init.content, agent);
             assert_eq!(init.mode, 0o100_755);
@@ -131,8 +136,16 @@ mod tests {
     }
 
     #[test]
+    fn the_module_of_slots_is_a_file() {
+        let entries = read(&initramfs(b"agent", Some(b"module")));
+        let slots = entries.iter().find(|entry| entry.name == "slots.ko").unwrap();
+        assert_eq!((slots.mode, slots.content.as_slice()), (0o100_644, &b"module"[..]));
+        assert_eq!(entries.last().unwrap().name, TRAILER);
+    }
+
+    #[test]
     fn the_console_is_a_device_after_its_directory() {
-        let entries = read(&initramfs(b"agent"));
+        let entries = read(&initramfs(b"agent", None));
         let at = |name: &str| entries.iter().position(|entry| entry.name == name).unwrap();
         assert!(at("dev") < at("dev/console"));
         let console = &entries[at("dev/console")];
@@ -144,6 +157,6 @@ mod tests {
 
     #[test]
     fn the_trailer_ends_the_archive() {
-        assert_eq!(read(&initramfs(b"agent")).last().unwrap().name, TRAILER);
+        assert_eq!(read(&initramfs(b"agent", None)).last().unwrap().name, TRAILER);
     }
 }

@@ -1,6 +1,7 @@
 //! From names to a guest that is ready: kernel, image, agent, template, symbols.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -8,7 +9,7 @@ use std::{
 
 use execution::{MEMORY_MIB, Stop, Target, TargetError};
 use files::cache::{self, CacheError};
-use guest_protocol::Setup;
+use guest_protocol::{LeftOut, Setup};
 use kcov_parser::{CallSites, ElfError, Symbols};
 use thiserror::Error;
 
@@ -164,8 +165,8 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
     let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
-    let memory_mib = target.memory_mib();
-    let config = GuestConfig { disk, disk_mib, memory_mib, ..bare_guest(&project, &kernel.vmlinux)? };
+    let (disks, memory_mib) = (target.disks(), target.memory_mib());
+    let config = GuestConfig { disk, disks, disk_mib, memory_mib, ..bare_guest(&project, &kernel)? };
     let choice = match wanted.accel {
         AccelChoice::Auto if wanted.exact => AccelChoice::Tcg,
         choice => choice,
@@ -180,7 +181,8 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         let how = format!("{accel}{}", if doubt { " (`fuzz doctor` says why not kvm)" } else { "" });
         let text = format!("booting a guest with {name} under {how}, kept for later starts");
         let task = progress.begin(name, &text);
-        task.update("booting a guest", None);
+        let probed = target.functions.len();
+        task.update(&format!("booting a guest, {probed} functions to be probed"), None);
         boot = Some(task);
     };
     let functions = |setup: Setup| if wanted.probes { setup } else { Setup { functions: Vec::new(), ..setup } };
@@ -190,7 +192,14 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     if hello.kernel_build_id != kernel.meta.build_id || ready.text_start != call_sites.text_start() {
         return Err(PrepareError::OtherKernel { path: kernel.vmlinux });
     }
-    target.check_against(&hello.injectable)?;
+    if wanted.probes {
+        target.check_against(&ready.functions, &ready.left_out)?;
+    }
+    if !wanted.exact {
+        left_out_lines(&ready.left_out)
+            .iter()
+            .for_each(|line| tracing::warn!("{} leaves out {line}", kernel.meta.name));
+    }
     let exact = exact_guests(wanted, &kernel.meta.name, accel, stop);
     Ok(Arc::new(Prepared {
         target,
@@ -225,20 +234,32 @@ fn read_image(vmlinux: &Path) -> Result<(Arc<CallSites>, Arc<Symbols>), PrepareE
     Ok((call_sites, symbols))
 }
 
-/// Describes a guest without disk that boots `vmlinux` under TCG.
+/// Lists the functions that are left out on a kernel: a line for each reason, with all its names.
+#[must_use]
+pub fn left_out_lines(left_out: &[LeftOut]) -> Vec<String> {
+    let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for LeftOut { function, reason } in left_out {
+        names.entry(reason).or_default().push(function);
+    }
+    names.iter().map(|(reason, names)| format!("{}: {reason}", names.join(", "))).collect()
+}
+
+/// Describes a guest without disk that boots `kernel` under TCG.
 ///
 /// # Errors
 ///
-/// The agent is not built or cannot be read.
-pub fn bare_guest(project: &Project, vmlinux: &Path) -> Result<GuestConfig, PrepareError> {
-    let agent = project.agent()?;
-    let content = fs::read(&agent).map_err(|source| PrepareError::Io { path: agent, source })?;
+/// The agent is not built, or a file cannot be read.
+pub fn bare_guest(project: &Project, kernel: &Built) -> Result<GuestConfig, PrepareError> {
+    let read = |path: &Path| fs::read(path).map_err(|source| PrepareError::Io { path: path.to_owned(), source });
+    let agent = read(&project.agent()?)?;
+    let slots = kernel.slots.as_deref().map(read).transpose()?;
     Ok(GuestConfig {
         qemu: PathBuf::from("qemu-system-x86_64"),
         accel: Accel::Tcg,
-        vmlinux: vmlinux.to_owned(),
-        initramfs: initramfs(&content),
+        vmlinux: kernel.vmlinux.clone(),
+        initramfs: initramfs(&agent, slots.as_deref()),
         disk: None,
+        disks: 0,
         disk_mib: 0,
         memory_mib: MEMORY_MIB,
         kernel_options: String::new(),

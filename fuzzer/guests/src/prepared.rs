@@ -20,7 +20,8 @@ pub struct Prepared {
     pub kernel: Built,
     /// Places in the kernel's code that can report coverage.
     pub call_sites: Arc<CallSites>,
-    pub(crate) symbols: Arc<Symbols>,
+    /// The kernel's functions.
+    pub symbols: Arc<Symbols>,
     pub(crate) checks: Arc<Checks>,
     pub(crate) sites: Sites,
     pub(crate) stop: Stop,

@@ -25,6 +25,12 @@ pub enum ElfError {
     /// It has no functions in its symbol table.
     #[error("the kernel image has no symbol table: give the vmlinux as it was linked, not stripped")]
     NoSymbols,
+    /// Its debug information cannot be read.
+    #[error("the kernel image's debug information (DWARF) cannot be read")]
+    DebugInformation(#[from] gimli::Error),
+    /// It has no debug information.
+    #[error("the kernel image has no debug information: build it with CONFIG_DEBUG_INFO_DWARF5=y")]
+    NoDebugInformation,
     /// Nothing in it is instrumented.
     #[error("no code in the kernel image is instrumented: build it with CONFIG_KCOV_INSTRUMENT_ALL=y")]
     NotInstrumented,

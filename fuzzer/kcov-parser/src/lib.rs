@@ -11,6 +11,7 @@
 //! vmlinux ── CallSites ──▶ every PC that can be reported, numbered 0..len in order of address
 //!         ├─ Symbols ────▶ address to function
 //!         ├─ checks ─────▶ file and line of each WARN() and BUG()
+//!         ├─ Places ─────▶ each PC's file and line, from the debug information
 //!         └─ build_id ───▶ which build this is
 //! ```
 //!
@@ -20,6 +21,7 @@
 mod call_sites;
 mod checks;
 mod elf;
+mod places;
 mod symbols;
 #[cfg(test)]
 mod test_elf;
@@ -28,5 +30,6 @@ mod trace;
 pub use call_sites::CallSites;
 pub use checks::checks;
 pub use elf::{ElfError, build_id};
+pub use places::{Place, Places};
 pub use symbols::{Location, Symbols};
 pub use trace::Deduplicator;

@@ -1,112 +1,120 @@
-//! Coverage: the kernel writes each basic block that the tracing thread enters into memory shared
-//! with us.
+//! Coverage: traces of the basic blocks that the workload's thread enters, that other user tasks
+//! do, and that kernel threads do. The last two need our patch of the kernel.
 //!
-//! Mirrors `include/uapi/linux/kcov.h` and `kernel/kcov.c` (6.12).
+//! ```text
+//!   open                   start                 stop_workload              stop_others
+//!  ─────▶ all are closed ─────────▶ all record ───────────────▶ the others ─────────────▶ all closed
+//!                ▲                  (steps)                      record yet (settling)        │
+//!                └──────────────────────────── the host reads ───────────────────────────────┘
+//! ```
 //!
-//! A thread whose coverage is asked for stays enabled: `KCOV_ENABLE` touches every page of the
-//! memory, most of which no execution needs. Between executions the trace is *closed*: its count is
-//! beyond what there is room for, so that the kernel writes nothing. See
-//! [`guest_protocol::Ready::trace`].
+//! What is followed stays enabled: `KCOV_ENABLE` touches every page of the memory, most of which no
+//! execution needs. Between executions a trace is *closed*: its count is beyond what there is room
+//! for, so that the kernel writes nothing. See [`guest_protocol::TraceMemory`].
 
+mod kcov;
 pub(crate) mod pagemap;
 
-use std::{
-    ffi::{c_int, c_ulong},
-    fs::{File, OpenOptions},
-    num::NonZeroUsize,
-    os::fd::AsRawFd,
-    ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
-};
-
 use anyhow::{Context, Result};
-use guest_protocol::MemoryRange;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use guest_protocol::{Recorded, TraceMemory, TraceRole};
 
-/// Words of the trace, the count included: thirty times what mounting and unmounting btrfs writes.
-const TRACE_WORDS: usize = 1 << 21;
-const PAGE_BYTES: usize = 4096;
-/// The number added to the count of a closed trace. The kernel compares the next word's number with
-/// [`TRACE_WORDS`], so it writes no more.
-const CLOSED: u64 = TRACE_WORDS as u64;
-/// `KCOV_TRACE_PC`: record program counters.
-const TRACE_PC: c_int = 0;
+use self::kcov::{Follow, Kcov};
 
-nix::ioctl_write_int_bad!(kcov_init_trace, nix::request_code_read!(b'c', 1, size_of::<c_ulong>()));
-nix::ioctl_write_int_bad!(kcov_enable, nix::request_code_none!(b'c', 100));
-nix::ioctl_write_int_bad!(kcov_disable, nix::request_code_none!(b'c', 101));
+/// Words of the workload's trace, the count included: thirty times what mounting and unmounting
+/// btrfs writes.
+const WORKLOAD_WORDS: usize = 1 << 21;
+/// Roles of the traces that follow tasks other than the workload's, and their words. A transaction
+/// of btrfs, half of which kernel threads run, takes a tenth of theirs.
+const OTHERS: [(TraceRole, Follow, usize); 2] =
+    [(TraceRole::Tasks, Follow::Tasks, 1 << 18), (TraceRole::Threads, Follow::Threads, 1 << 20)];
 
-/// A trace and its memory, for one thread at a time.
-pub(crate) struct Kcov {
-    file: File,
-    area: NonNull<u64>,
+/// The traces of an execution.
+pub(crate) struct Traces {
+    workload: Kcov,
+    /// True when the workload's thread is followed.
     enabled: bool,
+    /// True when the other traces are used.
+    with_others: bool,
+    /// Traces of other tasks, as far as the kernel has them. They are always enabled.
+    others: Vec<(TraceRole, Kcov)>,
 }
 
-// SAFETY: the memory behind `area` is never unmapped and belongs to no thread; `file` is an
-// ordinary descriptor.
-unsafe impl Send for Kcov {}
-
-impl Kcov {
-    /// Opens the trace and maps its memory.
+impl Traces {
+    /// Opens the traces that this kernel can have.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no KCOV, or no memory.
     pub(crate) fn open() -> Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).open("/sys/kernel/debug/kcov");
-        let file = file.context("cannot open /sys/kernel/debug/kcov, which needs CONFIG_KCOV")?;
-        let words = c_int::try_from(TRACE_WORDS).context("the trace is too long")?;
-        // SAFETY: the descriptor is KCOV's, whose ioctl takes the number of words by value.
-        unsafe { kcov_init_trace(file.as_raw_fd(), words) }.context("cannot size the coverage trace")?;
-        let length = NonZeroUsize::new(TRACE_WORDS * size_of::<u64>()).context("the trace has no size")?;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: the mapping is fresh, so it overlaps nothing of ours.
-        let area = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &file, 0) };
-        Ok(Self { file, area: area.context("cannot map the coverage trace")?.cast(), enabled: false })
-    }
-
-    /// Empties the trace, and closes it.
-    pub(crate) fn clear(&mut self) {
-        self.count().store(CLOSED, Ordering::SeqCst);
-    }
-
-    /// Enables or disables coverage of the calling thread, always the same one.
-    pub(crate) fn enable(&mut self, enabled: bool) -> nix::Result<()> {
-        if enabled == self.enabled {
-            return Ok(());
+        let workload = Kcov::open(WORKLOAD_WORDS)?;
+        let mut others = Vec::new();
+        for (role, follow, words) in OTHERS {
+            if Kcov::can(follow)? {
+                let kcov = Kcov::open(words)?;
+                kcov.enable(follow).with_context(|| format!("cannot trace the kernel's other {role}"))?;
+                others.push((role, kcov));
+            }
         }
-        self.clear();
-        let file = self.file.as_raw_fd();
-        // SAFETY: the descriptor is KCOV's, whose ioctls take the mode by value, and nothing.
-        unsafe { if enabled { kcov_enable(file, TRACE_PC) } else { kcov_disable(file, 0) } }?;
-        self.enabled = enabled;
+        Ok(Self { workload, enabled: false, with_others: false, others })
+    }
+
+    /// Empties the traces, and closes them.
+    pub(crate) fn clear(&self) {
+        self.workload.clear();
+        self.others.iter().for_each(|(_, kcov)| kcov.clear());
+    }
+
+    /// Has the next execution record this. Called by the workload's thread alone.
+    pub(crate) fn record(&mut self, recorded: Recorded) -> nix::Result<()> {
+        let enabled = recorded != Recorded::Nothing;
+        if enabled != self.enabled {
+            self.clear();
+            if enabled { self.workload.enable(Follow::Caller) } else { self.workload.disable() }?;
+            self.enabled = enabled;
+        }
+        self.with_others = recorded == Recorded::All;
         Ok(())
     }
 
-    /// Starts an empty trace of the enabled thread, which calls this.
-    pub(crate) fn start(&mut self) {
+    /// Starts empty traces of what is to be recorded. Makes no system call.
+    pub(crate) fn start(&self) {
+        if self.with_others {
+            self.others.iter().for_each(|(_, kcov)| kcov.start());
+        }
         if self.enabled {
-            self.count().store(0, Ordering::SeqCst);
+            self.workload.start();
         }
     }
 
-    /// Ends the trace of the thread that calls this, which enters the kernel for nothing in here.
-    pub(crate) fn stop(&mut self) {
-        let count = self.count();
-        count.store(CLOSED + count.load(Ordering::SeqCst) % CLOSED, Ordering::SeqCst);
+    /// Ends the trace of the workload's thread, which calls this. Makes no system call.
+    pub(crate) fn stop_workload(&self) {
+        self.workload.stop();
     }
 
-    /// Finds the physical addresses of the trace, at which the host reads it.
-    pub(crate) fn physical_ranges(&self) -> Result<Vec<MemoryRange>> {
-        let bytes = TRACE_WORDS * size_of::<u64>();
-        // Every page must be there before it can be asked for.
-        for page in (0..bytes).step_by(PAGE_BYTES) {
-            // SAFETY: the byte lies within the mapping. Volatile, as nobody uses what is read.
-            unsafe { self.area.as_ptr().cast::<u8>().add(page).read_volatile() };
+    /// Ends the traces of other tasks.
+    pub(crate) fn stop_others(&self) {
+        self.others.iter().for_each(|(_, kcov)| kcov.stop());
+    }
+
+    /// Finds the places at which the host reads the traces.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub(crate) fn memory(&self) -> Result<Vec<TraceMemory>> {
+        let all = [(TraceRole::Workload, &self.workload)].into_iter();
+        let all = all.chain(self.others.iter().map(|(role, kcov)| (*role, kcov)));
+        all.map(|(role, kcov)| Ok(TraceMemory { role, ranges: kcov.physical_ranges()? })).collect()
+    }
+}
+
+/// Says why other tasks cannot be traced, if so.
+pub(crate) fn others_defect() -> String {
+    match OTHERS.into_iter().map(|(_, follow, _)| Kcov::can(follow)).collect::<Result<Vec<_>>>() {
+        Ok(can) if can.iter().all(|can| *can) => String::new(),
+        Ok(_) => {
+            "coverage of children and kernel threads needs kernels/patches/0002-kcov-trace-other-tasks.patch".to_owned()
         }
-        pagemap::physical_ranges(self.area.as_ptr() as usize, bytes)
-    }
-
-    fn count(&self) -> &AtomicU64 {
-        // SAFETY: the first word is mapped and aligned to a page; kernel and agent only ever access
-        // it whole.
-        unsafe { AtomicU64::from_ptr(self.area.as_ptr()) }
+        Err(error) => format!("{error:#}"),
     }
 }

@@ -1,11 +1,9 @@
 //! The table of probed functions, in which the BPF program finds the one whose probe was hit.
 
-use abi::{Function, Functions, PROBE_BYTES};
-use anyhow::{Context, Result, bail};
-use guest_protocol::Contract;
+use abi::{Functions, PROBE_BYTES};
+use anyhow::{Result, bail};
 
-use super::{guards, types::Types};
-use crate::symbols::Symbols;
+use super::chosen::Probed;
 
 const _: () = assert!(abi::MAX_FUNCTIONS == guest_protocol::MAX_FUNCTIONS);
 
@@ -15,31 +13,26 @@ const TRIES: u32 = 10_000;
 /// 2^64 divided by the golden ratio, odd.
 const FIRST_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The table of the functions of `contracts`.
+/// The table of the functions that are `probed`.
 ///
 /// # Errors
 ///
-/// A function or something that its guards speak of is missing in this kernel.
-pub(super) fn table(contracts: &[Contract], symbols: &Symbols, types: &mut Types) -> Result<Functions> {
+/// They are too many, or two stand too close to each other.
+pub(super) fn table(probed: &[Probed]) -> Result<Functions> {
     let mut functions = Functions::none();
-    if contracts.len() > abi::MAX_FUNCTIONS {
-        bail!("{} functions to probe, possible are {}", contracts.len(), abi::MAX_FUNCTIONS);
+    if probed.len() > abi::MAX_FUNCTIONS {
+        bail!("{} functions to probe, possible are {}", probed.len(), abi::MAX_FUNCTIONS);
     }
     let mut units = Vec::new();
-    for ((contract, into), index) in contracts.iter().zip(&mut functions.functions[1..]).zip(1_u16..) {
-        let name = &contract.function;
-        let entry = symbols.address(name);
-        let entry = entry.with_context(|| format!("cannot probe \"{name}\": the kernel has no such symbol"))?;
-        units.extend((1..=PROBE_BYTES).map(|bytes| (Functions::unit(entry + bytes), index)));
-        *into = lower(contract, symbols, types)?;
+    for ((probed, into), index) in probed.iter().zip(&mut functions.functions[1..]).zip(1_u16..) {
+        for entry in &probed.entries {
+            units.extend((1..=PROBE_BYTES).map(|bytes| (Functions::unit(entry + bytes), index)));
+        }
+        *into = probed.guards;
     }
     units.dedup();
     (functions.multiplier, functions.slots) = slots(&units)?;
     Ok(functions)
-}
-
-fn lower(contract: &Contract, symbols: &Symbols, types: &mut Types) -> Result<Function> {
-    guards::lower(contract, symbols, types).with_context(|| format!("cannot probe \"{}\"", contract.function))
 }
 
 type Slots = [u16; 1 << abi::FUNCTION_SLOT_BITS];
@@ -73,21 +66,15 @@ fn slots_by(multiplier: u64, units: &[(u64, u16)]) -> Option<Slots> {
 mod tests {
     use super::*;
 
-    fn contracts(count: u64, step: u64) -> (Vec<Contract>, Symbols) {
-        let mut list = "ffffffff81000000 T _stext\nffffffff82000000 T _etext\n".to_owned();
-        let mut contracts = Vec::new();
-        for number in 0..count {
-            list.push_str(&format!("{:x} T f{number}\n", 0xffff_ffff_8100_1000 + number * step));
-            contracts.push(Contract { function: format!("f{number}"), never: Vec::new() });
-        }
-        (contracts, Symbols::parse(list).unwrap())
+    fn functions(count: u64, step: u64) -> Vec<Probed> {
+        let entry = |number| 0xffff_ffff_8100_1000 + number * step;
+        (0..count).map(|number| Probed::of(&format!("f{number}"), vec![entry(number)])).collect()
     }
 
     #[test]
     fn every_probe_leads_to_its_function() {
         for step in [16, 24, 0x3_1230] {
-            let (contracts, symbols) = contracts(512, step);
-            let mut table = table(&contracts, &symbols, &mut Types::default()).unwrap();
+            let mut table = table(&functions(512, step)).unwrap();
             for index in 1..=512_u16 {
                 table.functions[usize::from(index)].never[3].mask = u64::from(index);
             }
@@ -102,13 +89,18 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_probed_is_named() {
-        let (mut list, symbols) = contracts(2, 16);
-        list[1].function = "gone".to_owned();
-        assert!(table(&list, &symbols, &mut Types::default()).err().unwrap().to_string().contains("\"gone\""));
-        let (close, symbols) = contracts(2, 8);
-        assert!(table(&close, &symbols, &mut Types::default()).err().unwrap().to_string().contains("too close"));
-        let (many, symbols) = contracts(513, 16);
-        assert!(table(&many, &symbols, &mut Types::default()).err().unwrap().to_string().contains("possible are 512"));
+    fn clones_are_one_function() {
+        let entries = vec![0xffff_ffff_8100_1000, 0xffff_ffff_8100_2340];
+        let mut table =
+            table(&[Probed::of("f", vec![0xffff_ffff_8100_3000]), Probed::of("g", entries.clone())]).unwrap();
+        table.functions[2].never[3].mask = 7;
+        assert!(entries.iter().all(|entry| table.at(entry + 1).unwrap().never[3].mask == 7));
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_refused() {
+        assert!(table(&functions(2, 8)).err().unwrap().to_string().contains("too close"));
+        let many = table(&functions(abi::MAX_FUNCTIONS as u64 + 1, 16)).err().unwrap();
+        assert!(many.to_string().contains(&format!("possible are {}", abi::MAX_FUNCTIONS)));
     }
 }

@@ -21,7 +21,7 @@ const _: () = assert!(ARGUMENTS.len() == fault_plan::MAX_ARGUMENTS as usize);
 /// probed.
 pub(super) fn lower(contract: &Contract, symbols: &Symbols, types: &mut Types) -> Result<Function> {
     let mut function = Function::default();
-    let Contract { function: name, never } = contract;
+    let Contract { function: name, never, .. } = contract;
     let mut conditions = 0;
     for condition in never {
         let added = match condition {
@@ -130,7 +130,7 @@ mod tests {
 
     fn lowered(conditions: &[&str], list: &str) -> Result<Function, String> {
         let never = conditions.iter().map(|text| toml::from_str(text).unwrap()).collect();
-        let contract = Contract { function: "f".to_owned(), never };
+        let contract = Contract { function: "f".to_owned(), error_type: None, never };
         let absent = ["A", "OTHER_BIT"].map(|name| (name, None));
         let constants = [&absent[..], &[("GFP_BIT", Some(3))]].concat();
         let mut types = Types::of(&constants, &[("s.f", Field { offset: 12, bytes: 2 })]);

@@ -11,7 +11,8 @@
 //! - *prepare*: the plan's rules are written, and the counts of the execution before are void: they
 //!   have another generation.
 //! - *arm*: calls of the tasks in scope are counted and fail as the rules say.
-//! - *disarm*: no call is counted or fails. The clean-up and the agent's own calls are safe.
+//! - *disarm*: no call is counted or fails. The clean-up and the agent's own calls are safe. Work items
+//!   are followed until [`Injector::settled`].
 //! - *collect*: hits and fired faults are read; the next plan can be prepared.
 //!
 //! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to
@@ -19,30 +20,38 @@
 //! plan.
 
 mod attach;
+mod chosen;
 mod description;
 mod functions;
 mod guards;
 mod interrupts;
 mod lower;
 mod mapping;
+mod marks;
+mod slots;
 mod types;
+mod works;
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
     sync::atomic::{Ordering, compiler_fence},
 };
 
 use abi::{Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, FiredLog, MAX_RULES, Rule, SITE_SLOTS, Site, Touched};
 use anyhow::Result;
 use aya::Ebpf;
-use fault_plan::FaultPlan;
-use guest_protocol::{FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, Setup, SiteDescription, cut};
+use fault_plan::{FaultPlan, InjectableFunction};
+use guest_protocol::{FiredFault, Hit, LIMITS, LeftOut, REPLY_MAX_BYTES, Setup, SiteDescription, cut};
 
 use self::{
+    chosen::Chosen,
     description::{bytes_of, describe, fired_fault},
     lower::{Lowered, Lowering},
     mapping::Mapping,
+    marks::marked,
     types::Types,
+    works::WorkItems,
 };
 use crate::{coverage::pagemap, disk::Dirty, symbols::Symbols};
 
@@ -59,6 +68,7 @@ pub(crate) struct Injector {
     touched: Mapping<Touched>,
     fired: Mapping<FiredLog>,
     dirty: Mapping<abi::Dirty>,
+    works: WorkItems,
     /// Slots of sites that an earlier report described.
     described: Vec<bool>,
     generation: u32,
@@ -68,7 +78,7 @@ pub(crate) struct Injector {
     /// Names in the plan's call paths that this kernel has no function of.
     unknown_names: BTreeSet<String>,
     /// Keeps programs and probes in place.
-    _bpf: Ebpf,
+    bpf: Ebpf,
 }
 
 /// The calls that the programs saw in one execution.
@@ -101,33 +111,42 @@ macro_rules! control {
 }
 
 impl Injector {
-    /// Loads the programs and attaches them: to the functions of the target `setup`, and to the
-    /// writes to `disk` (a device number in the kernel's encoding).
+    /// Loads the programs and attaches them: to the functions of the target `setup`, of which the
+    /// kernel has `listed` on its list, and to the writes to its disks. Gives the functions that are
+    /// probed, and those that are left out.
     ///
     /// # Errors
     ///
-    /// The kernel lacks something that the programs need, or a function cannot be probed.
-    pub(crate) fn load(symbols: &Symbols, setup: &Setup, disk: Option<u32>) -> Result<Self> {
+    /// The kernel lacks something that the programs need, or a function on its list cannot be
+    /// probed, or none.
+    pub(crate) fn load(
+        symbols: &Symbols,
+        listed: &[InjectableFunction],
+        setup: &Setup,
+    ) -> Result<(Self, Vec<InjectableFunction>, Vec<LeftOut>)> {
         let mut types = Types::default();
-        let loaded = attach::load(symbols, setup, disk, &mut types)?;
+        let Chosen { probed, left_out } = Chosen::of(symbols, listed, &setup.functions, &mut types)?;
+        let loaded = attach::load(symbols, setup, &probed, &mut types)?;
         types.forget();
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
         control.write(0, loaded.control);
-        Ok(Self {
+        let injector = Self {
             control,
             rules: Mapping::new(&bpf, "RULES", MAX_RULES)?,
             sites: Mapping::new(&bpf, "SITES", SITE_SLOTS)?,
             touched: Mapping::new(&bpf, "TOUCHED", 1)?,
             fired: Mapping::new(&bpf, "FIRED", 1)?,
-            dirty: Mapping::new(&bpf, "DIRTY", 1)?,
+            dirty: Mapping::new(&bpf, "DIRTY", abi::MAX_DISKS)?,
+            works: WorkItems::new(&bpf, setup.unrelated.iter().filter_map(|name| symbols.address(name)).collect())?,
             described: vec![false; SITE_SLOTS],
             generation: 0,
             steps: u32::try_from(setup.steps.len())?,
             types,
             unknown_names: BTreeSet::new(),
-            _bpf: bpf,
-        })
+            bpf,
+        };
+        Ok((injector, probed.into_iter().map(|probed| probed.function).collect(), left_out))
     }
 
     /// Puts the rules of `plan`, which was checked, in place and begins a new execution. The
@@ -157,6 +176,7 @@ impl Injector {
     }
 
     fn begin(&mut self, rules: u32) {
+        self.works.clear();
         // Site slots start at generation 0.
         self.generation = self.generation.wrapping_add(1).max(1);
         let generation = self.generation;
@@ -177,6 +197,7 @@ impl Injector {
     /// runs in the thread `thread` (kernel `pid`). Makes no system call.
     pub(crate) fn arm(&mut self, thread: u32) {
         control!(self, thread = thread);
+        self.works.follow(true);
         compiler_fence(Ordering::SeqCst);
         control!(self, armed = 1);
         compiler_fence(Ordering::SeqCst);
@@ -187,6 +208,8 @@ impl Injector {
     pub(crate) fn enter_step(&mut self, number: u32) {
         compiler_fence(Ordering::SeqCst);
         control!(self, step = number);
+        // SAFETY: the log is mapped and aligned for as long as the injector lives.
+        unsafe { (&raw mut (*self.fired.only()).step).write_volatile(number) };
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -195,6 +218,21 @@ impl Injector {
         compiler_fence(Ordering::SeqCst);
         control!(self, armed = 0);
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Gives the address of the function of each work item that was queued since [`Injector::arm`]
+    /// and has not ended.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub(crate) fn outstanding(&self) -> Result<Vec<u64>> {
+        self.works.outstanding(&self.bpf)
+    }
+
+    /// From now on no work item is waited for that is queued.
+    pub(crate) fn settled(&mut self) {
+        self.works.follow(false);
     }
 
     /// Collects what the execution since [`Injector::prepare`] did. Sites are described the first
@@ -260,66 +298,56 @@ impl Injector {
         pagemap::physical_address(self.fired.only() as usize)
     }
 
-    /// The blocks of the disk ([`abi::DIRTY_BLOCK_BYTES`] each) written to since
+    /// The blocks of the disk `disk`, from 0, ([`abi::DIRTY_BLOCK_BYTES`] each) written to since
     /// [`Injector::clear_dirty`].
-    pub(crate) fn dirty_blocks(&self) -> Dirty {
+    pub(crate) fn dirty_blocks(&self, disk: usize) -> Dirty {
         if control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 {
             return Dirty::Everything;
         }
         let in_region = |region| {
-            let marks = self.block_marks(region).cast_const();
+            let marks = self.block_marks(disk, region).cast_const();
             // SAFETY: the marks of a region lie within the map, which is mapped.
             unsafe { marked(marks, DIRTY_REGION_BLOCKS) }
                 .map(move |block| (region * DIRTY_REGION_BLOCKS + block) as u64)
         };
-        Dirty::Blocks(self.dirty_regions().flat_map(in_region).collect())
+        Dirty::Blocks(self.dirty_regions(disk).flat_map(in_region).collect())
     }
 
-    /// Says whether the disk was written to since [`Injector::clear_dirty`], or that is not known.
+    /// Says whether a disk was written to since [`Injector::clear_dirty`], or that is not known.
     pub(crate) fn is_dirty(&self) -> bool {
-        control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 || self.dirty_regions().next().is_some()
+        let marked = |disk| self.dirty_regions(disk).next().is_some();
+        control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 || self.disks().any(marked)
     }
 
-    /// Forgets all writes so far. The disk must be quiet.
+    /// Forgets all writes so far. The disks must be quiet.
     pub(crate) fn clear_dirty(&mut self) {
-        for region in self.dirty_regions() {
-            // SAFETY: the map is mapped, and the region lies within it.
-            unsafe {
-                self.block_marks(region).write_bytes(0, DIRTY_REGION_BLOCKS);
-                (&raw mut (*self.dirty.only()).regions[region]).write_volatile(0);
+        for disk in self.disks() {
+            for region in self.dirty_regions(disk) {
+                // SAFETY: the map is mapped, and the region lies within the disk's value.
+                unsafe {
+                    self.block_marks(disk, region).write_bytes(0, DIRTY_REGION_BLOCKS);
+                    (&raw mut (*self.dirty.at(disk)).regions[region]).write_volatile(0);
+                }
             }
         }
         control!(self, dirty_overflow = 0);
     }
 
-    /// The regions in which blocks are marked.
-    fn dirty_regions(&self) -> impl Iterator<Item = usize> + use<> {
+    fn disks(&self) -> Range<usize> {
+        0..(control!(self, disks) as usize).min(abi::MAX_DISKS)
+    }
+
+    /// The regions of a disk in which blocks are marked.
+    fn dirty_regions(&self, disk: usize) -> impl Iterator<Item = usize> + use<> {
         // SAFETY: the map is mapped for as long as the injector lives.
-        unsafe { marked((&raw const (*self.dirty.only()).regions).cast(), DIRTY_BLOCKS / DIRTY_REGION_BLOCKS) }
+        unsafe { marked((&raw const (*self.dirty.at(disk)).regions).cast(), DIRTY_BLOCKS / DIRTY_REGION_BLOCKS) }
     }
 
-    /// Gives the address of the marks of the blocks of `region`.
-    fn block_marks(&self, region: usize) -> *mut u8 {
+    /// Gives the address of the marks of the blocks of `region` of a disk.
+    fn block_marks(&self, disk: usize, region: usize) -> *mut u8 {
         // SAFETY: the index is checked, so that what is computed lies within the map.
-        unsafe { (&raw mut (*self.dirty.only()).blocks[region * DIRTY_REGION_BLOCKS]).cast() }
+        unsafe { (&raw mut (*self.dirty.at(disk)).blocks[region * DIRTY_REGION_BLOCKS]).cast() }
     }
-}
-
-/// Which of the `count` bytes from `marks` on are not 0. They are read eight at once, as mostly
-/// none is.
-///
-/// # Safety
-///
-/// They stay mapped for as long as the iterator lives, and begin and end at multiples of eight
-/// bytes.
-unsafe fn marked(marks: *const u8, count: usize) -> impl Iterator<Item = usize> {
-    let marks: *const [u8; 8] = marks.cast();
-    (0..count / 8).flat_map(move |word| {
-        // SAFETY: it is one of the words of which the caller speaks.
-        let bytes = unsafe { marks.add(word).cast::<u64>().read_volatile() }.to_ne_bytes();
-        let most = if bytes == [0; 8] { 0 } else { 8 };
-        (0..most).filter(move |byte| bytes[*byte] != 0).map(move |byte| word * 8 + byte)
-    })
 }
 
 #[cfg(test)]
@@ -329,20 +357,6 @@ mod tests {
     use guest_protocol::{FromAgent, Report};
 
     use super::*;
-
-    #[test]
-    fn marks_are_found_in_order() {
-        let mut marks = [0_u64; 4];
-        // SAFETY: the bytes are those of the array, which outlives what looks at them.
-        let mut found = |at: &[usize]| unsafe {
-            let bytes: *mut u8 = marks.as_mut_ptr().cast();
-            at.iter().for_each(|byte| bytes.add(*byte).write(1));
-            marked(bytes, size_of_val(&marks)).collect::<Vec<_>>()
-        };
-        assert!(found(&[]).is_empty());
-        assert_eq!(found(&[8, 15]), [8, 15]);
-        assert_eq!(found(&[0, 31]), [0, 8, 15, 31]);
-    }
 
     #[test]
     fn the_largest_report_fits_into_the_window() {

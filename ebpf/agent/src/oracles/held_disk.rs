@@ -1,20 +1,28 @@
-//! The disk, held although nothing is mounted.
+//! A disk, held although nothing is mounted.
 
 use guest_protocol::{Leftover, LeftoverKind};
 
 use super::{Oracle, leftover};
-use crate::disk::{DISK, ResetError, open_exclusively};
+use crate::disk::{ResetError, open_exclusively, path_of};
 
-/// The disk under test, held by something in the kernel.
-pub(crate) struct HeldDisk;
+/// A disk under test, held by something in the kernel.
+pub(crate) struct HeldDisk(String);
+
+impl HeldDisk {
+    /// The oracle of the disk `number`, from 0.
+    pub(crate) fn new(number: u8) -> Self {
+        Self(path_of(number))
+    }
+}
 
 impl Oracle for HeldDisk {
     /// Opens the disk as nobody can while a file system has it, mounted or not.
     fn leftover(&mut self) -> Option<Leftover> {
-        let text = match open_exclusively() {
+        let disk = &self.0;
+        let text = match open_exclusively(disk) {
             Ok(_) => return None,
-            Err(ResetError::Held) => format!("something in the kernel holds {DISK}, and nothing is mounted"),
-            Err(ResetError::Other(error)) => format!("{DISK} cannot be opened: {error:#}"),
+            Err(ResetError::Held) => format!("something in the kernel holds {disk}, and nothing is mounted"),
+            Err(ResetError::Other(error)) => format!("{disk} cannot be opened: {error:#}"),
         };
         Some(leftover(LeftoverKind::Device, text))
     }

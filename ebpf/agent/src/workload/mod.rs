@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   main thread                        workload thread
-//!     owns the harness ── Order ─────▶   the set-up, open the trace, arm, the steps, disarm, close it
+//!     owns the harness ── Order ─────▶   the set-up, open the traces, arm, the steps, disarm,
+//!                                        settle, close
 //!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 pub(crate) mod fs;
 mod program;
+mod settle;
 mod steps;
 
 use std::{
@@ -21,13 +23,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use guest_protocol::Recorded;
 use nix::{
     sys::mman::{MlockAllFlags, mlockall},
     unistd::gettid,
 };
 pub(crate) use program::Program;
 
-use crate::{coverage::Kcov, init, injector::Injector};
+use self::settle::Settling;
+use crate::{coverage::Traces, init, injector::Injector};
 
 const STACK_BYTES: usize = 256 << 10;
 
@@ -36,20 +40,42 @@ const STACK_BYTES: usize = 256 << 10;
 pub(crate) struct Harness {
     /// The probes.
     pub(crate) injector: Injector,
-    /// The coverage trace.
-    pub(crate) kcov: Kcov,
+    /// The coverage traces.
+    pub(crate) traces: Traces,
     /// The steps.
     pub(crate) program: Program,
+    /// The end of what they cause.
+    settling: Settling,
+}
+
+/// One run of the steps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ran {
+    /// Nanoseconds that the steps took.
+    pub(crate) run_ns: u64,
+    /// Nanoseconds that settling took.
+    pub(crate) settle_ns: u64,
+    /// Address of the function of a work item that does not end.
+    pub(crate) unsettled: Option<u64>,
 }
 
 impl Harness {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell what runs.
+    pub(crate) fn new(injector: Injector, traces: Traces, program: Program) -> Result<Self> {
+        Ok(Self { injector, traces, program, settling: Settling::new()? })
+    }
+
     /// Runs the steps in the calling thread, number `thread`.
-    fn run(&mut self, thread: u32, arm: bool, coverage: bool) -> nix::Result<u64> {
+    fn run(&mut self, thread: u32, arm: bool, coverage: Recorded) -> Result<Ran> {
         self.program.rewind();
         self.program.set_up();
         let started = Instant::now();
-        self.kcov.enable(coverage)?;
-        self.kcov.start();
+        self.traces.record(coverage).context("cannot switch the coverage trace")?;
+        self.traces.start();
         if arm {
             self.injector.arm(thread);
         }
@@ -57,20 +83,29 @@ impl Harness {
         if arm {
             self.injector.disarm();
         }
-        self.kcov.stop();
-        Ok(nanoseconds_since(started))
+        self.traces.stop_workload();
+        let mut ran = Ran { run_ns: nanoseconds_since(started), ..Ran::default() };
+        let started = Instant::now();
+        if arm {
+            ran.unsettled = self.settling.settle(&self.injector)?;
+            self.injector.settled();
+        }
+        self.traces.stop_others();
+        ran.settle_ns = nanoseconds_since(started);
+        self.program.clean_up();
+        Ok(ran)
     }
 }
 
 struct Order {
     harness: Box<Harness>,
     arm: bool,
-    coverage: bool,
+    coverage: Recorded,
 }
 
 struct Outcome {
     harness: Box<Harness>,
-    run_ns: nix::Result<u64>,
+    ran: Result<Ran>,
 }
 
 /// The workload thread.
@@ -87,8 +122,8 @@ impl Worker {
         let work = move || {
             let thread = u32::try_from(gettid().as_raw()).unwrap_or_default();
             for Order { mut harness, arm, coverage } in order_queue {
-                let run_ns = harness.run(thread, arm, coverage);
-                if outcome_queue.send(Outcome { harness, run_ns }).is_err() {
+                let ran = harness.run(thread, arm, coverage);
+                if outcome_queue.send(Outcome { harness, ran }).is_err() {
                     return;
                 }
             }
@@ -98,13 +133,12 @@ impl Worker {
         Ok(Self { orders, outcomes })
     }
 
-    /// Runs the steps once. Returns the harness and how many nanoseconds the steps took.
-    pub(crate) fn run(&self, harness: Box<Harness>, arm: bool, coverage: bool) -> Result<(Box<Harness>, u64)> {
+    /// Runs the steps once, and waits for the end of what they cause. Returns the harness, too.
+    pub(crate) fn run(&self, harness: Box<Harness>, arm: bool, coverage: Recorded) -> Result<(Box<Harness>, Ran)> {
         let gone = || anyhow!("the workload thread is gone: {}", init::last_panic());
         self.orders.send(Order { harness, arm, coverage }).map_err(|_| gone())?;
         let outcome = self.outcomes.recv().map_err(|_| gone())?;
-        let run_ns = outcome.run_ns.context("cannot switch the coverage trace")?;
-        Ok((outcome.harness, run_ns))
+        Ok((outcome.harness, outcome.ran?))
     }
 }
 

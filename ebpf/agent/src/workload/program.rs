@@ -1,9 +1,10 @@
 //! A workload as a program: its steps made ready, and the results of one run of them.
 
 use anyhow::{Context, Result};
-use guest_protocol::{StepResult, WorkloadStep};
+use guest_protocol::{Setup, StepResult, WorkloadStep};
 
 use super::steps::{self, PreparedStep, Workspace};
+use crate::disk::Content;
 
 /// Steps made ready, and one result for each of the last run.
 struct Sequence {
@@ -28,22 +29,37 @@ impl Sequence {
     }
 }
 
-/// The set-up and the workload of a target.
+/// The set-up and the workload of a target, and the steps that make its image.
 pub(crate) struct Program {
+    image: Sequence,
     setup: Sequence,
     steps: Sequence,
     workspace: Workspace,
 }
 
 impl Program {
-    /// Makes the steps of set-up and workload ready.
+    /// Makes the target's steps ready.
     ///
     /// # Errors
     ///
     /// Names the step that cannot be.
-    pub(crate) fn new(setup: &[WorkloadStep], steps: &[WorkloadStep]) -> Result<Self> {
-        let setup = Sequence::new(setup).context("in the set-up")?;
-        Ok(Self { setup, steps: Sequence::new(steps)?, workspace: Workspace::new()? })
+    pub(crate) fn new(setup: &Setup) -> Result<Self> {
+        let image = Sequence::new(&setup.image_steps).context("in the image")?;
+        let before = Sequence::new(&setup.setup_steps).context("in the set-up")?;
+        let workspace = Workspace::new(setup.disks)?;
+        Ok(Self { image, setup: before, steps: Sequence::new(&setup.steps)?, workspace })
+    }
+
+    /// Runs the steps that make the image, once. Returns one result for each.
+    pub(crate) fn make_images(&mut self) -> Vec<StepResult> {
+        self.image.run(&mut self.workspace, |_| {});
+        self.clean_up();
+        std::mem::take(&mut self.image.results)
+    }
+
+    /// Takes what a step has read of the disks.
+    pub(crate) fn take_copies(&mut self) -> Option<Vec<Content>> {
+        self.workspace.copies.take()
     }
 
     /// Forgets the last run.
@@ -62,6 +78,11 @@ impl Program {
     /// which it is, from 1, and 0 after the last.
     pub(super) fn run(&mut self, enter: impl FnMut(u32)) {
         self.steps.run(&mut self.workspace, enter);
+    }
+
+    /// Undoes, when nothing fails any more, what would keep the disk from being unmounted.
+    pub(super) fn clean_up(&mut self) {
+        self.workspace.thaw();
     }
 
     /// One result for each step of the last run's set-up.

@@ -71,7 +71,7 @@ pub(super) fn search<R: Runner>(
     let Shared { target, folder, lifecycle, .. } = shared;
     let known = shared.kernels.get(folder, &setup.kernel, role)?;
     let offers = shared.second_kernel.as_ref().filter(|_| role == Role::Explorer);
-    let coverage = OwnedMapObserver::new(COVERAGE_MAP, vec![0_u8; known.kernel.call_sites.len()]).track_indices();
+    let coverage = OwnedMapObserver::new(COVERAGE_MAP, vec![0_u8; known.kernel.map_len()]).track_indices();
     let time = TimeObserver::new("time");
     let loading = Rc::new(Cell::new(false));
     let crashes = CrashObjective::new(Arc::clone(&shared.crashes), Arc::clone(&known));
@@ -99,7 +99,6 @@ pub(super) fn search<R: Runner>(
     let when = When { must_end: &must_end, is_busy: &is_busy, judges: role == Role::Checker };
     let runner = Aftermath::new(setup.runner, target, &known.sweeps, when);
     let observers = tuple_list!(coverage, ExecutionObserver::default(), time);
-    let call_sites = Arc::clone(&known.kernel.call_sites);
     let mutations = |most| {
         let mutator = LessForCostly::new(SingleChoiceScheduledMutator::new(plan_mutations(target, &known)), &known);
         StdMutationalStage::with_max_iterations(mutator, most)
@@ -111,7 +110,7 @@ pub(super) fn search<R: Runner>(
         shared,
         known: &known,
         fuzzer,
-        executor: PlanExecutor::new(runner, observers, call_sites, &must_end),
+        executor: PlanExecutor::new(runner, observers, known.kernel.clone(), &must_end),
         state,
         manager,
         loading: &loading,

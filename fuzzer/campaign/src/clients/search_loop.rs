@@ -12,7 +12,7 @@
 //! another kernel. A checker then owes its own kernel the points behind faults, and after that the
 //! explorers what they came across.
 
-use std::{cell::Cell, fs, time::Duration};
+use std::{cell::Cell, fs, ops::RangeInclusive, time::Duration};
 
 use libafl::{
     Error,
@@ -43,8 +43,11 @@ use crate::{
 use execution::{Fate, Fired, RunError, Runner};
 use fault_plan::Relaxer;
 
-/// Fault-free executions at the start. Coverage in which they differ is noise, and counts as known.
-const FAULT_FREE_RUNS: usize = 8;
+/// Fault-free executions at the start, at least and at most. Coverage in which they differ is noise,
+/// and counts as known. Most of it is of kernel threads.
+const FAULT_FREE_RUNS: RangeInclusive<usize> = 8..=32;
+/// Of these, executions in a row without anything new that end them.
+const QUIET_RUNS: usize = 4;
 /// The age at which a checker runs a crash's plan, and tries its reproducer, while there are other
 /// plans to check. So a crash's neighbours are found before it is known how well the crash comes
 /// again.
@@ -141,7 +144,9 @@ where
     /// Runs the fault-free plan a few times and takes all it covers for known.
     fn absorb_noise(&mut self, plan: &PlanInput) -> Result<(), Error> {
         let Self { fuzzer, executor, state, manager, .. } = self;
-        for _ in 0..FAULT_FREE_RUNS {
+        let (mut runs, mut quiet) = (0, 0);
+        while runs < *FAULT_FREE_RUNS.start() || (quiet < QUIET_RUNS && runs < *FAULT_FREE_RUNS.end()) {
+            runs += 1;
             let exit_kind = fuzzer.execute_input(state, executor, manager, plan)?;
             let observers = executor.observers();
             let solution = fuzzer.objective_mut().is_interesting(state, manager, plan, &*observers, &exit_kind)?;
@@ -151,7 +156,8 @@ where
                 feedback.append_metadata(state, manager, &*observers, &mut Testcase::from(plan.clone()))?;
             }
             if let Some(execution) = observers.1.0.execution() {
-                self.known.note_fault_free(&execution.coverage);
+                let news = self.known.note_fault_free(execution);
+                quiet = if news == 0 { quiet + 1 } else { 0 };
             }
         }
         Ok(())

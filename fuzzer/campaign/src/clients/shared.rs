@@ -95,7 +95,10 @@ impl Shared {
         let mut statistics = Statistics { crashes: count(self.crashes.len()), ..Statistics::default() };
         if let Some(explored) = self.kernels.of(Role::Explorer) {
             statistics.fault_free_coverage = count(explored.covered_fault_free());
-            statistics.coverage = count(explored.covered());
+            let covered = explored.covered();
+            statistics.coverage = count(covered.all);
+            [statistics.coverage_workload, statistics.coverage_tasks, statistics.coverage_threads] =
+                covered.by_role.map(count);
             let matrix = explored.matrix().counts();
             (statistics.points, statistics.points_failed) = (matrix.points, matrix.points_failed);
             (statistics.cells, statistics.cells_failed) = (matrix.cells, matrix.cells_failed);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use execution::RunError;
+use execution::{Coverage, RunError};
 use libafl::{
     Error, HasMetadata,
     executors::ExitKind,
@@ -58,6 +58,13 @@ impl<EM, S: HasMetadata> Feedback<EM, PlanInput, Observers, S> for CountersFeedb
         counters.hung += u64::from(*exit_kind == ExitKind::Timeout);
         counters.guarded += u64::from(execution.guarded);
         counters.unknown_pcs += observer.unknown_pcs();
+        for Coverage { role, .. } in execution.coverage.iter().filter(|coverage| coverage.overflowed) {
+            let count = counters.overflowed(*role);
+            if *count == 0 {
+                tracing::warn!("an execution filled the coverage trace \"{role}\": its end is missing");
+            }
+            *count += 1;
+        }
         if execution.incomplete {
             if counters.incomplete == 0 {
                 tracing::warn!("the workload is longer than a guest has room to record: its last part does not count");

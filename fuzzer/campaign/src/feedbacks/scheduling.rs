@@ -70,11 +70,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kernel = fake::kernel("fake");
         let known = fake::kernels().get(&fake::open(folder.path()), &kernel, Role::Explorer).unwrap();
-        known.note_fault_free(&[1, 2, 3].map(|point| fake::TEXT_START + point));
+        let mut execution = fake::quiet();
+        [1, 2, 3].iter().for_each(|point| fake::cover(&mut execution, fake::TEXT_START + point));
+        known.note_fault_free(&execution);
         let mut feedback = SchedulingFeedback::new(known);
         let mut favoured_for = |plan: FaultPlan| {
             let mut entry = Testcase::from(PlanInput(plan));
-            entry.add_metadata(MapIndexesMetadata::new(vec![1, 3, 5, 7]));
+            entry.add_metadata(MapIndexesMetadata::new(vec![1, 3, 5, 7, 1001]));
             let observers = fake::observers();
             Feedback::<(), _, _, ()>::append_metadata(&mut feedback, &mut (), &mut (), &observers, &mut entry).unwrap();
             entry.metadata::<MapIndexesMetadata>().unwrap().list.clone()
@@ -83,6 +85,6 @@ mod tests {
         assert_eq!(favoured_for(plan.clone()), [1]);
         let error = InjectedError::True;
         plan.faults.push(Fault::new("f", CallPath::default(), 1, error));
-        assert_eq!(favoured_for(plan), [5, 7]);
+        assert_eq!(favoured_for(plan), [5, 7, 1001], "a place is another point in another task");
     }
 }

@@ -98,10 +98,11 @@ mod tests {
         let value = serde_json::to_value(Summary { seconds: 2, statistics, same: 0, crashes }).unwrap();
         let counters = json!({
             "with_faults": 5, "fired": 0, "crashed": 0, "hung": 0, "refused": 0, "given_up": 0, "incomplete": 0,
-            "guarded": 0, "unknown_pcs": 0,
+            "guarded": 0, "unknown_pcs": 0, "overflowed_workload": 0, "overflowed_tasks": 0, "overflowed_threads": 0,
         });
         let expected = json!({
             "executions": 7, "seconds": 2, "corpus": 0, "fault_free_coverage": 0, "coverage": 0, "points": 0,
+            "coverage_workload": 0, "coverage_tasks": 0, "coverage_threads": 0,
             "points_failed": 0, "cells": 0, "cells_failed": 0, "cells_unreached": 0, "alone_left": 0,
             "judged_cells": 0, "judged_failed": 0, "judged_unreached": 0, "unfired": 0, "counters": counters, "guests": 0, "harness_errors": 0, "leftovers": 0, "controls": 0,
             "drifted": 0, "worn": 0, "aftermath_executions": 0, "aftermath_ms": 0, "longest_life": 3, "checked": 0, "different": 0, "unchecked": 0, "same": 0,

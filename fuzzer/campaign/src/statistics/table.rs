@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use guest_protocol::TraceRole;
 use libafl::monitors::stats::{AggregatorOps, ClientStats, UserStats, UserStatsValue};
 use libafl_bolts::impl_serdeany;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap};
@@ -70,10 +71,16 @@ statistics! {
     executions: "executions", Sum, [Line, Summary];
     /// Corpus entries.
     corpus: "plans", Max, [Line, Summary];
-    /// Coverage points that the fault-free executions covered.
-    fault_free_coverage: "points", Last, [Summary];
-    /// Coverage points covered in all, earlier starts included.
-    coverage: "points", Last, [Line, Summary];
+    /// Places in the kernel's code that the fault-free executions covered, in whatever task.
+    fault_free_coverage: "places", Last, [Summary];
+    /// Places covered in all, in whatever task, earlier starts included.
+    coverage: "places", Last, [Line, Summary];
+    /// Those that the workload's task covered.
+    coverage_workload: "places", Last, [Summary];
+    /// Those that other user tasks covered.
+    coverage_tasks: "places", Last, [Summary];
+    /// Those that kernel threads and work items covered.
+    coverage_threads: "places", Last, [Summary];
     /// Points found on the explorers' kernel, earlier starts included.
     points: "points", Last, [Line, Summary];
     /// Those at which a fault fired.
@@ -117,6 +124,12 @@ statistics! {
     given_up: "plans", Sum, [Counters];
     /// Executions with more calls or coverage than a guest has room to record.
     incomplete: "executions", Sum, [Counters];
+    /// Those of them that filled the trace of the workload's task, so that its end is missing.
+    overflowed_workload: "executions", Sum, [Counters];
+    /// Those that filled the trace of other user tasks.
+    overflowed_tasks: "executions", Sum, [Counters];
+    /// Those that filled the trace of kernel threads.
+    overflowed_threads: "executions", Sum, [Counters];
     /// Calls left alone because the kernel promises that they do not fail.
     guarded: "calls", Sum, [Counters];
     /// Covered addresses that are no known coverage point.
@@ -168,6 +181,15 @@ impl StatisticRow {
 }
 
 impl Statistics {
+    /// Gives the count of executions that filled the trace of these tasks.
+    pub(crate) fn overflowed(&mut self, role: TraceRole) -> &mut u64 {
+        match role {
+            TraceRole::Workload => &mut self.overflowed_workload,
+            TraceRole::Tasks => &mut self.overflowed_tasks,
+            TraceRole::Threads => &mut self.overflowed_threads,
+        }
+    }
+
     /// Gives the values that a client has told LibAFL's monitors; nothing of one that told none.
     pub(crate) fn of(client: &ClientStats) -> Option<Self> {
         let mut statistics = Self::default();

@@ -11,7 +11,7 @@ impl Runner for OneCall {
         if let Ok(execution) = &mut ran.execution {
             execution.hits.truncate(1);
             execution.sites.truncate(1);
-            execution.coverage.truncate(1);
+            execution.coverage.iter_mut().for_each(|coverage| coverage.addresses.truncate(1));
             execution.findings.clear();
         }
         ran

@@ -3,6 +3,7 @@
 use super::*;
 use crate::fake::{caller, fails_at, warning};
 use execution::Fate;
+use guest_protocol::TraceRole;
 
 #[test]
 fn the_search_finds_the_bug_of_one_fault_and_that_of_two() {
@@ -110,4 +111,39 @@ fn what_is_known_to_cost_the_guest_runs_less_often_and_is_not_left_out() {
         points(folder.path(), "fake").into_iter().find(|point| point.call_path == caller(7)).unwrap().fired()
     });
     assert!(failed[1] >= 10 && failed[1] < failed[0], "{failed:?}");
+}
+
+/// A runner whose first executions each cover a place more than the one before.
+struct Noisy(FakeRunner, u64);
+
+impl Runner for Noisy {
+    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        let mut ran = self.0.run(plan, how);
+        if let (Ok(execution), 1..) = (&mut ran.execution, self.1) {
+            self.1 -= 1;
+            execution.coverage.push(fake::covered(TraceRole::Threads, &[fake::TEXT_START + 900 + self.1]));
+        }
+        ran
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        Vec::new()
+    }
+
+    fn usage(&self) -> Usage {
+        self.0.usage()
+    }
+}
+
+#[test]
+fn the_fault_free_plan_runs_until_it_shows_nothing_new_for_a_while() {
+    let covered = |noisy| {
+        let folder = tempfile::tempdir().unwrap();
+        let stop = Stop::new();
+        let runner = Noisy(FakeRunner::new(&stop, 100), noisy);
+        let summary = run(options(folder.path(), &stop, None), explorer(runner)).unwrap();
+        (summary.statistics.fault_free_coverage, summary.statistics.coverage_threads)
+    };
+    assert_eq!(covered(12), (40 + 12, 12));
+    assert_eq!(covered(50).0, 40 + 32, "but not for ever");
 }

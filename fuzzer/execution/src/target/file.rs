@@ -29,7 +29,7 @@ struct TargetFile {
     kernel: String,
     memory_mib: Option<Spanned<u32>>,
     image: Option<Spanned<ImageText>>,
-    functions: Vec<Spanned<WantedFunctions>>,
+    functions: Spanned<WantedFunctions>,
     scope: Option<Vec<Scope>>,
     #[serde(default)]
     setup: Vec<Spanned<toml::Table>>,
@@ -65,17 +65,16 @@ pub(super) fn parse(
     }
     let chosen = variant.map(|name| file.variant(text, name)).transpose()?;
     let (at, change) = chosen.unwrap_or_default();
-    let steps = |steps: &[Spanned<toml::Table>]| {
-        steps.iter().map(|step| read_step(text, step)).collect::<Result<Vec<WorkloadStep>, _>>()
-    };
-    let (mut setup_steps, mut steps) = (steps(&file.setup)?, steps(&file.steps)?);
-    let mounts = change.change_mounts(setup_steps.iter_mut().chain(&mut steps));
+    let (mut setup_steps, mut steps) = (read_steps(text, &file.setup)?, read_steps(text, &file.steps)?);
+    let mut image = image(text, folder, file.image.as_ref(), &change)?;
+    let image_steps = image.iter_mut().flat_map(|image| &mut image.steps);
+    let mounts = change.change_mounts(setup_steps.iter_mut().chain(&mut steps).chain(image_steps));
     mounts.map_err(|reason| text.invalid(at, reason))?;
     let target = Target {
         name: variant.map_or_else(|| name.to_owned(), |variant| format!("{name}:{variant}")),
         description: change.description.clone().unwrap_or(file.description),
         kernel: file.kernel,
-        image: image(text, folder, file.image.as_ref(), &change)?,
+        image,
         functions: groups.resolve(text, change.functions.as_ref().unwrap_or(&file.functions))?,
         scopes: file.scope.unwrap_or_else(|| Scope::ALL.to_vec()),
         unrelated: Vec::new(),
@@ -109,7 +108,8 @@ fn image(
         (None, Some(change)) => (change.span().start, change.get_ref().clone()),
         (Some(image), Some(change)) => (change.span().start, image.get_ref().changed(change.get_ref())),
     };
-    image.recipe(folder).map(Some).map_err(|reason| text.invalid(at, reason))
+    let steps = read_steps(text, &image.steps)?;
+    image.recipe(folder, steps).map(Some).map_err(|reason| text.invalid(at, reason))
 }
 
 /// Says what is wrong with a target as a whole.
@@ -124,20 +124,40 @@ pub(super) fn defect(target: &Target) -> Option<String> {
     if target.scopes.is_empty() {
         return Some("`scope` is empty: no call could fail".to_owned());
     }
-    let mut all = target.setup_steps.iter().chain(&target.steps);
-    if target.image.is_none() && all.any(|step| matches!(step.step, Step::Mount { .. })) {
+    let workload = || target.setup_steps.iter().chain(&target.steps);
+    if target.image.is_none() && workload().any(|step| matches!(step.step, Step::Mount { .. })) {
         return Some("a mount needs an [image] to mount".to_owned());
     }
+    if workload().any(|step| matches!(step.step, Step::CrashCopy {})) {
+        return Some("a step crash-copy stands only among the steps of [image]".to_owned());
+    }
+    let disks = target.disks();
+    let step_defect = |step: &WorkloadStep| {
+        let absent = || step.step.disk().filter(|disk| *disk >= disks);
+        let defect = step.step.defect().or_else(|| {
+            absent().map(|disk| format!("there is no disk {disk}: [image] has disks = {disks}, counted from 0"))
+        });
+        Some(format!("step \"{}\": {}", step.kind(), defect?))
+    };
+    let image_steps = target.image.iter().flat_map(|image| &image.steps);
+    if let Some(defect) = workload().chain(image_steps).find_map(step_defect) {
+        return Some(defect);
+    }
     let memory = target.memory_mib?;
-    let disk = target.image.as_ref().map_or(0, |image| image.size_mib);
+    let disk = target.disks_mib();
     let (least, most) = (*MEMORY_MIB.start().max(&(disk + BESIDE_DISK_MIB)), MEMORY_MIB.end());
     (memory < least || memory > *most).then(|| format!("memory_mib is {memory}, possible are {least} to {most}"))
+}
+
+/// The steps that `tables` are.
+fn read_steps(text: &TextFile, tables: &[Spanned<toml::Table>]) -> Result<Vec<WorkloadStep>, TextFileError> {
+    tables.iter().map(|step| read_step(text, step)).collect()
 }
 
 /// The step that `table` is. An error names it, which one of the whole file's would not.
 fn read_step(text: &TextFile, table: &Spanned<toml::Table>) -> Result<WorkloadStep, TextFileError> {
     let kind = table.get_ref().keys().find(|key| *key != "expect").cloned().unwrap_or_default();
-    let refuse =
-        |error: toml::de::Error| text.invalid(table.span().start, format!("step \"{kind}\": {}", error.message()));
-    table.get_ref().clone().try_into().map_err(refuse)
+    let refuse = |reason: &str| text.invalid(table.span().start, format!("step \"{kind}\": {reason}"));
+    let read = table.get_ref().clone().try_into::<WorkloadStep>().map_err(|error| refuse(error.message()))?;
+    read.step.defect().map_or(Ok(read), |defect| Err(refuse(&defect)))
 }

@@ -7,22 +7,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guest_protocol::RelativePath;
-use serde::{Deserialize, Serialize};
+use guest_protocol::{MAX_DISKS, RelativePath, Step, WorkloadStep};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
+use toml::Spanned;
 
 /// Size of a disk in MiB: writes beyond 1 GiB are not recorded.
 pub(super) const IMAGE_MIB: RangeInclusive<u32> = 1..=1024;
 /// The most bytes of a script, as reproducers carry it.
 const MOST_SCRIPT_BYTES: usize = 64 << 10;
 
-/// Recipe of the target's disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Record", from = "Record")]
+/// Recipe of the target's disks.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRecipe {
-    /// Size of the disk in MiB.
+    /// Size of each disk in MiB.
     pub size_mib: u32,
-    /// Source of its content.
+    /// Number of disks. All but the first one are zero at first.
+    pub disks: u8,
+    /// Steps that run once, in a guest. What the disks hold then is their image.
+    pub steps: Vec<WorkloadStep>,
+    /// Source of the first disk's content.
     pub source: ImageSource,
 }
 
@@ -52,44 +56,73 @@ pub enum ImageSource {
 
 /// A recipe in a target's definition.
 #[derive(Serialize, Deserialize)]
-#[serde(
-    untagged,
-    deny_unknown_fields,
-    expecting = "an image is made by `mkfs`, a `script` with its `text`, or a `file`"
-)]
-enum Record {
-    Mkfs { mkfs: Vec<String>, size_mib: u32 },
-    Script { script: String, text: String, size_mib: u32 },
-    File { file: String, sha256: String, size_mib: u32 },
+#[serde(deny_unknown_fields)]
+struct Record {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mkfs: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    script: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    size_mib: u32,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    disks: u8,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<WorkloadStep>,
 }
 
-impl From<ImageRecipe> for Record {
-    fn from(ImageRecipe { size_mib, source }: ImageRecipe) -> Self {
-        match source {
-            ImageSource::Mkfs(mkfs) => Self::Mkfs { mkfs, size_mib },
-            ImageSource::Script { name: script, text } => Self::Script { script, text, size_mib },
-            ImageSource::File { name: file, sha256, .. } => Self::File { file, sha256, size_mib },
-        }
+fn one() -> u8 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_one(disks: &u8) -> bool {
+    *disks == 1
+}
+
+impl Serialize for ImageRecipe {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { size_mib, disks, steps, source } = self.clone();
+        let none = Record { mkfs: None, script: None, text: None, file: None, sha256: None, size_mib, disks, steps };
+        let record = match source {
+            ImageSource::Mkfs(mkfs) => Record { mkfs: Some(mkfs), ..none },
+            ImageSource::Script { name, text } => Record { script: Some(name), text: Some(text), ..none },
+            ImageSource::File { name, sha256, .. } => Record { file: Some(name), sha256: Some(sha256), ..none },
+        };
+        record.serialize(serializer)
     }
 }
 
-impl From<Record> for ImageRecipe {
-    fn from(record: Record) -> Self {
-        match record {
-            Record::Mkfs { mkfs, size_mib } => Self { size_mib, source: ImageSource::Mkfs(mkfs) },
-            Record::Script { script: name, text, size_mib } => {
-                Self { size_mib, source: ImageSource::Script { name, text } }
+impl<'de> Deserialize<'de> for ImageRecipe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Record { mkfs, script, text, file, sha256, size_mib, disks, steps } = Record::deserialize(deserializer)?;
+        let source = match (mkfs, script, text, file, sha256) {
+            (Some(mkfs), None, None, None, None) => ImageSource::Mkfs(mkfs),
+            (None, Some(name), Some(text), None, None) => ImageSource::Script { name, text },
+            (None, None, None, Some(name), Some(sha256)) => ImageSource::File { name, sha256, path: None },
+            _ => {
+                let reason = "an image is made by `mkfs`, a `script` with its `text`, or a `file` with its `sha256`";
+                return Err(D::Error::custom(reason));
             }
-            Record::File { file: name, sha256, size_mib } => {
-                Self { size_mib, source: ImageSource::File { name, sha256, path: None } }
-            }
-        }
+        };
+        Ok(Self { size_mib, disks, steps, source })
     }
 }
 
 impl ImageRecipe {
     /// Says what is wrong with it.
     pub(super) fn defect(&self) -> Option<String> {
+        if !(1..=MAX_DISKS).contains(&self.disks) {
+            return Some(format!("disks is {}, possible are 1 to {MAX_DISKS}", self.disks));
+        }
+        let copies = self.steps.iter().filter(|step| matches!(step.step, Step::CrashCopy {})).count();
+        if copies > 1 {
+            return Some("two steps crash-copy: an image is taken once".to_owned());
+        }
         if !IMAGE_MIB.contains(&self.size_mib) {
             let (least, most) = (IMAGE_MIB.start(), IMAGE_MIB.end());
             return Some(format!("size_mib is {}, possible are {least} to {most}", self.size_mib));
@@ -156,22 +189,27 @@ pub(super) struct ImageText {
     script: Option<RelativePath>,
     file: Option<RelativePath>,
     size_mib: Option<u32>,
+    disks: Option<u8>,
+    #[serde(default)]
+    pub(super) steps: Vec<Spanned<toml::Table>>,
 }
 
 impl ImageText {
     /// Gives the image with what `change` says in the place of what this says.
     pub(super) fn changed(&self, change: &Self) -> Self {
         let size_mib = change.size_mib.or(self.size_mib);
+        let disks = change.disks.or(self.disks);
         let source = if change.sources() > 0 { change } else { self };
-        Self { size_mib, ..source.clone() }
+        let steps = if change.steps.is_empty() { &self.steps } else { &change.steps };
+        Self { size_mib, disks, steps: steps.clone(), ..source.clone() }
     }
 
     fn sources(&self) -> usize {
         [self.mkfs.is_some(), self.script.is_some(), self.file.is_some()].into_iter().filter(|there| *there).count()
     }
 
-    /// Makes the recipe of it for the target in `folder`.
-    pub(super) fn recipe(self, folder: &Path) -> Result<ImageRecipe, String> {
+    /// Makes the recipe of it for the target in `folder`, of which `steps` are the steps.
+    pub(super) fn recipe(self, folder: &Path, steps: Vec<WorkloadStep>) -> Result<ImageRecipe, String> {
         if self.sources() != 1 {
             return Err("an image is made by one of mkfs, script and file".to_owned());
         }
@@ -189,7 +227,7 @@ impl ImageText {
         } else {
             ImageSource::Mkfs(self.mkfs.unwrap_or_default())
         };
-        let recipe = ImageRecipe { size_mib, source };
+        let recipe = ImageRecipe { size_mib, disks: self.disks.unwrap_or(1), steps, source };
         recipe.defect().map_or(Ok(recipe), Err)
     }
 }
@@ -209,7 +247,7 @@ mod tests {
     use super::*;
 
     fn recipe(text: &str, folder: &Path) -> Result<ImageRecipe, String> {
-        toml::from_str::<ImageText>(text).map_err(|error| error.message().to_owned())?.recipe(folder)
+        toml::from_str::<ImageText>(text).map_err(|error| error.message().to_owned())?.recipe(folder, Vec::new())
     }
 
     #[test]
@@ -230,6 +268,7 @@ mod tests {
             ("mkfs = ['a']", "size_mib is missing"),
             ("mkfs = ['']\nsize_mib = 1", "names no command"),
             ("mkfs = ['a']\nsize_mib = 1025", "possible are 1 to 1024"),
+            ("mkfs = ['a']\nsize_mib = 1\ndisks = 5", "disks is 5, possible are 1 to 4"),
             ("script = 'plain'\nsize_mib = 1", "does not begin with #!"),
             ("script = 'none'\nsize_mib = 1", "cannot read the script"),
             ("file = 'none'\nsize_mib = 1", "cannot read the image"),

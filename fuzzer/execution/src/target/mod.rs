@@ -18,7 +18,7 @@ use std::{
 };
 
 use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer, Scope};
-use guest_protocol::{Contract, Setup, WorkloadStep};
+use guest_protocol::{LeftOut, Setup, WorkloadStep};
 use thiserror::Error;
 
 use files::{TextFile, TextFileError};
@@ -199,11 +199,23 @@ impl Target {
     /// agent's copy of the image, which is small where a `mkfs` has made it.
     #[must_use]
     pub fn memory_mib(&self) -> u32 {
-        let disk_and_copy = self.image.as_ref().map_or(0, |ImageRecipe { size_mib, source }| match source {
-            ImageSource::Mkfs(_) => size_mib + size_mib / 2,
-            ImageSource::Script { .. } | ImageSource::File { .. } => size_mib * 2,
+        let disks = self.disks_mib();
+        let disk_and_copy = self.image.as_ref().map_or(0, |ImageRecipe { size_mib, source, .. }| match source {
+            ImageSource::Mkfs(_) => disks + size_mib / 2,
+            ImageSource::Script { .. } | ImageSource::File { .. } => disks + size_mib,
         });
         self.memory_mib.unwrap_or_else(|| MEMORY_MIB.max(BASE_MIB + disk_and_copy))
+    }
+
+    /// Number of its disks.
+    #[must_use]
+    pub fn disks(&self) -> u8 {
+        self.image.as_ref().map_or(0, |image| image.disks)
+    }
+
+    /// Size in MiB of all its disks together.
+    fn disks_mib(&self) -> u32 {
+        self.image.as_ref().map_or(0, |image| image.size_mib * u32::from(image.disks))
     }
 
     /// The crashes in the target's folder `known` (`known/VARIANT` of a variant), which must keep
@@ -233,16 +245,13 @@ impl Target {
     #[must_use]
     pub fn setup(&self) -> Setup {
         Setup {
-            functions: self
-                .functions
-                .iter()
-                .map(|function| Contract { function: function.name.clone(), never: function.never.clone() })
-                .collect(),
+            functions: self.functions.iter().map(TargetFunction::contract).collect(),
             scopes: self.scopes.clone(),
             unrelated: self.unrelated.clone(),
             setup_steps: self.setup_steps.clone(),
             steps: self.steps.clone(),
-            disk: self.image.is_some(),
+            disks: self.disks(),
+            image_steps: self.image.as_ref().map_or_else(Vec::new, |image| image.steps.clone()),
             awake: false,
         }
     }
@@ -259,14 +268,17 @@ impl Target {
         self.functions.iter().find(|known| known.name == function).map_or(&[], |known| &known.errors)
     }
 
-    /// Checks the functions against what the kernel allows.
+    /// Checks the functions against those `injectable` on the kernel. It may have left some out.
     ///
     /// # Errors
     ///
     /// A function that the kernel does not let fail, or not in that way.
-    pub fn check_against(&self, injectable: &[InjectableFunction]) -> Result<(), TargetError> {
+    pub fn check_against(&self, injectable: &[InjectableFunction], left_out: &[LeftOut]) -> Result<(), TargetError> {
         let refuse = |reason| Err(TargetError::Kernel { path: self.folder.join("target.toml"), reason });
         for function in &self.functions {
+            if left_out.iter().any(|left_out| left_out.function == function.name) {
+                continue;
+            }
             let Some(known) = injectable.iter().find(|known| known.name == function.name) else {
                 return refuse(format!(
                     "\"{}\" is not on the kernel's list of functions that may fail \

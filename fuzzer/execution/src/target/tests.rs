@@ -26,7 +26,7 @@ fn a_target_is_read() {
     let target = parse(GOOD).unwrap();
     assert_eq!(target.steps.len(), 2);
     assert_eq!(target.errors("should_failslab").len(), 1);
-    assert!(target.setup().disk);
+    assert_eq!(target.setup().disks, 1);
 }
 
 #[test]
@@ -48,6 +48,10 @@ fn what_is_wrong_is_refused_with_the_line() {
     );
     assert!(refused("umount = {}", "unmount = {}").contains("target.toml:5: step \"unmount\": unknown variant"));
     assert!(refused("fstype", "fstipe").starts_with("t/target.toml:4: step \"mount\": unknown field"));
+    assert_eq!(
+        refused("{ umount = {} }", "{ sleep = { ms = 5001 } }"),
+        "t/target.toml:5: step \"sleep\": ms is 5001, at most 5000 are possible"
+    );
     assert!(refused("errors = [\"ENOMEM\"]", "errors = []").contains("no errors"));
 }
 
@@ -59,7 +63,7 @@ fn memory_follows_the_disk() {
         ImageSource::Script { name: "make".to_owned(), text: "#!".to_owned() },
         ImageSource::File { name: "disk".to_owned(), sha256: String::new(), path: None },
     ] {
-        let with = |size_mib| Some(ImageRecipe { size_mib, source: source.clone() });
+        let with = |size_mib| Some(ImageRecipe { size_mib, disks: 1, steps: Vec::new(), source: source.clone() });
         let memory = |mib| Target { image: with(mib), ..parse(GOOD).unwrap() }.memory_mib();
         assert_eq!([1, 128, 320, 1024].map(memory), [512, 512, 896, 2304], "the agent has a copy");
     }
@@ -97,7 +101,7 @@ fn a_variant_is_the_target_with_other_options_image_or_functions() {
     assert_eq!(base.variants, ["io", "v1"]);
     let v1 = find("v1").unwrap();
     assert_eq!((v1.name.as_str(), v1.description.as_str()), (format!("{}:v1", base.name).as_str(), "old"));
-    let options = guest_protocol::Step::Mount { fstype: "btrfs".into(), options: "space_cache=v1".into() };
+    let options = guest_protocol::Step::Mount { fstype: "btrfs".into(), options: "space_cache=v1".into(), disk: None };
     assert_eq!(v1.steps[0].step, options);
     assert_eq!(v1.image.as_ref().unwrap().source, ImageSource::Mkfs(vec!["mkfs.btrfs".to_owned()]));
     assert_eq!((v1.seeds(), v1.errors("should_failslab").len()), (folder.path().join("seeds/v1"), 1));
@@ -132,8 +136,37 @@ fn the_kernel_has_the_last_word() {
     let target = parse(GOOD).unwrap();
     let function = |name: &str, error_type| InjectableFunction { name: name.to_owned(), error_type };
     let errno = fault_plan::ErrorType::Errno;
-    assert!(target.check_against(&[function("should_failslab", errno)]).is_ok());
-    assert!(target.check_against(&[function("open_ctree", errno)]).is_err());
+    let left_out = [LeftOut { function: "should_failslab".to_owned(), reason: "it was inlined".to_owned() }];
+    assert!(target.check_against(&[function("should_failslab", errno)], &[]).is_ok());
+    assert!(target.check_against(&[function("open_ctree", errno)], &[]).is_err());
+    assert!(target.check_against(&[function("open_ctree", errno)], &left_out).is_ok());
     let null = fault_plan::ErrorType::Null;
-    assert!(target.check_against(&[function("should_failslab", null)]).unwrap_err().to_string().contains("NULL"));
+    assert!(target.check_against(&[function("should_failslab", null)], &[]).unwrap_err().to_string().contains("NULL"));
+}
+
+#[test]
+fn a_target_may_have_several_disks_and_an_image_made_by_steps() {
+    let several = GOOD.replace(
+        "size_mib = 128\n",
+        "size_mib = 128\ndisks = 3\nsteps = [{ mount = { fstype = \"btrfs\" } }, { device-add = { disk = 2 } }, \
+         { crash-copy = {} }]\n",
+    );
+    let target = parse(&several).unwrap();
+    let setup = target.setup();
+    assert_eq!((setup.disks, setup.image_steps.len(), target.memory_mib()), (3, 3, 704));
+    let again = Target::from_definition(&target.definition()).unwrap();
+    assert_eq!((again.setup(), again.digest()), (setup, target.digest()));
+    assert_ne!(target.digest(), parse(GOOD).unwrap().digest());
+    let refused = |from: &str, to: &str| parse(&several.replace(from, to)).unwrap_err();
+    assert!(
+        refused("disks = 3", "disks = 2").contains("step \"device-add\": there is no disk 2: [image] has disks = 2")
+    );
+    assert!(refused("{ umount = {} }", "{ crash-copy = {} }").contains("only among the steps of [image]"));
+    assert!(refused("{ crash-copy = {} }]", "{ crash-copy = {} }, { crash-copy = {} }]").contains("taken once"));
+    assert!(
+        refused("{ device-add = { disk = 2 } }", "{ write = { path = \"a\" } }").contains("missing field `length`")
+    );
+    let kept =
+        several.replace("fstype = \"btrfs\" } },\n    { umount", "fstype = \"btrfs\", disk = 3 } },\n    { umount");
+    assert!(parse(&kept).unwrap_err().contains("step \"mount\": there is no disk 3"));
 }

@@ -20,7 +20,7 @@ pub(super) struct VariantText {
     /// Part of the image that is another one.
     pub(super) image: Option<Spanned<ImageText>>,
     /// Functions in the place of the target's.
-    pub(super) functions: Option<Vec<Spanned<WantedFunctions>>>,
+    pub(super) functions: Option<Spanned<WantedFunctions>>,
 }
 
 /// Mount options, for all mounts or by file system type.
@@ -50,7 +50,7 @@ impl VariantText {
         let Some(ours) = &self.options else { return Ok(()) };
         let mut mounts = 0;
         for step in steps {
-            if let Step::Mount { fstype, options } = &mut step.step
+            if let Step::Mount { fstype, options, .. } = &mut step.step
                 && let Some(more) = ours.of(fstype)
             {
                 if !options.is_empty() {

@@ -2,15 +2,15 @@
 
 use std::{io::Write, path::Path, process::Command};
 
-use guest_protocol::Feature;
+use guest_protocol::{Contract, Feature, MAX_FUNCTIONS, Setup};
 
-use execution::{Stop, Target, chain};
+use execution::{FunctionGroups, Stop, Target, TargetError, TargetFunction, chain};
 use files::cache;
 use guests::{
-    kernel,
-    prepare::bare_guest,
+    kernel::{self, Built},
+    prepare::{bare_guest, left_out_lines},
     project::Project,
-    qemu::{AccelChoice, GuestConfig, Template},
+    qemu::{AccelChoice, GuestConfig, GuestError, Template},
 };
 
 use crate::exit::{Answer, CommandError};
@@ -37,17 +37,26 @@ pub fn doctor(stop: &Stop, out: &mut dyn Write) -> Result<Answer, CommandError> 
         report.check(&format!("target {name}"), target.map(|target| target.description).map_err(chain_of))?;
     }
     let Ok(cache) = cache else { return Ok(report.answer()) };
+    let off_list = off_list(&project)?;
     for listed in kernel::list(&kernel::Catalogue::load(project.root())?, &cache)? {
         let name = &listed.kernel.name;
         match listed.built {
             None => report.line("--", &format!("kernel {name}"), "not built; the first run builds it")?,
             Some(built) => {
                 report.line("ok", &format!("kernel {name}"), &built.vmlinux.display().to_string())?;
-                report.guest(&project, &built.vmlinux, &cache, stop)?;
+                report.guest(&project, &built, &off_list, &cache, stop)?;
             }
         }
     }
     Ok(report.answer())
+}
+
+/// The functions of all groups that need not be on a kernel's list of those that may fail, as many
+/// as a guest probes.
+fn off_list(project: &Project) -> Result<Vec<Contract>, CommandError> {
+    let groups = FunctionGroups::load(&project.corpus().join("functions")).map_err(TargetError::from)?;
+    let typed = groups.functions().filter(|function| function.error_type.is_some());
+    Ok(typed.map(TargetFunction::contract).take(MAX_FUNCTIONS).collect())
 }
 
 fn chain_of(error: impl std::error::Error) -> String {
@@ -92,27 +101,51 @@ impl Doctor<'_> {
     }
 
     /// Boots a guest and shows what its kernel has and lacks.
-    fn guest(&mut self, project: &Project, vmlinux: &Path, cache: &Path, stop: &Stop) -> Result<(), CommandError> {
-        let config = match bare_guest(project, vmlinux) {
+    fn guest(
+        &mut self,
+        project: &Project,
+        kernel: &Built,
+        off_list: &[Contract],
+        cache: &Path,
+        stop: &Stop,
+    ) -> Result<(), CommandError> {
+        let config = match bare_guest(project, kernel) {
             Ok(config) => config,
             Err(error) => return self.check("guest", Err(chain(&error))),
         };
-        let accel = match AccelChoice::Auto.choose(&config.qemu, vmlinux, cache, stop) {
+        let accel = match AccelChoice::Auto.choose(&config.qemu, &kernel.vmlinux, cache, stop) {
             Ok(chosen) => chosen,
             Err(error) => return self.check("acceleration", Err(chain(&error))),
         };
         self.line("ok", "acceleration", &accel.reason)?;
         let config = GuestConfig { accel: accel.accel, ..config };
-        let setup = guest_protocol::Setup::default();
-        let template = match Template::prepare(config, &setup, stop) {
-            Ok(template) => template,
+        let prepare = |functions: &[Contract]| {
+            let setup = Setup { functions: functions.to_vec(), ..Setup::default() };
+            Template::prepare(config.clone(), &setup, stop)
+        };
+        // A kernel of which none of them can be probed has other functions that may fail.
+        let prepared = match prepare(off_list) {
+            Err(GuestError::Refused(reason)) if !off_list.is_empty() => {
+                prepare(&[]).map(|template| (template, Some(reason)))
+            }
+            prepared => prepared.map(|template| (template, None)),
+        };
+        let (template, refusal) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => return self.check("guest", Err(chain(&error))),
         };
         let boot = format!("ready after {:.1} s", template.about.boot_time.as_secs_f64());
         self.line("ok", "guest", &boot)?;
         template.about.hello.features.iter().try_for_each(|feature| self.feature(feature))?;
         let injectable = format!("{} functions may fail", template.about.hello.injectable.len());
-        self.line("ok", "  injectable", &injectable)
+        self.line("ok", "  injectable", &injectable)?;
+        if let Some(reason) = refusal {
+            return self.line("--", "  off its list", &reason);
+        }
+        let added = format!("{} more functions can be made to fail", template.about.ready.functions.len());
+        self.line("ok", "  off its list", &added)?;
+        let left_out = left_out_lines(&template.about.ready.left_out);
+        left_out.iter().try_for_each(|line| self.line("--", "  off its list", line))
     }
 
     fn feature(&mut self, feature: &Feature) -> Result<(), CommandError> {

@@ -22,6 +22,7 @@ use guests::{
     runner::GuestRunner,
 };
 
+use super::coverage::by_folder;
 use crate::{
     exit::{Answer, CommandError},
     options::FuzzOptions,
@@ -46,11 +47,13 @@ pub fn fuzz(
     progress: &Progress,
 ) -> Result<Answer, CommandError> {
     let ended = campaign(options, stop, progress)?;
+    let covered = by_folder(&ended.folder)?;
     if options.json {
-        let text = serde_json::to_string(&ended.summary).map_err(io::Error::other)?;
-        writeln!(out, "{text}")?;
+        let mut summary = serde_json::to_value(&ended.summary).map_err(io::Error::other)?;
+        summary["coverage_by_folder"] = serde_json::to_value(covered).map_err(io::Error::other)?;
+        writeln!(out, "{summary}")?;
     } else {
-        summary::write(&ended, out)?;
+        summary::write(&ended, &covered, out)?;
     }
     Ok(Answer::Yes)
 }

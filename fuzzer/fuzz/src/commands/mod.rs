@@ -1,6 +1,7 @@
 //! The commands. Results go to `out`, progress to standard error.
 
 mod cache;
+mod coverage;
 mod doctor;
 mod fuzz;
 mod kernels;
@@ -9,6 +10,7 @@ mod targets;
 
 pub use self::{
     cache::{cache_list, cache_prune},
+    coverage::coverage,
     doctor::doctor,
     fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},

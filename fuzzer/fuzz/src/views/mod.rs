@@ -1,5 +1,6 @@
 //! Output of the commands for people and scripts.
 
+pub(crate) mod coverage;
 pub mod progress;
 pub(crate) mod replay;
 pub mod summary;

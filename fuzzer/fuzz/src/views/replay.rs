@@ -6,7 +6,7 @@ use std::{
 };
 
 use campaign::unfired;
-use execution::{Execution, Fired};
+use execution::{Coverage, Execution, Fired};
 use fault_plan::{Fault, FaultPlan};
 use guest_protocol::WorkloadStep;
 
@@ -142,7 +142,8 @@ impl Run<'_> {
             "relaxed": (self.plan != self.asked).then_some(self.plan),
             "fingerprint": execution.fingerprint(),
             "milliseconds": execution.wall.as_millis(),
-            "covered": execution.coverage.len(),
+            "covered": execution.places(),
+            "covered_by": execution.coverage.iter().map(covered_json).collect::<serde_json::Map<_, _>>(),
             "hits": execution.hits.len(),
         });
         if !self.plan.earlier.is_empty() {
@@ -159,6 +160,11 @@ impl Run<'_> {
 
 fn titles(execution: &Execution) -> Vec<&str> {
     execution.findings.iter().map(|finding| finding.title.as_str()).collect()
+}
+
+/// Gives the name of tasks, and how many places they covered.
+fn covered_json(coverage: &Coverage) -> (String, serde_json::Value) {
+    (coverage.role.to_string(), coverage.addresses.len().into())
 }
 
 fn fired_json(fired: &Fired) -> serde_json::Value {
@@ -178,7 +184,7 @@ mod tests {
 
     use execution::Fate;
     use fault_plan::Scope;
-    use guest_protocol::{Step, StepResult, Timings};
+    use guest_protocol::{Step, StepResult, Timings, TraceRole};
 
     use super::*;
 
@@ -193,7 +199,10 @@ mod tests {
             hits: Vec::new(),
             sites: Vec::new(),
             fired,
-            coverage: vec![1, 2],
+            coverage: vec![
+                Coverage { role: TraceRole::Workload, addresses: vec![1, 2], overflowed: false },
+                Coverage { role: TraceRole::Threads, addresses: vec![2], overflowed: false },
+            ],
             guarded: 0,
             unknown_names: Vec::new(),
             incomplete: false,
@@ -232,6 +241,7 @@ mod tests {
         assert_eq!(line.lines().count(), 1);
         let json: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&json["fired"][0]["fault"], &json["covered"], &json["title"]), (&1.into(), &2.into(), &().into()));
+        assert_eq!(json["covered_by"], serde_json::json!({ "workload": 2, "threads": 1 }));
     }
 
     #[test]

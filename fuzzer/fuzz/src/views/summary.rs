@@ -7,6 +7,8 @@ use std::{
 
 use campaign::{Statistics, Summary};
 
+use super::coverage::{self, KernelCoverage};
+
 /// A campaign that has ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -28,10 +30,12 @@ pub struct IdleCheckers {
 }
 
 /// Writes what the campaign did, and what is to be done where plans wait for a kernel.
-pub(crate) fn write(ended: &Ended, out: &mut dyn Write) -> io::Result<()> {
+/// `covered` has the places of each kernel by folder.
+pub(crate) fn write(ended: &Ended, covered: &[KernelCoverage], out: &mut dyn Write) -> io::Result<()> {
     let Ended { summary, folder, .. } = ended;
     writeln!(out, "campaign   {}", folder.display())?;
     search(summary, out)?;
+    covered.iter().try_for_each(|kernel| coverage::write_few(kernel, out))?;
     judged(summary, out)?;
     trouble(summary, out)?;
     checks(ended, out)?;
@@ -63,7 +67,29 @@ fn search(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         "coverage   {coverage} places, {times:.2} times the {fault_free_coverage} of the fault-free workload; \
          {} corpus entries",
         statistics.corpus
-    )
+    )?;
+    tasks(statistics, out)
+}
+
+/// Writes what was covered by whom, where there is more than the workload's trace, and which traces
+/// were too short.
+fn tasks(statistics: &Statistics, out: &mut dyn Write) -> io::Result<()> {
+    let Statistics { coverage_workload, coverage_tasks, coverage_threads, .. } = statistics;
+    if coverage_tasks + coverage_threads > 0 {
+        writeln!(
+            out,
+            "           by the workload {coverage_workload}, by its children {coverage_tasks}, by kernel threads and \
+             work items {coverage_threads}"
+        )?;
+    }
+    let overflows = [
+        ("the workload", statistics.overflowed_workload),
+        ("its children", statistics.overflowed_tasks),
+        ("kernel threads", statistics.overflowed_threads),
+    ];
+    overflows.iter().filter(|(_, executions)| *executions > 0).try_for_each(|(whose, executions)| {
+        writeln!(out, "           {executions} executions filled the trace of {whose}: its last part does not count")
+    })
 }
 
 /// Writes which points the checking kernel has failed, where there is one.
@@ -148,6 +174,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn coverage_is_told_by_task_and_with_what_it_lacks() {
+        let statistics = Statistics {
+            coverage: 90,
+            coverage_workload: 70,
+            coverage_threads: 40,
+            overflowed_threads: 3,
+            ..Statistics::default()
+        };
+        let ended =
+            Ended { summary: Summary { statistics, ..Summary::default() }, folder: "campaigns/t".into(), idle: None };
+        let mut out = Vec::new();
+        write(&ended, &[], &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("by the workload 70, by its children 0, by kernel threads and work items 40"), "{text}");
+        assert!(text.contains(" 3 executions filled the trace of kernel threads"), "{text}");
+        assert!(!text.contains("trace of the workload"), "{text}");
+    }
+
+    #[test]
     fn a_kernel_that_was_not_built_in_time_is_named_with_the_command_that_builds_it() {
         let statistics = Statistics { executions: 100, unchecked: 7, ..Statistics::default() };
         let summary = Summary { seconds: 20, statistics, ..Summary::default() };
@@ -155,7 +200,7 @@ mod tests {
             let idle = built.map(|built| IdleCheckers { kernel: "linux-check".to_owned(), built });
             let ended = Ended { summary: summary.clone(), folder: "campaigns/t".into(), idle };
             let mut out = Vec::new();
-            write(&ended, &mut out).unwrap();
+            write(&ended, &[], &mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
         let missing = text(Some(false));
@@ -165,6 +210,7 @@ mod tests {
         );
         let late = text(Some(true));
         assert!(late.contains("7 plans wait") && !late.contains("kernel build"), "{late}");
+        assert!(!late.contains("kernel threads"), "none were traced: {late}");
         let ready = text(None);
         assert!(ready.contains("7 still wait") && !ready.contains("same command"), "{ready}");
     }

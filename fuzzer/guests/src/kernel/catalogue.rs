@@ -18,7 +18,7 @@ use files::{TextFile, TextFileError};
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel
 /// or what is kept of it differs.
-const RECIPE: &str = "7";
+const RECIPE: &str = "8";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +57,8 @@ pub struct Kernel {
     pub config: String,
     /// Files of `drivers/fuzz_selftest`: names and texts.
     pub selftest: BTreeMap<String, String>,
+    /// Files of the module `slots`: names and texts.
+    pub slots: BTreeMap<String, String>,
     /// Objects that a build compiles, measured; for the progress report only.
     pub objects: u32,
     /// Options of its command line, besides those of every guest.
@@ -130,6 +132,7 @@ impl Kernel {
         }
         Ok(Self {
             selftest: read_folder(&folder.join(&entry.selftest))?,
+            slots: read_folder(&folder.join("slots"))?,
             source: source.clone(),
             objects: entry.objects,
             options: entry.options,
@@ -164,7 +167,7 @@ impl Kernel {
         self.source.uninstrumented.iter().for_each(|path| add(path));
         add(&self.source.patches.len().to_string());
         let patches = self.source.patches.iter().map(|(name, text)| (name, text));
-        for (name, text) in patches.chain(&self.selftest) {
+        for (name, text) in patches.chain(&self.selftest).chain(&self.slots) {
             add(name);
             add(text);
         }
@@ -224,10 +227,11 @@ objects = 7
     fn checkout(toml: &str, config: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("kernels");
-        fs::create_dir_all(folder.join("selftest")).unwrap();
-        for (name, text) in
-            [("kernels.toml", toml), ("a.config", config), ("1.patch", "--- a\n"), ("selftest/main.c", "int i;\n")]
-        {
+        for below in ["selftest", "slots"] {
+            fs::create_dir_all(folder.join(below)).unwrap();
+            fs::write(folder.join(below).join("main.c"), "int i;\n").unwrap();
+        }
+        for (name, text) in [("kernels.toml", toml), ("a.config", config), ("1.patch", "--- a\n")] {
             fs::write(folder.join(name), text).unwrap();
         }
         root
@@ -317,6 +321,7 @@ objects = 7
             changed(|kernel| kernel.source.patches.clear()),
             changed(|kernel| drop(kernel.selftest.insert("main.c".into(), "int j;\n".into()))),
             changed(|kernel| drop(kernel.selftest.insert("more.c".into(), String::new()))),
+            changed(|kernel| drop(kernel.slots.insert("main.c".into(), "int j;\n".into()))),
         ];
         let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());

@@ -5,7 +5,8 @@
 //! CACHE/kernels/NAME-KEY.lock        held while NAME-KEY is being built
 //! CACHE/kernels/NAME-KEY.log         output of its last build
 //! CACHE/kernels/.build-NAME-KEY-PID  a build under way, or what a killed one left
-//! CACHE/kernels/NAME-KEY/            vmlinux, config, checks.json, meta.json; appears by one rename
+//! CACHE/kernels/NAME-KEY/            vmlinux, config, checks.json, places.txt, meta.json, and slots.ko
+//!                                    if it has modules; appears by one rename
 //! ```
 
 mod build;
@@ -20,6 +21,7 @@ mod tools;
 mod tree;
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,11 +30,17 @@ use std::{
 pub use build::{BUILD_LEFTOVER, build};
 pub use catalogue::{Catalogue, Kernel};
 pub(crate) use checks::Checks;
+use kcov_parser::{CallSites, Places};
 use serde::{Deserialize, Serialize};
 pub use source::{FETCH_LEFTOVER, Source};
 use thiserror::Error;
 
 use files::TextFileError;
+
+/// File of a kernel's folder that says where in the source its coverage is.
+const PLACES: &str = "places.txt";
+/// The module in a kernel's folder by which functions get on its list of those that may fail.
+const SLOTS: &str = guest_protocol::SLOTS_FILE;
 
 /// Why a kernel cannot be described, found or built.
 #[derive(Debug, Error)]
@@ -174,6 +182,9 @@ pub struct Built {
     pub vmlinux: PathBuf,
     /// Its configuration.
     pub config: PathBuf,
+    /// The module by which functions get on its list of those that may fail; none of a kernel
+    /// without modules.
+    pub slots: Option<PathBuf>,
     /// Facts about it.
     pub meta: Meta,
     /// Options of its command line, besides those of every guest.
@@ -211,6 +222,35 @@ pub struct Listed<'a> {
     pub dir: PathBuf,
     /// The finished kernel.
     pub built: Option<Built>,
+}
+
+impl Built {
+    /// Reads where in the source each place is that can report coverage.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is damaged.
+    pub fn places(&self) -> Result<Places, KernelError> {
+        let damaged =
+            |reason: &str| KernelError::Damaged { path: self.dir.clone(), reason: format!("{PLACES}: {reason}") };
+        let text = fs::read_to_string(self.dir.join(PLACES)).map_err(|error| damaged(&error.to_string()))?;
+        Places::parse(&text).ok_or_else(|| damaged("it is of another form"))
+    }
+
+    /// Counts the places with these `addresses`, as KCOV reports them, by the folder of the kernel's
+    /// source that they are in.
+    ///
+    /// # Errors
+    ///
+    /// A file of the kernel cannot be read, or is damaged.
+    pub fn count_by_folder(&self, addresses: impl Iterator<Item = u64>) -> Result<BTreeMap<String, u64>, KernelError> {
+        let elf = fs::read(&self.vmlinux).map_err(|source| make::failed("read", &self.vmlinux, source))?;
+        let sites = CallSites::from_elf(&elf)
+            .map_err(|error| KernelError::Vmlinux { path: self.vmlinux.clone(), reason: error.to_string() })?;
+        let places = self.places()?;
+        let counts = places.count_by_folder(addresses.filter_map(|address| sites.index_of(address)));
+        Ok(counts.into_iter().map(|(folder, count)| (folder.to_owned(), count)).collect())
+    }
 }
 
 /// Progress of a build. `Display` is a line for the user.
@@ -313,10 +353,11 @@ fn open(kernel: &Kernel, dir: &Path) -> Result<Option<Built>, KernelError> {
         dir: dir.to_owned(),
         vmlinux: dir.join("vmlinux"),
         config: dir.join("config"),
+        slots: Some(dir.join(SLOTS)).filter(|slots| slots.is_file()),
         meta,
         options: kernel.options.clone(),
     };
-    for file in [&built.vmlinux, &built.config, &dir.join(checks::FILE)] {
+    for file in [&built.vmlinux, &built.config, &dir.join(checks::FILE), &dir.join(PLACES)] {
         if !file.is_file() {
             return Err(damaged(format!("{} is missing", file.display())));
         }

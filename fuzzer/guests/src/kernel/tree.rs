@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Kernel, KernelError, Meta, Progress,
+    Kernel, KernelError, Meta, PLACES, Progress, SLOTS,
     checks::{self, Checks},
     fragment,
     make::{Log, failed},
@@ -36,6 +36,9 @@ const FOREIGN_VARIABLES: [&str; 12] = [
     "MAKELEVEL",
     "MFLAGS",
 ];
+
+/// Folder of the module `slots` in a kernel tree.
+const SLOTS_FOLDER: &str = "fuzz_slots";
 
 /// A kernel tree that is being built.
 pub(super) struct Tree<'a> {
@@ -65,6 +68,9 @@ impl Tree<'_> {
         self.unpack(progress)?;
         self.configure(progress)?;
         let objects = self.compile(progress)?;
+        self.make_slots(progress)?;
+        self.find_places(progress)?;
+        self.strip(&self.out().join("vmlinux"))?;
         let meta = Meta {
             name: self.kernel.name.clone(),
             release: self.release()?,
@@ -92,10 +98,12 @@ impl Tree<'_> {
     /// Makes the changes that the catalogue names.
     fn change(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
         progress(Progress::Step("applying patches"));
-        let selftest = self.source.join("drivers/fuzz_selftest");
-        fs::create_dir(&selftest).map_err(|source| failed("create", &selftest, source))?;
-        for (name, text) in &self.kernel.selftest {
-            write(&selftest.join(name), text)?;
+        for (folder, files) in [("drivers/fuzz_selftest", &self.kernel.selftest), (SLOTS_FOLDER, &self.kernel.slots)] {
+            let folder = self.source.join(folder);
+            fs::create_dir(&folder).map_err(|source| failed("create", &folder, source))?;
+            for (name, text) in files {
+                write(&folder.join(name), text)?;
+            }
         }
         for (name, text) in &self.kernel.source.patches {
             let file = self.source.join("../current.patch");
@@ -130,15 +138,43 @@ impl Tree<'_> {
                 progress(meter.progress());
             }
         })?;
-        self.strip()?;
         Ok(meter.done)
     }
 
-    /// Removes the debug information, which is several times the kernel: pahole has made the
-    /// kernel's types (BTF) of it.
-    fn strip(&mut self) -> Result<(), KernelError> {
+    /// Makes the module whose slots take functions off the kernel's list, if the kernel can load
+    /// modules.
+    fn make_slots(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
+        let config = TextFile::read(&self.out().join(".config"))?;
+        if !config.text.lines().any(|line| line == "CONFIG_MODULES=y") {
+            return Ok(());
+        }
+        progress(Progress::Step("making the module for functions off the kernel's list"));
+        let prepare = self.make("modules_prepare");
+        self.log.run("preparing for modules", prepare, self.stop, |_| {})?;
+        let folder = self.source.join(SLOTS_FOLDER);
+        let mut make = self.make("modules");
+        // Without the kernel's own modules there is no table of symbols, and the module needs none.
+        make.arg(format!("M={}", folder.display())).arg("KBUILD_MODPOST_WARN=1");
+        self.log.run("making a module", make, self.stop, |_| {})?;
+        self.strip(&folder.join(SLOTS))
+    }
+
+    /// Writes down where in the source each place is that can report coverage, as only the debug
+    /// information tells that.
+    fn find_places(&self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
+        progress(Progress::Step("finding coverage in the source"));
+        let vmlinux = self.out().join("vmlinux");
+        let bytes = fs::read(&vmlinux).map_err(|source| failed("read", &vmlinux, source))?;
+        let places = kcov_parser::Places::from_elf(&bytes)
+            .map_err(|error| KernelError::Vmlinux { path: vmlinux, reason: error.to_string() })?;
+        write(&self.out().join(PLACES), &places.to_text())
+    }
+
+    /// Removes the debug information of `file`, which is several times the kernel: pahole has made
+    /// the kernel's types (BTF) of it.
+    fn strip(&mut self, file: &Path) -> Result<(), KernelError> {
         let mut strip = Command::new("strip");
-        strip.arg("--strip-debug").arg(self.out().join("vmlinux"));
+        strip.arg("--strip-debug").arg(file);
         self.log.run("removing debug information", strip, self.stop, |_| {})
     }
 
@@ -175,9 +211,18 @@ impl Tree<'_> {
     fn publish(&self, meta: &Meta, destination: &Path) -> Result<(), KernelError> {
         let prepared = self.source.join("../finished");
         fs::create_dir(&prepared).map_err(|source| failed("create", &prepared, source))?;
-        for (from, to) in [("vmlinux", "vmlinux"), (".config", "config")] {
-            let path = self.out().join(from);
-            fs::rename(&path, prepared.join(to)).map_err(|source| failed("take", &path, source))?;
+        let out = self.out();
+        let slots = self.source.join(SLOTS_FOLDER).join(SLOTS);
+        let files = [
+            (out.join("vmlinux"), "vmlinux"),
+            (out.join(".config"), "config"),
+            (out.join(PLACES), PLACES),
+            (slots.clone(), SLOTS),
+        ];
+        for (path, to) in files {
+            if path != slots || path.exists() {
+                fs::rename(&path, prepared.join(to)).map_err(|source| failed("take", &path, source))?;
+            }
         }
         write_json(&prepared.join(checks::FILE), &Checks::find(&prepared.join("vmlinux"), &self.source)?)?;
         write_json(&prepared.join("meta.json"), meta)?;

@@ -169,6 +169,7 @@ fn boot(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Proof, GuestError> {
         vmlinux: vmlinux.to_owned(),
         initramfs: Vec::new(),
         disk: None,
+        disks: 0,
         disk_mib: 0,
         memory_mib: 512,
         kernel_options: String::new(),

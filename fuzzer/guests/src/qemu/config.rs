@@ -46,7 +46,9 @@ pub struct GuestConfig {
     pub initramfs: Vec<u8>,
     /// A raw image that the guest sees, read-only, as `/dev/vda`.
     pub disk: Option<PathBuf>,
-    /// Size of `/dev/ram0` in MiB; 0 for none.
+    /// Number of disks in the guest's memory, from `/dev/ram0` on.
+    pub disks: u8,
+    /// Size of each of them in MiB.
     pub disk_mib: u32,
     /// Memory in MiB, 128 to 3072.
     pub memory_mib: u32,
@@ -60,13 +62,14 @@ pub struct GuestConfig {
 
 impl fmt::Debug for GuestConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { qemu, accel, vmlinux, initramfs, disk, disk_mib, memory_mib, kernel_options, exact } = self;
+        let Self { qemu, accel, vmlinux, initramfs, disk, disks, disk_mib, memory_mib, kernel_options, exact } = self;
         f.debug_struct("GuestConfig")
             .field("qemu", qemu)
             .field("accel", accel)
             .field("vmlinux", vmlinux)
             .field("initramfs_bytes", &initramfs.len())
             .field("disk", disk)
+            .field("disks", disks)
             .field("disk_mib", disk_mib)
             .field("memory_mib", memory_mib)
             .field("kernel_options", kernel_options)
@@ -130,10 +133,10 @@ impl GuestConfig {
                 "executions repeat exactly only under TCG, which counts instructions: leave out --accel kvm".to_owned();
             return Err(GuestError::Config { reason });
         }
-        let (disk, memory) = (self.disk_mib, self.memory_mib);
+        let (disk, memory) = (u32::from(self.disks) * self.disk_mib, self.memory_mib);
         if disk > 0 && disk + BESIDE_DISK_MIB > memory {
             let reason =
-                format!("a disk of {disk} MiB in {memory} MiB of memory, which needs {BESIDE_DISK_MIB} MiB more");
+                format!("disks of {disk} MiB in {memory} MiB of memory, which need {BESIDE_DISK_MIB} MiB more");
             return Err(GuestError::Config { reason });
         }
         readable("the kernel", &self.vmlinux)?;
@@ -192,11 +195,10 @@ impl GuestConfig {
         if !self.kernel_options.is_empty() {
             words.push(self.kernel_options.clone());
         }
-        words.push(if self.disk_mib == 0 {
-            "brd.rd_nr=0".to_owned()
-        } else {
-            format!("brd.rd_nr=1 brd.rd_size={}", u64::from(self.disk_mib) << 10)
-        });
+        words.push(format!("brd.rd_nr={}", self.disks));
+        if self.disks > 0 {
+            words.push(format!("brd.rd_size={}", u64::from(self.disk_mib) << 10));
+        }
         words.join(" ")
     }
 
@@ -281,6 +283,7 @@ mod tests {
             vmlinux: "/boot/vm linux".into(),
             initramfs: b"070701".to_vec(),
             disk: Some("/images/a,b.raw".into()),
+            disks: 1,
             disk_mib: 128,
             memory_mib: 512,
             kernel_options: String::new(),
@@ -354,11 +357,16 @@ mod tests {
     fn sizes_are_checked() {
         let with = |memory_mib, disk_mib| GuestConfig { memory_mib, disk_mib, ..config(Accel::Tcg) }.check();
         assert!(with(4096, 0).unwrap_err().to_string().contains("4096 MiB of memory"));
-        assert!(with(256, 200).unwrap_err().to_string().contains("which needs 128 MiB more"));
+        assert!(with(256, 200).unwrap_err().to_string().contains("which need 128 MiB more"));
         // The sizes are fine, the files are not.
         assert!(with(256, 128).unwrap_err().to_string().contains("the kernel /boot/vm linux"));
         assert!(config(Accel::Tcg).kernel_command_line(None).contains("brd.rd_nr=1 brd.rd_size=131072"));
-        let none = GuestConfig { disk_mib: 0, ..config(Accel::Tcg) };
-        assert!(none.kernel_command_line(None).contains("brd.rd_nr=0"));
+        let none = GuestConfig { disks: 0, ..config(Accel::Tcg) };
+        assert!(none.kernel_command_line(None).ends_with("brd.rd_nr=0"));
+        let several = GuestConfig { disks: 3, ..config(Accel::Tcg) };
+        assert!(several.kernel_command_line(None).contains("brd.rd_nr=3 brd.rd_size=131072"));
+        assert!(several.check().unwrap_err().to_string().contains("the kernel"), "there is room");
+        let full = GuestConfig { disks: 4, ..several };
+        assert!(full.check().unwrap_err().to_string().contains("disks of 512 MiB in 512 MiB"));
     }
 }

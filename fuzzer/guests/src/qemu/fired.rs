@@ -12,6 +12,8 @@ pub struct FiredLog {
     /// Time of the last message in the kernel's log before the plan was in place, in microseconds;
     /// 0 where there was none.
     pub seen_us: u64,
+    /// Step of the workload that ran, from 1; 0 when none did.
+    pub step: u32,
     /// The faults, in the order in which they fired.
     pub fired: Vec<Fired>,
 }
@@ -49,7 +51,8 @@ impl FiredLog {
         let (header, entries) = bytes.get(..LOG_BYTES)?.split_at(HEADER_BYTES);
         let count = usize::try_from(word(header, 1)?).ok().filter(|count| *count <= MAX_RULES)?;
         let fired = entries.chunks_exact(ENTRY_BYTES).take(count).map(entry).collect::<Option<_>>()?;
-        Some(Self { generation: word(header, 0)?, seen_us: long(header, 1)?, fired })
+        let step = word(header, 4).filter(|step| *step as usize <= LIMITS.steps)?;
+        Some(Self { generation: word(header, 0)?, seen_us: long(header, 1)?, step, fired })
     }
 }
 
@@ -90,6 +93,7 @@ mod tests {
         let mut bytes = vec![0xee; LOG_BYTES];
         set(&mut bytes, offset_of!(abi::FiredLog, generation), &log.generation.to_le_bytes());
         set(&mut bytes, offset_of!(abi::FiredLog, seen_us), &log.seen_us.to_le_bytes());
+        set(&mut bytes, offset_of!(abi::FiredLog, step), &log.step.to_le_bytes());
         let count = u32::try_from(log.fired.len()).unwrap();
         set(&mut bytes, offset_of!(abi::FiredLog, count), &count.to_le_bytes());
         for (index, fired) in log.fired.iter().enumerate() {
@@ -115,6 +119,7 @@ mod tests {
         FiredLog {
             generation: 9,
             seen_us: 12,
+            step: 2,
             fired: vec![fired.clone(), Fired { fault: 0, stack: Vec::new(), ..fired }],
         }
     }
@@ -130,6 +135,7 @@ mod tests {
             FiredLog::parse(&bytes)
         };
         let first = offset_of!(abi::FiredLog, fired);
+        assert_eq!(damaged(offset_of!(abi::FiredLog, step), 4097), None);
         assert_eq!(damaged(offset_of!(abi::FiredLog, count), 17), None);
         assert_eq!(damaged(offset_of!(abi::FiredLog, count), u32::MAX), None);
         assert_eq!(damaged(first + offset_of!(abi::Fired, rule), 16), None);
@@ -145,6 +151,7 @@ mod tests {
         ) {
             if bytes.len() >= LOG_BYTES {
                 set(&mut bytes, offset_of!(abi::FiredLog, count), &count.to_le_bytes());
+                set(&mut bytes, offset_of!(abi::FiredLog, step), &[0; 4]);
                 let first = offset_of!(abi::FiredLog, fired);
                 set(&mut bytes, first + offset_of!(abi::Fired, depth), &depth.to_le_bytes());
                 set(&mut bytes, first + offset_of!(abi::Fired, rule), &rule.to_le_bytes());
@@ -160,7 +167,7 @@ mod tests {
 
         #[test]
         fn what_the_guest_wrote_is_read(
-            generation in any::<u32>(), seen_us in any::<u64>(),
+            generation in any::<u32>(), seen_us in any::<u64>(), step in 0u32..9,
             fired in prop::collection::vec(
                 (0u32..16, any::<u32>(), any::<u64>(), 0u32..9, 0u8..4, any::<u32>(),
                  prop::collection::vec(any::<u64>(), 0..=MAX_FRAMES)),
@@ -170,7 +177,7 @@ mod tests {
                 let scope = Scope::from_number(scope).unwrap();
                 Fired { fault, sequence, site, step, scope, times, stack }
             });
-            let log = FiredLog { generation, seen_us, fired: fired.collect() };
+            let log = FiredLog { generation, seen_us, step, fired: fired.collect() };
             prop_assert_eq!(FiredLog::parse(&encode(&log)), Some(log));
         }
     }

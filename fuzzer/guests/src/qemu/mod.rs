@@ -53,6 +53,6 @@ pub use config::{Accel, GuestConfig};
 pub use error::GuestError;
 pub use fired::{Fired, FiredLog};
 pub(crate) use pauses::PAUSES;
-pub use physical::Trace;
+pub use physical::{Trace, Traces};
 pub use run::{End, Guest, Observed};
 pub use template::Template;

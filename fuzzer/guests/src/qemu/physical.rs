@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
-use guest_protocol::MemoryRange;
+use guest_protocol::{MemoryRange, TraceRole};
 use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
     unistd::Pid,
@@ -98,6 +98,9 @@ fn mapped_at(maps: &str, inode: u64, bytes: u64) -> Option<u64> {
     })
 }
 
+/// Traces by the [`TraceRole::index`] of their tasks; of a role without one it is empty.
+pub type Traces = [Trace; TraceRole::ALL.len()];
+
 /// Record of the code that ran in a guest, in order: the program counters that KCOV stores, one for
 /// each basic block.
 #[derive(Clone, Debug, Default)]
@@ -128,7 +131,7 @@ impl Trace {
     }
 
     /// Replaces it by the one in `ranges` of a guest's memory (see
-    /// [`guest_protocol::Ready::trace`]).
+    /// [`guest_protocol::TraceMemory`]).
     pub(super) fn read(&mut self, memory: &Physical, ranges: &[MemoryRange]) -> io::Result<()> {
         self.clear();
         let bytes = ranges.iter().map(|range| range.bytes).sum::<u64>();

@@ -6,13 +6,14 @@ use std::{
 };
 
 use execution::Stop;
-use guest_protocol::{Execute, FromAgent, MemoryRange, Report, ToAgent};
+use guest_protocol::{Execute, FromAgent, Recorded, Report, ToAgent, TraceMemory};
 use serde_json::json;
 
 use super::{
-    FiredLog, GuestError, Trace,
+    FiredLog, GuestError, Traces,
     console::Mark,
     machine::{Machine, Wake},
+    physical::Trace,
 };
 
 /// Time after an execution in which the host listens to the kernel when nothing else is to do.
@@ -43,8 +44,8 @@ pub struct Guest {
 pub(super) struct Addresses {
     /// Guest-physical address of the log of fired faults.
     pub(super) fired_log: u64,
-    /// Pieces of memory that hold the coverage trace.
-    pub(super) trace: Vec<MemoryRange>,
+    /// Places of the coverage traces.
+    pub(super) traces: Vec<TraceMemory>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,22 +115,24 @@ impl Guest {
         Self { machine, addresses, awake, stop, state, reported: false, told, waited: None }
     }
 
-    /// Executes `request` and waits for its end, at most until `deadline` has passed. `trace` gets
-    /// the code that ran, if the request asks for it, also of a guest that died or hung; else it is
-    /// empty.
+    /// Executes `request` and waits for its end, at most until `deadline` has passed. `traces`
+    /// get the code that ran, if the request asks for it, also of a guest that died or hung; else
+    /// they are empty.
     ///
     /// The kernel reports a soft lockup or a hung task by itself after 10 to 20 s: a longer
     /// deadline gives better reports of hangs.
-    pub fn execute(&mut self, request: &Execute, deadline: Duration, trace: &mut Trace) -> Observed {
-        trace.clear();
+    pub fn execute(&mut self, request: &Execute, deadline: Duration, traces: &mut Traces) -> Observed {
+        traces.iter_mut().for_each(Trace::clear);
         let observed = self.observe(request, deadline);
-        if request.coverage
-            && observed.end.may_have_run()
-            && let Err(error) = self.machine.read_trace(&self.addresses.trace, trace)
-        {
-            // The end of the execution is known nevertheless.
-            tracing::warn!("no coverage of an execution: {}", execution::chain(&error));
-            trace.clear();
+        if request.coverage != Recorded::Nothing && observed.end.may_have_run() {
+            for TraceMemory { role, ranges } in &self.addresses.traces {
+                let trace = &mut traces[role.index()];
+                if let Err(error) = self.machine.read_trace(ranges, trace) {
+                    // The end of the execution is known nevertheless.
+                    tracing::warn!(%role, "no coverage of an execution: {}", execution::chain(&error));
+                    trace.clear();
+                }
+            }
         }
         if !matches!(observed.end, End::Reported(_) | End::Refused(_)) {
             self.kill();

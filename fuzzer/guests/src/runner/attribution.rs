@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
 use fault_plan::FaultPlan;
-use guest_protocol::{Leftover, LeftoverKind};
+use guest_protocol::{Leftover, LeftoverKind, WorkloadStep};
 use kernel_report::{KernelReport, ReportKind};
 
 use super::{
@@ -62,11 +62,22 @@ pub(super) struct Request<'a> {
     /// True when the plan is put in place; false only in measurements.
     pub(super) inject: bool,
     pub(super) deadline: Duration,
+    /// The workload.
+    pub(super) steps: &'a [WorkloadStep],
     /// Gives names to a log of fired faults.
     pub(super) resolve: &'a dyn Fn(&FiredLog) -> Vec<Fired>,
 }
 
 impl Request<'_> {
+    /// Gives the report of a guest that does not answer and says nothing. Where no plan was put in
+    /// place the log tells no step.
+    fn hang(&self, target: &str, stack: &str, log: Option<&FiredLog>) -> KernelReport {
+        let number = log.filter(|_| self.inject).map_or(0, |log| log.step);
+        let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+        let step = index.and_then(|index| self.steps.get(index)).map(|step| (number, step.kind()));
+        silent_hang(target, self.deadline, stack, step)
+    }
+
     /// Gives the faults that fired, as `log` tells them. Measurements put no plan in place.
     fn fired(&self, log: Option<&FiredLog>) -> Vec<Fired> {
         log.filter(|_| self.inject).map_or_else(Vec::new, self.resolve)
@@ -218,7 +229,7 @@ impl Attribution {
         match end {
             Some(LateEnd::Died { stack }) => {
                 if let Some(stack) = stack.filter(|_| found.is_empty()) {
-                    found.push(silent_hang(&self.target, request.deadline, &stack));
+                    found.push(silent_hang(&self.target, request.deadline, &stack, None));
                 }
                 watched = observed.wall > WATCHED.max(observed.starved * STARVED);
                 if found.is_empty() {
@@ -293,7 +304,7 @@ impl Attribution {
                 found => dead(found, log),
             },
             End::Hung { stack } => match reports(&text) {
-                found if found.is_empty() => dead(vec![silent_hang(&self.target, request.deadline, &stack)], log),
+                found if found.is_empty() => dead(vec![request.hang(&self.target, &stack, log.as_ref())], log),
                 found => dead(found, log),
             },
             End::Lost(error) => Verdict::Trouble(error),

@@ -16,6 +16,7 @@ fn words(kind: LeftoverKind) -> &'static str {
         LeftoverKind::FileSystem => "file system state left",
         LeftoverKind::Memory => "memory does not come back",
         LeftoverKind::Taint => "kernel tainted without a report",
+        LeftoverKind::Work => "work does not end",
     }
 }
 
@@ -30,6 +31,11 @@ fn telling(fired: &Fired) -> Option<&str> {
 pub(super) fn left(leftover: &Leftover, plan: &FaultPlan, fired: &[Fired], steps: &[StepResult]) -> Finding {
     let words = words(leftover.kind);
     let last = fired.last();
+    // Work that does not end says itself which function is wrong.
+    if leftover.kind == LeftoverKind::Work {
+        let text = evidence(leftover, plan, fired, steps);
+        return Finding::leftover(leftover.text.clone(), leftover.text.clone(), text);
+    }
     let (key, title) = match (last, last.and_then(telling)) {
         (None, _) => (words.to_owned(), format!("{words} without a failure")),
         (_, None) => (format!("{words}: ?"), format!("{words} after a failure")),
@@ -115,6 +121,9 @@ mod tests {
         {
             assert!(found.text.contains(part), "{part} in {}", found.text);
         }
+        let endless = Leftover { kind: LeftoverKind::Work, text: "work does not end: late_run".to_owned() };
+        let found = left(&endless, &plan, &fired, &[]);
+        assert_eq!((found.key.as_str(), found.also.len()), ("work does not end: late_run", 0));
         let found = left(&leftover(LeftoverKind::Memory), &plan, &[], &[]);
         assert_eq!((found.key.as_str(), found.stack.len()), ("memory does not come back", 0));
         assert_eq!(found.title, "memory does not come back without a failure");

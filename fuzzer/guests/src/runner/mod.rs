@@ -22,12 +22,12 @@ use std::{sync::Arc, time::Duration};
 
 use execution::{Attributed, Execution, Fate, Fired, How, Ran, RunError, Runner, Usage};
 use fault_plan::FaultPlan;
-use guest_protocol::Execute;
+use guest_protocol::{Execute, Recorded};
 use kcov_parser::Symbols;
 
 use self::{
     attribution::{Attribution, Judgement, Request, Verdict},
-    coverage::Coverage,
+    coverage::CoverageReader,
     drift::Drift,
     fitness::Unfit,
     reported::Own,
@@ -83,7 +83,7 @@ pub struct GuestRunner {
     next_id: u64,
     attribution: Attribution,
     drift: Drift,
-    coverage_of: Coverage,
+    reader: CoverageReader,
     /// A runner of guests that repeat exactly, once it is needed.
     exact: Option<Box<GuestRunner>>,
     late: Vec<Attributed>,
@@ -94,8 +94,8 @@ pub struct GuestRunner {
     pub deadline: Duration,
     /// True when guests inject; false only in measurements.
     pub inject: bool,
-    /// True when guests record coverage; false only in measurements.
-    pub coverage: bool,
+    /// Coverage that guests record; only in measurements not that of all tasks.
+    pub coverage: Recorded,
 }
 
 impl GuestRunner {
@@ -103,7 +103,7 @@ impl GuestRunner {
     #[must_use]
     pub fn new(prepared: &Arc<Prepared>) -> Self {
         let ready = &prepared.template().about.ready;
-        let coverage_of = Coverage::new(ready.text_start, ready.text_bytes);
+        let reader = CoverageReader::new(ready.text_start, ready.text_bytes);
         Self {
             attribution: Attribution::new(&prepared.target.name),
             prepared: Arc::clone(prepared),
@@ -112,14 +112,14 @@ impl GuestRunner {
             describe_all: true,
             next_id: 0,
             drift: Drift::default(),
-            coverage_of,
+            reader,
             exact: None,
             late: Vec::new(),
             part: 0,
             usage: Usage::default(),
             deadline: DEADLINE,
             inject: true,
-            coverage: true,
+            coverage: Recorded::All,
         }
     }
 
@@ -167,16 +167,17 @@ impl GuestRunner {
             describe_all_sites: self.describe_all,
         };
         let deadline = self.deadline;
-        let mut trace = std::mem::take(&mut self.coverage_of.trace);
-        let observed = self.guest().map(|guest| guest.execute(&request, deadline, &mut trace));
-        self.coverage_of.trace = trace;
+        let mut traces = std::mem::take(&mut self.reader.traces);
+        let observed = self.guest().map(|guest| guest.execute(&request, deadline, &mut traces));
+        self.reader.traces = traces;
         let observed = observed?;
         self.drift.executed();
         self.usage.longest_life = self.usage.longest_life.max(self.drift.executions);
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
         let symbols = &self.prepared.symbols;
         let resolve = |log: &FiredLog| fired_of(log, symbols);
-        let request = Request { plan, how, keep, inject: self.inject, deadline, resolve: &resolve };
+        let steps = &self.prepared.target.steps;
+        let request = Request { plan, how, keep, inject: self.inject, deadline, steps, resolve: &resolve };
         Ok(self.attribution.judge(&request, observed))
     }
 
@@ -244,7 +245,9 @@ impl GuestRunner {
         let (sites, missing) = self.prepared.sites.of(report.new_sites, &report.hits);
         self.describe_all = missing;
         self.count_leftovers(&findings);
-        let incomplete = report.lost_hits > 0 || (guest != Fate::Dead && self.coverage_of.trace.is_full());
+        let coverage = self.reader.coverage();
+        let overflowed = coverage.iter().any(|coverage| coverage.overflowed);
+        let incomplete = report.lost_hits > 0 || (guest != Fate::Dead && overflowed);
         if guest == Fate::Alive
             && let Some(reason) = worn
         {
@@ -263,7 +266,7 @@ impl GuestRunner {
             hits: report.hits,
             sites,
             fired,
-            coverage: self.coverage_of.distinct(),
+            coverage,
             guarded: report.guarded,
             unknown_names: report.unknown_names,
             incomplete,

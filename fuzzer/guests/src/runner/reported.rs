@@ -62,11 +62,12 @@ pub(super) fn reported(
 }
 
 /// Says whether this was left `before`. The words for it change with every round, as they tell
-/// numbers; those of a taint are its name. A mount that stays holds its disk and its file system.
+/// numbers; those of a taint or
+/// a work item are its name. A mount that stays holds its disk and its file system.
 fn is_old(leftover: &Leftover, before: &[Leftover]) -> bool {
     let has = |kind| before.iter().any(|old| old.kind == kind);
     match leftover.kind {
-        LeftoverKind::Taint => before.contains(leftover),
+        LeftoverKind::Taint | LeftoverKind::Work => before.contains(leftover),
         kind @ (LeftoverKind::Device | LeftoverKind::FileSystem) => has(kind) || has(LeftoverKind::Mount),
         kind @ (LeftoverKind::Mount | LeftoverKind::Memory) => has(kind),
     }
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_was_left_before_is_old_in_other_words_too() {
-        use LeftoverKind::{Device, FileSystem, Memory, Mount, Taint};
+        use LeftoverKind::{Device, FileSystem, Memory, Mount, Taint, Work};
         for (before, now, expected) in [
             (Mount, Mount, true),
             (Mount, Device, true),
@@ -94,6 +95,7 @@ mod tests {
             (Device, Mount, false),
             (Mount, Memory, false),
             (Taint, Taint, false),
+            (Work, Work, false),
         ] {
             let found = is_old(&leftover(now, "two"), &[leftover(before, "one")]);
             assert_eq!(found, expected, "{before:?} and then {now:?}");

@@ -1,18 +1,17 @@
 //! The trace event of a block device's requests, which tells what was written.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use abi::block_event;
 use anyhow::{Context, Result, bail};
 
-/// Folders in which tracefs may be mounted.
-const TRACE_FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+use crate::kernel::trace_file;
+
 const BLOCK_EVENT: &str = "events/block/block_bio_queue/format";
 
 /// Compares the layout of the trace event with what the BPF program was built for.
 pub(super) fn check() -> Result<()> {
-    let path = TRACE_FOLDERS.iter().map(|folder| Path::new(folder).join(BLOCK_EVENT)).find(|path| path.exists());
-    let path = path.context(
+    let path = trace_file(BLOCK_EVENT).context(
         "the trace event block/block_bio_queue is missing: is tracefs mounted, and CONFIG_BLOCK and CONFIG_FTRACE set?",
     )?;
     let format = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -2,23 +2,32 @@
 
 mod block_event;
 mod cast;
+mod ftrace;
 mod names;
 
 use abi::{Control, NAME_BLOCK, NO_NAME};
 use anyhow::{Context, Error, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{KProbe, ProgramError, TracePoint},
+    programs::{KProbe, ProgramError, RawTracePoint, TracePoint},
 };
-use fault_plan::Scope;
-use guest_protocol::{Contract, MAX_UNRELATED, Setup};
+use fault_plan::{InjectableFunction, Scope};
+use guest_protocol::{MAX_UNRELATED, Setup};
 
 use self::cast::Cast;
-use super::{functions, interrupts::Interrupts, types::Types};
-use crate::symbols::Symbols;
+use super::{chosen::Probed, functions, interrupts::Interrupts, types::Types};
+use crate::{disk::DISK_NUMBER, symbols::Symbols};
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+/// Programs that follow work items, and their events.
+const WORK_PROGRAMS: [(&str, Option<&str>); 4] = [
+    ("work_queued", Some("workqueue_queue_work")),
+    ("work_started", Some("workqueue_execute_start")),
+    ("work_ended", Some("workqueue_execute_end")),
+    ("work_check", None),
+];
 
 const _: () = assert!(abi::MAX_UNRELATED == MAX_UNRELATED);
 
@@ -32,13 +41,12 @@ pub(super) struct Loaded {
     pub(super) control: Control,
 }
 
-pub(super) fn load(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &mut Types) -> Result<Loaded> {
+pub(super) fn load(symbols: &Symbols, setup: &Setup, probed: &[Probed], types: &mut Types) -> Result<Loaded> {
     let mut table = symbols.name_table();
-    let contracts = &setup.functions;
-    for contract in contracts {
-        names::claim_entry(symbols, &mut table, &contract.function)?;
+    for probed in probed {
+        names::claim_entries(symbols, &mut table, probed)?;
     }
-    let control = control(symbols, setup, disk, types)?;
+    let control = control(symbols, setup, probed, types)?;
     let blocks = table.len().div_ceil(NAME_BLOCK);
     let entries = u32::try_from(blocks).context("the kernel's text is too large")?;
     let mut object = OBJECT.to_vec();
@@ -54,26 +62,50 @@ pub(super) fn load(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &
         .load(&object)
         .context("cannot create the BPF maps: does the kernel have CONFIG_BPF_SYSCALL?")?;
     names::fill(&bpf, &table, blocks)?;
-    if disk.is_some() {
+    if setup.disks > 0 {
         block_event::check()?;
         let program: &mut TracePoint = program(&mut bpf, "block_write")?;
         program.load().map_err(load_error)?;
         program.attach("block", "block_bio_queue").context("cannot attach to the trace event block/block_bio_queue")?;
     }
+    // Where nothing is armed, nobody waits for anything.
+    if !probed.is_empty() {
+        for (name, event) in WORK_PROGRAMS {
+            let program: &mut RawTracePoint = program(&mut bpf, name)?;
+            program.load().map_err(load_error)?;
+            if let Some(event) = event {
+                program.attach(event).with_context(|| format!("cannot attach to the trace event workqueue/{event}"))?;
+            }
+        }
+    }
     let program: &mut KProbe = program(&mut bpf, "injectable")?;
     program.load().map_err(load_error)?;
-    for Contract { function, .. } in contracts {
-        program.attach(function, 0).with_context(|| {
-            format!("cannot probe \"{function}\": is it on /sys/kernel/debug/error_injection/list?")
-        })?;
+    let held = ftrace::hold();
+    let attached = attach(program, probed);
+    if held {
+        ftrace::release()?;
     }
+    attached?;
     Ok(Loaded { bpf, control })
 }
 
-fn control(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &mut Types) -> Result<Control> {
-    let contracts = &setup.functions;
+/// Attaches `program` to all entries of the functions that are to be `probed`.
+fn attach(program: &mut KProbe, probed: &[Probed]) -> Result<()> {
+    for Probed { function: InjectableFunction { name, .. }, entries, .. } in probed {
+        for entry in entries {
+            // Without a name the kernel takes what else is an offset for the address:
+            // `perf_kprobe_init()` of `kernel/trace/trace_event_perf.c` (6.12).
+            program.attach("", *entry).with_context(|| {
+                format!("cannot probe \"{name}\": is it on /sys/kernel/debug/error_injection/list?")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn control(symbols: &Symbols, setup: &Setup, probed: &[Probed], types: &mut Types) -> Result<Control> {
     let Interrupts { per_cpu_offsets, preempt_offset } =
-        if contracts.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
+        if probed.is_empty() { Interrupts::default() } else { Interrupts::find(symbols)? };
     let mut scopes = setup.scopes.iter().fold(0, |scopes, scope| scopes | 1 << scope.number());
     // On a kernel that does not tell tasks apart the workload's own task is the only one in scope.
     let task_flags = types.field(TASK_FLAGS).map_or(0, |field| field.offset);
@@ -98,10 +130,12 @@ fn control(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &mut Type
         guarded: 0,
         // Writes before now were not seen.
         dirty_overflow: 1,
-        disk: disk.unwrap_or(0),
+        disk: if setup.disks > 0 { DISK_NUMBER } else { 0 },
         sites: 0,
         preempt_cpu: 0,
         step: 0,
+        disks: setup.disks.into(),
+        reserved: 0,
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),
         per_cpu_offsets,
@@ -109,7 +143,7 @@ fn control(symbols: &Symbols, setup: &Setup, disk: Option<u32>, types: &mut Type
         preempt_count: 0,
         unrelated_set: named.fold(0, |set, name| set | abi::name_set(*name)),
         unrelated,
-        functions: functions::table(contracts, symbols, types)?,
+        functions: functions::table(probed)?,
     })
 }
 

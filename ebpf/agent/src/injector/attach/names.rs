@@ -4,21 +4,24 @@ use abi::{GRANULE_BYTES, NAME_BLOCK, NO_NAME, PROBE_BYTES};
 use anyhow::{Result, bail};
 use aya::Ebpf;
 
-use super::super::mapping::Mapping;
+use super::super::{chosen::Probed, mapping::Mapping};
 use crate::symbols::Symbols;
 
-/// Gives a function to be probed all granules that its probe can stand in.
-pub(super) fn claim_entry(symbols: &Symbols, table: &mut [u32], function: &str) -> Result<()> {
-    let (Some(entry), Some(id)) = (symbols.address(function), symbols.name_id(function)) else {
-        bail!("cannot probe \"{function}\": the kernel has no such symbol");
+/// Gives a function to be probed all granules that its probes can stand in.
+pub(super) fn claim_entries(symbols: &Symbols, table: &mut [u32], probed: &Probed) -> Result<()> {
+    let name = &probed.function.name;
+    let Some(id) = symbols.name_id(name) else {
+        bail!("cannot probe \"{name}\": the kernel has no such symbol");
     };
     let text = symbols.text_start()..symbols.text_end();
-    if !text.contains(&entry) {
-        bail!("cannot probe \"{function}\": {entry:#x} is outside of the kernel's text");
-    }
-    let granule = |address: u64| usize::try_from((address - text.start) / GRANULE_BYTES).unwrap_or(usize::MAX);
-    for owner in table.iter_mut().take(granule(entry + PROBE_BYTES) + 1).skip(granule(entry)) {
-        *owner = id;
+    for entry in &probed.entries {
+        if !text.contains(entry) {
+            bail!("cannot probe \"{name}\": {entry:#x} is outside of the kernel's text");
+        }
+        let granule = |address: u64| usize::try_from((address - text.start) / GRANULE_BYTES).unwrap_or(usize::MAX);
+        for owner in table.iter_mut().take(granule(entry + PROBE_BYTES) + 1).skip(granule(*entry)) {
+            *owner = id;
+        }
     }
     Ok(())
 }

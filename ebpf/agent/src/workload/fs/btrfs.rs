@@ -1,4 +1,6 @@
-//! btrfs: its ioctls, which mirror `include/uapi/linux/btrfs.h` (6.12), and its memory of the disk.
+//! btrfs: its ioctls, which mirror `include/uapi/linux/btrfs.h` (6.12), and its memory of the disks.
+
+pub(in crate::workload) mod upkeep;
 
 use std::{
     ffi::{CStr, CString},
@@ -11,7 +13,7 @@ use nix::{Result, errno::Errno};
 use guest_protocol::{Leftover, LeftoverKind};
 
 use crate::{
-    disk::DISK,
+    disk::path_of,
     oracles::{Oracle, leftover},
 };
 
@@ -42,7 +44,10 @@ pub(in crate::workload) struct VolumeArgumentsV2 {
 
 const _: () = assert!(size_of::<VolumeArguments>() == 4096 && size_of::<VolumeArgumentsV2>() == 4096);
 
+nix::ioctl_write_ptr!(resize_device, MAGIC, 3, VolumeArguments);
 nix::ioctl_write_ptr!(forget_device, MAGIC, 5, VolumeArguments);
+nix::ioctl_write_ptr!(add_device, MAGIC, 10, VolumeArguments);
+nix::ioctl_write_ptr!(remove_device, MAGIC, 11, VolumeArguments);
 nix::ioctl_write_ptr!(subvolume_create, MAGIC, 14, VolumeArguments);
 nix::ioctl_write_ptr!(snapshot_destroy, MAGIC, 15, VolumeArguments);
 nix::ioctl_write_ptr!(snapshot_create, MAGIC, 23, VolumeArgumentsV2);
@@ -96,28 +101,53 @@ pub(in crate::workload) fn delete(parent: BorrowedFd<'_>, arguments: &VolumeArgu
     unsafe { snapshot_destroy(parent.as_raw_fd(), arguments) }
 }
 
-/// The disk in btrfs's list of devices. A mount that failed or ended leaves the disk there, and the
+/// Resizes a device of the file system of `root`: its number, a colon and the size.
+pub(in crate::workload) fn resize(root: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
+    // SAFETY: as in `create`.
+    unsafe { resize_device(root.as_raw_fd(), arguments) }
+}
+
+/// Adds the named device to the file system of `root`.
+pub(in crate::workload) fn add(root: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
+    // SAFETY: as in `create`.
+    unsafe { add_device(root.as_raw_fd(), arguments) }
+}
+
+/// Removes the named device, or the one that is `missing`, from the file system of `root`.
+pub(in crate::workload) fn remove(root: BorrowedFd<'_>, arguments: &VolumeArguments) -> Result<i32> {
+    // SAFETY: as in `create`.
+    unsafe { remove_device(root.as_raw_fd(), arguments) }
+}
+
+/// A disk in btrfs's list of devices. A mount that failed or ended leaves the disk there, and the
 /// next mount would take another path.
 pub(crate) struct KnownDisk {
     control: File,
-    disk: Box<VolumeArguments>,
+    path: String,
+    arguments: Box<VolumeArguments>,
 }
 
 impl KnownDisk {
-    /// Opens btrfs's control device. Without that there is no btrfs in the kernel, as the mount
-    /// step itself will say.
-    pub(super) fn open() -> anyhow::Result<Option<Self>> {
-        let disk = VolumeArguments::new(&CString::new(DISK)?);
+    /// Opens btrfs's control device for the disk `number`, from 0. Without that there is no btrfs
+    /// in the kernel, as the mount step itself will say.
+    pub(in crate::workload) fn open(number: u8) -> anyhow::Result<Option<Self>> {
+        let path = path_of(number);
+        let arguments = VolumeArguments::new(&CString::new(path.as_str())?);
         let control = OpenOptions::new().read(true).write(true).open(CONTROL).ok();
-        Ok(control.map(|control| Self { control, disk }))
+        Ok(control.map(|control| Self { control, path, arguments }))
+    }
+
+    /// Has btrfs forget the disk.
+    pub(in crate::workload) fn forget(&self) -> Result<i32> {
+        // SAFETY: as in `create`.
+        unsafe { forget_device(self.control.as_fd().as_raw_fd(), &raw const *self.arguments) }
     }
 }
 
 impl Oracle for KnownDisk {
     /// Has btrfs forget the disk, and says so when it does not.
     fn leftover(&mut self) -> Option<Leftover> {
-        // SAFETY: as in `create`.
-        let error = match unsafe { forget_device(self.control.as_fd().as_raw_fd(), &raw const *self.disk) } {
+        let error = match self.forget() {
             // ENOENT: it was not known.
             Ok(_) | Err(Errno::ENOENT) => return None,
             Err(error) => error,
@@ -125,7 +155,7 @@ impl Oracle for KnownDisk {
         // EBUSY: a file system has it open (`btrfs_free_stale_devices()` in `fs/btrfs/volumes.c`,
         // 6.12).
         let kind = if error == Errno::EBUSY { LeftoverKind::Device } else { LeftoverKind::FileSystem };
-        Some(leftover(kind, format!("btrfs does not forget {DISK}: {error}")))
+        Some(leftover(kind, format!("btrfs does not forget {}: {error}", self.path)))
     }
 }
 
@@ -142,6 +172,8 @@ mod tests {
         assert_eq!(write(15), 0x5000_940f);
         assert_eq!(write(23), 0x5000_9417);
         assert_eq!(write(5), 0x5000_9405);
+        // BTRFS_IOC_RESIZE, _ADD_DEV, _RM_DEV.
+        assert_eq!([write(3), write(10), write(11)], [0x5000_9403, 0x5000_940a, 0x5000_940b]);
     }
 
     #[test]

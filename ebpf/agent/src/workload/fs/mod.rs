@@ -1,7 +1,9 @@
 //! File systems: one module for each that needs more than mounting.
 
 pub(super) mod btrfs;
+pub(super) mod ioctl;
 pub(super) mod options;
+mod sysfs;
 
 use std::fs;
 
@@ -10,18 +12,28 @@ use guest_protocol::{Setup, Step};
 
 use crate::oracles::Oracle;
 
-/// Mount point of the disk.
+/// Mount point of the disks.
 pub(crate) const MOUNT_POINT: &str = "/mnt/t";
 
-/// Makes the folder that the disk is mounted on.
+/// Makes the folder that the disks are mounted on.
 pub(crate) fn make_mount_point() -> Result<()> {
     fs::create_dir_all(MOUNT_POINT).with_context(|| format!("cannot make {MOUNT_POINT}"))
 }
 
 /// The oracles of the file systems that a target mounts.
 pub(crate) fn oracles(setup: &Setup) -> Result<Vec<Box<dyn Oracle>>> {
-    let mut steps = setup.setup_steps.iter().chain(&setup.steps);
-    let mut mounts = |name: &str| steps.any(|step| matches!(&step.step, Step::Mount { fstype, .. } if fstype == name));
-    let btrfs = if mounts("btrfs") { btrfs::KnownDisk::open()? } else { None };
-    Ok(btrfs.into_iter().map(|oracle| Box::new(oracle) as Box<dyn Oracle>).collect())
+    let steps = || setup.image_steps.iter().chain(&setup.setup_steps).chain(&setup.steps);
+    let mounts = |name: &str| steps().any(|step| matches!(&step.step, Step::Mount { fstype, .. } if fstype == name));
+    let mut oracles: Vec<Box<dyn Oracle>> = Vec::new();
+    for number in 0..setup.disks {
+        if mounts("btrfs") {
+            oracles.extend(btrfs::KnownDisk::open(number)?.map(|oracle| Box::new(oracle) as Box<dyn Oracle>));
+        }
+        for name in sysfs::FILE_SYSTEMS {
+            if mounts(name) {
+                oracles.push(Box::new(sysfs::Entry::new(name, number)));
+            }
+        }
+    }
+    Ok(oracles)
 }

@@ -8,11 +8,20 @@
 
 mod attribute;
 mod content;
+mod copy;
 mod flush;
+mod mapped;
 mod mount;
 mod name;
+mod process;
+mod range;
+mod state;
 mod subvolume;
+mod system_file;
 mod trigger;
+mod upkeep;
+mod wait;
+mod workspace;
 
 use std::{
     ffi::{CStr, CString},
@@ -26,8 +35,9 @@ use nix::{
     sys::stat::Mode,
 };
 
+use self::upkeep::Upkeep;
+pub(super) use self::workspace::Workspace;
 use super::fs::MOUNT_POINT;
-use crate::disk::DISK;
 
 /// Most bytes of one read or write.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -45,48 +55,59 @@ pub(super) trait PreparedStep: Send {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64>;
 }
 
-/// Memory and state that the steps of a workload share.
-pub(super) struct Workspace {
-    /// True when the disk is mounted.
-    pub(super) mounted: bool,
-    disk: CString,
-    root: CString,
-    pattern: Vec<u8>,
-    buffer: Vec<u8>,
-}
-
-impl Workspace {
-    pub(super) fn new() -> Result<Self> {
-        Ok(Self {
-            mounted: false,
-            disk: CString::new(DISK)?,
-            root: CString::new(MOUNT_POINT)?,
-            pattern: (0..=u8::MAX).take(PATTERN_PERIOD).cycle().take(CHUNK_BYTES + PATTERN_PERIOD).collect(),
-            buffer: vec![0; CHUNK_BYTES],
-        })
-    }
-}
-
 /// Makes `step` ready.
+#[allow(clippy::too_many_lines, reason = "a table, with a line for each step")]
 pub(super) fn prepare(step: &Step) -> Result<Box<dyn PreparedStep>> {
     match step {
-        Step::Mount { fstype, options } => boxed(mount::Mount::new(fstype, options)),
+        Step::Mount { fstype, options, disk } => boxed(mount::Mount::new(fstype, options, disk.unwrap_or(0))),
         Step::Umount {} => boxed(Ok(mount::Umount)),
+        Step::Remount { options } => boxed(state::Remount::new(options)),
+        Step::Freeze {} => boxed(Ok(state::Freeze)),
+        Step::Thaw {} => boxed(Ok(state::Thaw)),
+        Step::Fstrim {} => boxed(Ok(state::Fstrim)),
+        Step::Shutdown { how } => boxed(Ok(state::Shutdown::new(*how))),
+        Step::Sync {} => boxed(Ok(flush::Sync)),
         Step::Mkdir { path } => boxed(name::Mkdir::new(path)),
         Step::Create { path } => boxed(name::Create::new(path)),
-        Step::Write { path, offset, length } => boxed(content::Write::new(path, *offset, *length)),
+        Step::Rename { from, to } => boxed(name::Rename::new(from, to)),
+        Step::Link { from, to } => boxed(name::Link::new(from, to)),
+        Step::Symlink { target, path } => boxed(name::Symlink::new(target, path)),
+        Step::Unlink { path } => boxed(name::Unlink::new(path)),
+        Step::Readdir { path } => boxed(name::Readdir::new(path.as_ref())),
+        Step::Write { path, offset, length, direct, sync } => {
+            boxed(content::Write::new(path, *offset, *length, *direct, *sync))
+        }
+        Step::MmapWrite { path, offset, length } => boxed(mapped::MmapWrite::new(path, *offset, *length)),
         Step::Read { path } => boxed(content::Read::new(path)),
         Step::Fsync { path } => boxed(flush::Fsync::new(path)),
         Step::Truncate { path, length } => boxed(content::Truncate::new(path, *length)),
-        Step::Rename { from, to } => boxed(name::Rename::new(from, to)),
-        Step::Link { from, to } => boxed(name::Link::new(from, to)),
-        Step::Unlink { path } => boxed(name::Unlink::new(path)),
+        Step::Fallocate { path, mode, offset, length } => boxed(range::Fallocate::new(path, *mode, *offset, *length)),
+        Step::Reflink { from, to, from_offset, to_offset, length } => {
+            boxed(range::Reflink::new(from, to, [*from_offset, *to_offset, *length]))
+        }
         Step::SetXattr { path, name, value } => boxed(attribute::SetXattr::new(path, name, value)),
+        Step::Chmod { path, mode } => boxed(attribute::Chmod::new(path, *mode)),
+        Step::Chown { path, uid, gid } => boxed(attribute::Chown::new(path, *uid, *gid)),
         Step::SubvolumeCreate { path } => boxed(subvolume::Create::new(path)),
         Step::SubvolumeSnapshot { from, to } => boxed(subvolume::Snapshot::new(from, to)),
         Step::SubvolumeDelete { path } => boxed(subvolume::Delete::new(path)),
-        Step::Sync {} => boxed(Ok(flush::Sync)),
+        Step::Balance { groups, convert, usage } => boxed(Ok(Upkeep::balance(groups, *convert, *usage))),
+        Step::Scrub { device, read_only } => boxed(Ok(Upkeep::scrub(*device, *read_only))),
+        Step::Defragment { path } => boxed(upkeep::Defragment::new(path)),
+        Step::Resize { device, size } => boxed(Upkeep::resize(*device, size)),
+        Step::DeviceAdd { disk } => boxed(Upkeep::add(*disk)),
+        Step::DeviceRemove { disk } => boxed(Upkeep::remove(*disk)),
+        Step::DeviceReplace { device, disk } => boxed(Ok(Upkeep::replace(*device, *disk))),
+        Step::DeviceForget { disk } => boxed(upkeep::Forget::new(*disk)),
+        Step::QuotaEnable { simple } => boxed(Ok(Upkeep::quota_enable(*simple))),
+        Step::QuotaDisable {} => boxed(Ok(Upkeep::quota_disable())),
+        Step::QuotaRescan {} => boxed(Ok(Upkeep::Rescan)),
+        Step::CrashCopy {} => boxed(Ok(copy::CrashCopy)),
         Step::Trigger { name } => boxed(trigger::Trigger::new(name)),
+        Step::Sleep { ms } => boxed(Ok(wait::Sleep::new(*ms))),
+        Step::WriteFile { path, text } => boxed(system_file::WriteFile::new(path, text)),
+        Step::ReadFile { path } => boxed(system_file::ReadFile::new(path)),
+        Step::Fork { exec } => boxed(Ok(process::Fork::new(*exec))),
     }
     .with_context(|| format!("step {}", step.kind()))
 }
@@ -161,7 +182,7 @@ mod tests {
     #[test]
     fn bad_steps_are_refused_with_their_kind() {
         let refusal = |step: &Step| prepare(step).err().map(|error| format!("{error:#}")).unwrap_or_default();
-        let beyond = Step::Write { path: path("a"), offset: u64::MAX, length: 1 };
+        let beyond = Step::Write { path: path("a"), offset: u64::MAX, length: 1, direct: false, sync: false };
         assert_eq!(
             refusal(&beyond),
             "step write: more bytes than a file can have: out of range integral type conversion attempted"
@@ -173,7 +194,7 @@ mod tests {
 
     #[test]
     fn without_a_mount_only_mount_and_trigger_run() {
-        let mut workspace = Workspace::new().unwrap();
+        let mut workspace = Workspace::new(0).unwrap();
         for step in [Step::Umount {}, Step::Sync {}, Step::Create { path: path("a") }] {
             assert_eq!(run(prepare(&step).unwrap().as_mut(), &mut workspace), StepResult::Skipped);
         }
@@ -181,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_failed_call_is_an_error_number() {
-        let mut workspace = Workspace { mounted: true, ..Workspace::new().unwrap() };
+        let mut workspace = Workspace::new(0).unwrap();
+        workspace.mounted = true;
         let mut step = prepare(&Step::Read { path: path("missing") }).unwrap();
         assert_eq!(run(step.as_mut(), &mut workspace), StepResult::Failed(libc::ENOENT));
     }

@@ -3,22 +3,26 @@
 use std::ffi::CString;
 
 use anyhow::Result;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
+};
 
 use super::{PreparedStep, Workspace};
-use crate::workload::fs::options;
+use crate::{disk::path_of, workload::fs::options};
 
-/// Mounts the disk.
+/// Mounts a disk.
 pub(super) struct Mount {
+    disk: CString,
     fstype: CString,
     flags: MsFlags,
     data: CString,
 }
 
 impl Mount {
-    pub(super) fn new(fstype: &str, options: &str) -> Result<Self> {
+    pub(super) fn new(fstype: &str, options: &str, disk: u8) -> Result<Self> {
         let (flags, data) = options::split(options);
-        Ok(Self { fstype: CString::new(fstype)?, flags, data: CString::new(data)? })
+        Ok(Self { disk: CString::new(path_of(disk))?, fstype: CString::new(fstype)?, flags, data: CString::new(data)? })
     }
 }
 
@@ -28,18 +32,22 @@ impl PreparedStep for Mount {
     }
 
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
-        let (disk, root) = (workspace.disk.as_c_str(), workspace.root.as_c_str());
+        let (disk, root) = (self.disk.as_c_str(), workspace.root.as_c_str());
         mount(Some(disk), root, Some(&*self.fstype), self.flags, Some(self.data.as_c_str()))?;
         workspace.mounted = true;
         Ok(0)
     }
 }
 
-/// Unmounts the disk.
+/// Unmounts the disk, unless its file system is frozen.
 pub(super) struct Umount;
 
 impl PreparedStep for Umount {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
+        // A frozen file system would stay when nothing leads to it any more.
+        if workspace.frozen {
+            return Err(Errno::EBUSY);
+        }
         umount2(&*workspace.root, MntFlags::empty())?;
         workspace.mounted = false;
         Ok(0)

@@ -28,7 +28,7 @@ fn log(generation: u32) -> Option<FiredLog> {
         times: 1,
         stack: Vec::new(),
     };
-    Some(FiredLog { generation, seen_us: 0, fired: vec![fired] })
+    Some(FiredLog { generation, seen_us: 0, step: 0, fired: vec![fired] })
 }
 
 /// A log whose plan was in place after the kernel's message of the time `seen_us`.
@@ -50,7 +50,7 @@ fn resolve(log: &FiredLog) -> Vec<Fired> {
 }
 
 fn request(plan: &FaultPlan) -> Request<'_> {
-    Request { plan, how: How::Warm, inject: true, keep: false, deadline: WALL, resolve: &resolve }
+    Request { plan, how: How::Warm, inject: true, keep: false, deadline: WALL, steps: &[], resolve: &resolve }
 }
 
 /// A quiet request that ended so.

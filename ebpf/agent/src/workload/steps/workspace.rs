@@ -1,0 +1,87 @@
+//! Memory and state that the steps of a workload share.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io::Write,
+    os::fd::{AsRawFd, RawFd},
+};
+
+use anyhow::{Context, Result};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::{CHUNK_BYTES, MOUNT_POINT, PATTERN_PERIOD, directory};
+use crate::{disk::Content, workload::fs::ioctl};
+
+/// Memory as direct transfers want it.
+#[repr(C, align(4096))]
+struct Aligned([u8; CHUNK_BYTES]);
+
+/// Memory and state that the steps of a workload share.
+pub(in crate::workload) struct Workspace {
+    /// True when a disk is mounted.
+    pub(in crate::workload) mounted: bool,
+    /// What a step has read of the disks.
+    pub(in crate::workload) copies: Option<Vec<Content>>,
+    /// True when the file system is frozen.
+    pub(super) frozen: bool,
+    /// Number of disks.
+    pub(super) disks: u8,
+    pub(super) root: CString,
+    pub(super) buffer: Vec<u8>,
+    pattern: Vec<u8>,
+    /// The pattern as a file of memory.
+    pattern_file: File,
+    aligned: Box<Aligned>,
+}
+
+impl Workspace {
+    /// The workspace of a target with so many disks.
+    pub(in crate::workload) fn new(disks: u8) -> Result<Self> {
+        let pattern: Vec<u8> = (0..=u8::MAX).take(PATTERN_PERIOD).cycle().take(CHUNK_BYTES + PATTERN_PERIOD).collect();
+        let file = memfd_create(c"pattern", MFdFlags::MFD_CLOEXEC);
+        let mut pattern_file = File::from(file.context("cannot make a file of memory (CONFIG_TMPFS)")?);
+        pattern_file.write_all(&pattern).context("cannot write to a file of memory")?;
+        Ok(Self {
+            mounted: false,
+            copies: None,
+            frozen: false,
+            disks,
+            root: CString::new(MOUNT_POINT)?,
+            buffer: vec![0; CHUNK_BYTES],
+            pattern,
+            pattern_file,
+            aligned: Box::new(Aligned([0; CHUNK_BYTES])),
+        })
+    }
+
+    /// The bytes that a file has at the offset `at`, at most [`CHUNK_BYTES`]; in aligned memory
+    /// for a direct write.
+    pub(super) fn pattern_at(&mut self, at: i64, bytes: usize, direct: bool) -> &[u8] {
+        let phase = usize::try_from(at).unwrap_or_default() % PATTERN_PERIOD;
+        let data = &self.pattern[phase..phase + bytes];
+        if !direct {
+            return data;
+        }
+        let aligned = &mut self.aligned.0[..bytes];
+        aligned.copy_from_slice(data);
+        aligned
+    }
+
+    /// The pattern as an open file.
+    pub(super) fn pattern_file(&self) -> RawFd {
+        self.pattern_file.as_raw_fd()
+    }
+
+    /// Thaws the file system if it is frozen.
+    pub(in crate::workload) fn thaw(&mut self) {
+        if self.frozen {
+            // One that stays frozen is found by those who look for mounts.
+            let _ = directory(&self.root).and_then(|root| {
+                use std::os::fd::AsFd;
+                ioctl::thaw(root.as_fd())
+            });
+            self.frozen = false;
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Functions that are not on the kernel's list of those that may fail, and the source of coverage.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use execution::{Execution, How, RunError, Stop};
+use fault_plan::{CallPath, Errno, ErrorType, Fault, InjectableFunction, InjectedError};
+use guest_protocol::StepResult;
+use guests::{
+    prepare::{Wanted, prepare},
+    progress::Silent,
+    project::Project,
+};
+use kcov_parser::{CallSites, Place, Symbols};
+use tempfile::TempDir;
+
+use crate::common::{Guests, KERNEL, LEAN, guests, guests_on, plan};
+
+const CHARGE: &str = "selftest_account_charge";
+
+/// A target that pulls the trigger whose bug only [`CHARGE`]'s failure reaches, with further
+/// functions: name and type.
+fn target(functions: &[(&str, &str, &str)]) -> TempDir {
+    let mut text = format!(
+        "description = \"a test\"\nkernel = \"{KERNEL}\"\nsteps = [{{ trigger = {{ name = \"off_list\" }} }}]\n"
+    );
+    for (name, error_type, error) in functions {
+        text.push_str(&format!("[[functions]]\nname = \"{name}\"\ntype = \"{error_type}\"\nerrors = [\"{error}\"]\n"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("target.toml"), text).unwrap();
+    folder
+}
+
+fn fails(function: &str, caller: &str, error: InjectedError) -> Fault {
+    Fault::new(function, CallPath(vec![caller.to_owned()]), 1, error)
+}
+
+fn edquot() -> InjectedError {
+    InjectedError::Errno(Errno::from_name("EDQUOT").unwrap())
+}
+
+fn why_not_prepared(folder: &Path) -> String {
+    let Err(error) = prepare(&Wanted::new(folder.to_str().unwrap()), &Stop::new(), &Silent) else {
+        panic!("it is prepared")
+    };
+    execution::chain(&error)
+}
+
+#[test]
+fn a_function_off_the_list_fails_and_shows_a_bug_that_nothing_else_reaches() {
+    let folder = target(&[(CHARGE, "ERRNO", "EDQUOT")]);
+    for kernel in [KERNEL, LEAN] {
+        let mut guest = guests_on(kernel, folder.path().to_str().unwrap());
+        let about = &guest.prepared.template().about;
+        assert!(about.hello.injectable.iter().all(|listed| listed.name != CHARGE), "{kernel}: it is on the list");
+        let expected = InjectableFunction { name: CHARGE.to_owned(), error_type: ErrorType::Errno };
+        assert_eq!((&about.ready.functions, &about.ready.left_out), (&vec![expected], &Vec::new()), "{kernel}");
+        let clean = guest.run(&plan(&[]));
+        assert_eq!((&clean.steps, clean.findings.len()), (&vec![StepResult::Done(1)], 0), "{kernel}");
+        let failed = guest.run_fresh(&plan(&[fails(CHARGE, "selftest_off_list", edquot())]));
+        assert_eq!(failed.fired.len(), 1, "{kernel}");
+        let [finding, ..] = failed.findings.as_slice() else { panic!("{kernel}: no finding") };
+        assert!(finding.is_report(), "{kernel}: {finding:?}");
+        if kernel == KERNEL {
+            assert!(finding.title.contains("double-free in selftest_account_free"), "{}", finding.title);
+        }
+    }
+}
+
+#[test]
+fn a_function_that_a_kernel_cannot_fail_is_left_out_and_named_with_the_reason() {
+    let others = [
+        (CHARGE, "ERRNO", "EDQUOT"),
+        ("btrfs_sb", "NULL", "NULL"),
+        ("__sanitizer_cov_trace_pc", "NULL", "NULL"),
+        ("btrfs_check_leaf", "NULL", "NULL"),
+    ];
+    let folder = target(&others);
+    let mut guest = guests(folder.path());
+    let ready = guest.prepared.template().about.ready.clone();
+    assert_eq!(ready.functions.iter().map(|function| function.name.as_str()).collect::<Vec<_>>(), [CHARGE]);
+    for (name, reason) in [
+        ("btrfs_sb", "inlined wherever it is called"),
+        ("__sanitizer_cov_trace_pc", "its calls cannot be traced"),
+        ("btrfs_check_leaf", "lists it with the type ERRNO"),
+    ] {
+        let left_out = ready.left_out.iter().find(|left_out| left_out.function == name).unwrap();
+        assert!(left_out.reason.contains(reason), "{left_out:?}");
+    }
+    let ran = guest.ran(&plan(&[fails("btrfs_sb", "btrfs_statfs", InjectedError::Null)]), How::Warm);
+    let Err(RunError::Refused(reason)) = ran.execution else { panic!("not refused") };
+    assert!(reason.contains("\"btrfs_sb\" may not fail"), "{reason}");
+    let reason = why_not_prepared(target(&others[1..]).path());
+    assert!(reason.contains("no function of the target can be made to fail on this kernel: "), "{reason}");
+    assert!(reason.contains("btrfs_sb: inlined") && reason.contains("btrfs_check_leaf: "), "{reason}");
+}
+
+/// Where in the source the function `name` was covered.
+fn covered<'places>(
+    guest: &Guests,
+    execution: &Execution,
+    places: &'places kcov_parser::Places,
+    name: &str,
+) -> Vec<Place<'places>> {
+    let elf = fs::read(&guest.prepared.kernel.vmlinux).unwrap();
+    let (symbols, sites) = (Symbols::from_elf(&elf).unwrap(), CallSites::from_elf(&elf).unwrap());
+    assert_eq!(places.len(), sites.len());
+    let is_in = |pc: &u64| symbols.resolve(*pc - 1).is_some_and(|found| found.function == name);
+    let covered = execution.covered().map(|(_, pc)| pc).filter(is_in);
+    let indices = covered.map(|pc| sites.index_of(pc).unwrap());
+    indices.map(|index| places.get(index).unwrap()).collect()
+}
+
+#[test]
+fn coverage_is_known_by_its_place_in_the_source() {
+    let folder = target(&[(CHARGE, "ERRNO", "EDQUOT")]);
+    let mut guest = guests(folder.path());
+    let execution = guest.run(&plan(&[]));
+    let places = guest.prepared.kernel.places().unwrap();
+    let source = fs::read_to_string(Project::find().unwrap().root().join("kernels/selftest/bugs.c")).unwrap();
+    let charged = covered(&guest, &execution, &places, CHARGE);
+    assert!(!charged.is_empty());
+    let start = source.lines().position(|line| line.contains(&format!("{CHARGE}(struct"))).unwrap();
+    for place in charged {
+        assert_eq!((place.unit, place.file), ("drivers/fuzz_selftest/bugs.c", "drivers/fuzz_selftest/bugs.c"));
+        assert!((start..start + 12).contains(&(place.line as usize)), "{place:?}, and it begins in line {start}");
+    }
+    let covered: BTreeSet<_> = execution.covered().map(|(_, pc)| pc).collect();
+    let counts = guest.prepared.kernel.count_by_folder(covered.iter().copied()).unwrap();
+    assert!(counts["drivers/fuzz_selftest"] > 5 && counts["fs"] > 5, "{counts:?}");
+    assert_eq!(counts.values().sum::<u64>(), covered.len() as u64);
+}
