@@ -21,11 +21,13 @@
 
 mod attach;
 mod chosen;
+mod description;
 mod functions;
 mod guards;
 mod interrupts;
 mod lower;
 mod mapping;
+mod marks;
 mod slots;
 mod types;
 mod works;
@@ -36,18 +38,18 @@ use std::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use abi::{
-    Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, Fired, FiredLog, MAX_FRAMES, MAX_RULES, Rule, SITE_SLOTS, Site, Touched,
-};
+use abi::{Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, FiredLog, MAX_RULES, Rule, SITE_SLOTS, Site, Touched};
 use anyhow::Result;
 use aya::Ebpf;
-use fault_plan::{FaultPlan, InjectableFunction, Scope};
+use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{FiredFault, Hit, LIMITS, LeftOut, REPLY_MAX_BYTES, Setup, SiteDescription, cut};
 
 use self::{
     chosen::Chosen,
+    description::{bytes_of, describe, fired_fault},
     lower::{Lowered, Lowering},
     mapping::Mapping,
+    marks::marked,
     types::Types,
     works::WorkItems,
 };
@@ -348,79 +350,13 @@ impl Injector {
     }
 }
 
-/// Which of the `count` bytes from `marks` on are not 0. They are read eight at once, as mostly
-/// none is.
-///
-/// # Safety
-///
-/// They stay mapped for as long as the iterator lives, and begin and end at multiples of eight
-/// bytes.
-unsafe fn marked(marks: *const u8, count: usize) -> impl Iterator<Item = usize> {
-    let marks: *const [u8; 8] = marks.cast();
-    (0..count / 8).flat_map(move |word| {
-        // SAFETY: it is one of the words of which the caller speaks.
-        let bytes = unsafe { marks.add(word).cast::<u64>().read_volatile() }.to_ne_bytes();
-        let most = if bytes == [0; 8] { 0 } else { 8 };
-        (0..most).filter(move |byte| bytes[*byte] != 0).map(move |byte| word * 8 + byte)
-    })
-}
-
-fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
-    let depth = (site.depth as usize).min(MAX_FRAMES);
-    SiteDescription {
-        site: site.key,
-        function: symbols.name(site.function).to_owned(),
-        call_path: site.stack[..depth].iter().map(|name| symbols.name(*name).to_owned()).collect(),
-        truncated: site.truncated != 0,
-        step: site.step.into(),
-        scope: scope(site.scope.into()),
-    }
-}
-
-/// The scope of this number; the kernel's memory may be corrupted.
-fn scope(number: u32) -> Scope {
-    u8::try_from(number).ok().and_then(Scope::from_number).unwrap_or_default()
-}
-
-/// The most bytes that the description takes in a message: of each text its length before it, of
-/// the number ten, the step three, the scope one.
-fn bytes_of(description: &SiteDescription) -> usize {
-    let texts = description.call_path.iter().chain([&description.function]);
-    texts.map(|text| text.len() + 2).sum::<usize>() + 16
-}
-
-fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
-    let depth = (fired.depth as usize).min(MAX_FRAMES);
-    FiredFault {
-        fault: fired.rule,
-        sequence: fired.sequence,
-        site: fired.site,
-        step: fired.step,
-        scope: scope(fired.scope),
-        times: fired.times,
-        call_path: fired.stack[..depth].iter().map(|address| symbols.caller(*address).to_owned()).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use abi::MAX_FRAMES;
+    use fault_plan::Scope;
     use guest_protocol::{FromAgent, Report};
 
     use super::*;
-
-    #[test]
-    fn marks_are_found_in_order() {
-        let mut marks = [0_u64; 4];
-        // SAFETY: the bytes are those of the array, which outlives what looks at them.
-        let mut found = |at: &[usize]| unsafe {
-            let bytes: *mut u8 = marks.as_mut_ptr().cast();
-            at.iter().for_each(|byte| bytes.add(*byte).write(1));
-            marked(bytes, size_of_val(&marks)).collect::<Vec<_>>()
-        };
-        assert!(found(&[]).is_empty());
-        assert_eq!(found(&[8, 15]), [8, 15]);
-        assert_eq!(found(&[0, 31]), [0, 8, 15, 31]);
-    }
 
     #[test]
     fn the_largest_report_fits_into_the_window() {
