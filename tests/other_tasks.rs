@@ -54,16 +54,36 @@ fn work_that_never_ends_is_a_finding_with_its_function() {
     assert_eq!(execution.fired.len(), 1, "{:?}", execution.sites);
     let keys: Vec<_> = execution.findings.iter().map(|finding| finding.key.as_str()).collect();
     assert_eq!(keys, ["work does not end: selftest_late_run"]);
+    let overflowed: Vec<_> =
+        execution.coverage.iter().filter(|covered| covered.overflowed).map(|covered| covered.role).collect();
+    assert_eq!((overflowed.as_slice(), execution.incomplete), (&[TraceRole::Threads][..], true));
 }
 
-/// Enabling quotas queues a work item that looks at all of the file system, and waits for nothing.
 #[test]
-fn work_that_the_last_step_leaves_to_others_is_still_seen() {
+fn code_of_children_is_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "description = \"a test\"\nkernel = \"{LEAN}\"\nsteps = [{{ fork = {{ exec = true }} }}]\n\
+         [[functions]]\nname = \"should_failslab\"\nerrors = [\"ENOMEM\"]\n"
+    );
+    fs::write(folder.path().join("target.toml"), text).unwrap();
+    let mut guest = guests_on(LEAN, folder.path().to_str().unwrap());
+    let symbols = Arc::clone(&guest.prepared.symbols);
+    let execution = guest.run(&plan(&[]));
+    let of = |role| functions(&symbols, &execution, role);
+    let (workload, tasks) = (of(TraceRole::Workload), of(TraceRole::Tasks));
+    assert!(tasks.contains("load_elf_binary") && !workload.contains("load_elf_binary"), "{tasks:?}");
+    assert!(workload.contains("kernel_clone"), "{workload:?}");
+}
+
+/// An emergency sync queues a work item, and waits for nothing: `emergency_sync()` of `fs/sync.c`
+/// (6.12).
+#[test]
+fn code_of_work_that_no_step_waits_for_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let text = format!(
         "description = \"a test\"\nkernel = \"{LEAN}\"\n\
-         steps = [{{ mount = {{ fstype = \"btrfs\" }} }}, {{ quota-enable = {{}} }}]\n\
-         [image]\nmkfs = [\"mkfs.btrfs\", \"-q\"]\nsize_mib = 128\n\
+         steps = [{{ write-file = {{ path = \"/proc/sysrq-trigger\", text = \"s\" }} }}]\n\
          [[functions]]\nname = \"should_failslab\"\nerrors = [\"ENOMEM\"]\n"
     );
     fs::write(folder.path().join("target.toml"), text).unwrap();
@@ -73,6 +93,6 @@ fn work_that_the_last_step_leaves_to_others_is_still_seen() {
         let execution = guest.run(&plan(&[]));
         assert!(execution.findings.is_empty(), "{:?}", execution.findings);
         let threads = functions(&symbols, &execution, TraceRole::Threads);
-        assert!(threads.contains("btrfs_qgroup_rescan_worker"), "{threads:?}");
+        assert!(threads.contains("do_sync_work"), "{threads:?}");
     }
 }
