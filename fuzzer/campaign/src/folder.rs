@@ -25,7 +25,6 @@ use fault_plan::PlanError;
 use guest_protocol::TraceRole;
 use kernel_report::slug;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use thiserror::Error;
 
 use crate::{matrix::Point, second_kernel::QueueRecord};
@@ -157,7 +156,7 @@ pub struct CampaignFolder {
     path: PathBuf,
     kernel: String,
     /// Definition of the target, which goes with every reproducer; known once the campaign begins.
-    definition: OnceLock<Value>,
+    target: OnceLock<Target>,
     _lock: File,
 }
 
@@ -182,8 +181,7 @@ impl CampaignFolder {
         let lock_path = path.join(LOCK);
         let lock = try_lock(&lock_path).map_err(failed("lock", &lock_path))?;
         let lock = lock.ok_or_else(|| FolderError::Busy { path: path.to_owned() })?;
-        let folder =
-            Self { path: path.to_owned(), kernel: kernel.to_owned(), definition: OnceLock::new(), _lock: lock };
+        let folder = Self { path: path.to_owned(), kernel: kernel.to_owned(), target: OnceLock::new(), _lock: lock };
         folder.remove_unfinished()?;
         let earlier: Option<CampaignFile> = folder.read("campaign.json")?;
         if let Some(file) = &earlier {
@@ -219,12 +217,12 @@ impl CampaignFolder {
 
     /// Takes in what the reproducers are to carry. Later definitions do not count.
     pub(crate) fn define(&self, target: &Target) {
-        self.definition.get_or_init(|| target.definition());
+        self.target.get_or_init(|| target.clone());
     }
 
-    /// Gives the definition of the target, where that is known.
-    pub(crate) fn definition(&self) -> Option<&Value> {
-        self.definition.get()
+    /// Gives the target, where that is known.
+    pub(crate) fn target(&self) -> Option<&Target> {
+        self.target.get()
     }
 
     /// Gives the folder's path.

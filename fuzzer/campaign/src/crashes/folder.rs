@@ -145,7 +145,8 @@ impl CampaignFolder {
         let path = self.crash_path(&meta.key);
         let prepared = self.path().join("crashes").join(format!(".{}", slug(&meta.key)));
         fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
-        let reproducer = Reproducer { target: self.definition().cloned(), ..reproducer.clone() };
+        let target = self.target().map(|target| target.narrowed(&reproducer.plan).definition());
+        let reproducer = Reproducer { target, ..reproducer.clone() };
         self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
         for (name, text) in texts {
             self.write(&prepared.join(name), text)?;

@@ -48,7 +48,8 @@ fn reproducers_carry_the_target_and_the_folder_knows_its_digest() {
     let crashes = opened.crashes().unwrap();
     assert!(!crashes.is_empty());
     for (_, reproducer) in crashes {
-        assert_eq!(Target::from_definition(&reproducer.target.unwrap()).unwrap().setup(), target.setup());
+        let narrowed = target.narrowed(&reproducer.plan);
+        assert_eq!(Target::from_definition(&reproducer.target.unwrap()).unwrap().setup(), narrowed.setup());
     }
     let file: CampaignFile =
         serde_json::from_str(&fs::read_to_string(folder.path().join("campaign.json")).unwrap()).unwrap();

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use fault_plan::Scope;
+use fault_plan::{FaultPlan, Scope};
 use guest_protocol::{MAX_FUNCTIONS, MAX_UNRELATED, WorkloadStep};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -96,6 +96,18 @@ impl Target {
         digest(&self.definition())
     }
 
+    /// Gives the target with only those functions that `plan` fails, so that a file for one plan
+    /// stays short. For a plan without faults the first function is left.
+    #[must_use]
+    pub fn narrowed(&self, plan: &FaultPlan) -> Self {
+        let fails = |function: &TargetFunction| plan.all_faults().any(|fault| fault.function == function.name);
+        let mut functions: Vec<_> = self.functions.iter().filter(|function| fails(function)).cloned().collect();
+        if functions.is_empty() {
+            functions.extend(self.functions.first().cloned());
+        }
+        Self { functions, ..self.clone() }
+    }
+
     /// Makes a target of its definition. It has no folder, and so no seeds and no known crashes.
     ///
     /// # Errors
@@ -178,6 +190,8 @@ fn canonical(value: &Value, text: &mut String) {
 mod tests {
     use std::{fs, path::Path};
 
+    use fault_plan::{CallPath, Errno, Fault, InjectedError, Round};
+
     use super::*;
 
     fn corpus() -> PathBuf {
@@ -219,6 +233,21 @@ mod tests {
         for (from, to) in [("128", "129"), ("\"-q\"", ""), ("ENOMEM", "EIO"), ("{ umount = {} },", "")] {
             assert_ne!(digest(from, to), first, "{from} and {to}");
         }
+    }
+
+    #[test]
+    fn a_target_for_one_plan_has_the_functions_that_it_fails() {
+        let target = Target::find(&corpus(), "btrfs-mount").unwrap();
+        let error = InjectedError::Errno(Errno::EIO);
+        let fault = |function| Fault::new(function, CallPath::default(), 1, error);
+        let earlier = vec![Round { faults: vec![fault("should_fail_bio")], reset: false }];
+        let mut plan = FaultPlan { faults: vec![fault("btrfs_search_slot")], earlier, ..FaultPlan::fault_free("") };
+        let names = |plan: &FaultPlan| {
+            target.narrowed(plan).functions.into_iter().map(|function| function.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&plan), ["should_fail_bio", "btrfs_search_slot"]);
+        (plan.faults, plan.earlier) = (Vec::new(), Vec::new());
+        assert_eq!(names(&plan), [target.functions[0].name.as_str()]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn replay(
         kernel: options.guest.kernel.clone().or_else(|| asked.kernel.clone()),
         accel: options.guest.accel,
         exact: options.exact,
-        ..Wanted::new(target::chosen(options, &asked.plan.target, asked.target.as_ref(), progress)?)
+        ..Wanted::new(target::chosen(options, &asked.plan, asked.target.as_ref(), progress)?)
     };
     let prepared = prepare(&wanted, stop, progress)?;
     let mut runner = GuestRunner::new(&prepared);

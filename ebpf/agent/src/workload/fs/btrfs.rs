@@ -1,4 +1,4 @@
-//! btrfs: its ioctls, which mirror `include/uapi/linux/btrfs.h` (6.12), and its memory of the disks.
+//! btrfs: its ioctls, which mirror `include/uapi/linux/btrfs.h` (6.12), and its memory of disks.
 
 pub(in crate::workload) mod upkeep;
 

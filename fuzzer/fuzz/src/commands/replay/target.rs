@@ -9,6 +9,7 @@
 use std::{path::Path, sync::Arc};
 
 use execution::{ImageSource, Target, chain};
+use fault_plan::FaultPlan;
 use guests::{prepare::WantedTarget, project::Project};
 use serde_json::Value;
 
@@ -17,8 +18,7 @@ use crate::{exit::CommandError, options::ReplayOptions, views::progress::Progres
 /// Number of characters of a digest that are shown.
 const SHOWN: usize = 12;
 
-/// Gives the target to replay on: `named` is what the plan names, `definition` what the file
-/// carries.
+/// Gives the target to replay `plan` on; `definition` is what the file carries.
 ///
 /// # Errors
 ///
@@ -26,12 +26,12 @@ const SHOWN: usize = 12;
 /// by a program that nobody trusts.
 pub(super) fn chosen(
     options: &ReplayOptions,
-    named: &str,
+    plan: &FaultPlan,
     definition: Option<&Value>,
     progress: &Progress,
 ) -> Result<WantedTarget, CommandError> {
     let Some(definition) = definition.filter(|_| options.target.is_none()) else {
-        return Ok(options.target.as_deref().unwrap_or(named).into());
+        return Ok(options.target.as_deref().unwrap_or(&plan.target).into());
     };
     let refuse = |reason: String| CommandError::Input(format!("{}: {reason}", options.file.display()));
     let mut target = Target::from_definition(definition).map_err(|error| refuse(chain(&error)))?;
@@ -42,15 +42,17 @@ pub(super) fn chosen(
         image.find_file(&folders).map_err(refuse)?;
     }
     check_trust(options.trust, &target, present.as_ref()).map_err(refuse)?;
-    match present.map(|present| present.digest()) {
-        Some(present) if present != target.digest() => {
+    // What else may fail changes nothing for this plan.
+    let digest = target.narrowed(plan).digest();
+    match present.map(|present| present.narrowed(plan).digest()) {
+        Some(present) if present != digest => {
             let short = |digest: &str| digest[..SHOWN.min(digest.len())].to_owned();
             progress.say(&format!(
                 "the target {} is another one here by now (digest {}): replaying on the one in the file (digest {}); \
                  --target {} takes the one here",
                 target.name,
                 short(&present),
-                short(&target.digest()),
+                short(&digest),
                 target.name
             ));
         }

@@ -179,8 +179,8 @@ mod tests {
 
     #[test]
     fn request_numbers_are_the_kernels() {
-        // BTRFS_IOC_DEFRAG_RANGE, _SCRUB, _BALANCE_V2, _QUOTA_CTL, _QUOTA_RESCAN, _DEV_REPLACE as a C
-        // program prints them.
+        // BTRFS_IOC_DEFRAG_RANGE, _SCRUB, _BALANCE_V2, _QUOTA_CTL, _QUOTA_RESCAN, _QUOTA_RESCAN_WAIT
+        // and _DEV_REPLACE as a C program prints them.
         assert_eq!(nix::request_code_write!(MAGIC, 16, size_of::<Defragment>()), 0x4030_9410);
         assert_eq!(nix::request_code_readwrite!(MAGIC, 27, size_of::<Scrub>()), 0xc400_941b);
         assert_eq!(nix::request_code_readwrite!(MAGIC, 32, size_of::<Balance>()), 0xc400_9420);
