@@ -216,8 +216,8 @@ impl Disk {
     }
 }
 
-/// Opens the disk `path` as nobody can while a file system has it, mounted or not. Waits a while for the
-/// kernel to let go of it.
+/// Opens the disk `path` as nobody can while a file system has it, mounted or not. Waits a while
+/// for the kernel to let go of it.
 pub(crate) fn open_exclusively(path: &str) -> Result<File, ResetError> {
     let deadline = Instant::now() + RELEASE_DEADLINE;
     loop {
