@@ -2,11 +2,12 @@
 
 use super::{read, root};
 
-const PAPERS: [&str; 12] = [
+const PAPERS: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "FINDINGS.md",
     "LICENSE.md",
     "docs/campaign-folder.md",
     "docs/decisions.md",
