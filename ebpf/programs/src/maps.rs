@@ -2,8 +2,8 @@
 //! programs' own.
 
 use abi::{
-    Call, Control, Dirty, FiredLog, MAX_DISKS, MAX_RULES, NAME_BLOCK, PATH_SLOTS, Path, Rule, SITE_SLOTS, Site, Touched,
-    Works,
+    Call, Control, Dirty, FiredLog, MAX_DISKS, MAX_RULES, NAME_BLOCK, PATH_SLOTS, Path, Rule, SITE_SLOTS, Site,
+    Touched, Works,
 };
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 

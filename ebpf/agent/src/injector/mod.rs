@@ -20,6 +20,7 @@
 //! plan.
 
 mod attach;
+mod describe;
 mod functions;
 mod guards;
 mod interrupts;
@@ -34,15 +35,14 @@ use std::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use abi::{
-    Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, Fired, FiredLog, MAX_FRAMES, MAX_RULES, Rule, SITE_SLOTS, Site, Touched,
-};
+use abi::{Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, FiredLog, MAX_RULES, Rule, SITE_SLOTS, Site, Touched};
 use anyhow::Result;
 use aya::Ebpf;
-use fault_plan::{FaultPlan, Scope};
+use fault_plan::FaultPlan;
 use guest_protocol::{FiredFault, Hit, LIMITS, REPLY_MAX_BYTES, Setup, SiteDescription, cut};
 
 use self::{
+    describe::{bytes_of, describe, fired_fault},
     lower::{Lowered, Lowering},
     mapping::Mapping,
     types::Types,
@@ -354,47 +354,8 @@ unsafe fn marked(marks: *const u8, count: usize) -> impl Iterator<Item = usize> 
     })
 }
 
-fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
-    let depth = (site.depth as usize).min(MAX_FRAMES);
-    SiteDescription {
-        site: site.key,
-        function: symbols.name(site.function).to_owned(),
-        call_path: site.stack[..depth].iter().map(|name| symbols.name(*name).to_owned()).collect(),
-        truncated: site.truncated != 0,
-        step: site.step.into(),
-        scope: scope(site.scope.into()),
-    }
-}
-
-/// The scope of this number; the kernel's memory may be corrupted.
-fn scope(number: u32) -> Scope {
-    u8::try_from(number).ok().and_then(Scope::from_number).unwrap_or_default()
-}
-
-/// The most bytes that the description takes in a message: of each text its length before it, of
-/// the number ten, the step three, the scope one.
-fn bytes_of(description: &SiteDescription) -> usize {
-    let texts = description.call_path.iter().chain([&description.function]);
-    texts.map(|text| text.len() + 2).sum::<usize>() + 16
-}
-
-fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
-    let depth = (fired.depth as usize).min(MAX_FRAMES);
-    FiredFault {
-        fault: fired.rule,
-        sequence: fired.sequence,
-        site: fired.site,
-        step: fired.step,
-        scope: scope(fired.scope),
-        times: fired.times,
-        call_path: fired.stack[..depth].iter().map(|address| symbols.caller(*address).to_owned()).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use guest_protocol::{FromAgent, Report};
-
     use super::*;
 
     #[test]
@@ -409,28 +370,5 @@ mod tests {
         assert!(found(&[]).is_empty());
         assert_eq!(found(&[8, 15]), [8, 15]);
         assert_eq!(found(&[0, 31]), [0, 8, 15, 31]);
-    }
-
-    #[test]
-    fn the_largest_report_fits_into_the_window() {
-        let site = SiteDescription {
-            site: u64::MAX,
-            function: "f".repeat(30),
-            call_path: vec!["c".repeat(60); MAX_FRAMES],
-            truncated: true,
-            step: 4096,
-            scope: Scope::Thread,
-        };
-        let report = |sites| {
-            let new_sites = vec![site.clone(); sites];
-            let hit = Hit { site: u64::MAX, count: u32::MAX, first_sequence: u32::MAX };
-            let log = "x".repeat(LIMITS.log_bytes);
-            let hits = vec![hit; SITE_SLOTS];
-            FromAgent::Report(Box::new(Report { hits, new_sites, log_before: log.clone(), log, ..Report::default() }))
-        };
-        assert!(report(SITE_SLOTS).encode().is_err(), "all of them would not fit");
-        assert!(report(DESCRIPTIONS_BYTES / bytes_of(&site)).encode().is_ok());
-        let empty = report(0).encode().unwrap().len();
-        assert!(report(100).encode().unwrap().len() - empty <= 100 * bytes_of(&site));
     }
 }
