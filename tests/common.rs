@@ -20,7 +20,7 @@ use guests::{
 use tempfile::TempDir;
 
 /// The kernel that the tests run on.
-pub(crate) const KERNEL: &str = "linux-6.12-lean";
+pub(crate) const KERNEL: &str = "linux-6.12-check";
 /// The one that explores.
 #[allow(dead_code, reason = "one of the test programs uses it")]
 pub(crate) const LEAN: &str = "linux-6.12-lean";

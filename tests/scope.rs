@@ -1,16 +1,18 @@
 //! Faults with conditions: whose call it is, its arguments, what fired before, and how often.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use execution::{Execution, FindingKind, How, RunError};
 use fault_plan::{ArgumentCondition, Condition, FOR_EVER, Fault, Scope};
 use guest_protocol::StepResult;
 
-use crate::common::{SLAB, fault, guests, plan, steps_target};
+use crate::common::{KERNEL, SLAB, fault, guests, plan, steps_target};
 
 const EREMOTE: i32 = 66;
 const ENOMEM: i32 = 12;
 const WRITTEN: StepResult = StepResult::Done(1);
+/// The function that a child of the kernel's begins with: `kernel/umh.c` (6.12).
+const CHILD: &str = "call_usermodehelper_exec_async";
 
 /// A condition on an argument as files have it.
 fn argument(text: &str) -> ArgumentCondition {
@@ -144,9 +146,8 @@ fn a_fault_fires_as_often_as_it_says() {
 fn a_system_call_fails_in_the_workload_s_task() {
     let folder = steps_target(&["reachable", "occurrence"], &[]);
     let file = folder.path().join("target.toml");
-    let functions = "functions = [{ name = \"__x64_sys_write\", errors = [\"EIO\"] }]\nsteps =";
     let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replacen("steps =", functions, 1)).unwrap();
+    fs::write(&file, text.replacen("steps =", "functions = [\"syscalls\"]\nsteps =", 1)).unwrap();
     let mut guest = guests(folder.path());
     let eio = fault_plan::InjectedError::Errno(fault_plan::Errno::EIO);
     let write = Fault { step: Some(2), ..Fault::new("__x64_sys_write", fault_plan::CallPath::default(), 1, eio) };
@@ -154,5 +155,27 @@ fn a_system_call_fails_in_the_workload_s_task() {
     assert_eq!(execution.steps, [WRITTEN, StepResult::Failed(5)]);
     assert_eq!((fired(&execution), execution.fired[0].scope), (vec![(0, 2, 1)], Scope::Workload));
     assert!(execution.findings.is_empty(), "{:?}", execution.findings);
-    assert!(Path::new("corpus/functions/syscalls.toml").exists(), "the group has more of them");
+}
+
+/// A mount of an unknown file system has the kernel look for a module, by a program that a child
+/// begins to execute.
+#[test]
+fn a_fault_of_a_child_is_of_a_user_task_that_the_workload_caused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "description = \"a test\"\nkernel = \"{KERNEL}\"\nfunctions = [\"memory\"]\n\
+         steps = [{{ mount = {{ fstype = \"nothing\" }}, expect = \"ENODEV\" }}]\n\
+         [image]\nmkfs = [\"mkfs.btrfs\", \"-q\", \"-U\", \"f0220000-0000-4000-8000-000000000001\"]\nsize_mib = 128\n"
+    );
+    fs::write(folder.path().join("target.toml"), text).unwrap();
+    let mut guest = guests(folder.path());
+    let free = guest.run_fresh(&plan(&[]));
+    let of_child = free.sites.iter().filter(|site| site.scope == Scope::Child);
+    let paths: Vec<_> = of_child.map(|site| &site.call_path).collect();
+    assert!(!paths.is_empty() && paths.iter().all(|path| path.contains(&CHILD.to_owned())), "{paths:?}");
+    let with = |task| plan(&[Fault { task, ..fault(&["...", CHILD], 1) }]);
+    let failed = guest.run(&with(Some(Scope::Child)));
+    assert_eq!((fired(&failed), failed.fired[0].scope), (vec![(0, 1, 1)], Scope::Child));
+    assert!(failed.findings.is_empty(), "{:?}", failed.findings);
+    assert_eq!(fired(&guest.run(&with(Some(Scope::Worker)))), []);
 }

@@ -2,7 +2,7 @@
 
 use super::{read, root};
 
-const PAPERS: [&str; 11] = [
+const PAPERS: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -10,6 +10,7 @@ const PAPERS: [&str; 11] = [
     "LICENSE.md",
     "docs/campaign-folder.md",
     "docs/decisions.md",
+    "docs/fault-plans.md",
     "docs/measurements.md",
     "docs/scaling.md",
     "docs/several-machines.md",

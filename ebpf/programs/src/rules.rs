@@ -51,9 +51,9 @@ extern "C" fn try_rule(index: u64, evaluation: *mut Evaluation) -> c_long {
     {
         return CONTINUE;
     }
-    rule.seen = rule.seen.wrapping_add(1);
-    // Those that come before the occurrence wrap around to beyond any number of times.
-    if rule.seen.wrapping_sub(rule.occurrence) <= rule.more && rule.seen >= rule.occurrence && evaluation.firing == 0 {
+    rule.seen += 1;
+    let fires = rule.seen >= rule.occurrence && rule.seen - rule.occurrence <= rule.more;
+    if fires && evaluation.firing == 0 {
         evaluation.firing = index as u32 + 1;
         evaluation.return_value = rule.return_value;
     }

@@ -20,6 +20,7 @@
 
 mod attach;
 mod chosen;
+mod description;
 mod functions;
 mod guards;
 mod interrupts;
@@ -33,16 +34,15 @@ use std::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use abi::{
-    Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, Fired, FiredLog, MAX_FRAMES, MAX_RULES, Rule, SITE_SLOTS, Site, Touched,
-};
+use abi::{Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, FiredLog, MAX_RULES, Rule, SITE_SLOTS, Site, Touched};
 use anyhow::Result;
 use aya::Ebpf;
-use fault_plan::{FaultPlan, InjectableFunction, Scope};
+use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{FiredFault, Hit, LIMITS, LeftOut, REPLY_MAX_BYTES, Setup, SiteDescription, cut};
 
 use self::{
     chosen::Chosen,
+    description::{bytes_of, describe, fired_fault},
     lower::{Lowered, Lowering},
     mapping::Mapping,
     types::Types,
@@ -334,45 +334,10 @@ unsafe fn marked(marks: *const u8, count: usize) -> impl Iterator<Item = usize> 
     })
 }
 
-fn describe(site: &Site, symbols: &Symbols) -> SiteDescription {
-    let depth = (site.depth as usize).min(MAX_FRAMES);
-    SiteDescription {
-        site: site.key,
-        function: symbols.name(site.function).to_owned(),
-        call_path: site.stack[..depth].iter().map(|name| symbols.name(*name).to_owned()).collect(),
-        truncated: site.truncated != 0,
-        step: site.step.into(),
-        scope: scope(site.scope.into()),
-    }
-}
-
-/// The scope of this number; the kernel's memory may be corrupted.
-fn scope(number: u32) -> Scope {
-    u8::try_from(number).ok().and_then(Scope::from_number).unwrap_or_default()
-}
-
-/// The most bytes that the description takes in a message: of each text its length before it, of
-/// the number ten, the step three, the scope one.
-fn bytes_of(description: &SiteDescription) -> usize {
-    let texts = description.call_path.iter().chain([&description.function]);
-    texts.map(|text| text.len() + 2).sum::<usize>() + 16
-}
-
-fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
-    let depth = (fired.depth as usize).min(MAX_FRAMES);
-    FiredFault {
-        fault: fired.rule,
-        sequence: fired.sequence,
-        site: fired.site,
-        step: fired.step,
-        scope: scope(fired.scope),
-        times: fired.times,
-        call_path: fired.stack[..depth].iter().map(|address| symbols.caller(*address).to_owned()).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use abi::MAX_FRAMES;
+    use fault_plan::Scope;
     use guest_protocol::{FromAgent, Report};
 
     use super::*;

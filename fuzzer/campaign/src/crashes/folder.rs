@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, Reproducer, Round};
+use fault_plan::{FaultPlan, Reproducer, Round, Scope};
 use serde::{Deserialize, Serialize};
 
 use execution::{Finding, FindingKind};
@@ -66,6 +66,9 @@ pub struct CrashFault {
     pub function: String,
     /// Position of the call among all calls of the execution, from 1.
     pub sequence: u32,
+    /// Scope of the call, where it is another one than the workload's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Scope>,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
 }
@@ -233,6 +236,7 @@ fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
         fault: fired.fault + 1,
         function: plan.all_faults().nth(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
         sequence: fired.sequence,
+        task: fired.scope.condition(),
         call_path: fired.call_path.clone(),
     }
 }

@@ -19,7 +19,7 @@ use execution::Target;
 /// The first bytes that a hub says.
 const MAGIC: [u8; 8] = *b"fuzzpeer";
 /// Version of all that hubs say.
-pub(super) const PROTOCOL: u32 = 4;
+pub(super) const PROTOCOL: u32 = 5;
 /// The longest hello.
 const MOST_BYTES: usize = 4 << 10;
 /// Number of characters of another side's words that are shown.
