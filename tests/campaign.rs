@@ -127,6 +127,23 @@ fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
     assert_eq!(replay.status.code(), Some(1), "{}{}", text(&replay.stdout), text(&replay.stderr));
 }
 
+/// In a work item, in a kernel thread, behind a function that is on no list, behind three failures.
+#[test]
+fn a_campaign_finds_bugs_beyond_the_calls_of_a_task_that_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let run = fuzz(&["--target", "selftest-reach", "--time", "60s", "--out", out, "--seed", "1"]);
+    assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
+    let crashes = entries(&folder.path().join("crashes"));
+    let found = |function: &str| {
+        let meta = crashes.iter().map(|crash| json(&crash.join("meta.json")));
+        meta.into_iter().any(|meta| meta["stack"].to_string().contains(&format!("\"{function}\"")))
+    };
+    for function in ["selftest_job_run", "selftest_batch_work", "selftest_off_list", "selftest_retries"] {
+        assert!(found(function), "the bug in {function} was not found\n{}", text(&run.stdout));
+    }
+}
+
 #[test]
 fn a_killed_campaign_goes_on_with_all_it_reported() {
     let (folder, words) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
@@ -206,7 +223,7 @@ fn wrong_input_is_status_2_and_says_where() {
 #[test]
 fn targets_and_kernels_are_listed() {
     let targets = text(&fuzz(&["targets"]).stdout);
-    for name in ["btrfs-mount", "btrfs-rw", "selftest"] {
+    for name in ["btrfs-mount", "btrfs-rw", "selftest", "selftest-reach"] {
         assert!(targets.contains(name), "{targets}");
     }
     let kernels = text(&fuzz(&["kernel", "list"]).stdout);
