@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
 
-use fault_plan::{CallPath, FOR_EVER, Fault, FaultPlan, retain_faults};
+use fault_plan::{CallPath, FOR_EVER, Fault, FaultPlan, Scope, retain_faults};
 use libafl::{
     Error, HasMetadata,
     corpus::{Corpus, CorpusId},
@@ -242,7 +242,8 @@ fn lengthen_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand)
     let length = rng.random_range(fault.call_path.0.len() + 1..=point.call_path.len());
     fault.call_path = CallPath(point.call_path[..length].to_vec());
     fault.step = Some(point.step);
-    fault.task = point.scope.condition();
+    // Only a whole path says by itself whose it is.
+    fault.task = if length < point.call_path.len() { Some(point.scope) } else { point.scope.condition() };
     fault.occurrence = rng.random_range(1..=(*count).max(1));
     Some(())
 }
@@ -256,8 +257,10 @@ fn shorten_path(plan: &mut FaultPlan, context: &Context<'_>, rng: &mut StdRand) 
         fault.call_path.0.pop();
     }
     if rng.random_bool(0.5) {
-        (fault.step, fault.task) = (None, None);
+        fault.step = None;
     }
+    // Calls of other tasks come in another order in every run.
+    fault.task.get_or_insert(Scope::Workload);
     let calls = context.calls(fault);
     fault.occurrence = rng.random_range(1..=calls.max(1));
     Some(())
@@ -287,6 +290,10 @@ fn change_after(plan: &mut FaultPlan, _: &Context<'_>, rng: &mut StdRand) -> Opt
     let count = plan.faults.len();
     let index = (count > 1).then(|| rng.random_range(0..count))?;
     let other = (index + rng.random_range(1..count)) % count;
+    let later = plan.faults[other].step.zip(plan.faults[index].step).is_some_and(|(other, own)| other > own);
+    if later && plan.faults[index].after.is_none() {
+        return None;
+    }
     let fault = plan.faults.get_mut(index)?;
     let before = fault.clone();
     if fault.after.take().is_none() {

@@ -130,6 +130,9 @@ pub enum ConditionError {
     /// A field without a structure or a member.
     #[error("\"{0}\" is no field: write STRUCTURE.MEMBER, and further members behind more dots")]
     Field(String),
+    /// A constant, bit or symbol that is no name.
+    #[error("\"{0}\" is no name of the kernel's")]
+    Name(String),
     /// A variable compared otherwise.
     #[error("what the symbol \"{0}\" has can only be compared by \"==\"")]
     Operator(String),
@@ -246,6 +249,10 @@ impl ArgumentCondition {
             _ if self.field.as_deref().is_some_and(|field| !is_field(field)) => {
                 self.field.clone().map(ConditionError::Field)
             }
+            (mask, value) if mask.is_misnamed() || value.is_misnamed() => {
+                let misnamed = if mask.is_misnamed() { mask } else { value };
+                misnamed.name().map(|name| ConditionError::Name(name.to_owned()))
+            }
             (Operand::Symbol { symbol }, _) => Some(ConditionError::Mask(symbol.clone())),
             (_, Operand::Symbol { symbol }) if self.operator != Operator::Equal => {
                 Some(ConditionError::Operator(symbol.clone()))
@@ -255,11 +262,33 @@ impl ArgumentCondition {
     }
 }
 
+impl Operand {
+    /// The name of what has it in the kernel.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Number(_) => None,
+            Self::Constant { constant: name, .. } | Self::Bit { bit: name, .. } | Self::Symbol { symbol: name } => {
+                Some(name)
+            }
+        }
+    }
+
+    fn is_misnamed(&self) -> bool {
+        self.name().is_some_and(|name| !is_name(name))
+    }
+}
+
+/// The most bytes of a name: `KSYM_NAME_LEN` of `include/linux/kallsyms.h` (6.12).
+const MAX_NAME: usize = 512;
+
+/// Says whether `text` can be a name in C.
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|letter| letter.is_ascii_alphanumeric() || letter == b'_')
+}
+
 /// Says whether `text` is a structure's name and at least one member's, with dots between them.
 fn is_field(text: &str) -> bool {
-    let is_name =
-        |name: &str| !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
-    text.contains('.') && text.split('.').all(is_name)
+    text.contains('.') && text.len() <= MAX_NAME && text.split('.').all(is_name)
 }
 
 impl fmt::Display for ArgumentCondition {

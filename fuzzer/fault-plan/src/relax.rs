@@ -49,7 +49,10 @@ impl Relaxer {
     pub fn next(&mut self, fired: impl Fn(usize) -> bool, points: &[Point<'_>]) -> Option<&FaultPlan> {
         self.left = self.left.checked_sub(1)?;
         let names = Names::of(self.plan.all_faults(), points);
-        let unfired: Vec<usize> = (0..self.tried.len()).filter(|index| !fired(*index)).collect();
+        let waits = waits(&self.plan);
+        // What comes after a fault that did not fire may be right as it is.
+        let may_fire = |index: &usize| waits[*index].is_none_or(&fired);
+        let unfired: Vec<usize> = (0..self.tried.len()).filter(|index| !fired(*index)).filter(may_fire).collect();
         for way in WAYS {
             let mut is_new = false;
             let faults = self.plan.all_faults().zip(self.candidate.all_faults_mut()).zip(&mut self.tried).enumerate();
@@ -67,6 +70,18 @@ impl Relaxer {
         }
         None
     }
+}
+
+/// Gives for each fault of `plan`, of all rounds, the index of the one that it comes after.
+fn waits(plan: &FaultPlan) -> Vec<Option<usize>> {
+    let rounds = plan.earlier.iter().map(|round| &round.faults).chain([&plan.faults]);
+    let mut waits: Vec<Option<usize>> = Vec::new();
+    for faults in rounds {
+        let start = waits.len();
+        let index = |number: u32| start + (number as usize).saturating_sub(1);
+        waits.extend(faults.iter().map(|fault| fault.after.map(index)));
+    }
+    waits
 }
 
 /// Gives `fault` aligned, at the last of the calls that it matches there, when there are fewer.

@@ -178,7 +178,10 @@ where
                 Role::Checker if self.known.matrix().has_open(Reach::Behind) => {
                     let stage = if alone { &mut self.first } else { &mut self.behind };
                     fuzzer.fuzz_one(stage, executor, state, manager)?;
-                    self.triage.triage(self.executor.runner(), LATER)?;
+                    // Large targets have thousands of points: what was found must not wait for all.
+                    if !self.check()? {
+                        self.triage.triage(self.executor.runner(), LATER)?;
+                    }
                 }
                 Role::Checker => self.check_or_search()?,
             }

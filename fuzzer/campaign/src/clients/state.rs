@@ -28,9 +28,7 @@ pub(super) fn new_state<F: StateInitializer<State>, O: StateInitializer<State>>(
 ) -> Result<State, Error> {
     let corpus = InMemoryOnDiskCorpus::with_meta_format_and_prefix(folder.corpus(), None, None, false)?;
     let mut state = StdState::new(StdRand::with_seed(seed), corpus, InMemoryCorpus::new(), feedback, objective)?;
-    state.add_named_metadata(
-        COVERAGE_MAP,
-        MapFeedbackMetadata::with_history_map(vec![0_u8; known.kernel.call_sites.len()], 0),
-    );
+    state
+        .add_named_metadata(COVERAGE_MAP, MapFeedbackMetadata::with_history_map(vec![0_u8; known.kernel.map_len()], 0));
     Ok(state)
 }

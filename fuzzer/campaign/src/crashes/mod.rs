@@ -52,6 +52,9 @@ struct Known {
     crashes: BTreeMap<String, Crash>,
     /// Number of positions in queues that were given out.
     queued: u64,
+    /// Keys on the explorers' kernel, and what the same crash's is on the one that judges. Either
+    /// may be yet to come, or get another plan.
+    same: BTreeMap<String, String>,
 }
 
 /// The crashes that the campaign has. They are on disk before they count.
@@ -135,7 +138,10 @@ impl Crashes {
         crash.history = cause.history.into();
         crash.judged = judged.is_some() || known.crashes.get(&key).is_some_and(|before| before.judged);
         // The next plan's record knows nothing of the one before.
-        known.crashes.insert(key, crash);
+        known.crashes.insert(key.clone(), crash);
+        let pairs = known.same.iter().filter(|(explored, judged)| key == **explored || key == **judged);
+        let pairs: Vec<String> = pairs.map(|(explored, _)| explored.clone()).collect();
+        pairs.iter().try_for_each(|explored| self.join(&mut known, explored))?;
         drop(known);
         if let Some(news) = &self.news {
             // Nobody listens any more when the campaign ends.
@@ -253,23 +259,31 @@ impl Crashes {
     }
 
     /// Takes in that the crash with the key `explored` has the key `judged` on the kernel that
-    /// judges, if both are on disk, and were found on different kernels.
+    /// judges, as soon as both are on disk, if they were found on different kernels.
     ///
     /// # Errors
     ///
     /// The folder cannot be written.
     pub(crate) fn same(&self, explored: &str, judged: &str) -> Result<(), Error> {
         let mut known = self.known();
-        let Some((kernel, None)) = known.crashes.get(judged).map(|crash| (crash.kernel.clone(), &crash.same_as)) else {
+        known.same.insert(explored.to_owned(), judged.to_owned());
+        self.join(&mut known, explored)
+    }
+
+    /// Writes which crash the one with the key `explored` is, if that is known and both are there.
+    fn join(&self, known: &mut Known, explored: &str) -> Result<(), Error> {
+        let Some(judged) = known.same.get(explored).cloned() else { return Ok(()) };
+        let Some((kernel, None)) = known.crashes.get(&judged).map(|crash| (crash.kernel.clone(), &crash.same_as))
+        else {
             return Ok(());
         };
         let Some(crash) = known.crashes.get_mut(explored) else { return Ok(()) };
         if crash.kernel == kernel || crash.same_as.is_some() {
             return Ok(());
         }
-        crash.same_as = Some(judged.to_owned());
+        crash.same_as = Some(judged.clone());
         tracing::info!(key = explored, "the same as \"{judged}\"");
-        self.write_meta(explored, |meta| meta.same_as = Some(judged.to_owned()))
+        self.write_meta(explored, |meta| meta.same_as = Some(judged))
     }
 
     fn write_meta(&self, key: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use execution::{Coverage, RunError};
+use execution::{Coverage, Fate, RunError};
 use libafl::{
     Error, HasMetadata,
     executors::ExitKind,
@@ -58,7 +58,9 @@ impl<EM, S: HasMetadata> Feedback<EM, PlanInput, Observers, S> for CountersFeedb
         counters.hung += u64::from(*exit_kind == ExitKind::Timeout);
         counters.guarded += u64::from(execution.guarded);
         counters.unknown_pcs += observer.unknown_pcs();
-        for Coverage { role, .. } in execution.coverage.iter().filter(|coverage| coverage.overflowed) {
+        // One that spins until it is killed fills any trace.
+        let full = execution.coverage.iter().filter(|coverage| coverage.overflowed && execution.guest != Fate::Dead);
+        for Coverage { role, .. } in full {
             let count = counters.overflowed(*role);
             if *count == 0 {
                 tracing::warn!("an execution filled the coverage trace \"{role}\": its end is missing");

@@ -255,17 +255,18 @@ impl Matrix {
         let faults = u32::try_from(execution.fired.len()).unwrap_or(u32::MAX);
         let last = execution.fired.iter().map(|fired| fired.sequence).max();
         for fired in &execution.fired {
-            let Some(error) = plan.all_faults().nth(fired.fault).map(|fault| fault.error) else { continue };
+            let Some(fault) = plan.all_faults().nth(fired.fault) else { continue };
             let Some(&index) = self.numbers.get(&fired.site) else { continue };
             let Some(point) = self.points.get_mut(index as usize) else { continue };
-            let cell = point.cell(error);
+            let cell = point.cell(fault.error);
             cell.fired += 1;
             let mut news = false;
             if Some(fired.sequence) == last {
                 cell.fatal += u64::from(execution.guest != Fate::Alive);
                 news |= cell.add_findings(execution.findings.iter().map(|finding| finding.key.as_str()));
             }
-            if cell.faults.is_none_or(|fewest| faults < fewest) {
+            // Surviving one failure is another path than surviving many.
+            if fault.times == 1 && cell.faults.is_none_or(|fewest| faults < fewest) {
                 (cell.faults, cell.failed_s, news) = (Some(faults), Some(now_s), true);
                 self.rank_anew(index);
             }

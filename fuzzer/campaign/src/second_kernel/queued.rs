@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use execution::{Execution, Finding, FindingKind};
+use fault_plan::Scope;
 use guest_protocol::StepResult;
 use serde::{Deserialize, Serialize};
 
@@ -114,10 +115,13 @@ impl QueuedPlan {
 impl News {
     /// Gives the digests of `execution`, in which there were these `reports`.
     pub(super) fn of(execution: &Execution, reports: &[Reported]) -> Self {
-        // Those of other tasks are others in every run.
+        // Those of other tasks are others in every run. A failure of theirs is the plan's.
+        let mut elsewhere: Vec<_> =
+            execution.fired.iter().filter(|fired| fired.scope != Scope::Workload).map(|fired| fired.site).collect();
+        elsewhere.sort_unstable();
         let mut hits: Vec<_> = execution.workload_hits().map(|hit| (hit.site, hit.count)).collect();
         hits.sort_unstable();
         let keys: Vec<_> = reports.iter().map(|report| &report.key).collect();
-        Self { outcome: digest(&execution.steps), hits: digest(hits), reports: digest(keys) }
+        Self { outcome: digest(&execution.steps), hits: digest((hits, elsewhere)), reports: digest(keys) }
     }
 }

@@ -143,10 +143,11 @@ pub(super) fn defect(target: &Target) -> Option<String> {
     if let Some(defect) = workload().chain(image_steps).find_map(step_defect) {
         return Some(defect);
     }
-    let memory = target.memory_mib?;
+    let memory = target.memory_mib();
     let disk = target.disks_mib();
     let (least, most) = (*MEMORY_MIB.start().max(&(disk + BESIDE_DISK_MIB)), MEMORY_MIB.end());
-    (memory < least || memory > *most).then(|| format!("memory_mib is {memory}, possible are {least} to {most}"))
+    let whose = if target.memory_mib.is_some() { "memory_mib is" } else { "the disks take guests of memory_mib" };
+    (memory < least || memory > *most).then(|| format!("{whose} {memory}, possible are {least} to {most}"))
 }
 
 /// The steps that `tables` are.

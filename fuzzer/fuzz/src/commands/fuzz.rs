@@ -11,7 +11,7 @@ use std::{
 };
 
 use campaign::{self, CampaignFolder, CampaignKernel, CampaignOptions, Client, ClientSetup, PeerOptions, Role};
-use execution::{Stop, Target};
+use execution::{Stop, Target, chain};
 use files::cache;
 use guests::{
     kernel,
@@ -47,7 +47,10 @@ pub fn fuzz(
     progress: &Progress,
 ) -> Result<Answer, CommandError> {
     let ended = campaign(options, stop, progress)?;
-    let covered = by_folder(&ended.folder)?;
+    let covered = by_folder(&ended.folder).unwrap_or_else(|error| {
+        tracing::warn!("no coverage by folder: {}", chain(&error));
+        Vec::new()
+    });
     if options.json {
         let mut summary = serde_json::to_value(&ended.summary).map_err(io::Error::other)?;
         summary["coverage_by_folder"] = serde_json::to_value(covered).map_err(io::Error::other)?;

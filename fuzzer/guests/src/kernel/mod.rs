@@ -357,10 +357,15 @@ fn open(kernel: &Kernel, dir: &Path) -> Result<Option<Built>, KernelError> {
         meta,
         options: kernel.options.clone(),
     };
+    let missing = |file: &Path| damaged(format!("{} is missing", file.display()));
     for file in [&built.vmlinux, &built.config, &dir.join(checks::FILE), &dir.join(PLACES)] {
         if !file.is_file() {
-            return Err(damaged(format!("{} is missing", file.display())));
+            return Err(missing(file));
         }
+    }
+    let config = fs::read_to_string(&built.config).map_err(|error| damaged(format!("config: {error}")))?;
+    if built.slots.is_none() && config.lines().any(|line| line == "CONFIG_MODULES=y") {
+        return Err(missing(&dir.join(SLOTS)));
     }
     Ok(Some(built))
 }

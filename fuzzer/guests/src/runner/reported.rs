@@ -62,8 +62,8 @@ pub(super) fn reported(
 }
 
 /// Says whether this was left `before`. The words for it change with every round, as they tell
-/// numbers; those of a taint or
-/// a work item are its name. A mount that stays holds its disk and its file system.
+/// numbers; those of a taint or a work item are its name. A mount that stays holds its disk and its
+/// file system.
 fn is_old(leftover: &Leftover, before: &[Leftover]) -> bool {
     let has = |kind| before.iter().any(|old| old.kind == kind);
     match leftover.kind {

@@ -44,8 +44,12 @@ pub(super) fn chosen(
     check_trust(options.trust, &target, present.as_ref()).map_err(refuse)?;
     // What else may fail changes nothing for this plan.
     let digest = target.narrowed(plan).digest();
-    match present.map(|present| present.narrowed(plan).digest()) {
-        Some(present) if present != digest => {
+    match present.map(|present| (present.narrowed(plan).digest(), present)) {
+        Some((known, mut present)) if known == digest => {
+            present.kernel = target.kernel;
+            return Ok(Arc::new(present).into());
+        }
+        Some((present, _)) => {
             let short = |digest: &str| digest[..SHOWN.min(digest.len())].to_owned();
             progress.say(&format!(
                 "the target {} is another one here by now (digest {}): replaying on the one in the file (digest {}); \
@@ -56,7 +60,7 @@ pub(super) fn chosen(
                 target.name
             ));
         }
-        _ => {}
+        None => {}
     }
     Ok(Arc::new(target).into())
 }
