@@ -24,7 +24,7 @@ mod work;
 pub use function::{ARGUMENTS, Condition, Function, Functions, NO_FUNCTION};
 pub use matcher::{MAX_MATCH_STEPS, Match, Verdict};
 pub use site_key::SiteKey;
-pub use work::{WORK_DATA, WORK_FUNCTION, WORK_PENDING, WORK_PROBES, WORK_SLOTS, Work, Works, work_slot};
+pub use work::{WORK_DATA, WORK_FUNCTION, WORK_PROBES, WORK_QUEUED, WORK_SLOTS, Work, Works, work_slot};
 
 /// The most callers that are read at a call.
 pub const MAX_FRAMES: usize = 24;

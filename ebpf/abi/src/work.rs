@@ -10,9 +10,10 @@ pub const WORK_PROBES: usize = 8;
 pub const WORK_DATA: u64 = 0;
 /// See [`WORK_DATA`].
 pub const WORK_FUNCTION: u64 = 24;
-/// Set in a work item's state while it waits: `WORK_STRUCT_PENDING` of `include/linux/workqueue.h`
-/// (6.1 and 6.12). One that was cancelled is gone without an event.
-pub const WORK_PENDING: u64 = 1;
+/// Set in a work item's state while it is on a queue: `WORK_STRUCT_PENDING` and `WORK_STRUCT_PWQ` of
+/// `include/linux/workqueue.h` (6.1 and 6.12). One that waits for its timer has the first alone, and
+/// one that was cancelled none; neither gives an event.
+pub const WORK_QUEUED: u64 = 1 | 1 << 2;
 
 /// A work item.
 #[repr(C)]
@@ -47,8 +48,8 @@ pub struct Works {
     /// 1 while work items that are queued are followed, else 0. Those that are followed already
     /// stay so.
     pub follow: u32,
-    /// Work items that found no slot: nobody waits for them.
-    pub lost: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// The work items.
     pub slots: [Work; WORK_SLOTS],
 }

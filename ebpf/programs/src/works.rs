@@ -4,17 +4,17 @@
 //!            queue                start                end
 //!   (free) ────────▶ queued ─────────────▶ running ──────────▶ (free)
 //!      ▲                │                     │ queue: both
-//!      └── check: it is no longer pending ────┘
+//!      └── check: it is on no queue ───────────┘
 //! ```
 //!
 //! One that is cancelled gives no event, so the agent has those that wait checked.
 //!
 //! On the one processor a program may be interrupted by another of these, never by itself. At worst
-//! a work item is followed no longer.
+//! a work item is followed no longer. One that finds no slot is not followed either.
 
 use core::ffi::c_long;
 
-use abi::{WORK_DATA, WORK_FUNCTION, WORK_PENDING, WORK_PROBES, WORK_SLOTS, Work, Works, work_slot};
+use abi::{WORK_DATA, WORK_FUNCTION, WORK_PROBES, WORK_QUEUED, WORK_SLOTS, Work, Works, work_slot};
 
 use crate::{
     maps,
@@ -41,7 +41,6 @@ pub(crate) fn queued(address: u64) {
         }
     }
     if free >= WORK_SLOTS {
-        works.lost += 1;
         return;
     }
     let function = Reader::new().number(address.wrapping_add(WORK_FUNCTION)).unwrap_or(0);
@@ -94,7 +93,7 @@ extern "C" fn check_slot(slot: u64, _: *mut ()) -> c_long {
         let reader = Reader::new();
         let data: u64 = reader.number(work.address.wrapping_add(WORK_DATA)).unwrap_or(0);
         let function: u64 = reader.number(work.address.wrapping_add(WORK_FUNCTION)).unwrap_or(0);
-        if data & WORK_PENDING == 0 || function != work.function {
+        if data & WORK_QUEUED != WORK_QUEUED || function != work.function {
             work.queued = 0;
         }
     }

@@ -88,7 +88,7 @@ impl FromAgent {
     fn texts(&mut self) -> Vec<&mut String> {
         match self {
             Self::Hello(hello) => hello.features.iter_mut().map(|feature| &mut feature.missing).collect(),
-            Self::Ready(_) => Vec::new(),
+            Self::Ready(ready) => ready.left_out.iter_mut().map(|left_out| &mut left_out.reason).collect(),
             Self::Report(report) => {
                 let leftovers = report.leftovers.iter_mut().map(|leftover| &mut leftover.text);
                 let defects = report.defects.iter_mut().map(|(Defect::Disk(what) | Defect::Detector(what))| what);
@@ -114,8 +114,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Execute, Feature, FiredFault, Hello, Hit, LIMITS, Leftover, LeftoverKind, MemoryRange, Ready, Recorded, Report,
-        SiteDescription, StepResult, TraceMemory, TraceRole,
+        Execute, Feature, FiredFault, Hello, Hit, LIMITS, LeftOut, Leftover, LeftoverKind, MemoryRange, Ready,
+        Recorded, Report, SiteDescription, StepResult, TraceMemory, TraceRole,
     };
 
     fn report() -> FromAgent {
@@ -227,6 +227,11 @@ mod tests {
         };
         assert!(decoded(&feature("x".repeat(LIMITS.text_bytes + 1))).is_err());
         assert_eq!(decoded(&feature("\x1b".to_owned())).unwrap(), feature("\u{fffd}".to_owned()));
+        let ready = |reason: &str| {
+            let left_out = vec![LeftOut { function: "f".to_owned(), reason: reason.to_owned() }];
+            FromAgent::Ready(Ready { left_out, ..Ready::default() })
+        };
+        assert_eq!(decoded(&ready("\x1b")).unwrap(), ready("\u{fffd}"));
     }
 
     #[test]

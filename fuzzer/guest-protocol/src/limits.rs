@@ -109,7 +109,7 @@ impl Ready {
         within(bytes.is_some_and(|bytes| bytes <= LIMITS.trace_bytes), "the size of the traces")?;
         within(self.text_bytes <= LIMITS.text_span_bytes, "the size of the kernel's text")?;
         self.functions.iter().try_for_each(|function| name(&function.name))?;
-        within(self.left_out.len() <= MAX_FUNCTIONS, "the list of functions left out")?;
+        within(self.left_out.len() <= LIMITS.functions, "the list of functions left out")?;
         self.left_out.iter().try_for_each(|left_out| {
             name(&left_out.function)?;
             text(&left_out.reason)

@@ -53,6 +53,13 @@ pub(super) fn lower(fault: &Fault, with: &mut Lowering<'_>) -> Result<Lowered, S
             "task \"{task}\": the target's `scope` lacks it, or the kernel (CONFIG_DEBUG_INFO_BTF) tells no tasks apart"
         ));
     }
+    let is_clone = |(clone, _): &(_, u64)| *clone != fault.function;
+    if !fault.arguments.is_empty() && with.symbols.clones(&fault.function).iter().any(is_clone) {
+        return Err(format!(
+            "arg: the compiler has changed the arguments of \"{}\" (.isra, .constprop)",
+            fault.function
+        ));
+    }
     let mut conditions = [Condition::NONE; MAX_RULE_CONDITIONS];
     for (condition, into) in fault.arguments.iter().zip(&mut conditions) {
         let lowered = guards::lower_argument(condition, with.symbols, with.types);

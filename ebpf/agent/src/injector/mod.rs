@@ -220,13 +220,13 @@ impl Injector {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Gives the address of the function of each work item that was queued since [`Injector::arm`]
-    /// and has not ended.
+    /// Gives the address of the function of a work item that was queued since [`Injector::arm`] and
+    /// has not ended.
     ///
     /// # Errors
     ///
     /// The kernel does not tell.
-    pub(crate) fn outstanding(&self) -> Result<Vec<u64>> {
+    pub(crate) fn outstanding(&self) -> Result<Option<u64>> {
         self.works.outstanding(&self.bpf)
     }
 

@@ -40,21 +40,22 @@ impl WorkItems {
         unsafe { (&raw mut (*self.works.only()).follow).write_volatile(u32::from(follow)) };
     }
 
-    /// Gives the address of the function of each that has not ended. One that waits may have been
-    /// cancelled, of which the kernel tells nothing: the program looks.
-    pub(super) fn outstanding(&self, bpf: &Ebpf) -> Result<Vec<u64>> {
+    /// Gives the address of the function of one that has not ended: of those that run, else of those
+    /// that wait, the one with the least address, which is the same in every run. One that waits may
+    /// have been cancelled, of which the kernel tells nothing: the program looks.
+    pub(super) fn outstanding(&self, bpf: &Ebpf) -> Result<Option<u64>> {
         if self.slots().all(|work| work.queued == 0) {
-            return Ok(self.functions());
+            return Ok(self.first());
         }
         let program = bpf.program(CHECK).context("the BPF object has no program that checks work items")?;
         let program: &RawTracePoint = program.try_into()?;
         program.test_run(Default::default()).context("cannot run the BPF program that checks work items")?;
-        Ok(self.functions())
+        Ok(self.first())
     }
 
-    fn functions(&self) -> Vec<u64> {
-        let functions = self.slots().filter(|work| !work.is_done()).map(|work| work.function);
-        functions.filter(|function| !self.unrelated.contains(function)).collect()
+    fn first(&self) -> Option<u64> {
+        let works = self.slots().filter(|work| !work.is_done() && !self.unrelated.contains(&work.function));
+        works.map(|work| (work.running == 0, work.function)).min().map(|(_, function)| function)
     }
 
     fn slots(&self) -> impl Iterator<Item = Work> {

@@ -7,7 +7,7 @@
 //!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
-//! Faults and coverage follow the thread. While it is armed it makes the steps' system calls and no
+//! Faults and coverage follow the thread and what works for it. While it is armed it makes the steps' system calls and no
 //! others, and it touches no memory for the first time: whatever it needs is made before, and
 //! [`keep_memory`] has put all of the agent's memory in place.
 
@@ -84,6 +84,8 @@ impl Harness {
             self.injector.disarm();
         }
         self.traces.stop_workload();
+        // Work may wait for what the steps left frozen.
+        self.program.clean_up();
         let mut ran = Ran { run_ns: nanoseconds_since(started), ..Ran::default() };
         let started = Instant::now();
         if arm {
@@ -92,7 +94,6 @@ impl Harness {
         }
         self.traces.stop_others();
         ran.settle_ns = nanoseconds_since(started);
-        self.program.clean_up();
         Ok(ran)
     }
 }

@@ -82,7 +82,7 @@ impl Program {
 
     /// Undoes, when nothing fails any more, what would keep the disk from being unmounted.
     pub(super) fn clean_up(&mut self) {
-        self.workspace.thaw();
+        self.workspace.undo();
     }
 
     /// One result for each step of the last run's set-up.

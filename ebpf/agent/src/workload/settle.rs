@@ -45,8 +45,8 @@ impl Settling {
         loop {
             sched_yield().context("cannot step aside")?;
             let outstanding = injector.outstanding()?;
-            match outstanding.first() {
-                Some(function) if paused >= DEADLINE => return Ok(Some(*function)),
+            match outstanding {
+                Some(function) if paused >= DEADLINE => return Ok(Some(function)),
                 None if paused >= READY_DEADLINE || self.ready()? <= 1 => return Ok(None),
                 _ => {}
             }

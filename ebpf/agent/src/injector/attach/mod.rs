@@ -82,10 +82,8 @@ pub(super) fn load(symbols: &Symbols, setup: &Setup, probed: &[Probed], types: &
     program.load().map_err(load_error)?;
     let held = ftrace::hold();
     let attached = attach(program, probed);
-    if held {
-        ftrace::release()?;
-    }
-    attached?;
+    let released = if held { ftrace::release() } else { Ok(()) };
+    attached.and(released)?;
     Ok(Loaded { bpf, control })
 }
 

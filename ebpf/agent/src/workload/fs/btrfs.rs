@@ -164,19 +164,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_numbers_are_the_kernels() {
-        // BTRFS_IOC_SUBVOL_CREATE, _SNAP_DESTROY, _SNAP_CREATE_V2, _FORGET_DEV as a C program
-        // prints them.
-        let write = |number| nix::request_code_write!(MAGIC, number, 4096);
-        assert_eq!(write(14), 0x5000_940e);
-        assert_eq!(write(15), 0x5000_940f);
-        assert_eq!(write(23), 0x5000_9417);
-        assert_eq!(write(5), 0x5000_9405);
-        // BTRFS_IOC_RESIZE, _ADD_DEV, _RM_DEV.
-        assert_eq!([write(3), write(10), write(11)], [0x5000_9403, 0x5000_940a, 0x5000_940b]);
-    }
-
-    #[test]
     fn names_are_bounded_and_end_in_zero() {
         assert_eq!(&VolumeArguments::new(c"sub").name[..4], b"sub\0");
         let long = CString::new(vec![b'x'; 5000]).unwrap();

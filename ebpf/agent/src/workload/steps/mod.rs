@@ -118,7 +118,7 @@ fn boxed<S: PreparedStep + 'static>(step: Result<S>) -> Result<Box<dyn PreparedS
 
 /// Runs `step`: its system calls and nothing else.
 pub(super) fn run(step: &mut dyn PreparedStep, workspace: &mut Workspace) -> StepResult {
-    if step.needs_mount() && !workspace.mounted {
+    if workspace.stuck || step.needs_mount() && !workspace.mounted {
         return StepResult::Skipped;
     }
     match step.call(workspace) {
@@ -193,11 +193,21 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mount_only_mount_and_trigger_run() {
+    fn what_needs_a_mount_is_skipped_without_one() {
         let mut workspace = Workspace::new(0).unwrap();
         for step in [Step::Umount {}, Step::Sync {}, Step::Create { path: path("a") }] {
             assert_eq!(run(prepare(&step).unwrap().as_mut(), &mut workspace), StepResult::Skipped);
         }
+    }
+
+    #[test]
+    fn nothing_runs_on_what_could_not_be_thawed() {
+        let mut workspace = Workspace::new(0).unwrap();
+        let mut sleep = prepare(&Step::Sleep { ms: 1 }).unwrap();
+        workspace.stuck = true;
+        assert_eq!(run(sleep.as_mut(), &mut workspace), StepResult::Skipped);
+        workspace.undo();
+        assert_eq!(run(sleep.as_mut(), &mut workspace), StepResult::Done(0));
     }
 
     #[test]

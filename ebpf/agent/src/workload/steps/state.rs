@@ -50,9 +50,10 @@ pub(super) struct Thaw;
 
 impl PreparedStep for Thaw {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
+        workspace.stuck = true;
         let root = directory(&workspace.root)?;
         ioctl::thaw(root.as_fd())?;
-        workspace.frozen = false;
+        (workspace.frozen, workspace.stuck) = (false, false);
         close(root)?;
         Ok(0)
     }

@@ -1,14 +1,18 @@
 //! Memory and state that the steps of a workload share.
 
 use std::{
-    ffi::CString,
+    ffi::{CString, c_void},
     fs::File,
     io::Write,
     os::fd::{AsRawFd, RawFd},
+    ptr::NonNull,
 };
 
 use anyhow::{Context, Result};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::{
+    memfd::{MFdFlags, memfd_create},
+    mman::munmap,
+};
 
 use super::{CHUNK_BYTES, MOUNT_POINT, PATTERN_PERIOD, directory};
 use crate::{disk::Content, workload::fs::ioctl};
@@ -16,6 +20,15 @@ use crate::{disk::Content, workload::fs::ioctl};
 /// Memory as direct transfers want it.
 #[repr(C, align(4096))]
 struct Aligned([u8; CHUNK_BYTES]);
+
+/// A mapping of a file that nobody uses any more.
+pub(super) struct Mapped {
+    pub(super) memory: NonNull<c_void>,
+    pub(super) bytes: usize,
+}
+
+// SAFETY: nobody else knows of the mapping, which belongs to no thread.
+unsafe impl Send for Mapped {}
 
 /// Memory and state that the steps of a workload share.
 pub(in crate::workload) struct Workspace {
@@ -25,6 +38,10 @@ pub(in crate::workload) struct Workspace {
     pub(in crate::workload) copies: Option<Vec<Content>>,
     /// True when the file system is frozen.
     pub(super) frozen: bool,
+    /// Mapping that could not be taken away.
+    pub(super) mapped: Option<Mapped>,
+    /// True when it could not be thawed: what writes to it would wait for ever.
+    pub(super) stuck: bool,
     /// Number of disks.
     pub(super) disks: u8,
     pub(super) root: CString,
@@ -46,6 +63,8 @@ impl Workspace {
             mounted: false,
             copies: None,
             frozen: false,
+            stuck: false,
+            mapped: None,
             disks,
             root: CString::new(MOUNT_POINT)?,
             buffer: vec![0; CHUNK_BYTES],
@@ -73,8 +92,8 @@ impl Workspace {
         self.pattern_file.as_raw_fd()
     }
 
-    /// Thaws the file system if it is frozen.
-    pub(in crate::workload) fn thaw(&mut self) {
+    /// Undoes what a step could not: thaws the file system, takes a mapping away.
+    pub(in crate::workload) fn undo(&mut self) {
         if self.frozen {
             // One that stays frozen is found by those who look for mounts.
             let _ = directory(&self.root).and_then(|root| {
@@ -82,6 +101,11 @@ impl Workspace {
                 ioctl::thaw(root.as_fd())
             });
             self.frozen = false;
+        }
+        self.stuck = false;
+        if let Some(Mapped { memory, bytes }) = self.mapped.take() {
+            // SAFETY: a step made the mapping, could not take it away, and has forgotten it.
+            let _ = unsafe { munmap(memory, bytes) };
         }
     }
 }

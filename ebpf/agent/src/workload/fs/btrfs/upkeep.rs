@@ -178,16 +178,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_numbers_are_the_kernels() {
-        // BTRFS_IOC_DEFRAG_RANGE, _SCRUB, _BALANCE_V2, _QUOTA_CTL, _QUOTA_RESCAN, _QUOTA_RESCAN_WAIT
-        // and _DEV_REPLACE as a C program prints them.
-        assert_eq!(nix::request_code_write!(MAGIC, 16, size_of::<Defragment>()), 0x4030_9410);
-        assert_eq!(nix::request_code_readwrite!(MAGIC, 27, size_of::<Scrub>()), 0xc400_941b);
-        assert_eq!(nix::request_code_readwrite!(MAGIC, 32, size_of::<Balance>()), 0xc400_9420);
-        assert_eq!(nix::request_code_readwrite!(MAGIC, 40, size_of::<Quota>()), 0xc010_9428);
-        assert_eq!(nix::request_code_write!(MAGIC, 44, size_of::<Rescan>()), 0x4040_942c);
-        assert_eq!(nix::request_code_none!(MAGIC, 46), 0x942e);
-        assert_eq!(nix::request_code_readwrite!(MAGIC, 53, size_of::<Replace>()), 0xca28_9435);
+    fn structures_have_the_kernels_sizes() {
+        assert_eq!([size_of::<Defragment>(), size_of::<Scrub>(), size_of::<Balance>()], [0x30, 0x400, 0x400]);
+        assert_eq!([size_of::<Quota>(), size_of::<Rescan>(), size_of::<Replace>()], [0x10, 0x40, 0xa28]);
     }
 
     #[test]
