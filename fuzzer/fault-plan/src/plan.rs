@@ -239,6 +239,15 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_for_ever_has_a_word() {
+        let text = PLAN.replace("\"occurrence\": 2", "\"occurrence\": 2, \"times\": \"always\"");
+        let plan = FaultPlan::from_json(&text).unwrap();
+        assert_eq!(plan.faults[0].times, FOR_EVER);
+        assert!(plan.to_json().contains("\"times\": \"always\""));
+        assert!(refusal(&text.replace("always", "often")).contains("`times` is a number, or \"always\""));
+    }
+
+    #[test]
     fn the_kernel_decides_what_may_fail_and_how() {
         let functions = [
             InjectableFunction { name: "should_failslab".to_owned(), error_type: ErrorType::Errno },

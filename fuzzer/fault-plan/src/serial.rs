@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{CallPath, Condition, Fault, FaultPlan, InjectedError, Round, Scope};
+use crate::{CallPath, Condition, FOR_EVER, Fault, FaultPlan, InjectedError, Round, Scope};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,17 +21,45 @@ struct FaultText {
     arg: Vec<Condition>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<u32>,
-    #[serde(default = "once", skip_serializing_if = "is_once")]
-    times: u32,
+    #[serde(default, skip_serializing_if = "Times::is_once")]
+    times: Times,
 }
 
-fn once() -> u32 {
-    1
+/// The number of calls in a row that fail, or all.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "`times` is a number, or \"always\"")]
+enum Times {
+    Number(u32),
+    Word(Always),
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it a reference")]
-fn is_once(times: &u32) -> bool {
-    *times == 1
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Always {
+    Always,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self::Number(1)
+    }
+}
+
+impl Times {
+    fn is_once(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn of(times: u32) -> Self {
+        if times == FOR_EVER { Self::Word(Always::Always) } else { Self::Number(times) }
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            Self::Number(times) => times,
+            Self::Word(Always::Always) => FOR_EVER,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,7 +98,7 @@ impl Serialize for Fault {
             task: *task,
             arg: arguments.iter().cloned().map(Condition::Argument).collect(),
             after: *after,
-            times: *times,
+            times: Times::of(*times),
         };
         text.serialize(serializer)
     }
@@ -90,6 +118,7 @@ impl<'de> Deserialize<'de> for Fault {
             Condition::Caller(_) => Err(D::Error::custom("`arg` has conditions on arguments; callers are `call_path`")),
         };
         let arguments = arg.into_iter().map(argument).collect::<Result<_, _>>()?;
+        let times = times.number();
         Ok(Self { function, call_path, occurrence, error, step, task, arguments, after, times })
     }
 }
