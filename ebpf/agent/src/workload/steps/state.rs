@@ -50,7 +50,7 @@ pub(super) struct Thaw;
 
 impl PreparedStep for Thaw {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
-        workspace.stuck = true;
+        workspace.stuck = workspace.frozen;
         let root = directory(&workspace.root)?;
         ioctl::thaw(root.as_fd())?;
         (workspace.frozen, workspace.stuck) = (false, false);
