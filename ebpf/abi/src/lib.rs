@@ -3,12 +3,13 @@
 //! All maps are arrays that user space maps (`BPF_F_MMAPABLE`): programming, arming, disarming and
 //! reading them takes no system call, so that an armed agent can never be failed by its own plan.
 //!
-//! Many tasks make calls, and nothing here is atomic but the dirty map's idempotent marks. The guest
-//! has one processor, whose kernel does not preempt, and a program runs to its end before another
-//! task does: `kprobe_ftrace_handler()` of `arch/x86/kernel/kprobes/ftrace.c` disables preemption,
-//! and an `int3` interrupts as well. An interrupt may come in between. Its calls of probed functions
-//! find `kprobe_running()`, and `trace_call_bpf()` of `kernel/trace/bpf_trace.c` runs no program
-//! while another one is active (all of 6.12). So a call's scratch memory is its own.
+//! Many tasks make calls, and nothing here is atomic but the dirty map's idempotent marks. The
+//! guest has one processor, whose kernel does not preempt, and a program runs to its end before
+//! another task does: `kprobe_ftrace_handler()` of `arch/x86/kernel/kprobes/ftrace.c` disables
+//! preemption, and an `int3` interrupts as well. An interrupt may come in between. Its calls of
+//! probed functions find `kprobe_running()`, and `trace_call_bpf()` of `kernel/trace/bpf_trace.c`
+//! runs no program while another one is active (all of 6.12). So a call's scratch memory is its
+//! own.
 //!
 //! Names are numbers here: the agent gives every kernel symbol (without compiler suffixes) a *name
 //! id*, in sorted order from 1, and fills a table from text address to name id. 0 is "no such
@@ -237,9 +238,9 @@ pub struct Path {
 }
 
 /// A value of map `SITES`: the sites, one for each step and scope, in the order in which they were
-/// found, so that an execution touches few pages. Map `INDEX` is an open-addressed hash table of their slots
-/// plus 1: entry `key % SITE_SLOTS`, then the next ones. Behind its slots `SITES` has one more
-/// value, for the site at hand while its slot is looked for, and when there is none.
+/// found, so that an execution touches few pages. Map `INDEX` is an open-addressed hash table of
+/// their slots plus 1: entry `key % SITE_SLOTS`, then the next ones. Behind its slots `SITES` has
+/// one more value, for the site at hand while its slot is looked for, and when there is none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Site {

@@ -1,7 +1,7 @@
 //! The number of an injection site.
 
-/// Hashes an injection site in a step and a scope: these, the function's name id, then the callers',
-/// innermost first.
+/// Hashes an injection site in a step and a scope: these, the function's name id, then the
+/// callers', innermost first.
 ///
 /// Name ids depend on nothing but the kernel's symbols, hence so does the result: it is the same in
 /// every guest with the same kernel build.

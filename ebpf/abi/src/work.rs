@@ -10,9 +10,9 @@ pub const WORK_PROBES: usize = 8;
 pub const WORK_DATA: u64 = 0;
 /// See [`WORK_DATA`].
 pub const WORK_FUNCTION: u64 = 24;
-/// Set in a work item's state while it is on a queue: `WORK_STRUCT_PENDING` and `WORK_STRUCT_PWQ` of
-/// `include/linux/workqueue.h` (6.1 and 6.12). One that waits for its timer has the first alone, and
-/// one that was cancelled none; neither gives an event.
+/// Set in a work item's state while it is on a queue: `WORK_STRUCT_PENDING` and `WORK_STRUCT_PWQ`
+/// of `include/linux/workqueue.h` (6.1 and 6.12). One that waits for its timer has the first alone,
+/// and one that was cancelled none; neither gives an event.
 pub const WORK_QUEUED: u64 = 1 | 1 << 2;
 
 /// A work item.

@@ -73,7 +73,8 @@ pub(crate) fn describe(symbols: &Symbols) -> Result<Hello> {
     Ok(Hello { protocol, kernel_release: release, kernel_build_id, features, injectable: injectable() })
 }
 
-/// The functions that may fail now. A kernel without the list has none; the missing feature says so.
+/// The functions that may fail now. A kernel without the list has none; the missing feature says
+/// so.
 pub(crate) fn injectable() -> Vec<InjectableFunction> {
     fs::read_to_string(INJECTABLE).map(|list| injectable_functions(&list)).unwrap_or_default()
 }

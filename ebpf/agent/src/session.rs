@@ -264,8 +264,8 @@ impl<'kernel> Target<'kernel> {
         unsettled.into_iter().chain(self.oracles.leftovers()).collect()
     }
 
-    /// Makes the disks equal to their images, and by that makes sure that nothing holds them. An error is
-    /// what is left to be done, and why it cannot.
+    /// Makes the disks equal to their images, and by that makes sure that nothing holds them. An
+    /// error is what is left to be done, and why it cannot.
     fn reset_disk(&mut self, reset: Reset) -> Result<(), String> {
         let Some(harness) = &mut self.harness else { return Ok(()) };
         if self.disks.is_empty() || reset == Reset::Late && !harness.injector.is_dirty() {

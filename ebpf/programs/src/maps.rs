@@ -37,9 +37,9 @@ macro_rules! value_of {
         #[inline(always)]
         pub(crate) fn $name($($index: u32)?) -> Option<&'static mut $value> {
             let index = 0 $(+ $index)?;
-            // SAFETY: map memory lives as long as the program. One call at a time changes the value:
-            // see the head of `abi`. The dirty map is the exception: there every task stores the
-            // same mark.
+            // SAFETY: map memory lives as long as the program. One call at a time changes the
+            // value: see the head of `abi`. The dirty map is the exception: there every task stores
+            // the same mark.
             $map.get_ptr_mut(index).map(|value| unsafe { &mut *value })
         }
     };

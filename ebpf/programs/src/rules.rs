@@ -60,8 +60,8 @@ extern "C" fn try_rule(index: u64, evaluation: *mut Evaluation) -> c_long {
     CONTINUE
 }
 
-/// Says whether the rule that must fire before this one has. Rules that fire are noted when all have
-/// seen the call: none comes after another in the same call.
+/// Says whether the rule that must fire before this one has. Rules that fire are noted when all
+/// have seen the call: none comes after another in the same call.
 #[inline(always)]
 fn is_after(rule: &Rule) -> bool {
     let Some(before) = rule.after.checked_sub(1) else { return true };
@@ -117,8 +117,8 @@ extern "C" fn step(_: u64, matching: *mut Matching) -> c_long {
     }
 }
 
-/// Notes that a rule fires: the first time with the call, and later that it did so once more. So the
-/// log has room for all.
+/// Notes that a rule fires: the first time with the call, and later that it did so once more. So
+/// the log has room for all.
 #[inline(always)]
 fn log(control: &Control, registers: &Registers, index: u32, site: u32) {
     let (Some(log), Some(site), Some(call)) = (maps::fired(), maps::site(site), maps::call()) else { return };

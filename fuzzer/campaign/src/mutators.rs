@@ -32,8 +32,8 @@ pub(crate) const MOST_FAULTS: usize = 6;
 /// The share of its mutations that an entry keeps whose faults mostly cost the guest: a fresh guest
 /// takes as long as some ten executions.
 const COSTLY_KEPT: f64 = 0.2;
-/// Number of calls in a row that a fault which is to fire more than once fails, and the share of such
-/// faults that fail all calls.
+/// Number of calls in a row that a fault which is to fire more than once fails, and the share of
+/// such faults that fail all calls.
 const TIMES: RangeInclusive<u32> = 2..=8;
 const FOR_EVER_SHARE: f64 = 0.3;
 /// Weight of a point at which no fault fired yet, where others weigh 1.

@@ -46,8 +46,8 @@ impl Scope {
         }
     }
 
-    /// Gives it as the condition of a fault at one of its calls. A call of the workload itself needs
-    /// none, as its path says so.
+    /// Gives it as the condition of a fault at one of its calls. A call of the workload itself
+    /// needs none, as its path says so.
     #[must_use]
     pub fn condition(self) -> Option<Self> {
         (self != Self::Workload).then_some(self)

@@ -9,7 +9,8 @@ use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 pub const PROTOCOL_VERSION: u32 = 13;
 
 /// Name in the guest's initial file system of the module by which the agent adds functions to the
-/// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for them.
+/// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for
+/// them.
 pub const SLOTS_FILE: &str = "slots.ko";
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.

@@ -1,5 +1,5 @@
-//! The initial file system of the guest: the agent as `/init`, the kernel's module of slots, and the
-//! few names it needs before it has mounted anything.
+//! The initial file system of the guest: the agent as `/init`, the kernel's module of slots, and
+//! the few names it needs before it has mounted anything.
 //!
 //! The format is `newc` of `Documentation/driver-api/early-userspace/buffer-format.rst` (Linux
 //! 6.12): for each entry a header of ASCII hexadecimal fields, the name, the content, each padded
@@ -24,8 +24,8 @@ struct Entry<'a> {
     content: &'a [u8],
 }
 
-/// The initial file system whose `/init` is the program `agent`, and whose `/slots.ko` is the module
-/// `slots`, where there is one. The same content gives the same bytes.
+/// The initial file system whose `/init` is the program `agent`, and whose `/slots.ko` is the
+/// module `slots`, where there is one. The same content gives the same bytes.
 ///
 /// # Panics
 ///

@@ -46,8 +46,8 @@ impl Chosen {
     ///
     /// # Errors
     ///
-    /// A function without a type is not on the list, one is there twice, none is left, or the kernel
-    /// does not take what is added.
+    /// A function without a type is not on the list, one is there twice, none is left, or the
+    /// kernel does not take what is added.
     pub(super) fn of(
         symbols: &Symbols,
         listed: &[InjectableFunction],

@@ -11,8 +11,8 @@
 //! - *prepare*: the plan's rules are written, and the counts of the execution before are void: they
 //!   have another generation.
 //! - *arm*: calls of the tasks in scope are counted and fail as the rules say.
-//! - *disarm*: no call is counted or fails. The clean-up and the agent's own calls are safe. Work items
-//!   are followed until [`Injector::settled`].
+//! - *disarm*: no call is counted or fails. The clean-up and the agent's own calls are safe. Work
+//!   items are followed until [`Injector::settled`].
 //! - *collect*: hits and fired faults are read; the next plan can be prepared.
 //!
 //! Plans, hits and faults go through mapped memory, and from [`Injector::arm`] to
@@ -112,8 +112,8 @@ macro_rules! control {
 
 impl Injector {
     /// Loads the programs and attaches them: to the functions of the target `setup`, of which the
-    /// kernel has `listed` on its list, and to the writes to its disks. Gives the functions that are
-    /// probed, and those that are left out.
+    /// kernel has `listed` on its list, and to the writes to its disks. Gives the functions that
+    /// are probed, and those that are left out.
     ///
     /// # Errors
     ///

@@ -40,9 +40,9 @@ impl WorkItems {
         unsafe { (&raw mut (*self.works.only()).follow).write_volatile(u32::from(follow)) };
     }
 
-    /// Gives the address of the function of one that has not ended: of those that run, else of those
-    /// that wait, the one with the least address, which is the same in every run. One that waits may
-    /// have been cancelled, of which the kernel tells nothing: the program looks.
+    /// Gives the address of the function of one that has not ended: of those that run, else of
+    /// those that wait, the one with the least address, which is the same in every run. One that
+    /// waits may have been cancelled, of which the kernel tells nothing: the program looks.
     pub(super) fn outstanding(&self, bpf: &Ebpf) -> Result<Option<u64>> {
         if self.slots().all(|work| work.queued == 0) {
             return Ok(self.first());

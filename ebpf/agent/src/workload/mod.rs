@@ -7,9 +7,9 @@
 //!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
-//! Faults and coverage follow the thread and what works for it. While it is armed it makes the steps' system calls and no
-//! others, and it touches no memory for the first time: whatever it needs is made before, and
-//! [`keep_memory`] has put all of the agent's memory in place.
+//! Faults and coverage follow the thread and what works for it. While it is armed it makes the
+//! steps' system calls and no others, and it touches no memory for the first time: whatever it
+//! needs is made before, and [`keep_memory`] has put all of the agent's memory in place.
 
 pub(crate) mod fs;
 mod program;

@@ -43,8 +43,8 @@ use crate::{
 use execution::{Fate, Fired, RunError, Runner};
 use fault_plan::Relaxer;
 
-/// Fault-free executions at the start, at least and at most. Coverage in which they differ is noise,
-/// and counts as known. Most of it is of kernel threads.
+/// Fault-free executions at the start, at least and at most. Coverage in which they differ is
+/// noise, and counts as known. Most of it is of kernel threads.
 const FAULT_FREE_RUNS: RangeInclusive<usize> = 8..=32;
 /// Of these, executions in a row without anything new that end them.
 const QUIET_RUNS: usize = 4;

@@ -14,8 +14,8 @@ use crate::{
     views::coverage::{self as view, KernelCoverage},
 };
 
-/// Writes for each kernel of the campaign in the folder `dir` how many places it has covered in each
-/// folder of the kernel's source.
+/// Writes for each kernel of the campaign in the folder `dir` how many places it has covered in
+/// each folder of the kernel's source.
 ///
 /// # Errors
 ///

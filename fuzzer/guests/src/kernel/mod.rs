@@ -237,8 +237,8 @@ impl Built {
         Places::parse(&text).ok_or_else(|| damaged("it is of another form"))
     }
 
-    /// Counts the places with these `addresses`, as KCOV reports them, by the folder of the kernel's
-    /// source that they are in.
+    /// Counts the places with these `addresses`, as KCOV reports them, by the folder of the
+    /// kernel's source that they are in.
     ///
     /// # Errors
     ///

@@ -27,8 +27,8 @@ struct Normal {
 }
 
 impl Normal {
-    /// Takes in the workload's own hits in a fault-free execution. Gives how many of a million calls
-    /// are off: none of the first runs, which show what is normal.
+    /// Takes in the workload's own hits in a fault-free execution. Gives how many of a million
+    /// calls are off: none of the first runs, which show what is normal.
     fn off_ppm(&mut self, hits: &[Hit]) -> u64 {
         if self.runs < LEARNING_RUNS {
             self.learn(hits);

@@ -94,8 +94,8 @@ impl Btf {
         })
     }
 
-    /// The number of the constant `name`; nothing inside when there is none, and nothing at all when
-    /// the types cannot be read.
+    /// The number of the constant `name`; nothing inside when there is none, and nothing at all
+    /// when the types cannot be read.
     pub(super) fn constant(&self, name: &str) -> Option<Option<u64>> {
         // One that is only declared has no members.
         for of in self.all().filter(|of| matches!(of.kind, ENUM | ENUM64) && of.count > 0) {

@@ -87,8 +87,8 @@ fn plain(btf: &Btf, mut id: u32) -> Option<Type<'_>> {
 mod tests {
     use super::{super::btf::tests::file, *};
 
-    /// `typedef unsigned int u32; struct s { char a; const u32 b; union { u32 c; char d; }; u32 e:3,
-    /// f:8; struct { u32 g; u64 *h; } in; };`
+    /// `typedef unsigned int u32; struct s { char a; const u32 b; union { u32 c; char d; }; u32
+    /// e:3, f:8; struct { u32 g; u64 *h; } in; };`
     fn types() -> Btf {
         let strings = b"\0int\0char\0u32\0s\0a\0b\0c\0d\0e\0f\0g\0h\0in\0";
         let at = |name: &str| {

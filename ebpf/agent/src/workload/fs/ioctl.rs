@@ -1,6 +1,6 @@
 //! Requests that several file systems serve. They mirror `include/uapi/linux/fs.h` (6.12), and what
-//! ext4 and xfs share: `EXT4_IOC_SHUTDOWN` of `include/uapi/linux/ext4.h` and `XFS_IOC_GOINGDOWN` of
-//! `fs/xfs/libxfs/xfs_fs.h` (6.12).
+//! ext4 and xfs share: `EXT4_IOC_SHUTDOWN` of `include/uapi/linux/ext4.h` and `XFS_IOC_GOINGDOWN`
+//! of `fs/xfs/libxfs/xfs_fs.h` (6.12).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

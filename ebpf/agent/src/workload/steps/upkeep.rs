@@ -87,8 +87,8 @@ impl PreparedStep for Upkeep {
         let root = directory(&workspace.root)?;
         let value = self.request(root.as_fd())?;
         close(root)?;
-        // Positive is a reason of btrfs's own: `enum btrfs_err_code` in `include/uapi/linux/btrfs.h`
-        // (6.12).
+        // Positive is a reason of btrfs's own: `enum btrfs_err_code` in
+        // `include/uapi/linux/btrfs.h` (6.12).
         if value > 0 { Err(Errno::EINVAL) } else { Ok(0) }
     }
 }
