@@ -16,7 +16,7 @@ use libafl::inputs::Input;
 
 use super::*;
 use crate::fake::FakeRunner;
-use execution::{Attributed, Finding, How, Ran, Usage};
+use execution::{Attributed, Execution, Finding, How, Ran, Usage};
 
 /// Makes the only client of a campaign.
 fn explorer<'a, R: Runner + Send + 'a>(runner: R) -> Vec<Client<'a, R>> {
@@ -61,14 +61,14 @@ fn campaign(folder: &Path, executions: u32) -> Summary {
     run(options(folder, &stop, None), explorer(runner)).unwrap()
 }
 
-/// A runner whose every execution comes with reports of its own.
-struct Reporting<F>(FakeRunner, F);
+/// A runner whose every execution is changed.
+struct Changing<F>(FakeRunner, F);
 
-impl<F: FnMut(&FaultPlan) -> Vec<Finding>> Runner for Reporting<F> {
+impl<F: FnMut(&FaultPlan, &mut Execution)> Runner for Changing<F> {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
         let mut ran = self.0.run(plan, how);
         if let Ok(execution) = &mut ran.execution {
-            execution.findings = self.1(plan);
+            self.1(plan, execution);
         }
         ran
     }
@@ -82,10 +82,18 @@ impl<F: FnMut(&FaultPlan) -> Vec<Finding>> Runner for Reporting<F> {
     }
 }
 
+/// Makes a runner whose every execution comes with reports of its own.
+fn with_reports(
+    fake: FakeRunner,
+    mut reports: impl FnMut(&FaultPlan) -> Vec<Finding>,
+) -> Changing<impl FnMut(&FaultPlan, &mut Execution)> {
+    Changing(fake, move |plan: &FaultPlan, execution: &mut Execution| execution.findings = reports(plan))
+}
+
 fn reporting(folder: &Path, reports: impl FnMut(&FaultPlan) -> Vec<Finding> + Send) -> Result<Summary, CampaignError> {
     let stop = Stop::new();
     let fake = FakeRunner::new(&stop, 300);
-    run(options(folder, &stop, None), explorer(Reporting(fake, reports)))
+    run(options(folder, &stop, None), explorer(with_reports(fake, reports)))
 }
 
 /// Reads the points that a campaign has found on the kernel called `kernel`.

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::{crashes::Cause, fake::seed};
-use execution::Execution;
 
 #[test]
 fn a_campaign_goes_on_where_it_stopped() {

@@ -2,35 +2,19 @@
 
 use super::*;
 
-/// A runner of one allocation: the search has soon run every plan there is.
-struct OneCall(FakeRunner);
-
-impl Runner for OneCall {
-    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
-        let mut ran = self.0.run(plan, how);
-        if let Ok(execution) = &mut ran.execution {
-            execution.hits.truncate(1);
-            execution.sites.truncate(1);
-            execution.coverage.iter_mut().for_each(|coverage| coverage.addresses.truncate(1));
-            execution.findings.clear();
-        }
-        ran
-    }
-
-    fn finish(&mut self) -> Vec<Attributed> {
-        Vec::new()
-    }
-
-    fn usage(&self) -> Usage {
-        self.0.usage()
-    }
+/// Leaves of an execution one allocation: the search has soon run every plan there is.
+fn one_call(_: &FaultPlan, execution: &mut Execution) {
+    execution.hits.truncate(1);
+    execution.sites.truncate(1);
+    execution.coverage.iter_mut().for_each(|coverage| coverage.addresses.truncate(1));
+    execution.findings.clear();
 }
 
 #[test]
 fn a_campaign_with_nothing_left_to_try_ends_when_its_time_is_up() {
     let folder = tempfile::tempdir().unwrap();
     let stop = Stop::new();
-    let runner = OneCall(FakeRunner::new(&stop, u32::MAX));
+    let runner = Changing(FakeRunner::new(&stop, u32::MAX), one_call);
     let summary = run(options(folder.path(), &stop, Some(Duration::from_secs(1))), explorer(runner)).unwrap();
     assert_eq!(summary.statistics.points, 1);
     assert!(!stop.is_requested());
@@ -52,7 +36,7 @@ fn a_client_that_panics_ends_the_campaign() {
     let folder = tempfile::tempdir().unwrap();
     let stop = Stop::new();
     let panics = |plan: &FaultPlan| if plan.faults.is_empty() { Vec::new() } else { panic!("a defect") };
-    let runner = || Reporting(FakeRunner::new(&stop, u32::MAX), panics);
+    let runner = || with_reports(FakeRunner::new(&stop, u32::MAX), panics);
     let clients = [(); 2].map(|()| client(Role::Explorer, "fake", runner())).into();
     let error = run(options(folder.path(), &stop, None), clients).unwrap_err();
     assert!(matches!(error, CampaignError::Panic), "{error}");

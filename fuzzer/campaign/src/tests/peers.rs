@@ -25,7 +25,7 @@ fn connected_campaigns_share_plans_and_crashes() {
     let only = FaultPlan { faults: vec![Fault { occurrence: 77, ..only.faults[0].clone() }], ..only };
     PlanInput(only.clone()).to_file(folders[0].path().join("corpus/only.json")).unwrap();
     let ran = AtomicBool::new(false);
-    let second = Reporting(fake(&stops[1]), |plan: &FaultPlan| {
+    let second = with_reports(fake(&stops[1]), |plan: &FaultPlan| {
         ran.fetch_or(*plan == only, Ordering::Relaxed);
         if fails_at(plan, 30) { vec![warning("WARNING in step_30")] } else { Vec::new() }
     });

@@ -113,34 +113,19 @@ fn what_is_known_to_cost_the_guest_runs_less_often_and_is_not_left_out() {
     assert!(failed[1] >= 10 && failed[1] < failed[0], "{failed:?}");
 }
 
-/// A runner whose first executions each cover a place more than the one before.
-struct Noisy(FakeRunner, u64);
-
-impl Runner for Noisy {
-    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
-        let mut ran = self.0.run(plan, how);
-        if let (Ok(execution), 1..) = (&mut ran.execution, self.1) {
-            self.1 -= 1;
-            execution.coverage.push(fake::covered(TraceRole::Threads, &[fake::TEXT_START + 900 + self.1]));
-        }
-        ran
-    }
-
-    fn finish(&mut self) -> Vec<Attributed> {
-        Vec::new()
-    }
-
-    fn usage(&self) -> Usage {
-        self.0.usage()
-    }
-}
-
 #[test]
 fn the_fault_free_plan_runs_until_it_shows_nothing_new_for_a_while() {
-    let covered = |noisy| {
+    // The first executions each cover another place.
+    let covered = |noisy: u64| {
         let folder = tempfile::tempdir().unwrap();
         let stop = Stop::new();
-        let runner = Noisy(FakeRunner::new(&stop, 100), noisy);
+        let mut left = noisy;
+        let runner = Changing(FakeRunner::new(&stop, 100), |_: &FaultPlan, execution: &mut Execution| {
+            if left > 0 {
+                left -= 1;
+                execution.coverage.push(fake::covered(TraceRole::Threads, &[fake::TEXT_START + 900 + left]));
+            }
+        });
         let summary = run(options(folder.path(), &stop, None), explorer(runner)).unwrap();
         (summary.statistics.fault_free_coverage, summary.statistics.coverage_threads)
     };

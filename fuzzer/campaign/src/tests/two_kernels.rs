@@ -11,8 +11,8 @@ fn with_checker(folder: &Path, on_explorer: Reports, on_checker: Reports) -> Res
     let stop = Stop::new();
     let fake = || FakeRunner::new(&stop, u32::MAX);
     let clients = vec![
-        client(Role::Explorer, "lean", Reporting(fake(), on_explorer)),
-        client(Role::Checker, "fake", Reporting(fake(), on_checker)),
+        client(Role::Explorer, "lean", with_reports(fake(), on_explorer)),
+        client(Role::Checker, "fake", with_reports(fake(), on_checker)),
     ];
     run(options(folder, &stop, Some(Duration::from_secs(3))), clients)
 }
