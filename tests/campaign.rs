@@ -207,6 +207,7 @@ fn wrong_input_is_status_2_and_says_where() {
     let cases = [
         (vec!["--target".to_owned(), "no-such".to_owned()], "no target \"no-such\""),
         (vec!["--target".to_owned(), "selftest".to_owned(), "--time".to_owned(), "soon".to_owned()], "no duration"),
+        (vec!["coverage".to_owned(), "/no/such".to_owned()], "/no/such: no campaign is there"),
         (vec!["--target".to_owned(), "selftest".to_owned(), "--listen".to_owned(), "one".to_owned()], "use ADDR:PORT"),
         (vec!["--target".to_owned(), "selftest".to_owned(), "--join".to_owned(), "one".to_owned()], "use HOST:PORT"),
         (vec!["replay".to_owned(), bad("zero.json", zero)], "occurrences are counted from 1"),

@@ -21,6 +21,9 @@ use crate::{
 ///
 /// No campaign is there, a file cannot be read, or none of its kernels is in the cache.
 pub fn coverage(dir: &Path, json: bool, out: &mut dyn Write) -> Result<Answer, CommandError> {
+    if !dir.join("coverage").is_dir() {
+        return Err(CommandError::Input(format!("{}: no campaign is there", dir.display())));
+    }
     let kernels = by_folder(dir)?;
     if kernels.is_empty() {
         return Err(CommandError::Input(format!(
