@@ -5,6 +5,7 @@ mod coverage;
 mod doctor;
 mod fuzz;
 mod kernels;
+mod minimize;
 mod replay;
 mod targets;
 
@@ -14,6 +15,7 @@ pub use self::{
     doctor::doctor,
     fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},
+    minimize::minimize,
     replay::replay,
     targets::targets,
 };
