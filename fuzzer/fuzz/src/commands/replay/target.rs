@@ -24,7 +24,7 @@ const SHOWN: usize = 12;
 ///
 /// The definition is refused, the file that its disk is made of is not at hand, or its disk is made
 /// by a program that nobody trusts.
-pub(super) fn chosen(
+pub(in crate::commands) fn chosen(
     options: &ReplayOptions,
     plan: &FaultPlan,
     definition: Option<&Value>,
