@@ -30,6 +30,8 @@ pub enum Command {
     Replay(ReplayOptions),
     /// Make a plan or reproducer as simple as one that makes the same crash.
     Minimize(MinimizeOptions),
+    /// Write a C program that makes a crash without the fuzzer, and prove that it does.
+    Export(ExportOptions),
     /// Say how many places of each part of the kernel a campaign has covered.
     Coverage {
         /// The campaign's folder. The campaign may be running.
@@ -155,6 +157,27 @@ pub struct ReplayOptions {
     #[arg(long)]
     pub exact: bool,
     /// One line of JSON for each run.
+    #[arg(long)]
+    pub json: bool,
+    /// The guests.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+}
+
+/// Options of an export.
+#[derive(Args, Debug)]
+pub struct ExportOptions {
+    /// A reproducer.json, a crash's folder, or the folder of a campaign that has ended, for all of
+    /// its crashes.
+    pub path: PathBuf,
+    /// Where the program goes, for one crash. Without it that is the crash's folder, or repro.c
+    /// for a file that is in none.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Run the program by which the file says that its target's disk is made: see `fuzz replay`.
+    #[arg(long)]
+    pub trust: bool,
+    /// One line of JSON for each crash.
     #[arg(long)]
     pub json: bool,
     /// The guests.

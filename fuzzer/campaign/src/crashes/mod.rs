@@ -22,7 +22,7 @@ use libafl::Error;
 
 use self::crash::{Crash, Next};
 pub(crate) use self::evidence::{Cause, CrashNews};
-pub use self::folder::{CrashFault, CrashMeta};
+pub use self::folder::{CrashFault, CrashMeta, CrashRepro, write_program};
 use crate::{
     folder::{CampaignFolder, FolderError},
     input::PlanInput,

@@ -3,6 +3,7 @@
 mod cache;
 mod coverage;
 mod doctor;
+mod export;
 mod fuzz;
 mod kernels;
 mod minimize;
@@ -13,6 +14,7 @@ pub use self::{
     cache::{cache_list, cache_prune},
     coverage::coverage,
     doctor::doctor,
+    export::export,
     fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},
     minimize::minimize,

@@ -1,6 +1,6 @@
 //! `fuzz replay FILE`: runs a plan or reproducer in fresh guests and says what happened.
 
-mod target;
+pub(super) mod target;
 
 pub(super) use self::target::chosen;
 
