@@ -19,6 +19,8 @@ mod access;
 mod frames;
 mod key;
 mod lines;
+#[cfg(test)]
+mod mutations;
 mod notes;
 mod rules;
 mod silence;

@@ -92,7 +92,7 @@ pub fn corruption(log: &str) -> Option<KernelReport> {
     let (name, rest) = found.first()?.text.split_once(|character| [' ', ':'].contains(&character))?;
     let words = rest.rsplit_once("): ").map_or(rest, |(_, words)| words).trim();
     // Numbers of a block and what is in it differ from run to run, their names tell nothing.
-    let words: Vec<&str> = words.split([' ', ',']).filter(|word| !word.is_empty() && !word.contains('=')).collect();
+    let words: Vec<&str> = words.split([' ', ',']).filter(|word| !word.is_empty() && !is_named_number(word)).collect();
     let title = lines::cut(&title::clean(&format!("{name}: {}", words.join(" "))), title::MAX_TITLE).to_owned();
     Some(KernelReport {
         key: lines::cut(&format!("corruption: {title}"), key::MAX_KEY).to_owned(),
@@ -104,6 +104,12 @@ pub fn corruption(log: &str) -> Option<KernelReport> {
         stacks: Vec::new(),
         truncated: false,
     })
+}
+
+/// Says whether `word` is like `slot=7`.
+fn is_named_number(word: &str) -> bool {
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    word.split_once('=').is_some_and(|(name, _)| !name.is_empty() && is_name(name))
 }
 
 fn kind(line: &str) -> Option<NoteKind> {
