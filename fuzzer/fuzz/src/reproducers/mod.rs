@@ -17,7 +17,7 @@ mod trace;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use execution::{Fired, How, Runner, Stop, Target};
+use execution::{Finding, Fired, How, Runner, Stop, Target};
 use fault_plan::{Fault, FaultPlan, InjectedError, base_name};
 use guests::{
     bare::{self, BareError, BareRun, Program},
@@ -35,8 +35,6 @@ use crate::exit::CommandError;
 
 /// Fresh guests in which a reproducer has to show itself.
 const GUESTS: u32 = 3;
-/// Callers of every system call, of which no filter is made.
-const EVERYWHERE: [&str; 3] = ["do_syscall_64", "x64_sys_call", "entry_SYSCALL_64_after_hwframe"];
 /// The words by which the program says what is left in use, and the keys that this is.
 const LEFT: [(&str, &[&str]); 2] = [
     ("repro: LEFT: /dev/", &["device left open", "file system state left"]),
@@ -203,7 +201,7 @@ impl Maker<'_> {
         let call = in_step.iter().position(|index| *index == target).unwrap_or_default();
         wanted.push(Wanted { hook: hit.hook.clone(), call });
         wanted.sort_by_key(|wanted| wanted.call);
-        let only = |name: &str| !EVERYWHERE.contains(&name) && self.prepared.symbols.count(base_name(name)) == 1;
+        let only = |name: &str| self.prepared.symbols.count(base_name(name)) == 1;
         let Some(found) = arm(hit.place, &step, &wanted, &only, &counts) else {
             return unsaid(format!(
                 "{} faults in step {} have no order that the kernel's hooks can tell: a hook has one filter and one count",
@@ -227,7 +225,7 @@ impl Maker<'_> {
             let came = self.came(&run);
             again += u32::from(came);
             if !came {
-                seen.insert(seen_instead(&run));
+                seen.insert(seen_instead(&run, &self.prepared.reports(&run.console)));
             }
         }
         if again == 0 {
@@ -240,11 +238,11 @@ impl Maker<'_> {
 
     /// Says whether the crash came in a run.
     fn came(&self, run: &BareRun) -> bool {
-        let reported = kernel_report::reports(&run.console);
+        let reported = self.prepared.reports(&run.console);
         let left = LEFT
             .iter()
             .any(|(words, keys)| keys.iter().any(|key| self.crash.key.starts_with(key)) && run.console.contains(words));
-        left || reported.iter().any(|report| report.key == self.crash.key || report.title == self.crash.key)
+        left || reported.iter().any(|report| report.has_key(self.crash.key))
     }
 
     /// The comment at the program's head.
@@ -358,8 +356,8 @@ fn target(calls: &[Call], hit: &Hit) -> Option<usize> {
 }
 
 /// Says in a few words what a run without the crash showed.
-fn seen_instead(run: &BareRun) -> String {
-    if let Some(report) = kernel_report::first_report(&run.console) {
+fn seen_instead(run: &BareRun, reported: &[Finding]) -> String {
+    if let Some(report) = reported.first() {
         return format!("\"{}\" came instead", report.title);
     }
     let said = run.console.lines().rev().find_map(|line| {

@@ -64,8 +64,7 @@ impl Content<'_> {
         parts(&mut text, STEPS, Some(needed.iter().copied().chain(forgets.then_some("forget")).collect()));
         self.faults(&mut text);
         let mark = if self.marks {
-            "#define MARK(...) do { int marks = open(\"/sys/kernel/tracing/trace_marker\", O_WRONLY); \
-             dprintf(marks, __VA_ARGS__); close(marks); } while (0)\n\n"
+            "static int marks;\n#define MARK(...) dprintf(marks, __VA_ARGS__)\n\n"
         } else {
             ""
         };
@@ -142,6 +141,9 @@ impl Content<'_> {
         let first = if disks == 0 { 1 } else { 2 };
         let wanted: u32 = self.armings.iter().map(|arming| arming.times).sum();
         text.push_str("int main(int count, char **arguments) {\n");
+        if self.marks {
+            text.push_str("    marks = open(\"/sys/kernel/tracing/trace_marker\", O_WRONLY);\n");
+        }
         if self.target.steps.iter().any(|step| matches!(step.step, Step::Fork { exec: true })) {
             text.push_str("    if (count > 1 && strcmp(arguments[1], \"child\") == 0) {\n        if (fork() == 0)\n            _exit(0);\n        return 0;\n    }\n");
         }
