@@ -214,8 +214,7 @@ fn settings(
     let index = |hook: &Hook| hooks.iter().position(|other| other == hook);
     let first = wanted.iter().find(|wanted| calls[wanted.call].scope == Scope::Workload);
     if let Some(first) = first {
-        let passes =
-            |call: &&&Call| armings.iter().any(|arming| arming.hook.counts(call, &arming.below));
+        let passes = |call: &&&Call| armings.iter().any(|arming| arming.hook.counts(call, &arming.below));
         let before = calls[..=first.call].iter().filter(|call| call.scope == Scope::Workload).filter(passes).count();
         armings[index(&first.hook)?].nth = u32::try_from(before).ok()?;
     }
@@ -227,9 +226,7 @@ fn settings(
         };
         let live = |index: usize| first.is_none_or(|first| index > first.call) || calls[index].scope != Scope::Workload;
         let arming = &mut armings[at];
-        let before = (0..=next.call)
-            .filter(|index| live(*index) && hook.counts(calls[*index], &arming.below))
-            .count();
+        let before = (0..=next.call).filter(|index| live(*index) && hook.counts(calls[*index], &arming.below)).count();
         let before = u32::try_from(before).ok()?;
         let counted = counts.get(hook.attribute()).copied().unwrap_or_default();
         // Each one is no matter of the count.

@@ -144,6 +144,7 @@ impl Maker<'_> {
         if let Some(step) = self.content(&[], &[], false).unknown_step() {
             return unsaid(format!("the step {step} is no system call"));
         }
+        self.crash.plan.all_faults().try_for_each(|fault| hook(fault).map(drop))?;
         let off_list = |fault: &&Fault| {
             target.functions.iter().any(|function| function.name == fault.function && function.error_type.is_some())
         };
