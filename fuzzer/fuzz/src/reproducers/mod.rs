@@ -118,6 +118,13 @@ struct Hit {
     place: (u32, u32),
 }
 
+impl Hit {
+    /// Says whether an allocation within the function fails in its place.
+    fn is_stand_in(&self) -> bool {
+        self.hook.function() != self.fault.function
+    }
+}
+
 impl Maker<'_> {
     fn make(&self) -> Result<Made, Trouble> {
         self.check(&self.prepared.target)?;
@@ -126,7 +133,7 @@ impl Maker<'_> {
         if !execution.has_key(self.crash.key) {
             return unsaid("the crash did not come again in a guest with the agent");
         }
-        let hits = hits(self.crash.plan, &execution.fired)?;
+        let hits = hits(self.crash.plan, &self.prepared.target, &execution.fired)?;
         let mut armings: Vec<Arming> = Vec::new();
         for (number, hit) in (1..).zip(&hits) {
             (self.say)(&format!("counting the calls before fault {number} of {}", hits.len()));
@@ -144,16 +151,7 @@ impl Maker<'_> {
         if let Some(step) = self.content(&[], &[], false).unknown_step() {
             return unsaid(format!("the step {step} is no system call"));
         }
-        self.crash.plan.all_faults().try_for_each(|fault| hook(fault).map(drop))?;
-        let off_list = |fault: &&Fault| {
-            target.functions.iter().any(|function| function.name == fault.function && function.error_type.is_some())
-        };
-        match self.crash.plan.all_faults().find(off_list) {
-            Some(Fault { function, .. }) => {
-                unsaid(format!("{function} is not on the kernel's list of functions that may fail"))
-            }
-            None => Ok(()),
-        }
+        self.crash.plan.all_faults().try_for_each(|fault| hook(fault, target).map(drop))
     }
 
     fn content<'c>(&'c self, armings: &'c [Arming], head: &'c [String], marks: bool) -> Content<'c> {
@@ -166,7 +164,8 @@ impl Maker<'_> {
     fn run(&self, text: &str, hits: &[Hit]) -> Result<BareRun, Trouble> {
         let disks = (0..self.prepared.target.disks()).map(|number| format!("/dev/ram{number}"));
         let image = (self.prepared.target.disks() > 0).then(|| "/dev/vda".to_owned());
-        let functions: BTreeSet<&str> = hits.iter().map(|hit| hit.fault.function.as_str()).collect();
+        let functions: BTreeSet<&str> =
+            hits.iter().flat_map(|hit| [hit.fault.function.as_str(), hit.hook.function()]).collect();
         let program = Program {
             executable: bare::compile(text).map_err(BareError::from)?,
             arguments: image.into_iter().chain(disks).collect(),
@@ -181,7 +180,12 @@ impl Maker<'_> {
     /// recorded.
     fn add(&self, armings: &mut Vec<Arming>, before: &[Hit], hit: &Hit, calls: &[Call]) -> Result<(), Trouble> {
         let Some(target) = target(calls, hit) else {
-            return unsaid(format!("fault {} is not reached without the agent", hit.fired.fault + 1));
+            let (number, function) = (hit.fired.fault + 1, &hit.fault.function);
+            return unsaid(if hit.is_stand_in() {
+                format!("{function} is not on the kernel's list of functions that may fail, and allocates nothing")
+            } else {
+                format!("fault {number} is not reached without the agent")
+            });
         };
         let in_step: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].place == hit.place).collect();
         let step: Vec<&Call> = in_step.iter().map(|index| &calls[*index]).collect();
@@ -254,11 +258,16 @@ impl Maker<'_> {
         lines.push(format!("It came in {again} of {tried} fresh guests that ran nothing but this program."));
         lines.push(String::new());
         lines.push("These calls are made to fail, on purpose, by the kernel's own fault injection:".to_owned());
-        for Hit { fault, fired, place, .. } in hits {
+        for hit in hits {
+            let Hit { fault, fired, place, .. } = hit;
             let (round, step) = place;
             let round = if self.crash.plan.earlier.is_empty() { String::new() } else { format!("round {round}, ") };
             let kind = target.steps.get(*step as usize - 1).map_or("?", |step| step.kind());
-            lines.push(format!("  {round}step {step} ({kind}): {} returns {}", fault.function, fault.error));
+            lines.push(if hit.is_stand_in() {
+                format!("  {round}step {step} ({kind}): {} fails for want of memory", fault.function)
+            } else {
+                format!("  {round}step {step} ({kind}): {} returns {}", fault.function, fault.error)
+            });
             lines.extend(fired.call_path.iter().map(|caller| format!("    {caller}")));
         }
         lines.push(String::new());
@@ -291,7 +300,7 @@ fn of(armings: &[Arming], place: (u32, u32)) -> Vec<Arming> {
 }
 
 /// The faults of `plan` that `fired`, in their order.
-fn hits(plan: &FaultPlan, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
+fn hits(plan: &FaultPlan, target: &Target, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
     let counts = plan.earlier.iter().map(|round| round.faults.len()).chain([plan.faults.len()]);
     let rounds: Vec<u32> = counts.zip(1..).flat_map(|(count, round)| std::iter::repeat_n(round, count)).collect();
     let faults: Vec<&Fault> = plan.all_faults().collect();
@@ -304,19 +313,23 @@ fn hits(plan: &FaultPlan, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
                 fault.function, fired.times
             ));
         }
-        let hook = hook(fault)?;
+        let hook = hook(fault, target)?;
         hits.push(Hit { fault: (*fault).clone(), fired: fired.clone(), hook, place: (*round, fired.step) });
     }
     hits.sort_by_key(|hit| (hit.place, hit.fired.sequence));
     Ok(hits)
 }
 
-/// The hook of the kernel's that makes the call fail in this way.
-fn hook(fault: &Fault) -> Result<Hook, Trouble> {
+/// The hook of the kernel's that makes the call fail in this way. For a function that is not on the
+/// kernel's list that is an allocation within it.
+fn hook(fault: &Fault, target: &Target) -> Result<Hook, Trouble> {
+    let off_list =
+        target.functions.iter().any(|function| function.name == fault.function && function.error_type.is_some());
     let (hook, error) = match fault.function.as_str() {
         "should_failslab" => (Hook::Slab, "ENOMEM"),
         "should_fail_alloc_page" => (Hook::Page, "true"),
         "should_fail_bio" => (Hook::Bio, "EIO"),
+        _ if off_list => return Ok(Hook::Slab),
         name => return Ok(Hook::Function(name.to_owned(), fault.error.return_value())),
     };
     if InjectedError::from_name(error) == Some(fault.error) {
@@ -353,7 +366,19 @@ fn target(calls: &[Call], hit: &Hit) -> Option<usize> {
     };
     let matching = (0..calls.len()).filter(|index| matches(&calls[*index]));
     let planned = { matching }.nth(fault.occurrence as usize - 1).filter(|index| on_path(&calls[*index]));
-    planned.or_else(|| calls.iter().position(on_path))
+    let call = planned.or_else(|| calls.iter().position(on_path))?;
+    if !hit.is_stand_in() {
+        return Some(call);
+    }
+    let outer = &calls[call];
+    let within = |call: &Call| {
+        let at = call.callers.iter().position(|caller| *caller == fault.function);
+        let callers = at.map(|at| &call.callers[at + 1..]);
+        let same = |(own, other): (&String, &String)| own == other;
+        hit.hook.function() == call.function
+            && callers.is_some_and(|callers| callers.iter().zip(&outer.callers).all(same))
+    };
+    (call + 1..calls.len()).find(|index| within(&calls[*index]))
 }
 
 /// Says in a few words what a run without the crash showed.
