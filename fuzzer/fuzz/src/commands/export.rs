@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use campaign::write_program;
+use campaign::{lock_around, write_program};
 use execution::{Stop, chain};
 use fault_plan::Reproducer;
 use files::cache::write_file;
@@ -55,12 +55,13 @@ pub fn export(
     for file in &files {
         let reproducer = read(file)?;
         let key = reproducer.identity();
+        let crash = file.parent().filter(|folder| folder.join("meta.json").is_file());
+        let _lock = crash.map(lock_around).transpose()?;
         let made = match made(file, &reproducer, options, stop, progress) {
             // The next crash may have a target that is at hand.
             Err(error) if several && error.status() == INPUT => Made::Not(chain(&error)),
             made => made?,
         };
-        let crash = file.parent().filter(|folder| folder.join("meta.json").is_file());
         let (text, outcome) = match &made {
             Made::Verified { text, again, tried } => (Some(text.as_str()), format!("{again} of {tried}")),
             Made::Not(reason) => (None, reason.clone()),
@@ -171,7 +172,7 @@ mod tests {
             fs::write(path, "{}").unwrap();
         }
         for path in [folder.path(), &crash, &file] {
-            assert_eq!(files(path).unwrap(), [file.clone()]);
+            assert_eq!(files(path).unwrap(), std::slice::from_ref(&file));
         }
         let refused = read(&file).unwrap_err();
         assert!(refused.status() == INPUT && refused.to_string().contains("no reproducer"), "{refused}");

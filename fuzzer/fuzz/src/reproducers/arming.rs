@@ -129,7 +129,7 @@ pub(super) fn play(calls: &[&Call], armings: &[Arming], counts: &mut Counts) -> 
         } else if arming.interval > 1 {
             let count = counts.entry(arming.hook.attribute()).or_default();
             *count += 1;
-            if *count % arming.interval != 0 {
+            if !count.is_multiple_of(arming.interval) {
                 continue;
             }
         }
