@@ -4,13 +4,17 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use campaign::{lock_around, write_program};
-use execution::{Stop, chain};
+use execution::{Stop, Target, chain};
 use fault_plan::Reproducer;
 use files::cache::write_file;
-use guests::prepare::{Wanted, prepare};
+use guests::{
+    prepare::{Wanted, WantedTarget, prepare},
+    project::Project,
+};
 use serde::Serialize;
 
 use super::replay::target;
@@ -134,11 +138,13 @@ fn made(
         guest: options.guest.clone(),
     };
     let kernel = options.guest.kernel.clone().unwrap_or_else(|| reproducer.kernel.clone());
-    let wanted = Wanted {
-        kernel: Some(kernel),
-        accel: options.guest.accel,
-        ..Wanted::new(target::chosen(&replay, &reproducer.plan, reproducer.target.as_ref(), progress)?)
+    let target = match target::chosen(&replay, &reproducer.plan, reproducer.target.as_ref(), progress)? {
+        WantedTarget::Named(name) => Arc::new(Target::find(&Project::find()?.corpus(), &name)?),
+        WantedTarget::Given(target) => target,
     };
+    // What else may fail changes nothing for this plan, and probing it takes its time.
+    let target = Arc::new(target.narrowed(&reproducer.plan));
+    let wanted = Wanted { kernel: Some(kernel), accel: options.guest.accel, ..Wanted::new(target) };
     let prepared = prepare(&wanted, stop, progress)?;
     let crash = Crash { plan: &reproducer.plan, key: reproducer.identity(), title: &reproducer.title };
     in_c(crash, &prepared, stop, &|text| progress.say(text))
