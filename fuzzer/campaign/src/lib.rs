@@ -25,6 +25,7 @@ mod folder;
 mod input;
 mod kernels;
 mod matrix;
+mod minimise;
 mod mutators;
 mod objective;
 mod observers;
@@ -63,6 +64,7 @@ pub use self::{
     input::PlanInput,
     kernels::{CampaignKernel, Role},
     matrix::{Cell, Point},
+    minimise::{CONFIRMATIONS, Demand, Minimized, Minimizer},
     peers::{PeerOptions, join_address, listen_address},
     relax::{KnownPoints, Relaxed, run_relaxed, unfired},
     statistics::{OverClients, STATISTICS, Shown, StatisticRow, Statistics, StatsLine, Summary},

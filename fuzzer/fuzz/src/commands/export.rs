@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::replay::target;
 use crate::{
     exit::{Answer, CommandError, INPUT},
-    options::{ExportOptions, ReplayOptions},
+    options::{ExportOptions, InputOptions},
     reproducers::{Crash, Made, in_c},
     views::progress::Progress,
 };
@@ -128,17 +128,9 @@ fn made(
     stop: &Stop,
     progress: &Progress,
 ) -> Result<Made, CommandError> {
-    let replay = ReplayOptions {
-        file: file.to_owned(),
-        target: None,
-        trust: options.trust,
-        runs: 1,
-        exact: false,
-        json: false,
-        guest: options.guest.clone(),
-    };
+    let input = InputOptions { file: file.to_owned(), target: None, trust: options.trust };
     let kernel = options.guest.kernel.clone().unwrap_or_else(|| reproducer.kernel.clone());
-    let target = match target::chosen(&replay, &reproducer.plan, reproducer.target.as_ref(), progress)? {
+    let target = match target::chosen(&input, &reproducer.plan, reproducer.target.as_ref(), progress)? {
         WantedTarget::Named(name) => Arc::new(Target::find(&Project::find()?.corpus(), &name)?),
         WantedTarget::Given(target) => target,
     };

@@ -6,6 +6,7 @@ mod doctor;
 mod export;
 mod fuzz;
 mod kernels;
+mod minimize;
 mod replay;
 mod targets;
 
@@ -16,6 +17,7 @@ pub use self::{
     export::export,
     fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},
+    minimize::minimize,
     replay::replay,
     targets::targets,
 };

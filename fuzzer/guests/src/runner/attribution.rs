@@ -34,13 +34,13 @@ use std::time::Duration;
 use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
 use fault_plan::FaultPlan;
 use guest_protocol::{Leftover, LeftoverKind, WorkloadStep};
-use kernel_report::{KernelReport, ReportKind};
+use kernel_report::{KernelReport, ReportKind, silent_hang};
 
 use super::{
     history::History,
     leftover::left,
     reported::{Own, reported},
-    text::{bytes_until, death, reports, silent_hang},
+    text::{bytes_until, death, reports},
 };
 use crate::qemu::{End, FiredLog, GuestError, Observed};
 
