@@ -2,7 +2,7 @@
 
 use super::{read, root};
 
-const PAPERS: [&str; 13] = [
+const PAPERS: [&str; 14] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -14,6 +14,7 @@ const PAPERS: [&str; 13] = [
     "docs/fault-plans.md",
     "docs/measurements.md",
     "docs/scaling.md",
+    "docs/reproducers.md",
     "docs/several-machines.md",
     "docs/targets.md",
 ];

@@ -10,15 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use execution::{Finding, FindingKind};
 
-use super::evidence::{Cause, CrashNews};
-use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed, json};
-use files::{cache::publish_directory, cache::replace_directory, cache::write_file};
+use super::{
+    evidence::{Cause, CrashNews},
+    program::CrashRepro,
+};
+use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
+use files::{cache::publish_directory, cache::replace_directory};
 use kernel_report::slug;
 
 /// The file with all rounds of the guest that a crash was found in, as a plan that can be replayed.
 const HISTORY: &str = "history.json";
-/// The C program that makes the crash without the fuzzer.
-const PROGRAM: &str = "repro.c";
 
 /// `meta.json` of a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,16 +60,6 @@ pub struct CrashMeta {
     /// The other host that found it, from which there is no report. Not there when this one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-}
-
-/// Reproducers of a crash that need no fuzzer: of each in how many guests it made the crash, such
-/// as `3 of 3`, or why there is none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CrashRepro {
-    /// The C program, `repro.c`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub c: Option<String>,
 }
 
 /// A fault that fired before a crash.
@@ -256,26 +247,6 @@ impl CampaignFolder {
     }
 }
 
-/// Puts `program` into the folder of a crash as its `repro.c`, or removes one that is there, and
-/// says in `meta.json` what came of it.
-///
-/// # Errors
-///
-/// `meta.json` is damaged, or the file system says no.
-pub fn write_program(crash: &Path, program: Option<&str>, outcome: &str) -> Result<(), FolderError> {
-    let (path, meta_path) = (crash.join(PROGRAM), crash.join("meta.json"));
-    let written = match program {
-        Some(text) => write_file(&path, text.as_bytes()),
-        None if path.exists() => fs::remove_file(&path),
-        None => Ok(()),
-    };
-    written.map_err(failed("write", &path))?;
-    let mut meta = read_meta(&meta_path)?;
-    meta.repro.get_or_insert_default().c = Some(outcome.to_owned());
-    let text = json(&meta_path, &meta)?;
-    write_file(&meta_path, text.as_bytes()).map_err(failed("write", &meta_path))
-}
-
 fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
     CrashFault {
         fault: fired.fault + 1,
@@ -288,7 +259,7 @@ fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
     }
 }
 
-fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
+pub(super) fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
     let text = fs::read_to_string(path).map_err(failed("read", path))?;
     let mut meta: CrashMeta =
         serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })?;

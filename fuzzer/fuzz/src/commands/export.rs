@@ -4,13 +4,17 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use campaign::write_program;
-use execution::{Stop, chain};
+use campaign::{lock_around, write_program};
+use execution::{Stop, Target, chain};
 use fault_plan::Reproducer;
 use files::cache::write_file;
-use guests::prepare::{Wanted, prepare};
+use guests::{
+    prepare::{Wanted, WantedTarget, prepare},
+    project::Project,
+};
 use serde::Serialize;
 
 use super::replay::target;
@@ -55,12 +59,13 @@ pub fn export(
     for file in &files {
         let reproducer = read(file)?;
         let key = reproducer.identity();
+        let crash = file.parent().filter(|folder| folder.join("meta.json").is_file());
+        let _lock = crash.map(lock_around).transpose()?;
         let made = match made(file, &reproducer, options, stop, progress) {
             // The next crash may have a target that is at hand.
             Err(error) if several && error.status() == INPUT => Made::Not(chain(&error)),
             made => made?,
         };
-        let crash = file.parent().filter(|folder| folder.join("meta.json").is_file());
         let (text, outcome) = match &made {
             Made::Verified { text, again, tried } => (Some(text.as_str()), format!("{again} of {tried}")),
             Made::Not(reason) => (None, reason.clone()),
@@ -125,11 +130,13 @@ fn made(
 ) -> Result<Made, CommandError> {
     let input = InputOptions { file: file.to_owned(), target: None, trust: options.trust };
     let kernel = options.guest.kernel.clone().unwrap_or_else(|| reproducer.kernel.clone());
-    let wanted = Wanted {
-        kernel: Some(kernel),
-        accel: options.guest.accel,
-        ..Wanted::new(target::chosen(&input, &reproducer.plan, reproducer.target.as_ref(), progress)?)
+    let target = match target::chosen(&input, &reproducer.plan, reproducer.target.as_ref(), progress)? {
+        WantedTarget::Named(name) => Arc::new(Target::find(&Project::find()?.corpus(), &name)?),
+        WantedTarget::Given(target) => target,
     };
+    // What else may fail changes nothing for this plan, and probing it takes its time.
+    let target = Arc::new(target.narrowed(&reproducer.plan));
+    let wanted = Wanted { kernel: Some(kernel), accel: options.guest.accel, ..Wanted::new(target) };
     let prepared = prepare(&wanted, stop, progress)?;
     let crash = Crash { plan: &reproducer.plan, key: reproducer.identity(), title: &reproducer.title };
     in_c(crash, &prepared, stop, &|text| progress.say(text))
@@ -163,7 +170,7 @@ mod tests {
             fs::write(path, "{}").unwrap();
         }
         for path in [folder.path(), &crash, &file] {
-            assert_eq!(files(path).unwrap(), [file.clone()]);
+            assert_eq!(files(path).unwrap(), std::slice::from_ref(&file));
         }
         let refused = read(&file).unwrap_err();
         assert!(refused.status() == INPUT && refused.to_string().contains("no reproducer"), "{refused}");

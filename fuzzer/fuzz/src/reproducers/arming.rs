@@ -20,9 +20,6 @@ use kernel_report::telling_caller;
 
 use super::trace::Call;
 
-/// Callers that a hook looks at: the kernel reads 32 frames (`MAX_STACK_TRACE_DEPTH`), of which
-/// some are its own.
-const DEPTH: usize = 24;
 /// The most choices of functions that are tried for a step.
 const MOST_CHOICES: usize = 4096;
 
@@ -50,6 +47,17 @@ impl Hook {
         }
     }
 
+    /// Gives the number of callers that it looks at. It reads 32 frames (`MAX_STACK_TRACE_DEPTH`),
+    /// of which some are its own.
+    fn depth(&self) -> usize {
+        match self {
+            Self::Slab | Self::Page => 30,
+            Self::Bio => 28,
+            // The probe has frames, too.
+            Self::Function(..) => 22,
+        }
+    }
+
     /// Gives the function that it makes fail.
     pub(super) fn function(&self) -> &str {
         match self {
@@ -60,8 +68,14 @@ impl Hook {
         }
     }
 
+    /// Says whether it is asked about the call.
     fn has(&self, call: &Call) -> bool {
         call.function == self.function()
+    }
+
+    /// Says whether it counts the call when it counts those below the function `below`.
+    fn counts(&self, call: &Call, below: &str) -> bool {
+        self.has(call) && call.counts && call.callers.iter().take(self.depth()).any(|caller| caller == below)
     }
 }
 
@@ -102,7 +116,7 @@ pub(super) fn play(calls: &[&Call], armings: &[Arming], counts: &mut Counts) -> 
     for (index, call) in calls.iter().enumerate() {
         let Some(at) = armings.iter().position(|arming| arming.hook.has(call)) else { continue };
         let arming = &armings[at];
-        if !is_below(call, &arming.below) {
+        if !arming.hook.counts(call, &arming.below) {
             continue;
         }
         if call.scope == Scope::Workload && nth > 0 {
@@ -115,7 +129,7 @@ pub(super) fn play(calls: &[&Call], armings: &[Arming], counts: &mut Counts) -> 
         } else if arming.interval > 1 {
             let count = counts.entry(arming.hook.attribute()).or_default();
             *count += 1;
-            if *count % arming.interval != 0 {
+            if !count.is_multiple_of(arming.interval) {
                 continue;
             }
         }
@@ -123,10 +137,6 @@ pub(super) fn play(calls: &[&Call], armings: &[Arming], counts: &mut Counts) -> 
         failed.push(index);
     }
     failed
-}
-
-fn is_below(call: &Call, function: &str) -> bool {
-    call.counts && call.callers.iter().take(DEPTH).any(|caller| caller == function)
 }
 
 /// Finds the settings by which exactly the calls `wanted` of a step fail, in their order. `names`
@@ -174,9 +184,9 @@ fn candidates(hook: &Hook, calls: &[&Call], wanted: &[Wanted], names: &dyn Fn(&s
     let others: Vec<&Call> = own.collect();
     let telling = telling_caller(&first.callers);
     let middle = first.callers.iter().position(|caller| Some(caller.as_str()) == telling).unwrap_or(0);
-    let callers = first.callers.iter().take(DEPTH).enumerate();
+    let callers = first.callers.iter().take(hook.depth()).enumerate();
     callers
-        .filter(|(_, caller)| names(caller) && others.iter().all(|other| is_below(other, caller)))
+        .filter(|(_, caller)| names(caller) && others.iter().all(|other| hook.counts(other, caller)))
         .map(|(index, caller)| (caller.clone(), index.abs_diff(middle)))
         .collect()
 }
@@ -204,8 +214,7 @@ fn settings(
     let index = |hook: &Hook| hooks.iter().position(|other| other == hook);
     let first = wanted.iter().find(|wanted| calls[wanted.call].scope == Scope::Workload);
     if let Some(first) = first {
-        let passes =
-            |call: &&&Call| armings.iter().any(|arming| arming.hook.has(call) && is_below(call, &arming.below));
+        let passes = |call: &&&Call| armings.iter().any(|arming| arming.hook.counts(call, &arming.below));
         let before = calls[..=first.call].iter().filter(|call| call.scope == Scope::Workload).filter(passes).count();
         armings[index(&first.hook)?].nth = u32::try_from(before).ok()?;
     }
@@ -217,9 +226,7 @@ fn settings(
         };
         let live = |index: usize| first.is_none_or(|first| index > first.call) || calls[index].scope != Scope::Workload;
         let arming = &mut armings[at];
-        let before = (0..=next.call)
-            .filter(|index| live(*index) && hook.has(calls[*index]) && is_below(calls[*index], &arming.below))
-            .count();
+        let before = (0..=next.call).filter(|index| live(*index) && hook.counts(calls[*index], &arming.below)).count();
         let before = u32::try_from(before).ok()?;
         let counted = counts.get(hook.attribute()).copied().unwrap_or_default();
         // Each one is no matter of the count.

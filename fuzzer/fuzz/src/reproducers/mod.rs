@@ -17,7 +17,7 @@ mod trace;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use execution::{Fired, How, Runner, Stop, Target};
+use execution::{Finding, Fired, How, Runner, Stop, Target};
 use fault_plan::{Fault, FaultPlan, InjectedError, base_name};
 use guests::{
     bare::{self, BareError, BareRun, Program},
@@ -35,8 +35,6 @@ use crate::exit::CommandError;
 
 /// Fresh guests in which a reproducer has to show itself.
 const GUESTS: u32 = 3;
-/// Callers of every system call, of which no filter is made.
-const EVERYWHERE: [&str; 3] = ["do_syscall_64", "x64_sys_call", "entry_SYSCALL_64_after_hwframe"];
 /// The words by which the program says what is left in use, and the keys that this is.
 const LEFT: [(&str, &[&str]); 2] = [
     ("repro: LEFT: /dev/", &["device left open", "file system state left"]),
@@ -120,6 +118,13 @@ struct Hit {
     place: (u32, u32),
 }
 
+impl Hit {
+    /// Says whether an allocation within the function fails in its place.
+    fn is_stand_in(&self) -> bool {
+        self.hook.function() != self.fault.function
+    }
+}
+
 impl Maker<'_> {
     fn make(&self) -> Result<Made, Trouble> {
         self.check(&self.prepared.target)?;
@@ -128,7 +133,7 @@ impl Maker<'_> {
         if !execution.has_key(self.crash.key) {
             return unsaid("the crash did not come again in a guest with the agent");
         }
-        let hits = hits(self.crash.plan, &execution.fired)?;
+        let hits = hits(self.crash.plan, &self.prepared.target, &execution.fired)?;
         let mut armings: Vec<Arming> = Vec::new();
         for (number, hit) in (1..).zip(&hits) {
             (self.say)(&format!("counting the calls before fault {number} of {}", hits.len()));
@@ -146,15 +151,7 @@ impl Maker<'_> {
         if let Some(step) = self.content(&[], &[], false).unknown_step() {
             return unsaid(format!("the step {step} is no system call"));
         }
-        let off_list = |fault: &&Fault| {
-            target.functions.iter().any(|function| function.name == fault.function && function.error_type.is_some())
-        };
-        match self.crash.plan.all_faults().find(off_list) {
-            Some(Fault { function, .. }) => {
-                unsaid(format!("{function} is not on the kernel's list of functions that may fail"))
-            }
-            None => Ok(()),
-        }
+        self.crash.plan.all_faults().try_for_each(|fault| hook(fault, target).map(drop))
     }
 
     fn content<'c>(&'c self, armings: &'c [Arming], head: &'c [String], marks: bool) -> Content<'c> {
@@ -167,7 +164,8 @@ impl Maker<'_> {
     fn run(&self, text: &str, hits: &[Hit]) -> Result<BareRun, Trouble> {
         let disks = (0..self.prepared.target.disks()).map(|number| format!("/dev/ram{number}"));
         let image = (self.prepared.target.disks() > 0).then(|| "/dev/vda".to_owned());
-        let functions: BTreeSet<&str> = hits.iter().map(|hit| hit.fault.function.as_str()).collect();
+        let functions: BTreeSet<&str> =
+            hits.iter().flat_map(|hit| [hit.fault.function.as_str(), hit.hook.function()]).collect();
         let program = Program {
             executable: bare::compile(text).map_err(BareError::from)?,
             arguments: image.into_iter().chain(disks).collect(),
@@ -182,7 +180,12 @@ impl Maker<'_> {
     /// recorded.
     fn add(&self, armings: &mut Vec<Arming>, before: &[Hit], hit: &Hit, calls: &[Call]) -> Result<(), Trouble> {
         let Some(target) = target(calls, hit) else {
-            return unsaid(format!("fault {} is not reached without the agent", hit.fired.fault + 1));
+            let (number, function) = (hit.fired.fault + 1, &hit.fault.function);
+            return unsaid(if hit.is_stand_in() {
+                format!("{function} is not on the kernel's list of functions that may fail, and allocates nothing")
+            } else {
+                format!("fault {number} is not reached without the agent")
+            });
         };
         let in_step: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].place == hit.place).collect();
         let step: Vec<&Call> = in_step.iter().map(|index| &calls[*index]).collect();
@@ -203,7 +206,7 @@ impl Maker<'_> {
         let call = in_step.iter().position(|index| *index == target).unwrap_or_default();
         wanted.push(Wanted { hook: hit.hook.clone(), call });
         wanted.sort_by_key(|wanted| wanted.call);
-        let only = |name: &str| !EVERYWHERE.contains(&name) && self.prepared.symbols.count(base_name(name)) == 1;
+        let only = |name: &str| self.prepared.symbols.count(base_name(name)) == 1;
         let Some(found) = arm(hit.place, &step, &wanted, &only, &counts) else {
             return unsaid(format!(
                 "{} faults in step {} have no order that the kernel's hooks can tell: a hook has one filter and one count",
@@ -227,7 +230,7 @@ impl Maker<'_> {
             let came = self.came(&run);
             again += u32::from(came);
             if !came {
-                seen.insert(seen_instead(&run));
+                seen.insert(seen_instead(&run, &self.prepared.reports(&run.console)));
             }
         }
         if again == 0 {
@@ -240,11 +243,11 @@ impl Maker<'_> {
 
     /// Says whether the crash came in a run.
     fn came(&self, run: &BareRun) -> bool {
-        let reported = kernel_report::reports(&run.console);
+        let reported = self.prepared.reports(&run.console);
         let left = LEFT
             .iter()
             .any(|(words, keys)| keys.iter().any(|key| self.crash.key.starts_with(key)) && run.console.contains(words));
-        left || reported.iter().any(|report| report.key == self.crash.key || report.title == self.crash.key)
+        left || reported.iter().any(|report| report.has_key(self.crash.key))
     }
 
     /// The comment at the program's head.
@@ -255,11 +258,16 @@ impl Maker<'_> {
         lines.push(format!("It came in {again} of {tried} fresh guests that ran nothing but this program."));
         lines.push(String::new());
         lines.push("These calls are made to fail, on purpose, by the kernel's own fault injection:".to_owned());
-        for Hit { fault, fired, place, .. } in hits {
+        for hit in hits {
+            let Hit { fault, fired, place, .. } = hit;
             let (round, step) = place;
             let round = if self.crash.plan.earlier.is_empty() { String::new() } else { format!("round {round}, ") };
             let kind = target.steps.get(*step as usize - 1).map_or("?", |step| step.kind());
-            lines.push(format!("  {round}step {step} ({kind}): {} returns {}", fault.function, fault.error));
+            lines.push(if hit.is_stand_in() {
+                format!("  {round}step {step} ({kind}): {} fails for want of memory", fault.function)
+            } else {
+                format!("  {round}step {step} ({kind}): {} returns {}", fault.function, fault.error)
+            });
             lines.extend(fired.call_path.iter().map(|caller| format!("    {caller}")));
         }
         lines.push(String::new());
@@ -292,7 +300,7 @@ fn of(armings: &[Arming], place: (u32, u32)) -> Vec<Arming> {
 }
 
 /// The faults of `plan` that `fired`, in their order.
-fn hits(plan: &FaultPlan, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
+fn hits(plan: &FaultPlan, target: &Target, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
     let counts = plan.earlier.iter().map(|round| round.faults.len()).chain([plan.faults.len()]);
     let rounds: Vec<u32> = counts.zip(1..).flat_map(|(count, round)| std::iter::repeat_n(round, count)).collect();
     let faults: Vec<&Fault> = plan.all_faults().collect();
@@ -305,19 +313,23 @@ fn hits(plan: &FaultPlan, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
                 fault.function, fired.times
             ));
         }
-        let hook = hook(fault)?;
+        let hook = hook(fault, target)?;
         hits.push(Hit { fault: (*fault).clone(), fired: fired.clone(), hook, place: (*round, fired.step) });
     }
     hits.sort_by_key(|hit| (hit.place, hit.fired.sequence));
     Ok(hits)
 }
 
-/// The hook of the kernel's that makes the call fail in this way.
-fn hook(fault: &Fault) -> Result<Hook, Trouble> {
+/// The hook of the kernel's that makes the call fail in this way. For a function that is not on the
+/// kernel's list that is an allocation within it.
+fn hook(fault: &Fault, target: &Target) -> Result<Hook, Trouble> {
+    let off_list =
+        target.functions.iter().any(|function| function.name == fault.function && function.error_type.is_some());
     let (hook, error) = match fault.function.as_str() {
         "should_failslab" => (Hook::Slab, "ENOMEM"),
         "should_fail_alloc_page" => (Hook::Page, "true"),
         "should_fail_bio" => (Hook::Bio, "EIO"),
+        _ if off_list => return Ok(Hook::Slab),
         name => return Ok(Hook::Function(name.to_owned(), fault.error.return_value())),
     };
     if InjectedError::from_name(error) == Some(fault.error) {
@@ -354,12 +366,24 @@ fn target(calls: &[Call], hit: &Hit) -> Option<usize> {
     };
     let matching = (0..calls.len()).filter(|index| matches(&calls[*index]));
     let planned = { matching }.nth(fault.occurrence as usize - 1).filter(|index| on_path(&calls[*index]));
-    planned.or_else(|| calls.iter().position(on_path))
+    let call = planned.or_else(|| calls.iter().position(on_path))?;
+    if !hit.is_stand_in() {
+        return Some(call);
+    }
+    let outer = &calls[call];
+    let within = |call: &Call| {
+        let at = call.callers.iter().position(|caller| *caller == fault.function);
+        let callers = at.map(|at| &call.callers[at + 1..]);
+        let same = |(own, other): (&String, &String)| own == other;
+        hit.hook.function() == call.function
+            && callers.is_some_and(|callers| callers.iter().zip(&outer.callers).all(same))
+    };
+    (call + 1..calls.len()).find(|index| within(&calls[*index]))
 }
 
 /// Says in a few words what a run without the crash showed.
-fn seen_instead(run: &BareRun) -> String {
-    if let Some(report) = kernel_report::first_report(&run.console) {
+fn seen_instead(run: &BareRun, reported: &[Finding]) -> String {
+    if let Some(report) = reported.first() {
         return format!("\"{}\" came instead", report.title);
     }
     let said = run.console.lines().rev().find_map(|line| {

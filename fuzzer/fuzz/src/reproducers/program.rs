@@ -63,12 +63,7 @@ impl Content<'_> {
         parts(&mut text, SUPPORT, None);
         parts(&mut text, STEPS, Some(needed.iter().copied().chain(forgets.then_some("forget")).collect()));
         self.faults(&mut text);
-        let mark = if self.marks {
-            "#define MARK(...) do { int marks = open(\"/sys/kernel/tracing/trace_marker\", O_WRONLY); \
-             dprintf(marks, __VA_ARGS__); close(marks); } while (0)\n\n"
-        } else {
-            ""
-        };
+        let mark = if self.marks { "static int marks;\n#define MARK(...) dprintf(marks, __VA_ARGS__)\n\n" } else { "" };
         let step: String =
             STEP.lines().filter(|line| self.marks || !line.contains("MARK(")).fold(String::new(), |mut step, line| {
                 step.push_str(line);
@@ -142,6 +137,9 @@ impl Content<'_> {
         let first = if disks == 0 { 1 } else { 2 };
         let wanted: u32 = self.armings.iter().map(|arming| arming.times).sum();
         text.push_str("int main(int count, char **arguments) {\n");
+        if self.marks {
+            text.push_str("    marks = open(\"/sys/kernel/tracing/trace_marker\", O_WRONLY);\n");
+        }
         if self.target.steps.iter().any(|step| matches!(step.step, Step::Fork { exec: true })) {
             text.push_str("    if (count > 1 && strcmp(arguments[1], \"child\") == 0) {\n        if (fork() == 0)\n            _exit(0);\n        return 0;\n    }\n");
         }
@@ -219,4 +217,83 @@ pub(super) fn image_command(image: &ImageRecipe) -> Vec<String> {
         }
     });
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use execution::FunctionGroups;
+    use guests::bare::compile;
+
+    use super::*;
+
+    const TARGET: &str = r#"
+description = "every step that there is C for"
+kernel = "k"
+functions = [{ name = "f", errors = ["EIO"] }]
+setup = [{ write-file = { path = "/proc/sys/vm/drop_caches", text = "1\n" } }]
+steps = [
+    { mount = { fstype = "btrfs", options = "ro,noatime,compress=zstd" } },
+    { remount = { options = "rw" } }, { mkdir = { path = "d" } }, { create = { path = "d/f" } },
+    { write = { path = "d/f", length = 100 } }, { write = { path = "d/f", length = 512, direct = true, sync = true } },
+    { mmap-write = { path = "d/f", length = 100 } }, { read = { path = "d/f" } }, { fsync = { path = "d/f" } },
+    { truncate = { path = "d/f", length = 5 } }, { rename = { from = "d/f", to = "g" } },
+    { link = { from = "g", to = "h" } }, { unlink = { path = "h" } }, { symlink = { target = "a\"b", path = "s" } },
+    { set-xattr = { path = "g", name = "user.a", value = "b" } }, { chmod = { path = "g", mode = 0o600 } },
+    { chown = { path = "g", uid = 1, gid = 1 } }, { readdir = {} }, { readdir = { path = "d" } }, { sync = {} },
+    { sleep = { ms = 1 } }, { fallocate = { path = "g", mode = "punch-hole", length = 4096 } },
+    { reflink = { from = "g", to = "d/f" } }, { freeze = {} }, { thaw = {} }, { fstrim = {} }, { shutdown = {} },
+    { subvolume-create = { path = "v" } }, { subvolume-snapshot = { from = "v", to = "d/w" } },
+    { subvolume-delete = { path = "d/w" } }, { trigger = { name = "t" } }, { read-file = { path = "/proc/stat" } },
+    { fork = {} }, { fork = { exec = true } }, { balance = { groups = ["data"], usage = 5 } },
+    { balance = { convert = "single" } }, { scrub = {} }, { defragment = { path = "g" } }, { resize = { size = "max" } },
+    { device-add = { disk = 1 } }, { device-remove = { disk = 1 } }, { device-remove = {} },
+    { device-replace = { device = 1, disk = 1 } }, { device-forget = { disk = 0 } }, { quota-enable = {} },
+    { quota-disable = {} }, { quota-rescan = {} }, { umount = {} },
+]
+[image]
+mkfs = ["mkfs.btrfs", "-q"]
+size_mib = 128
+disks = 2
+"#;
+
+    fn target(text: &str) -> Target {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("target.toml"), text).unwrap();
+        Target::load(folder.path(), &FunctionGroups::default()).unwrap()
+    }
+
+    fn arming(hook: Hook, nth: u32, interval: u32) -> Arming {
+        Arming { place: (2, 1), hook, below: "open_ctree".to_owned(), nth, interval, times: 1 }
+    }
+
+    #[test]
+    fn each_step_is_c_that_compiles() {
+        let target = target(TARGET);
+        let armings = [arming(Hook::Slab, 3, 0), arming(Hook::Function("btrfs_search_slot".to_owned(), -5), 0, 2)];
+        for marks in [false, true] {
+            let head = ["a title".to_owned()];
+            let content = Content { target: &target, rounds: vec![true, false], armings: &armings, head: &head, marks };
+            assert_eq!(content.unknown_step(), None);
+            let text = content.text();
+            compile(&text).unwrap();
+            assert!(text.starts_with("/*\n * a title\n */\n"), "{}", &text[..100]);
+            assert!(text.contains(r#"{2, 1, "failslab", "open_ctree", 3, 0, 1, NULL, NULL,"#));
+            assert!(text.contains(r#""btrfs_search_slot", "0xfffffffffffffffb","#));
+            assert_eq!(text.contains("tracing"), marks, "a reproducer needs no tracing");
+        }
+    }
+
+    #[test]
+    fn a_program_has_what_its_steps_need_and_no_more() {
+        let target = target(
+            "description = 'd'\nkernel = 'k'\nsteps = [{ trigger = { name = 't' } }]\n\
+             functions = [{ name = 'f', errors = ['EIO'] }]\n",
+        );
+        let content = Content { target: &target, rounds: vec![false], armings: &[], head: &[], marks: false };
+        let text = content.text();
+        compile(&text).unwrap();
+        assert!(text.contains("write_text(") && !text.contains("btrfs") && !text.contains("umount2(ROOT, 0));"));
+    }
 }

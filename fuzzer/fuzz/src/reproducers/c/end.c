@@ -1,13 +1,16 @@
 //: image
 /* Makes the first disk equal to the image, and the others zero. */
 static void fill_disks(const char *image) {
-    static char wanted[1 << 20], there[1 << 20] __attribute__((aligned(4096)));
+    static char wanted[1 << 20] __attribute__((aligned(4096)));
+    static char there[1 << 20] __attribute__((aligned(4096)));
 
     for (int number = 0; number < disks; number++) {
         int to = open(disk[number], O_RDWR | O_DIRECT | O_CLOEXEC);
-        int from = open(number == 0 ? image : "/dev/null", O_RDONLY | O_CLOEXEC);
+        int from = open(number == 0 ? image : "/dev/null", O_RDONLY | O_DIRECT | O_CLOEXEC);
         ssize_t bytes;
 
+        if (from < 0)
+            from = open(number == 0 ? image : "/dev/null", O_RDONLY | O_CLOEXEC);
         if (to < 0 || from < 0)
             die(to < 0 ? disk[number] : image);
         for (off_t at = 0; (bytes = pread(to, there, sizeof there, at)) > 0; at += bytes) {
@@ -22,7 +25,6 @@ static void fill_disks(const char *image) {
                     die(disk[number]);
             }
         }
-        posix_fadvise(from, 0, 0, POSIX_FADV_DONTNEED);
         close(from);
         close(to);
     }

@@ -1,21 +1,29 @@
 //: step
+/* Prepares the hooks, and at last has them count: by calls that allocate nothing themselves. */
 static void begin_step(int round, int step) {
     unsigned nth = 0;
 
     for (int index = 0; index < FAULTS; index++)
-        if (faults[index].round == round && faults[index].step == step) {
+        if (faults[index].round == round && faults[index].step == step)
             arm_one(&faults[index], index);
-            nth += faults[index].nth;
-        }
     MARK("round %d step %d\n", round, step);
+    for (int index = 0; index < FAULTS; index++)
+        if (faults[index].round == round && faults[index].step == step) {
+            nth += faults[index].nth;
+            if (faults[index].interval && write(probability[index], "100", 3) < 0)
+                die("probability");
+        }
     if (nth)
         dprintf(fail_nth, "%u", nth);
 }
 
 static void end_step(int round, int step) {
-    MARK("end of round %d step %d\n", round, step);
     if (write(fail_nth, "0", 1) < 0)
         die("fail-nth");
+    for (int index = 0; index < FAULTS; index++)
+        if (faults[index].round == round && faults[index].step == step && write(probability[index], "0", 1) < 0)
+            die("probability");
+    MARK("end of round %d step %d\n", round, step);
     for (int index = 0; index < FAULTS; index++)
         if (faults[index].round == round && faults[index].step == step)
             disarm_one(&faults[index]);

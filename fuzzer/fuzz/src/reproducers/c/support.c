@@ -37,7 +37,7 @@ struct fault {
 
 static char **disk;
 static int disks;
-static int fail_nth;
+static int fail_nth, probability[64];
 static int fired;
 static unsigned long start[64], end[64];
 
@@ -160,8 +160,11 @@ static void prepare(const struct fault *fault, int index) {
                "CONFIG_FAULT_INJECTION_STACKTRACE_FILTER and %s\n", path, configuration(fault->attribute));
         exit(2);
     }
-    if (*fault->below)
-        look_up(fault->below, &start[index], &end[index]);
+    look_up(fault->below, &start[index], &end[index]);
+    snprintf(path, sizeof path, DEBUGFS "/%s/probability", fault->attribute);
+    probability[index] = open(path, O_WRONLY | O_CLOEXEC);
+    if (probability[index] < 0)
+        die(path);
 }
 
 static void make_disks_fail(const char *value) {
@@ -189,7 +192,6 @@ static void arm_one(const struct fault *fault, int index) {
     set(fault->attribute, "require-start", "0x%lx", start[index]);
     set(fault->attribute, "require-end", "0x%lx", end[index]);
     set(fault->attribute, "interval", "%lu", fault->interval ? fault->interval : 1);
-    set(fault->attribute, "probability", "%lu", fault->interval ? 100 : 0);
 }
 
 static void disarm_one(const struct fault *fault) {
