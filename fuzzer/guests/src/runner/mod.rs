@@ -39,8 +39,8 @@ use crate::{
     qemu::{self, FiredLog, Guest, GuestError},
 };
 
-/// An execution that takes longer has hung. The kernel's own detectors speak after 10 to 20 s and
-/// should have the first word.
+/// An execution that takes longer has hung. The kernel's own detectors and the agent, which looks
+/// at the steps, speak after 10 to 20 s and should have the first word.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A round that a guest is asked to run.
@@ -177,6 +177,8 @@ impl GuestRunner {
         let symbols = &self.prepared.symbols;
         let resolve = |log: &FiredLog| fired_of(log, symbols);
         let steps = &self.prepared.target.steps;
+        // A step that does not return is told of earlier.
+        let deadline = deadline.min(observed.wall);
         let request = Request { plan, how, keep, inject: self.inject, deadline, steps, resolve: &resolve };
         Ok(self.attribution.judge(&request, observed))
     }
