@@ -19,7 +19,7 @@ use crate::{
     kernel_log::KernelLog,
     oracles::{self, HeldDisk, Oracle, Oracles},
     symbols::Symbols,
-    workload::{Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
+    workload::{End, Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
 };
 
 /// Serves the host until an error of the agent itself.
@@ -154,7 +154,10 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
         harness.injector.prepare(self.symbols, &plan, self.log.seen_us()).map_err(|reason| anyhow!(reason))?;
-        let ran = self.run(true, Recorded::All)?;
+        let ran = match self.run(true, Recorded::All)? {
+            Ok(ran) => ran,
+            Err(stack) => bail!("a step of the workload does not return when nothing fails:\n{stack}"),
+        };
         // A clone describes only what the warm-up did not reach: the host, which knows that from
         // other clones, asks when it does not.
         let harness = self.harness.as_mut().context("the harness is gone")?;
@@ -209,7 +212,10 @@ impl<'kernel> Target<'kernel> {
         }
         timings.arm_ns = nanoseconds_since(started);
 
-        let ran = self.run(execute.inject, execute.coverage)?;
+        let ran = match self.run(execute.inject, execute.coverage)? {
+            Ok(ran) => ran,
+            Err(stack) => return Ok(FromAgent::Hung(cut(stack, LIMITS.text_bytes))),
+        };
         (timings.run_ns, timings.settle_ns) = (ran.run_ns, ran.settle_ns);
         let harness = self.harness.as_ref().context("the harness is gone")?;
         // In the state that an earlier round left, it need not work.
@@ -248,12 +254,17 @@ impl<'kernel> Target<'kernel> {
         self.put_back = PutBack { took_ns: nanoseconds_since(started), defect };
     }
 
-    /// Runs the steps once in the workload thread.
-    fn run(&mut self, inject: bool, coverage: Recorded) -> Result<Ran> {
+    /// Runs the steps once in the workload thread, which for ever has the harness if one does not
+    /// return: then this gives the functions in which it waits.
+    fn run(&mut self, inject: bool, coverage: Recorded) -> Result<Result<Ran, String>> {
         let harness = self.harness.take().context("the harness is gone")?;
-        let (harness, ran) = self.worker.run(harness, inject, coverage)?;
-        self.harness = Some(harness);
-        Ok(ran)
+        Ok(match self.worker.run(harness, inject, coverage)? {
+            End::Ran(harness, ran) => {
+                self.harness = Some(harness);
+                Ok(ran)
+            }
+            End::Hung(stack) => Err(stack),
+        })
     }
 
     /// All that the workload left behind.

@@ -95,7 +95,7 @@ impl FromAgent {
                 let lists = leftovers.chain(defects).chain(&mut report.unknown_names);
                 lists.chain([&mut report.log_before, &mut report.log]).collect()
             }
-            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
+            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) | Self::Hung(reason) => vec![reason],
         }
     }
 }

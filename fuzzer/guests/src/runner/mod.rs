@@ -39,8 +39,8 @@ use crate::{
     qemu::{Guest, GuestError},
 };
 
-/// An execution that takes longer has hung. The kernel's own detectors speak after 10 to 20 s and
-/// should have the first word.
+/// An execution that takes longer has hung. The kernel's own detectors and the agent, which looks
+/// at the steps, speak after 10 to 20 s and should have the first word.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A round that a guest is asked to run.
@@ -175,6 +175,8 @@ impl GuestRunner {
         self.usage.longest_life = self.usage.longest_life.max(self.drift.executions);
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
         let (steps, symbols) = (&self.prepared.target.steps, &self.prepared.symbols);
+        // A step that does not return is told of earlier.
+        let deadline = deadline.min(observed.wall);
         let request = Request { plan, how, keep, inject: self.inject, deadline, steps, symbols };
         Ok(self.attribution.judge(&request, observed))
     }
