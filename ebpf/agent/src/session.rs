@@ -17,7 +17,7 @@ use crate::{
     injector::{Collected, Injector},
     kernel,
     kernel_log::KernelLog,
-    oracles::{self, HeldDisk, Oracle, Oracles},
+    oracles::{self, Content, HeldDisk, Oracle, Oracles},
     symbols::Symbols,
     workload::{Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
 };
@@ -74,6 +74,7 @@ struct Target<'kernel> {
     harness: Option<Box<Harness>>,
     worker: Worker,
     oracles: Oracles,
+    content: Content,
     detectors: Detectors,
     log: KernelLog,
     /// Outcome of putting the disk back after the last report.
@@ -117,6 +118,7 @@ impl<'kernel> Target<'kernel> {
             harness: Some(Box::new(Harness::new(injector, traces, program)?)),
             worker: Worker::start()?,
             oracles: Oracles::new(fs::MOUNT_POINT, held)?,
+            content: Content::new(setup),
             detectors: Detectors::note(),
             log: KernelLog::open()?,
             put_back: PutBack::default(),
@@ -223,6 +225,9 @@ impl<'kernel> Target<'kernel> {
         let mut report = self.collect(execute)?;
         report.defects = defects;
         report.leftovers = self.leftovers(ran);
+        if execute.look && !execute.keep && !execute.leave && report.leftovers.is_empty() {
+            report.losses = self.content.losses(&report.steps, &report.fired);
+        }
         report.log_before = log_before;
         report.log = self.log.read()?;
         timings.collect_ns = nanoseconds_since(started);
