@@ -315,6 +315,10 @@ pub struct FiredFault {
     pub times: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
+    /// The return addresses into them.
+    pub stack: Vec<u64>,
+    /// The registers of the call's arguments, at most [`MAX_ARGUMENTS`](crate::MAX_ARGUMENTS).
+    pub arguments: Vec<u64>,
 }
 
 /// Times of an execution's phases in the guest, in nanoseconds of the guest's monotonic clock.
