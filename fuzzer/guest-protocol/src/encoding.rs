@@ -117,8 +117,7 @@ mod tests {
     use super::*;
     use crate::{
         Execute, Feature, FiredFault, Growth, Hello, Hit, LIMITS, LeftOut, Leftover, LeftoverKind, Loss, LossKind,
-        MemoryRange, Ready,
-        Recorded, Report, SiteDescription, StepResult, TraceMemory, TraceRole,
+        MemoryRange, Ready, Recorded, Report, SiteDescription, StepResult, TraceMemory, TraceRole,
     };
 
     fn report() -> FromAgent {

@@ -54,6 +54,9 @@ pub struct Setup {
     /// there before the guest goes on and does not ring, as an interrupt comes at a moment that
     /// nobody controls.
     pub awake: bool,
+    /// True to count live allocations by source line, where the kernel can: see
+    /// [`Report::growth`].
+    pub allocations: bool,
 }
 
 /// A function that the agent probes, and which of its calls the kernel would never fail.
@@ -335,4 +338,6 @@ pub struct Timings {
     pub settle_ns: u64,
     /// Clean-up, hits, log.
     pub collect_ns: u64,
+    /// Mounting the disk again and comparing what it holds.
+    pub look_ns: u64,
 }

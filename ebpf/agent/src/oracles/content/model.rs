@@ -209,7 +209,8 @@ impl Model {
 
     /// The files at this path and below it.
     fn below(&self, path: &str) -> Vec<(String, usize)> {
-        let is_below = |name: &str| name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let is_below =
+            |name: &str| name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         self.names.iter().filter(|(name, _)| is_below(name)).map(|(name, number)| (name.clone(), *number)).collect()
     }
 }

@@ -26,7 +26,13 @@ pub(super) struct Write {
 }
 
 impl Write {
-    pub(super) fn new(path: &RelativePath, at: u64, length: u32, [direct, sync]: [bool; 2], shift: usize) -> Result<Self> {
+    pub(super) fn new(
+        path: &RelativePath,
+        at: u64,
+        length: u32,
+        [direct, sync]: [bool; 2],
+        shift: usize,
+    ) -> Result<Self> {
         offset(at.saturating_add(u64::from(length)))?;
         let mut flags = OFlag::O_WRONLY;
         flags.set(OFlag::O_DIRECT, direct);
@@ -120,8 +126,13 @@ mod tests {
             File::create(&path).unwrap();
             let name = CString::new(path.to_str().unwrap()).unwrap();
             let length = u32::try_from(bytes).unwrap();
-            let mut write =
-                Write { path: name.clone(), offset: signed(at), length, flags: OFlag::O_WRONLY | OFlag::O_SYNC, shift: 11 };
+            let mut write = Write {
+                path: name.clone(),
+                offset: signed(at),
+                length,
+                flags: OFlag::O_WRONLY | OFlag::O_SYNC,
+                shift: 11,
+            };
             let result = write.call(&mut workspace);
             let mut buffer = vec![0; 1000];
             let read_back = read_whole(&name, &mut buffer);

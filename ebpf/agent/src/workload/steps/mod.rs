@@ -36,10 +36,10 @@ use nix::{
     sys::stat::Mode,
 };
 
-use super::pattern::{PATTERN_PERIOD, shift_of};
 use self::upkeep::Upkeep;
 pub(super) use self::workspace::Workspace;
 use super::fs::MOUNT_POINT;
+use super::pattern::{PATTERN_PERIOD, shift_of};
 
 /// Most bytes of one read or write.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -79,7 +79,7 @@ pub(super) fn prepare(step: &Step, number: u32) -> Result<Box<dyn PreparedStep>>
         }
         Step::MmapWrite { path, offset, length } => {
             boxed(mapped::MmapWrite::new(path, *offset, *length, shift_of(number)))
-        },
+        }
         Step::Read { path } => boxed(content::Read::new(path)),
         Step::Fsync { path } => boxed(flush::Fsync::new(path)),
         Step::Truncate { path, length } => boxed(content::Truncate::new(path, *length)),
