@@ -13,6 +13,7 @@ const PAPERS: [&str; 14] = [
     "docs/decisions.md",
     "docs/fault-plans.md",
     "docs/measurements.md",
+    "docs/oracles.md",
     "docs/scaling.md",
     "docs/reproducers.md",
     "docs/several-machines.md",

@@ -14,10 +14,11 @@ use crate::{
     coverage::Traces,
     detectors::Detectors,
     disk::{Dirty, Disks, read_all},
+    init,
     injector::{Collected, Injector},
     kernel,
     kernel_log::KernelLog,
-    oracles::{self, HeldDisk, Oracle, Oracles},
+    oracles::{self, Allocations, Content, HeldDisk, Oracle, Oracles},
     symbols::Symbols,
     workload::{End, Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
 };
@@ -54,6 +55,15 @@ pub(crate) fn serve(channel: &mut Channel) -> Result<()> {
     }
 }
 
+/// The counters of live allocations. A kernel whose counters cannot be used has none: it says so on
+/// its console, and `fuzz doctor` does.
+fn allocations_of(symbols: &Symbols) -> Option<Allocations> {
+    Allocations::open(symbols).unwrap_or_else(|error| {
+        init::say(&format!("no leaks are looked for: {error:#}"));
+        None
+    })
+}
+
 fn refused(reason: String) -> FromAgent {
     FromAgent::Refused(cut(reason, LIMITS.text_bytes))
 }
@@ -74,6 +84,8 @@ struct Target<'kernel> {
     harness: Option<Box<Harness>>,
     worker: Worker,
     oracles: Oracles,
+    content: Content,
+    allocations: Option<Allocations>,
     detectors: Detectors,
     log: KernelLog,
     /// Outcome of putting the disk back after the last report.
@@ -117,6 +129,8 @@ impl<'kernel> Target<'kernel> {
             harness: Some(Box::new(Harness::new(injector, traces, program)?)),
             worker: Worker::start()?,
             oracles: Oracles::new(fs::MOUNT_POINT, held)?,
+            content: Content::new(setup),
+            allocations: setup.allocations.then(|| allocations_of(symbols)).flatten(),
             detectors: Detectors::note(),
             log: KernelLog::open()?,
             put_back: PutBack::default(),
@@ -229,9 +243,15 @@ impl<'kernel> Target<'kernel> {
         let mut report = self.collect(execute)?;
         report.defects = defects;
         report.leftovers = self.leftovers(ran);
+        if execute.look && !execute.keep && !execute.leave && report.leftovers.is_empty() {
+            let started = Instant::now();
+            report.losses = self.content.losses(&report.steps, &report.fired);
+            timings.look_ns = nanoseconds_since(started);
+        }
+        report.growth = self.allocations.as_mut().map_or_else(|| Ok(Vec::new()), Allocations::growth)?;
         report.log_before = log_before;
         report.log = self.log.read()?;
-        timings.collect_ns = nanoseconds_since(started);
+        timings.collect_ns = nanoseconds_since(started).saturating_sub(timings.look_ns);
         report.timings = timings;
         Ok(FromAgent::Report(Box::new(report)))
     }
