@@ -58,7 +58,7 @@ use self::{
 };
 pub use self::{
     clients::{Client, ClientSetup, StartClient},
-    crashes::{CrashFault, CrashMeta},
+    crashes::{CrashFault, CrashMeta, MinimizedMeta},
     error::{CampaignError, StartError},
     folder::{CampaignFile, CampaignFolder, FolderError},
     input::PlanInput,

@@ -122,7 +122,7 @@ fn simplest(
     let each_of = |runs| Demand { runs, needed: runs };
     let (candidate, confirmed) = (each_of(runs), each_of(runs.max(CONFIRMATIONS)));
     let mut minimizer = Minimizer::new(&crash.plan, &crash.key, &crash.execution, candidate, confirmed);
-    while let Some(plan) = minimizer.next() {
+    while let Some(plan) = minimizer.next_plan() {
         task.update(&state_of(&minimizer), None);
         minimizer.ran(match runner.run(&plan, How::Fresh).execution {
             Ok(execution) => Some(execution),
