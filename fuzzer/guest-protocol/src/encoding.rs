@@ -167,6 +167,7 @@ mod tests {
             verify: Some(3),
             inject: true,
             coverage: Recorded::All,
+            trace: vec![vec![u64::MAX]],
             describe_all_sites: false,
         });
         assert_eq!(ToAgent::decode(&execute.encode().unwrap()).unwrap(), execute);

@@ -18,6 +18,7 @@ mod reported;
 mod retry;
 mod rounds;
 mod text;
+mod traced;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +33,7 @@ use self::{
     fitness::Unfit,
     reported::Own,
     retry::Retry,
+    traced::Stacks,
 };
 use crate::{
     prepared::Prepared,
@@ -54,11 +56,13 @@ struct Asked<'a> {
     leave: bool,
     /// Part of the disk to look at first, and whether the guest is as it was at first.
     verify: Option<u32>,
+    /// Its number among the plan's rounds, from 0.
+    number: usize,
 }
 
 impl<'a> Asked<'a> {
     fn warm(plan: &'a FaultPlan) -> Self {
-        Self { plan, how: How::Warm, keep: false, leave: false, verify: None }
+        Self { plan, how: How::Warm, keep: false, leave: false, verify: None, number: 0 }
     }
 }
 
@@ -87,6 +91,8 @@ pub struct GuestRunner {
     /// A runner of guests that repeat exactly, once it is needed.
     exact: Option<Box<GuestRunner>>,
     late: Vec<Attributed>,
+    /// Return addresses of the faults of the run before.
+    stacks: Stacks,
     /// Part of the disk that was looked at last.
     part: u32,
     usage: Usage,
@@ -115,6 +121,7 @@ impl GuestRunner {
             reader,
             exact: None,
             late: Vec::new(),
+            stacks: Stacks::default(),
             part: 0,
             usage: Usage::default(),
             deadline: DEADLINE,
@@ -154,7 +161,8 @@ impl GuestRunner {
 
     /// Has the guest at hand execute what is asked, and judges what the host sees of it.
     fn attempt(&mut self, asked: Asked<'_>) -> Result<Judgement, GuestError> {
-        let Asked { plan, how, keep, leave, verify } = asked;
+        let Asked { plan, how, keep, leave, verify, number } = asked;
+        let trace = if how == How::Traced { self.stacks.of(number) } else { Vec::new() };
         self.next_id += 1;
         let request = Execute {
             id: self.next_id,
@@ -164,6 +172,7 @@ impl GuestRunner {
             verify,
             inject: self.inject,
             coverage: self.coverage,
+            trace: trace.clone(),
             describe_all_sites: self.describe_all,
         };
         let deadline = self.deadline;
@@ -176,7 +185,16 @@ impl GuestRunner {
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
         let (steps, symbols) = (&self.prepared.target.steps, &self.prepared.symbols);
         let request = Request { plan, how, keep, inject: self.inject, deadline, steps, symbols };
-        Ok(self.attribution.judge(&request, observed))
+        if how != How::Traced {
+            self.stacks.note(number, observed.log.as_ref());
+            return Ok(self.attribution.judge(&request, observed));
+        }
+        let seen = observed.log.clone().zip(observed.returns.clone());
+        let mut judgement = self.attribution.judge(&request, observed);
+        if let (Verdict::Ran(own), Some((log, returns))) = (&mut judgement.verdict, seen) {
+            traced::add(own, plan, &trace, &log, &returns);
+        }
+        Ok(judgement)
     }
 
     /// Has the guest at hand execute what is asked, once.
@@ -336,12 +354,15 @@ impl GuestRunner {
 
 impl Runner for GuestRunner {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        if how != How::Traced {
+            self.stacks.clear();
+        }
         let execution = match how {
             How::Exact => return self.run_exact(plan),
             _ if !plan.earlier.is_empty() => self.run_rounds(plan, how),
             How::Warm => self.run_warm(plan),
             How::Next => self.run_next(plan),
-            How::Fresh => self.run_fresh(plan, how),
+            How::Fresh | How::Traced => self.run_fresh(plan, how),
         };
         self.ran(execution)
     }
