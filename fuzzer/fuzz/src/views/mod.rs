@@ -4,3 +4,5 @@ pub(crate) mod coverage;
 pub mod progress;
 pub(crate) mod replay;
 pub mod summary;
+pub(crate) mod verdict;
+pub(crate) mod way;
