@@ -6,6 +6,7 @@ mod doctor;
 mod fuzz;
 mod kernels;
 mod replay;
+mod report;
 mod targets;
 
 pub use self::{
@@ -15,5 +16,6 @@ pub use self::{
     fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},
     replay::replay,
+    report::report,
     targets::targets,
 };
