@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 use campaign::{KnownPoints, Relaxed, run_relaxed};
-use execution::{Execution, Finding, FindingKind, How, RunError, Stop, Target};
-use fault_plan::{Fault, FaultPlan};
+use execution::{Execution, Finding, FindingKind, Fired, How, RunError, Stop, Target};
+use fault_plan::{Fault, FaultPlan, base_name};
 use guest_protocol::{Execute, Recorded, Setup, Step, StepResult};
 use guests::{
     prepare::{Wanted, bare_guest, prepare},
@@ -185,6 +185,14 @@ fn a_fault_behind_a_fault_fires_in_a_fresh_guest_and_is_known_when_the_guest_die
     assert!(both.fired[1].call_path.contains(&"selftest_queue_fallback".to_owned()), "{:?}", both.fired);
 }
 
+/// Asserts that a failure of `should_failslab(cache, GFP_KERNEL)` is told with its frames and
+/// arguments.
+fn tells_the_call(fired: &Fired) {
+    let names: Vec<_> = fired.frames.iter().filter_map(|frame| frame.split_once("+0x")).map(|(name, _)| name).collect();
+    assert_eq!(names.into_iter().map(base_name).collect::<Vec<_>>(), fired.call_path, "{:?}", fired.frames);
+    assert_eq!((fired.arguments[0] >> 40, fired.arguments[1] & 0xcc0), (0xff_ff88, 0xcc0), "{:x?}", fired.arguments);
+}
+
 #[test]
 fn a_null_dereference_ends_the_guest_and_a_fresh_one_goes_on() {
     let folder = steps_target(&["null_deref"], SLAB);
@@ -195,6 +203,7 @@ fn a_null_dereference_ends_the_guest_and_a_fresh_one_goes_on() {
     assert!(report.title.contains("selftest_index_grow"), "{}", report.title);
     assert_eq!(crash.fired.len(), 1, "the log of a dead guest is read");
     assert!(crash.fired[0].call_path.contains(&"selftest_index_grow".to_owned()), "{:?}", crash.fired);
+    tells_the_call(&crash.fired[0]);
     let after = guest.run(&plan(&[]));
     assert_eq!(after.steps, [WRITTEN]);
     assert_eq!(guest.usage().guests, 2);
@@ -210,6 +219,7 @@ fn a_warning_is_a_finding_although_the_guest_goes_on() {
     assert_eq!((report.kind, report.title.as_str()), (FindingKind::Warning, "WARNING in selftest_group_free"));
     assert_eq!(crash.steps, [StepResult::Failed(ENOMEM)], "the workload ran to its end");
     assert_eq!(crash.fired.len(), 1);
+    tells_the_call(&crash.fired[0]);
     let after = guest.run(&plan(&[]));
     assert!(after.findings.is_empty(), "{:?}", after.findings);
     assert_eq!(after.steps, [WRITTEN]);

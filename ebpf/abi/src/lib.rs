@@ -27,6 +27,9 @@ pub use matcher::{MAX_MATCH_STEPS, Match, Verdict};
 pub use site_key::SiteKey;
 pub use work::{WORK_DATA, WORK_FUNCTION, WORK_PROBES, WORK_QUEUED, WORK_SLOTS, Work, Works, work_slot};
 
+/// Upper half of all addresses of the kernel's text: `__START_KERNEL_map` of
+/// `arch/x86/include/asm/page_64_types.h` (6.12).
+pub const TEXT_HALF: u64 = 0xffff_ffff << 32;
 /// The most callers that are read at a call.
 pub const MAX_FRAMES: usize = 24;
 /// The most rules, one per fault of a plan.
@@ -286,8 +289,11 @@ pub struct Fired {
     pub scope: u32,
     /// Number of times that the rule fired; the rest is of the first time.
     pub times: u32,
-    /// Return addresses, innermost first.
-    pub stack: [u64; MAX_FRAMES],
+    /// Lower halves of the return addresses, innermost first. All are of the kernel's text, whose
+    /// addresses have [`TEXT_HALF`] as their upper half.
+    pub stack: [u32; MAX_FRAMES],
+    /// The registers that [`ARGUMENTS`] names, whether the function has as many arguments or not.
+    pub arguments: [u64; ARGUMENTS.len()],
 }
 
 /// Only value of map `FIRED`. It fills less than a page, whose physical address the agent tells the

@@ -2,7 +2,7 @@
 
 use core::ffi::c_long;
 
-use abi::{Condition, Control, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, Rule, Verdict};
+use abi::{ARGUMENTS, Condition, Control, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, Rule, Verdict};
 
 use crate::{
     Registers, call, conditions, maps,
@@ -139,7 +139,10 @@ fn log(control: &Control, registers: &Registers, index: u32, site: u32) {
     fired.scope = u32::from(site.scope);
     fired.times = 1;
     for index in 0..MAX_FRAMES {
-        fired.stack[index] = call.stack[index];
+        fired.stack[index] = call.stack[index] as u32;
+    }
+    for (argument, offset) in fired.arguments.iter_mut().zip(ARGUMENTS) {
+        *argument = registers.reader.number(registers.all.wrapping_add(u64::from(offset))).unwrap_or(0);
     }
     log.generation = control.generation;
     log.count += 1;

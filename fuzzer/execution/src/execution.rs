@@ -29,6 +29,12 @@ pub struct Fired {
     pub times: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
+    /// Return addresses into the callers, innermost first, such as `kmem_cache_alloc+0x2a`: symbol
+    /// with the compiler's suffixes, and bytes from its start. They are the running kernel's. One
+    /// that no symbol has is a plain number.
+    pub frames: Vec<String>,
+    /// The registers of the call's arguments, whether the function has as many or not.
+    pub arguments: Vec<u64>,
 }
 
 /// The state in which an execution left its guest.

@@ -139,6 +139,8 @@ mod tests {
                 scope: Scope::Workload,
                 times: 3,
                 call_path: vec!["open_ctree".to_owned()],
+                stack: vec![u64::MAX],
+                arguments: vec![1, 0xcc0],
             }],
             ..Report::default()
         }))
@@ -179,6 +181,8 @@ mod tests {
         assert!(refused(|report| report.fired[0].call_path[0] = "new\nline".to_owned()));
         assert!(refused(|report| report.fired = vec![report.fired[0].clone(); 17]));
         assert!(refused(|report| report.fired[0].fault = 16));
+        assert!(refused(|report| report.fired[0].stack = vec![0; 25]));
+        assert!(refused(|report| report.fired[0].arguments = vec![0; 7]));
         assert!(refused(|report| report.log = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.log_before = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.leftovers = vec![leftover("x".repeat(LIMITS.text_bytes + 1))]));
@@ -283,6 +287,7 @@ mod tests {
         }
         report.new_sites.iter().for_each(|site| assert_name(&site.function));
         assert!(report.fired.len() <= 16 && report.fired.iter().all(|fired| fired.fault < 16));
+        assert!(report.fired.iter().all(|fired| fired.stack.len() <= 24 && fired.arguments.len() <= 6));
         assert!(report.leftovers.len() <= 256);
         report.leftovers.iter().for_each(|leftover| assert_printable(&leftover.text, 16 << 10));
         assert_printable(&report.log_before, 1 << 20);

@@ -32,7 +32,9 @@ mod workload_step;
 
 pub use encoding::MessageError;
 pub use hit::Hit;
-pub use limits::{LIMITS, Limits, MAX_CALLERS, MAX_CONDITIONS, MAX_DISKS, MAX_FUNCTIONS, MAX_UNRELATED, cut};
+pub use limits::{
+    LIMITS, Limits, MAX_ARGUMENTS, MAX_CALLERS, MAX_CONDITIONS, MAX_DISKS, MAX_FUNCTIONS, MAX_UNRELATED, cut,
+};
 pub use message::{
     Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, LeftOut, Leftover,
     LeftoverKind, PROTOCOL_VERSION, Ready, Report, SLOTS_FILE, Setup, SiteDescription, Timings, ToAgent,

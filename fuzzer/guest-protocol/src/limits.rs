@@ -11,6 +11,9 @@ pub const MAX_CONDITIONS: usize = 4;
 /// The most callers below which a function never fails.
 pub const MAX_CALLERS: usize = 8;
 
+/// The most arguments that a call has in registers.
+pub const MAX_ARGUMENTS: usize = 6;
+
 /// The most functions below which calls of other tasks are unrelated to the workload.
 pub const MAX_UNRELATED: usize = 32;
 
@@ -143,6 +146,8 @@ impl Report {
         for fired in &self.fired {
             within((fired.fault as usize) < fault_plan::MAX_FAULTS, "the index of a fault")?;
             call_path(&fired.call_path)?;
+            within(fired.stack.len() <= LIMITS.call_path, "the return addresses of a fault")?;
+            within(fired.arguments.len() <= MAX_ARGUMENTS, "the arguments of a fault")?;
             step_number(fired.step)?;
         }
         Ok(())

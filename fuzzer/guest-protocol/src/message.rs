@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 13;
+pub const PROTOCOL_VERSION: u32 = 14;
 
 /// Name in the guest's initial file system of the module by which the agent adds functions to the
 /// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for
@@ -273,6 +273,10 @@ pub struct FiredFault {
     pub times: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
+    /// The return addresses into them.
+    pub stack: Vec<u64>,
+    /// The registers of the call's arguments, at most [`MAX_ARGUMENTS`](crate::MAX_ARGUMENTS).
+    pub arguments: Vec<u64>,
 }
 
 /// Times of an execution's phases in the guest, in nanoseconds of the guest's monotonic clock.

@@ -18,8 +18,8 @@ struct Function {
     name: String,
 }
 
-/// The functions in a kernel's symbol table.
-#[derive(Debug)]
+/// The functions in a kernel's symbol table; none by default.
+#[derive(Debug, Default)]
 pub struct Symbols {
     /// By address, one for each.
     functions: Vec<Function>,
@@ -30,6 +30,8 @@ pub struct Symbols {
 pub struct Location<'symbols> {
     /// The function, without what the compiler appends to names.
     pub function: &'symbols str,
+    /// The function's symbol, with what the compiler appends.
+    pub symbol: &'symbols str,
     /// Bytes from the start of the function's symbol.
     pub offset: u64,
 }
@@ -83,7 +85,7 @@ impl Symbols {
             (0, Some(next)) => next.address - function.address,
             (bytes, _) => bytes,
         };
-        (offset < bytes).then(|| Location { function: base_name(&function.name), offset })
+        (offset < bytes).then(|| Location { function: base_name(&function.name), symbol: &function.name, offset })
     }
 }
 

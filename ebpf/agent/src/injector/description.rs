@@ -1,6 +1,6 @@
 //! Sites and faults that fired, as the host is told of them: numbers become names again.
 
-use abi::{Fired, MAX_FRAMES, Site};
+use abi::{Fired, MAX_FRAMES, Site, TEXT_HALF};
 use fault_plan::Scope;
 use guest_protocol::{FiredFault, SiteDescription};
 
@@ -34,6 +34,7 @@ pub(super) fn bytes_of(description: &SiteDescription) -> usize {
 /// A fault that fired, by names.
 pub(super) fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
     let depth = (fired.depth as usize).min(MAX_FRAMES);
+    let stack: Vec<_> = fired.stack[..depth].iter().map(|low| TEXT_HALF | u64::from(*low)).collect();
     FiredFault {
         fault: fired.rule,
         sequence: fired.sequence,
@@ -41,6 +42,8 @@ pub(super) fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
         step: fired.step,
         scope: scope(fired.scope),
         times: fired.times,
-        call_path: fired.stack[..depth].iter().map(|address| symbols.caller(*address).to_owned()).collect(),
+        call_path: stack.iter().map(|address| symbols.caller(*address).to_owned()).collect(),
+        stack,
+        arguments: fired.arguments.to_vec(),
     }
 }

@@ -71,6 +71,14 @@ pub struct CrashFault {
     pub task: Option<Scope>,
     /// The callers, innermost first.
     pub call_path: Vec<String>,
+    /// Return addresses into the callers, such as `kmem_cache_alloc+0x2a`, on the kernel that it
+    /// was found on. Not there in folders of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames: Vec<String>,
+    /// The registers of the call's arguments, whether the function has as many or not. Not there in
+    /// folders of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<u64>,
 }
 
 impl CrashMeta {
@@ -239,6 +247,8 @@ fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
         sequence: fired.sequence,
         task: fired.scope.condition(),
         call_path: fired.call_path.clone(),
+        frames: fired.frames.clone(),
+        arguments: fired.arguments.clone(),
     }
 }
 

@@ -175,6 +175,8 @@ fn fired_json(fired: &Fired) -> serde_json::Value {
         "task": fired.scope,
         "times": fired.times,
         "call_path": fired.call_path,
+        "frames": fired.frames,
+        "arguments": fired.arguments,
     })
 }
 
@@ -229,7 +231,7 @@ mod tests {
     #[test]
     fn a_run_tells_steps_and_faults() {
         let call_path = vec!["kmalloc".to_owned(), "mount".to_owned()];
-        let fired = Fired { fault: 0, sequence: 7, site: 1, step: 1, scope: Scope::Workload, times: 1, call_path };
+        let fired = Fired { sequence: 7, call_path, ..fired(0) };
         let run = execution(vec![fired], vec![StepResult::Failed(12)]);
         assert_eq!(
             written(&run, false),
@@ -278,7 +280,17 @@ mod tests {
     }
 
     fn fired(fault: usize) -> Fired {
-        Fired { fault, sequence: 1, site: 1, step: 1, scope: Scope::Workload, times: 1, call_path: Vec::new() }
+        Fired {
+            fault,
+            sequence: 1,
+            site: 1,
+            step: 1,
+            scope: Scope::Workload,
+            times: 1,
+            call_path: Vec::new(),
+            frames: Vec::new(),
+            arguments: Vec::new(),
+        }
     }
 
     #[test]

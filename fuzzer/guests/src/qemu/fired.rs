@@ -1,6 +1,8 @@
 //! The log of fired faults, read out of the memory of a guest that died.
 
-use abi::{MAX_FRAMES, MAX_RULES};
+use std::mem::offset_of;
+
+use abi::{ARGUMENTS, MAX_FRAMES, MAX_RULES, TEXT_HALF};
 use fault_plan::Scope;
 use guest_protocol::LIMITS;
 
@@ -35,6 +37,8 @@ pub struct Fired {
     pub times: u32,
     /// Return addresses, innermost first.
     pub stack: Vec<u64>,
+    /// The registers of the call's arguments.
+    pub arguments: Vec<u64>,
 }
 
 /// Size of [`abi::FiredLog`].
@@ -56,14 +60,20 @@ impl FiredLog {
     }
 }
 
+/// The first 32-bit word of an entry's stack, and the first 64-bit word of its arguments.
+const STACK: usize = offset_of!(abi::Fired, stack) / 4;
+const REGISTERS: usize = offset_of!(abi::Fired, arguments) / 8;
+
 fn entry(bytes: &[u8]) -> Option<Fired> {
     let fault = word(bytes, 0).filter(|rule| (*rule as usize) < MAX_RULES)?;
     let depth = usize::try_from(word(bytes, 2)?).ok().filter(|depth| *depth <= MAX_FRAMES)?;
     let step = word(bytes, 3).filter(|step| *step as usize <= LIMITS.steps)?;
     let scope = u8::try_from(word(bytes, 6)?).ok().and_then(Scope::from_number)?;
     let (sequence, times, site) = (word(bytes, 1)?, word(bytes, 7)?, long(bytes, 2)?);
-    let stack = (0..depth).map(|frame| long(bytes, 4 + frame)).collect::<Option<_>>()?;
-    Some(Fired { fault, sequence, site, step, scope, times, stack })
+    let frames = (0..depth).map(|frame| word(bytes, STACK + frame));
+    let stack = frames.map(|low| Some(TEXT_HALF | u64::from(low?))).collect::<Option<_>>()?;
+    let arguments = (0..ARGUMENTS.len()).map(|index| long(bytes, REGISTERS + index)).collect::<Option<_>>()?;
+    Some(Fired { fault, sequence, site, step, scope, times, stack, arguments })
 }
 
 /// The 32-bit word number `index`.
@@ -78,8 +88,6 @@ fn long(bytes: &[u8], index: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::offset_of;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -107,15 +115,29 @@ mod tests {
             set(&mut bytes, at + offset_of!(abi::Fired, scope), &u32::from(fired.scope.number()).to_le_bytes());
             set(&mut bytes, at + offset_of!(abi::Fired, times), &fired.times.to_le_bytes());
             for (frame, address) in fired.stack.iter().enumerate() {
-                set(&mut bytes, at + offset_of!(abi::Fired, stack) + frame * 8, &address.to_le_bytes());
+                let low = u32::try_from(address & 0xffff_ffff).unwrap();
+                set(&mut bytes, at + offset_of!(abi::Fired, stack) + frame * 4, &low.to_le_bytes());
+            }
+            for (index, argument) in fired.arguments.iter().enumerate() {
+                let offset = offset_of!(abi::Fired, arguments) + index * 8;
+                set(&mut bytes, at + offset, &argument.to_le_bytes());
             }
         }
         bytes
     }
 
     fn log() -> FiredLog {
-        let (scope, stack) = (Scope::Thread, vec![0xffff_ffff_8100_0010, 7]);
-        let fired = Fired { fault: 1, sequence: 40, site: 0x1234, step: 2, scope, times: 5, stack };
+        let (scope, stack) = (Scope::Thread, vec![0xffff_ffff_8100_0010, 0xffff_ffff_0000_0007]);
+        let fired = Fired {
+            fault: 1,
+            sequence: 40,
+            site: 0x1234,
+            step: 2,
+            scope,
+            times: 5,
+            stack,
+            arguments: (1..7).collect(),
+        };
         FiredLog {
             generation: 9,
             seen_us: 12,
@@ -170,12 +192,13 @@ mod tests {
             generation in any::<u32>(), seen_us in any::<u64>(), step in 0u32..9,
             fired in prop::collection::vec(
                 (0u32..16, any::<u32>(), any::<u64>(), 0u32..9, 0u8..4, any::<u32>(),
-                 prop::collection::vec(any::<u64>(), 0..=MAX_FRAMES)),
+                 prop::collection::vec(any::<u32>(), 0..=MAX_FRAMES), prop::collection::vec(any::<u64>(), 6)),
                 0..=MAX_RULES),
         ) {
-            let fired = fired.into_iter().map(|(fault, sequence, site, step, scope, times, stack)| {
+            let fired = fired.into_iter().map(|(fault, sequence, site, step, scope, times, stack, arguments)| {
                 let scope = Scope::from_number(scope).unwrap();
-                Fired { fault, sequence, site, step, scope, times, stack }
+                let stack = stack.into_iter().map(|low| TEXT_HALF | u64::from(low)).collect();
+                Fired { fault, sequence, site, step, scope, times, stack, arguments }
             });
             let log = FiredLog { generation, seen_us, step, fired: fired.collect() };
             prop_assert_eq!(FiredLog::parse(&encode(&log)), Some(log));

@@ -34,9 +34,11 @@ use std::time::Duration;
 use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
 use fault_plan::FaultPlan;
 use guest_protocol::{Leftover, LeftoverKind, WorkloadStep};
+use kcov_parser::Symbols;
 use kernel_report::{KernelReport, ReportKind};
 
 use super::{
+    fired,
     history::History,
     leftover::left,
     reported::{Own, reported},
@@ -64,8 +66,8 @@ pub(super) struct Request<'a> {
     pub(super) deadline: Duration,
     /// The workload.
     pub(super) steps: &'a [WorkloadStep],
-    /// Gives names to a log of fired faults.
-    pub(super) resolve: &'a dyn Fn(&FiredLog) -> Vec<Fired>,
+    /// The functions of the guest's kernel.
+    pub(super) symbols: &'a Symbols,
 }
 
 impl Request<'_> {
@@ -80,7 +82,8 @@ impl Request<'_> {
 
     /// Gives the faults that fired, as `log` tells them. Measurements put no plan in place.
     fn fired(&self, log: Option<&FiredLog>) -> Vec<Fired> {
-        log.filter(|_| self.inject).map_or_else(Vec::new, self.resolve)
+        let log = log.filter(|_| self.inject);
+        log.into_iter().flat_map(|log| &log.fired).map(|fired| fired::of_log(fired, self.symbols)).collect()
     }
 }
 
@@ -295,7 +298,8 @@ impl Attribution {
         };
         match end {
             End::Reported(report) => {
-                let own = reported(request.plan, report, self.left_before(request), text.clone(), wall);
+                let fired = report.fired.iter().map(|fired| fired::of_report(fired, request.symbols)).collect();
+                let own = reported(request.plan, report, fired, self.left_before(request), text.clone(), wall);
                 if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }
             }
             End::Refused(reason) => Verdict::Refused(reason),

@@ -111,6 +111,8 @@ mod tests {
             scope: Scope::Workload,
             times: 1,
             call_path: path.clone(),
+            frames: Vec::new(),
+            arguments: Vec::new(),
         }];
         let found =
             left(&leftover(LeftoverKind::Device), &plan, &fired, &[StepResult::Failed(12), StepResult::Skipped]);

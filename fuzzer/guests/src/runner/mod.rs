@@ -10,6 +10,7 @@ mod attribution;
 mod control;
 mod coverage;
 mod drift;
+mod fired;
 mod fitness;
 mod history;
 mod leftover;
@@ -20,10 +21,9 @@ mod text;
 
 use std::{sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, Fired, How, Ran, RunError, Runner, Usage};
+use execution::{Attributed, Execution, Fate, How, Ran, RunError, Runner, Usage};
 use fault_plan::FaultPlan;
 use guest_protocol::{Execute, Recorded};
-use kcov_parser::Symbols;
 
 use self::{
     attribution::{Attribution, Judgement, Request, Verdict},
@@ -36,7 +36,7 @@ use self::{
 use crate::{
     prepared::Prepared,
     process,
-    qemu::{self, FiredLog, Guest, GuestError},
+    qemu::{Guest, GuestError},
 };
 
 /// An execution that takes longer has hung. The kernel's own detectors speak after 10 to 20 s and
@@ -174,10 +174,8 @@ impl GuestRunner {
         self.drift.executed();
         self.usage.longest_life = self.usage.longest_life.max(self.drift.executions);
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
-        let symbols = &self.prepared.symbols;
-        let resolve = |log: &FiredLog| fired_of(log, symbols);
-        let steps = &self.prepared.target.steps;
-        let request = Request { plan, how, keep, inject: self.inject, deadline, steps, resolve: &resolve };
+        let (steps, symbols) = (&self.prepared.target.steps, &self.prepared.symbols);
+        let request = Request { plan, how, keep, inject: self.inject, deadline, steps, symbols };
         Ok(self.attribution.judge(&request, observed))
     }
 
@@ -358,22 +356,4 @@ impl Runner for GuestRunner {
         let memory = self.guest.as_ref().and_then(|guest| process::memory(guest.pid()).ok());
         Usage { guest_kib: memory.map_or(0, |memory| memory.private_kib), ..self.usage }
     }
-}
-
-fn fired_of(log: &FiredLog, symbols: &Symbols) -> Vec<Fired> {
-    // A return address may be the first one after its function: the call lies one byte before.
-    let name = |address: &u64| {
-        let location = symbols.resolve(address.wrapping_sub(1));
-        location.map_or_else(|| "?".to_owned(), |location| location.function.to_owned())
-    };
-    let fired = |fired: &qemu::Fired| Fired {
-        fault: fired.fault as usize,
-        sequence: fired.sequence,
-        site: fired.site,
-        step: fired.step,
-        scope: fired.scope,
-        times: fired.times,
-        call_path: fired.stack.iter().map(name).collect(),
-    };
-    log.fired.iter().map(fired).collect()
 }

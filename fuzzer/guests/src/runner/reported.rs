@@ -22,11 +22,12 @@ pub(super) struct Own {
     pub(super) history: Vec<Round>,
 }
 
-/// Gives the execution of `plan` that the agent reports, in a guest in which so much was left
-/// `before`. `text` is the console's.
+/// Gives the execution of `plan` that the agent reports, in which these faults `fired`, in a guest
+/// in which so much was left `before`. `text` is the console's.
 pub(super) fn reported(
     plan: &FaultPlan,
     report: Box<Report>,
+    fired: Vec<Fired>,
     before: &[Leftover],
     text: String,
     wall: Duration,
@@ -42,16 +43,6 @@ pub(super) fn reported(
         (true, false) => Fate::Unclean,
         (false, _) => Fate::Retired,
     };
-    let fired = report.fired.iter().map(|fired| Fired {
-        fault: fired.fault as usize,
-        sequence: fired.sequence,
-        site: fired.site,
-        step: fired.step,
-        scope: fired.scope,
-        times: fired.times,
-        call_path: fired.call_path.clone(),
-    });
-    let fired: Vec<_> = fired.collect();
     // A kernel that has reported something is not clean, and says so once more.
     if findings.is_empty() {
         let explained = |leftover: &Leftover| leftover.kind == LeftoverKind::Taint && announced;
@@ -110,7 +101,7 @@ mod tests {
             let (log, log_before) = (log.to_owned(), log_before.to_owned());
             let report = Box::new(Report { log, log_before, leftovers, ..Report::default() });
             let plan = FaultPlan::fault_free("test");
-            reported(&plan, report, &[], console.to_owned(), Duration::ZERO).findings.len()
+            reported(&plan, report, Vec::new(), &[], console.to_owned(), Duration::ZERO).findings.len()
         };
         assert_eq!(findings("", "", ""), 1);
         assert_eq!([findings(ANNOUNCED, "", ""), findings("", ANNOUNCED, ""), findings("", "", ANNOUNCED)], [0; 3]);

@@ -2,6 +2,8 @@
 
 mod property;
 
+use std::sync::LazyLock;
+
 use fault_plan::{CallPath, Errno, Fault, InjectedError, Scope};
 use guest_protocol::{FiredFault, LOG_LOST, Report};
 
@@ -27,6 +29,7 @@ fn log(generation: u32) -> Option<FiredLog> {
         scope: Scope::Workload,
         times: 1,
         stack: Vec::new(),
+        arguments: Vec::new(),
     };
     Some(FiredLog { generation, seen_us: 0, step: 0, fired: vec![fired] })
 }
@@ -36,21 +39,10 @@ fn log_until(seen_us: u64) -> Option<FiredLog> {
     log(6).map(|log| FiredLog { seen_us, ..log })
 }
 
-fn resolve(log: &FiredLog) -> Vec<Fired> {
-    let fired = |fired: &crate::qemu::Fired| Fired {
-        fault: fired.fault as usize,
-        sequence: fired.sequence,
-        site: fired.site,
-        step: fired.step,
-        scope: fired.scope,
-        times: fired.times,
-        call_path: Vec::new(),
-    };
-    log.fired.iter().map(fired).collect()
-}
+static NO_SYMBOLS: LazyLock<Symbols> = LazyLock::new(Symbols::default);
 
 fn request(plan: &FaultPlan) -> Request<'_> {
-    Request { plan, how: How::Warm, inject: true, keep: false, deadline: WALL, steps: &[], resolve: &resolve }
+    Request { plan, how: How::Warm, inject: true, keep: false, deadline: WALL, steps: &[], symbols: &NO_SYMBOLS }
 }
 
 /// A quiet request that ended so.
@@ -67,8 +59,17 @@ fn report(log_before: &str, log: &str) -> End {
 /// An attribution whose guest has run the plan number 1.
 fn after_one() -> Attribution {
     let mut attribution = Attribution::new("test");
-    let fired =
-        FiredFault { fault: 0, sequence: 1, site: 1, step: 1, scope: Scope::Workload, times: 1, call_path: Vec::new() };
+    let fired = FiredFault {
+        fault: 0,
+        sequence: 1,
+        site: 1,
+        step: 1,
+        scope: Scope::Workload,
+        times: 1,
+        call_path: Vec::new(),
+        stack: Vec::new(),
+        arguments: Vec::new(),
+    };
     let end = End::Reported(Box::new(Report { fired: vec![fired], ..Report::default() }));
     let judgement = attribution.judge(&request(&plan(1)), observed(end));
     assert!(matches!(judgement.verdict, Verdict::Ran(own) if own.guest == Fate::Alive));
