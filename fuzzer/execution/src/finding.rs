@@ -16,7 +16,8 @@ pub struct Finding {
     pub key: String,
     /// One line for people.
     pub title: String,
-    /// Evidence: the kernel's own lines, or what the oracle saw.
+    /// Evidence: the kernel's own lines, or what the oracle saw. `kernel_report::read` gives a
+    /// report's structure.
     pub text: String,
     /// Functions of the first call trace, innermost first; empty when there is none.
     pub stack: Vec<String>,
@@ -92,7 +93,7 @@ impl fmt::Display for FindingKind {
 impl From<KernelReport> for Finding {
     fn from(report: KernelReport) -> Self {
         let stack = report.stack();
-        let KernelReport { kind, key, title, text } = report;
+        let KernelReport { kind, key, title, text, .. } = report;
         Self { kind: kind.into(), key, title, text, stack, also: Vec::new() }
     }
 }

@@ -35,14 +35,14 @@ use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
 use fault_plan::FaultPlan;
 use guest_protocol::{Leftover, LeftoverKind, WorkloadStep};
 use kcov_parser::Symbols;
-use kernel_report::{KernelReport, ReportKind};
+use kernel_report::{KernelReport, ReportKind, silent_hang};
 
 use super::{
     fired,
     history::History,
     leftover::left,
     reported::{Own, reported},
-    text::{bytes_until, death, reports, silent_hang},
+    text::{bytes_until, death, reports},
 };
 use crate::qemu::{End, FiredLog, GuestError, Observed};
 
