@@ -1,7 +1,7 @@
-//! The named fault, the guilty place, and reports with lines of source.
+//! The named fault, and the guilty place.
 
 use fault_plan::{Fault, FaultPlan, Reproducer};
-use kernel_report::telling_caller;
+use kernel_report::{first_report, telling_caller};
 
 use crate::{
     chance::{Failure, chance},
@@ -28,9 +28,10 @@ pub(crate) fn named(fired: &FiredJson, plans: &[&FaultPlan], build_id: &str, ker
     });
     let caller = |(at, function): (usize, &String)| {
         let frame = fired.frames.get(at);
-        let place = frame.and_then(|frame| place(frame)).filter(|(name, _)| fault_plan::base_name(name) == function);
-        let lines = place.map(|(name, offset)| kernels.lines(build_id, name, offset, true)).unwrap_or_default();
-        Caller { function: place.and(frame).unwrap_or(function).clone(), lines }
+        // The lists are as long, unless somebody changed the file.
+        let frame = frame.filter(|frame| name_of(frame) == function);
+        let lines = frame.map(|frame| kernels.lines(build_id, frame)).unwrap_or_default();
+        Caller { function: frame.unwrap_or(function).clone(), lines }
     };
     NamedFault {
         number: fired.fault,
@@ -89,11 +90,9 @@ fn arguments(fired: &FiredJson) -> Vec<String> {
     }
 }
 
-/// Splits `name+0x12/0x34` or `name+0x12`.
-fn place(frame: &str) -> Option<(&str, u64)> {
-    let (name, rest) = frame.split_once("+0x")?;
-    let offset = rest.split('/').next()?;
-    Some((name, u64::from_str_radix(offset, 16).ok()?))
+/// Gives the name in `name+0x12`, without the compiler's suffixes.
+fn name_of(frame: &str) -> &str {
+    fault_plan::base_name(frame.split_once("+0x").map_or(frame, |(name, _)| name))
 }
 
 /// Names the steps of the reproducer's workload, `mount` and the like.
@@ -107,8 +106,7 @@ pub(crate) fn steps(reproducer: &Reproducer) -> Vec<String> {
     steps.into_iter().flatten().map(name).collect()
 }
 
-/// Finds the place that a report blames: the function of its trace that says most, and the file and
-/// line of the check that reported, or else of that function.
+/// Finds the place that a report blames; of an oracle's finding the function in its key.
 pub(crate) fn guilty(
     key: &str,
     report: &str,
@@ -116,68 +114,27 @@ pub(crate) fn guilty(
     build_id: &str,
     kernels: &dyn Kernels,
 ) -> Option<Guilty> {
-    let checked = checked_place(report);
-    let in_key = key.rsplit_once(" in ").map(|(_, function)| function).filter(|function| is_name(function));
-    let left = key.strip_prefix("device left open: ").filter(|function| is_name(function));
-    let telling = || telling_caller(stack).map(str::to_owned).or_else(|| stack.first().cloned());
-    let function = in_key.or(left).map(str::to_owned).or_else(telling)?;
-    if let Some((file, line)) = checked {
-        return Some(Guilty { function, file: Some(file), line: Some(line) });
+    let report = first_report(report);
+    let blamed = report.as_ref().and_then(|report| report.guilty.clone());
+    if let Some(kernel_report::Guilty { function, file: Some(file), line }) = blamed {
+        return Some(Guilty { function, file: Some(file), line });
     }
-    let frame = report
-        .lines()
-        .filter_map(|line| place(trace_word(line)?))
-        .find(|(name, _)| fault_plan::base_name(name) == function);
-    let place = frame.and_then(|(name, offset)| kernels.lines(build_id, name, offset, false).pop());
-    let (file, line) = place
-        .as_deref()
-        .and_then(|place| place.rsplit_once(':'))
-        .map_or((None, None), |(file, line)| (Some(file.to_owned()), line.parse().ok()));
+    let in_key = || key.rsplit_once(' ').map(|(_, function)| function).filter(|function| is_name(function));
+    let telling = || telling_caller(stack).or_else(|| stack.first().map(String::as_str));
+    let function = blamed.map(|blamed| blamed.function).or_else(|| telling().or_else(in_key).map(str::to_owned))?;
+    let frames = report.iter().flat_map(|report| &report.stacks).flat_map(|stack| &stack.frames);
+    let frame = { frames }.find(|frame| fault_plan::base_name(&frame.function) == function);
+    let frame = frame.map(|frame| format!("{}+{:#x}/{:#x}", frame.function, frame.offset, frame.size));
+    // The outermost of the inlined functions is the one that is blamed.
+    let place = frame.and_then(|frame| kernels.lines(build_id, &frame).pop());
+    let place = place.as_deref().and_then(|place| place.rsplit_once(':'));
+    let (file, line) = place.map(|(file, line)| (file.to_owned(), line.parse().ok())).unzip();
     let file = file.or_else(|| kernels.file(build_id, &function));
-    Some(Guilty { function, file, line })
+    Some(Guilty { function, file, line: line.flatten() })
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
-}
-
-/// Finds `fs/f.c:7` in the header of a check: "WARNING: CPU: 0 PID: 7 at fs/f.c:7 f+0x1/0x2",
-/// "kernel BUG at fs/f.c:7!", "assertion failed: …, in fs/f.c:7" (6.12).
-fn checked_place(report: &str) -> Option<(String, u32)> {
-    let header =
-        |line: &&str| ["WARNING: ", "kernel BUG at ", "assertion failed: "].iter().any(|start| line.starts_with(start));
-    let line = report.lines().map(str::trim).take(12).find(header)?;
-    line.split([' ', ',']).find_map(|word| {
-        let (file, number) = word.trim_end_matches('!').rsplit_once(':')?;
-        let number = number.parse().ok()?;
-        file.contains('/').then(|| (file.trim_start_matches("./").to_owned(), number))
-    })
-}
-
-/// Gives `name+0x12/0x34` of a line of a trace, or of the one that says where the processor was.
-fn trace_word(line: &str) -> Option<&str> {
-    let line = line.trim();
-    let line = line.strip_prefix("RIP: ").and_then(|rest| rest.split_once(':')).map_or(line, |(_, rest)| rest);
-    let word = line.strip_prefix("? ").unwrap_or(line).split(' ').next()?;
-    (word.contains("+0x") && word.contains("/0x")).then_some(word)
-}
-
-/// Adds the lines of source behind the functions of a report's traces, as the kernel's
-/// `scripts/decode_stacktrace.sh` does. Without the kernel the text stays as it is.
-pub(crate) fn decode(report: &str, build_id: &str, kernels: &dyn Kernels) -> String {
-    let mut text = String::with_capacity(report.len());
-    for line in report.lines() {
-        text.push_str(line.trim_end());
-        let is_instruction = line.trim_start().starts_with("RIP: ");
-        if let Some((name, offset)) = trace_word(line).and_then(place) {
-            let lines = kernels.lines(build_id, name, offset, !is_instruction);
-            if !lines.is_empty() {
-                text.push_str(&format!(" ({})", lines.join(" ")));
-            }
-        }
-        text.push('\n');
-    }
-    text
+    text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
 }
 
 #[cfg(test)]
@@ -192,16 +149,17 @@ mod tests {
             None
         }
 
-        fn lines(&self, _build_id: &str, function: &str, offset: u64, returns: bool) -> Vec<String> {
-            if function == "g" {
-                vec![format!("fs/g.h:{offset}"), format!("fs/g.c:{}", u8::from(returns))]
-            } else {
-                Vec::new()
-            }
+        fn lines(&self, _build_id: &str, frame: &str) -> Vec<String> {
+            let known = name_of(frame) == "g";
+            if known { vec![format!("fs/g.h:{}", frame.len()), "fs/g.c:7".to_owned()] } else { Vec::new() }
+        }
+
+        fn decode(&self, _build_id: &str, _report: &str) -> Option<String> {
+            None
         }
 
         fn file(&self, _build_id: &str, function: &str) -> Option<String> {
-            (function == "f").then(|| "fs/f.c".to_owned())
+            (function == "fsync").then(|| "fs/f.c".to_owned())
         }
 
         fn contract(&self, _function: &str) -> Option<String> {
@@ -210,33 +168,25 @@ mod tests {
     }
 
     #[test]
-    fn traces_get_lines_of_source() {
-        let report = "RIP: 0010:g+0x3/0x10\nCall Trace:\n? g+0x2/0x10\nf+0x1/0x2\nanother line g+0x1/0x2\n";
-        let decoded = decode(report, "", &Lines);
-        assert_eq!(
-            decoded,
-            "RIP: 0010:g+0x3/0x10 (fs/g.h:3 fs/g.c:0)\nCall Trace:\n? g+0x2/0x10 (fs/g.h:2 fs/g.c:1)\nf+0x1/0x2\n\
-             another line g+0x1/0x2\n"
-        );
-        assert_eq!(decode(report, "", &NoKernels), report);
-    }
-
-    #[test]
     fn the_guilty_place_is_the_checks_or_the_functions() {
         let of = |key: &str, report: &str, stack: &[&str]| {
             let stack: Vec<_> = stack.iter().map(|name| (*name).to_owned()).collect();
             guilty(key, report, &stack, "", &Lines)
         };
-        let warning =
-            "------------[ cut here ]------------\nWARNING: CPU: 0 PID: 3 at fs/btrfs/inode.c:7762 btrfs_x+0x1/0x2\n";
+        let warning = "------------[ cut here ]------------\n\
+                       WARNING: CPU: 0 PID: 3 at fs/btrfs/inode.c:7762 btrfs_x+0x1/0x2\nCall Trace:\n btrfs_y+0x1/0x2\n";
         let found = of("check: fs/btrfs/inode.c btrfs_x: WARN_ON(a)", warning, &["btrfs_x"]).unwrap();
-        assert_eq!((found.file.as_deref(), found.line), (Some("fs/btrfs/inode.c"), Some(7762)));
-        let access =
-            of("access: bad memory Read in g", "BUG: KASAN\nRIP: 0010:g+0x3/0x10\n", &["dump_stack", "g"]).unwrap();
-        assert_eq!((access.function.as_str(), access.file.as_deref()), ("g", Some("fs/g.c")));
-        let file = of("device left open: f", "", &[]).unwrap();
-        assert_eq!((file.file.as_deref(), file.line), (Some("fs/f.c"), None));
-        assert_eq!(of("hang: somewhere", "", &[]), None);
+        assert_eq!(
+            (found.function.as_str(), found.file.as_deref(), found.line),
+            ("btrfs_x", Some("fs/btrfs/inode.c"), Some(7762))
+        );
+        let access = "BUG: KASAN: slab-use-after-free in g+0x3/0x10\nRead of size 8 at addr f by task w/3\nCall Trace:\n \
+                      g+0x3/0x10\n f+0x1/0x2\n";
+        let found = of("access: bad memory Read in g", access, &["g"]).unwrap();
+        assert_eq!((found.function.as_str(), found.file.as_deref(), found.line), ("g", Some("fs/g.c"), Some(7)));
+        let left = of("device left open: fsync", "", &["fsync"]).unwrap();
+        assert_eq!((left.file.as_deref(), left.line), (Some("fs/f.c"), None));
+        assert_eq!(of("a mount was left in /mnt", "", &[]), None);
     }
 
     #[test]
@@ -270,7 +220,7 @@ mod tests {
         };
         let named = named(&fired, &[&smaller, &found], "", &Lines);
         assert_eq!((named.occurrence, named.step, named.error.as_deref()), (Some(4), Some(2), Some("ENOMEM")));
-        assert_eq!(named.call_path[1].lines, ["fs/g.h:5", "fs/g.c:1"]);
+        assert_eq!(named.call_path[1].lines, ["fs/g.h:5", "fs/g.c:7"]);
         assert_eq!(named.arguments, ["GFP flags 0xcc0"]);
     }
 }

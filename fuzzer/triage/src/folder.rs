@@ -259,7 +259,7 @@ fn crash(read: Read, campaign: &Path, seen: &Seen, kernels: &dyn Kernels) -> Cra
         kernels: crash_kernels(reproducer.as_ref(), seen.get(&key), kernels),
         steps: reproducer.as_ref().map(faults::steps).unwrap_or_default(),
         folder: folder.strip_prefix(campaign).unwrap_or(&folder).to_owned(),
-        report: faults::decode(&cut(&report), build_id, kernels),
+        report: kernels.decode(build_id, &report).map_or_else(|| cut(&report), |decoded| cut(&decoded)),
         #[expect(clippy::cast_precision_loss, reason = "milliseconds stay below 2^52")]
         found_s: meta.found_ms.map(|found| found as f64 / 1000.0),
         tried: meta.tried,

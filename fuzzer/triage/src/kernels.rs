@@ -20,10 +20,14 @@ pub trait Kernels {
     /// Gives the kernel, where the cache has it.
     fn known(&self, build_id: &str) -> Option<KnownKernel>;
 
-    /// Gives the lines of source at `function`+`offset`, `fs/f.c:7` each, those of the innermost
-    /// inlined function first. `returns` says that it is a return address: the call stands before
-    /// it.
-    fn lines(&self, build_id: &str, function: &str, offset: u64, returns: bool) -> Vec<String>;
+    /// Gives the lines of source of a caller's `frame`, such as `name+0x12` or `name+0x12/0x34`,
+    /// `fs/f.c:7` each, those of the innermost inlined function first. The call stands before the
+    /// frame's address.
+    fn lines(&self, build_id: &str, frame: &str) -> Vec<String>;
+
+    /// Writes a report with lines of source in place of offsets, where the cache has the kernel's
+    /// debug information.
+    fn decode(&self, build_id: &str, report: &str) -> Option<String>;
 
     /// Gives the file of source that `function` stands in.
     fn file(&self, build_id: &str, function: &str) -> Option<String>;
@@ -41,8 +45,12 @@ impl Kernels for NoKernels {
         None
     }
 
-    fn lines(&self, _build_id: &str, _function: &str, _offset: u64, _returns: bool) -> Vec<String> {
+    fn lines(&self, _build_id: &str, _frame: &str) -> Vec<String> {
         Vec::new()
+    }
+
+    fn decode(&self, _build_id: &str, _report: &str) -> Option<String> {
+        None
     }
 
     fn file(&self, _build_id: &str, _function: &str) -> Option<String> {

@@ -10,10 +10,10 @@ use std::{
 
 use files::{TextFile, cache};
 use guests::{
-    kernel::{Built, Meta, find_built},
+    kernel::{Built, Meta, decode, find_built},
     project::Project,
 };
-use kcov_parser::{CallSites, Symbols};
+use kcov_parser::{CallSites, SourceLines, Symbols};
 use serde::Deserialize;
 use triage::{Kernels, KnownKernel};
 
@@ -26,6 +26,7 @@ pub(super) struct CachedKernels {
     contracts: BTreeMap<String, String>,
     built: RefCell<HashMap<String, Option<Rc<Built>>>>,
     files: RefCell<HashMap<String, Rc<HashMap<String, String>>>>,
+    lines: RefCell<HashMap<String, Option<Rc<SourceLines>>>>,
 }
 
 impl CachedKernels {
@@ -36,14 +37,20 @@ impl CachedKernels {
     /// There is neither a project nor a cache.
     pub(super) fn find() -> Result<Self, CommandError> {
         let contracts = contracts(&Project::find()?.corpus().join("functions"));
-        let (built, files) = (RefCell::default(), RefCell::default());
-        Ok(Self { cache: cache::directory()?, contracts, built, files })
+        let (built, files, lines) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Ok(Self { cache: cache::directory()?, contracts, built, files, lines })
     }
 
     /// Gives the kernel with this build id.
     pub(super) fn built(&self, build_id: &str) -> Option<Rc<Built>> {
         let find = || find_built(&self.cache, |meta| meta.build_id == build_id).map(Rc::new);
         self.built.borrow_mut().entry(build_id.to_owned()).or_insert_with(find).clone()
+    }
+
+    /// Gives the debug information of a kernel, which older builds do not have.
+    fn lines_of(&self, build_id: &str) -> Option<Rc<SourceLines>> {
+        let read = || Some(Rc::new(self.built(build_id)?.source_lines().ok()?));
+        self.lines.borrow_mut().entry(build_id.to_owned()).or_insert_with(read).clone()
     }
 
     /// Gives the file of each function of a kernel.
@@ -82,6 +89,14 @@ fn contracts(folder: &Path) -> BTreeMap<String, String> {
     groups.flat_map(|group| group.functions).map(|function| (function.name, function.source)).collect()
 }
 
+/// Splits `name+0x12/0x34` or `name+0x12`: name, offset and size.
+fn place(frame: &str) -> Option<(&str, u64, Option<u64>)> {
+    let hex = |digits: &str| u64::from_str_radix(digits.trim_start_matches("0x"), 16).ok();
+    let (name, rest) = frame.split_once("+0x")?;
+    let (offset, size) = rest.split_once('/').map_or((rest, None), |(offset, size)| (offset, Some(size)));
+    Some((name, hex(offset)?, size.and_then(hex)))
+}
+
 /// Reads the file of each function that has a place of coverage.
 fn read_files(built: &Built) -> Option<HashMap<String, String>> {
     let (elf, places) = (fs::read(&built.vmlinux).ok()?, built.places().ok()?);
@@ -103,8 +118,14 @@ impl Kernels for CachedKernels {
         Some(KnownKernel { release, source, compiler, config })
     }
 
-    fn lines(&self, _build_id: &str, _function: &str, _offset: u64, _returns: bool) -> Vec<String> {
-        Vec::new()
+    fn lines(&self, build_id: &str, frame: &str) -> Vec<String> {
+        let Some(lines) = self.lines_of(build_id) else { return Vec::new() };
+        let found = place(frame).map(|(name, offset, size)| lines.in_symbol(name, offset.saturating_sub(1), size));
+        found.unwrap_or_default().iter().map(|frame| format!("{}:{}", frame.file, frame.line)).collect()
+    }
+
+    fn decode(&self, build_id: &str, report: &str) -> Option<String> {
+        Some(decode(report, &*self.lines_of(build_id)?))
     }
 
     fn file(&self, build_id: &str, function: &str) -> Option<String> {
