@@ -138,8 +138,8 @@ fn checked(key: &str, stack: &[String], faults: &[Injected<'_>]) -> Option<Strin
         let number = number(fault.error)?;
         checked.is_about(-number).then(|| {
             format!(
-                "{} checks for the error that the fault below {function} made: {} is what {} looks like there",
-                checked.text, checked.text, fault.error
+                "{} warns that {function} was given an error: the fault below it returned {}",
+                checked.text, fault.error
             )
         })
     })

@@ -8,6 +8,7 @@ use crate::{
     kernels::Kernels,
     meta::FiredJson,
     model::{Caller, Guilty, NamedFault},
+    subsystem,
 };
 
 /// `PAGE_SIZE` of x86-64.
@@ -106,7 +107,15 @@ pub(crate) fn steps(reproducer: &Reproducer) -> Vec<String> {
     steps.into_iter().flatten().map(name).collect()
 }
 
-/// Finds the place that a report blames; of an oracle's finding the function in its key.
+/// Gives the command that makes the disk of the reproducer's target, and the disk's size.
+pub(crate) fn disk(reproducer: &Reproducer) -> Option<String> {
+    let image = reproducer.target.as_ref()?.get("image")?;
+    let words: Vec<_> = image.get("mkfs")?.as_array()?.iter().filter_map(serde_json::Value::as_str).collect();
+    Some(format!("{} ({} MiB)", words.join(" "), image.get("size_mib")?))
+}
+
+/// Finds the place that a report blames. An oracle's finding blames nobody: there it is the first
+/// function below which the last fault fired that tells a subsystem.
 pub(crate) fn guilty(
     key: &str,
     report: &str,
@@ -120,7 +129,13 @@ pub(crate) fn guilty(
         return Some(Guilty { function, file: Some(file), line });
     }
     let in_key = || key.rsplit_once(' ').map(|(_, function)| function).filter(|function| is_name(function));
-    let telling = || telling_caller(stack).or_else(|| stack.first().map(String::as_str));
+    let owner = || stack.iter().map(String::as_str).find(|function| subsystem::of_function(function).is_some());
+    let telling = || {
+        owner()
+            .filter(|_| report.is_none())
+            .or_else(|| telling_caller(stack))
+            .or_else(|| stack.first().map(String::as_str))
+    };
     let function = blamed.map(|blamed| blamed.function).or_else(|| telling().or_else(in_key).map(str::to_owned))?;
     let frames = report.iter().flat_map(|report| &report.stacks).flat_map(|stack| &stack.frames);
     let frame = { frames }.find(|frame| fault_plan::base_name(&frame.function) == function);

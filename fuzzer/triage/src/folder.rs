@@ -258,6 +258,7 @@ fn crash(read: Read, campaign: &Path, seen: &Seen, kernels: &dyn Kernels) -> Cra
         reproducers: standalone(&folder, &meta.repro),
         kernels: crash_kernels(reproducer.as_ref(), seen.get(&key), kernels),
         steps: reproducer.as_ref().map(faults::steps).unwrap_or_default(),
+        disk: reproducer.as_ref().and_then(faults::disk),
         folder: folder.strip_prefix(campaign).unwrap_or(&folder).to_owned(),
         report: kernels.decode(build_id, &report).map_or_else(|| cut(&report), |decoded| cut(&decoded)),
         #[expect(clippy::cast_precision_loss, reason = "milliseconds stay below 2^52")]

@@ -13,6 +13,8 @@ mod alarm;
 mod chance;
 mod coverage;
 mod faults;
+#[cfg(test)]
+mod fixture;
 mod folder;
 pub mod formats;
 mod impact;

@@ -109,6 +109,9 @@ pub struct Crash {
     pub origin: Option<String>,
     /// The steps of the target's workload, a word each.
     pub steps: Vec<String>,
+    /// The command that makes its disk, and the disk's size in MiB; none of a target without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
     /// The kernel's report or the oracle's, decoded where the cache has the kernel.
     pub report: String,
     /// Defects of the crash's folder.

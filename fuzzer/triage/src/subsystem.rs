@@ -48,7 +48,8 @@ fn of_file(file: &str) -> Option<String> {
     }
 }
 
-fn of_function(function: &str) -> Option<&'static str> {
+/// Names the subsystem that a function's name tells.
+pub(crate) fn of_function(function: &str) -> Option<&'static str> {
     FUNCTIONS.iter().find(|(start, _)| function.starts_with(start)).map(|(_, name)| *name)
 }
 

@@ -13,14 +13,19 @@ use self::plot::{Plot, plots};
 use super::{FormatError, text::occasion};
 use crate::{
     Report,
-    model::{Crash, FileCoverage, FunctionCoverage, LineCoverage, NamedFault, Ran, Standing, duration},
+    model::{Crash, FileCoverage, FunctionCoverage, KernelCoverage, LineCoverage, NamedFault, Ran, Standing, duration},
 };
 
 const STYLE: &str = include_str!("../../templates/report.css");
 const SCRIPT: &str = include_str!("../../templates/report.js");
 
-/// Most bytes of the lines of all functions: more make the page slow.
-const MOST_LINES: usize = 2 << 20;
+/// Most bytes of the source of all functions, those with most that ran with faults only first: more
+/// makes the page slow. A function whose source is left out has its lines' numbers.
+const MOST_LINES: usize = 3 << 19;
+/// Most bytes of a crash's report.
+const MOST_REPORT: usize = 24 << 10;
+/// Bytes left at which no more source is shown.
+const LAST_LINES: usize = 1 << 10;
 
 /// Writes the page.
 ///
@@ -29,11 +34,7 @@ const MOST_LINES: usize = 2 << 20;
 /// The template cannot be filled.
 pub fn html(report: &Report) -> Result<String, FormatError> {
     let mut left = MOST_LINES;
-    let kernels = report.coverage.iter().map(|kernel| KernelView {
-        name: &kernel.kernel,
-        by_faults_known: kernel.by_faults_known,
-        files: kernel.files.iter().map(|file| FileView::new(file, &mut left)).collect(),
-    });
+    let kernels = (0..).zip(&report.coverage).map(|(at, kernel)| KernelView::new(kernel, at == 0, &mut left));
     let page = Page {
         report,
         style: STYLE,
@@ -45,7 +46,7 @@ pub fn html(report: &Report) -> Result<String, FormatError> {
         fuzzing: duration(report.campaign.seconds as f64),
         plots: plots(&report.growth),
         kernels: kernels.collect(),
-        lines_cut: left == 0,
+        lines_cut: left < LAST_LINES,
     };
     Ok(page.render()?)
 }
@@ -63,7 +64,7 @@ struct Page<'a> {
     fuzzing: String,
     plots: Vec<Plot>,
     kernels: Vec<KernelView<'a>>,
-    /// True when lines are left out for their number.
+    /// True when the text of lines is left out for its length.
     lines_cut: bool,
 }
 
@@ -81,6 +82,9 @@ struct CrashView<'a> {
     kernels: String,
     guilty: String,
     plan: String,
+    report: &'a str,
+    /// True when the rest of the report is left out.
+    report_cut: bool,
 }
 
 struct FaultView<'a> {
@@ -105,6 +109,8 @@ impl<'a> CrashView<'a> {
                 .as_ref()
                 .map_or_else(|| guilty.function.clone(), |file| format!("{} ({file}{line})", guilty.function))
         });
+        let end = (0..=MOST_REPORT.min(crash.report.len())).rev().find(|end| crash.report.is_char_boundary(*end));
+        let report = &crash.report[..end.unwrap_or(0)];
         let kernels = crash.kernels.iter().map(|kernel| kernel.name.as_str());
         Self {
             crash,
@@ -117,6 +123,8 @@ impl<'a> CrashView<'a> {
             replays: crash.replays(),
             kernels: kernels.collect::<Vec<_>>().join(", "),
             guilty,
+            report,
+            report_cut: report.len() < crash.report.len(),
             plan: crash.plan.as_ref().map(fault_plan::FaultPlan::to_json).unwrap_or_default(),
         }
     }
@@ -124,8 +132,24 @@ impl<'a> CrashView<'a> {
 
 struct KernelView<'a> {
     name: &'a str,
+    in_full: bool,
     by_faults_known: bool,
+    /// Files of which something ran, those with most that ran with faults only first.
     files: Vec<FileView<'a>>,
+    /// Names of the others.
+    never: String,
+}
+
+impl<'a> KernelView<'a> {
+    /// Makes it; functions are listed of a kernel `in_full`.
+    fn new(kernel: &'a KernelCoverage, in_full: bool, left: &mut usize) -> Self {
+        let shares = |file: &FileCoverage| Shares::of(file.functions.iter());
+        let (mut ran, never): (Vec<_>, Vec<_>) = { kernel.files.iter() }.partition(|file| shares(file).ran() > 0);
+        ran.sort_by_key(|file| std::cmp::Reverse((shares(file).faults, shares(file).workload)));
+        let never: Vec<_> = never.iter().map(|file| file.file.as_str()).collect();
+        let files = ran.into_iter().map(|file| FileView::new(file, in_full, left)).collect();
+        Self { name: &kernel.kernel, in_full, by_faults_known: kernel.by_faults_known, files, never: never.join(" ") }
+    }
 }
 
 /// Numbers of places, and their shares in percent.
@@ -146,12 +170,19 @@ impl Shares {
         let share = |count: u32| u32::try_from(u64::from(count) * 100 / all.max(1)).unwrap_or(0);
         Self { workload, faults, never, workload_share: share(workload), faults_share: share(faults) }
     }
+
+    fn ran(&self) -> u32 {
+        self.workload.saturating_add(self.faults)
+    }
 }
 
 struct FileView<'a> {
     name: &'a str,
     shares: Shares,
+    /// Those that ran.
     functions: Vec<FunctionView<'a>>,
+    /// Names of the others.
+    never: String,
 }
 
 struct FunctionView<'a> {
@@ -165,9 +196,16 @@ struct FunctionView<'a> {
 
 impl<'a> FileView<'a> {
     /// Makes it; `left` is the number of bytes that lines may still take.
-    fn new(file: &'a FileCoverage, left: &mut usize) -> Self {
-        let functions = file.functions.iter().map(|function| FunctionView::new(function, left));
-        Self { name: &file.file, functions: functions.collect(), shares: Shares::of(file.functions.iter()) }
+    fn new(file: &'a FileCoverage, in_full: bool, left: &mut usize) -> Self {
+        let shares = Shares::of(file.functions.iter());
+        if !in_full {
+            return Self { name: &file.file, shares, functions: Vec::new(), never: String::new() };
+        }
+        let (ran, never): (Vec<_>, Vec<_>) =
+            file.functions.iter().partition(|function| function.workload + function.faults > 0);
+        let never: Vec<_> = never.iter().map(|function| function.function.as_str()).collect();
+        let functions = { ran }.into_iter().map(|function| FunctionView::new(function, left)).collect();
+        Self { name: &file.file, shares, functions, never: never.join(" ") }
     }
 }
 
@@ -175,21 +213,19 @@ impl<'a> FunctionView<'a> {
     fn new(function: &'a FunctionCoverage, left: &mut usize) -> Self {
         let shares = Shares::of(std::iter::once(function));
         let mut view = Self { name: &function.function, shares, runs: Vec::new(), source: Vec::new() };
-        // A function that never ran says nothing by its lines.
-        if function.workload + function.faults == 0 {
-            return view;
-        }
+        let text: usize = function.lines.iter().map(|line| 40 + line.text.as_ref().map_or(0, String::len)).sum();
         let has_text = function.lines.iter().any(|line| line.text.is_some());
-        if has_text {
-            view.source = function.lines.iter().map(|line| (class(line.ran), line)).collect();
-        } else {
-            view.runs = runs(&function.lines);
-        }
-        let text = |line: &LineCoverage| line.text.as_ref().map_or(0, String::len);
-        let bytes = view.runs.len() * 32 + view.source.iter().map(|(_, line)| 40 + text(line)).sum::<usize>();
-        match left.checked_sub(bytes) {
-            Some(rest) => *left = rest,
-            None => (*left, view.runs, view.source) = (0, Vec::new(), Vec::new()),
+        match left.checked_sub(text).filter(|rest| has_text && *rest >= LAST_LINES) {
+            Some(rest) => {
+                *left = rest;
+                view.source = function.lines.iter().map(|line| (class(line.ran), line)).collect();
+            }
+            None => {
+                if has_text {
+                    *left = LAST_LINES - 1;
+                }
+                view.runs = runs(&function.lines);
+            }
         }
         view
     }
@@ -212,5 +248,7 @@ fn runs(lines: &[LineCoverage]) -> Vec<(&'static str, String)> {
         [line] => line.line.to_string(),
         [] => String::new(),
     };
+    // Lines that have no place say nothing here.
+    let lines: Vec<LineCoverage> = lines.iter().filter(|line| line.ran.is_some()).cloned().collect();
     lines.chunk_by(same).map(|run| (class(run.first().and_then(|line| line.ran)), name(run))).collect()
 }

@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use super::wrap::{plain, wrap};
+use super::wrap::{indent, plain, wrap};
 use crate::{
     Report, Standing,
     model::{Crash, NamedFault},
@@ -182,6 +182,11 @@ impl Mail<'_> {
             writeln!(out, "{:<12} not at hand: the kernel is not in the cache any more", "Config")?;
         }
         writeln!(out, "{:<12} {}", "Tried", self.tried())?;
+        if !crash.steps.is_empty() {
+            let disk = crash.disk.as_ref().map_or_else(String::new, |disk| format!("{disk}; "));
+            let steps: Vec<_> = (1..).zip(&crash.steps).map(|(number, step)| format!("{number} {step}")).collect();
+            out.push_str(&indent(&format!("{disk}{}", steps.join(", ")), "Workload     ", COLUMNS));
+        }
         let version = &self.report.campaign.fuzz_version;
         let version = if version.is_empty() { env!("CARGO_PKG_VERSION") } else { version };
         writeln!(out, "{:<12} fuzz {version}, a coverage-guided fuzzer of error paths", "Found by")?;

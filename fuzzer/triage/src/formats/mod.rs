@@ -35,3 +35,6 @@ pub enum FormatError {
 pub fn json(report: &Report) -> Result<String, FormatError> {
     Ok(serde_json::to_string_pretty(report)? + "\n")
 }
+
+#[cfg(test)]
+mod tests;

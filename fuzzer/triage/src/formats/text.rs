@@ -146,12 +146,11 @@ fn reproducer(crash: &Crash, out: &mut String) -> std::fmt::Result {
         Some(false) => ", but not instruction for instruction",
         None => "",
     };
-    writeln!(
-        out,
-        "  {}/reproducer.json made it again in {} fresh guests{exact}",
-        crash.folder.display(),
-        crash.replays()
-    )?;
+    let file = crash.folder.join("reproducer.json");
+    match crash.tried {
+        0 => writeln!(out, "  {} was not tried yet", file.display())?,
+        _ => writeln!(out, "  {} made it again in {} fresh guests{exact}", file.display(), crash.replays())?,
+    }
     if let Some(minimized) = &crash.minimized {
         let [before, after] = minimized.faults;
         writeln!(out, "  minimised from {before} to {after} faults in {} executions", minimized.executions)?;

@@ -48,6 +48,7 @@ fn crash(key: &str, kind: &str, impact: Impact, faults: Vec<NamedFault>) -> Cras
         same_as: None,
         origin: None,
         steps: Vec::new(),
+        disk: None,
         report: String::new(),
         gaps: Vec::new(),
     }
