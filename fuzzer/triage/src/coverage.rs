@@ -41,12 +41,11 @@ pub fn by_file(places: &[CoveredPlace<'_>], callers: &BTreeMap<String, u64>) -> 
     files.into_iter().map(file).collect()
 }
 
-/// Lines shown above the first place of a function: its head.
-const HEAD_LINES: u32 = 4;
-/// Most lines of one function that are shown.
-const MOST_LINES: u32 = 2000;
+/// Lines shown above a place, and below it.
+const ABOVE: u32 = 4;
+const BELOW: u32 = 1;
 
-/// Adds the text of the lines of those functions that ran, and the lines between. `read` gives the
+/// Adds the text of the lines of those functions that ran, and of the lines around. `read` gives the
 /// text of a file of the source.
 pub fn with_source(files: &mut [FileCoverage], read: &dyn Fn(&str) -> Option<String>) {
     for file in files {
@@ -61,15 +60,15 @@ pub fn with_source(files: &mut [FileCoverage], read: &dyn Fn(&str) -> Option<Str
 }
 
 fn add_text(function: &mut FunctionCoverage, texts: &[&str]) {
-    let (Some(first), Some(last)) = (function.lines.first(), function.lines.last()) else { return };
-    let start = first.line.saturating_sub(HEAD_LINES).max(1);
-    let end = last.line.saturating_add(1).min(start.saturating_add(MOST_LINES));
     let ran: BTreeMap<u32, Option<Ran>> = function.lines.iter().map(|line| (line.line, line.ran)).collect();
+    // What is inlined from elsewhere in the file stands far away.
+    let near = |place: &u32| place.saturating_sub(ABOVE).max(1)..=place.saturating_add(BELOW);
+    let shown: BTreeSet<u32> = ran.keys().flat_map(near).collect();
     let line = |line: u32| {
         let text = texts.get(line as usize - 1).map(|text| (*text).to_owned());
         LineCoverage { line, ran: ran.get(&line).copied().flatten(), text }
     };
-    function.lines = (start..=end).map(line).collect();
+    function.lines = shown.into_iter().map(line).collect();
 }
 
 fn first_line(function: &FunctionCoverage) -> u32 {
@@ -126,7 +125,7 @@ mod tests {
     #[test]
     fn functions_that_ran_get_their_source() {
         let place = |function, line, ran| CoveredPlace { function, unit: "fs/a.c", file: "fs/a.c", line, ran };
-        let places = [place("ran", 6, Ran::Faults), place("ran", 8, Ran::Never), place("quiet", 2, Ran::Never)];
+        let places = [place("ran", 6, Ran::Faults), place("ran", 40, Ran::Never), place("quiet", 2, Ran::Never)];
         let mut files = by_file(&places, &BTreeMap::from([("ran".to_owned(), 1)]));
         with_source(&mut files, &|file| (file == "fs/a.c").then(|| "1\n2\n3\n4\n5\n6\n7\n8\n".to_owned()));
         let [quiet, ran] = files[0].functions.as_slice() else { panic!("{files:?}") };
@@ -134,7 +133,8 @@ mod tests {
         let shown: Vec<_> = ran.lines.iter().map(|line| (line.line, line.ran, line.text.as_deref())).collect();
         assert_eq!(shown[0], (2, None, Some("2")));
         assert_eq!(shown[4], (6, Some(Ran::Faults), Some("6")));
-        assert_eq!(shown.last(), Some(&(9, None, None)), "the source may be shorter than the kernel's");
+        assert_eq!(shown.last(), Some(&(41, None, None)), "the source may be shorter than the kernel's");
+        assert_eq!(shown.len(), 12, "far lines are left out: {shown:?}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::{
     faults,
-    kernels::Kernels,
+    kernels::{Kernels, KnownKernel},
     meta::{CampaignJson, MetaJson, MinimizedJson, PointJson, StatsJson},
     model::{Campaign, Crash, CrashKernel, Growth, MatrixCount, Minimized, REPORT_VERSION, Report, Standalone},
     rank::{self, Evidence},
@@ -60,6 +60,9 @@ pub fn read(path: &Path, kernels: &dyn Kernels) -> Result<Report, ReportError> {
         CampaignJson::default()
     });
     let Matrices { counts: matrices, seen, telling_callers } = matrices(&path.join("matrix"), &mut gaps);
+    let build_ids = build_ids(&path.join("coverage"), &mut gaps, kernels);
+    let on = |name: &String| crash_kernel(name, build_ids.get(name).map_or("", String::as_str), kernels);
+    let seen = { seen }.into_iter().map(|(key, names)| (key, names.iter().map(on).collect())).collect();
     let growth = growth(&path.join("stats.jsonl"), &mut gaps);
     let mut crashes = Vec::new();
     for folder in folders(&path.join("crashes"), &mut gaps) {
@@ -220,7 +223,7 @@ fn read_crash(folder: &Path) -> Read {
 }
 
 /// Makes a crash of what was read.
-fn crash(read: Read, campaign: &Path, seen: &Seen, kernels: &dyn Kernels) -> Crash {
+fn crash(read: Read, campaign: &Path, seen: &BTreeMap<String, Vec<CrashKernel>>, kernels: &dyn Kernels) -> Crash {
     let Read { folder, meta, reproducer, report, gaps } = read;
     let own = reproducer.as_ref().map_or("", Reproducer::identity);
     let first = |known: &[&str]| {
@@ -256,7 +259,7 @@ fn crash(read: Read, campaign: &Path, seen: &Seen, kernels: &dyn Kernels) -> Cra
         plan_rounds: plan.as_ref().map_or(0, |plan| plan.earlier.len() + 1),
         minimized: meta.minimized.map(|MinimizedJson { executions, faults }| Minimized { executions, faults }),
         reproducers: standalone(&folder, &meta.repro),
-        kernels: crash_kernels(reproducer.as_ref(), seen.get(&key), kernels),
+        kernels: crash_kernels(reproducer.as_ref(), seen.get(&key).map_or(&[], Vec::as_slice), kernels),
         steps: reproducer.as_ref().map(faults::steps).unwrap_or_default(),
         disk: reproducer.as_ref().and_then(faults::disk),
         folder: folder.strip_prefix(campaign).unwrap_or(&folder).to_owned(),
@@ -307,31 +310,26 @@ fn standalone(folder: &Path, verdicts: &BTreeMap<String, serde_json::Value>) -> 
     STANDALONE.into_iter().filter_map(one).collect()
 }
 
-fn crash_kernels(
-    reproducer: Option<&Reproducer>,
-    seen: Option<&BTreeSet<String>>,
-    kernels: &dyn Kernels,
-) -> Vec<CrashKernel> {
-    let mut found: Vec<CrashKernel> = reproducer
-        .map(|reproducer| {
-            let known = kernels.known(&reproducer.kernel_build_id);
-            CrashKernel {
-                name: reproducer.kernel.clone(),
-                build_id: reproducer.kernel_build_id.clone(),
-                release: known.as_ref().map(|known| known.release.clone()),
-                source: known.as_ref().map(|known| known.source.clone()),
-                compiler: known.as_ref().map(|known| known.compiler.clone()),
-                config: known.map(|known| known.config),
-            }
-        })
-        .into_iter()
-        .collect();
-    for name in seen.into_iter().flatten() {
-        if found.iter().all(|kernel| kernel.name != *name) {
-            found.push(CrashKernel { name: name.clone(), ..CrashKernel::default() });
-        }
-    }
+fn crash_kernels(reproducer: Option<&Reproducer>, seen: &[CrashKernel], kernels: &dyn Kernels) -> Vec<CrashKernel> {
+    let own = reproducer.map(|reproducer| crash_kernel(&reproducer.kernel, &reproducer.kernel_build_id, kernels));
+    let mut found: Vec<CrashKernel> = own.into_iter().collect();
+    found.extend(seen.iter().filter(|kernel| reproducer.is_none_or(|own| own.kernel != kernel.name)).cloned());
     found
+}
+
+fn crash_kernel(name: &str, build_id: &str, kernels: &dyn Kernels) -> CrashKernel {
+    let (name, build_id, known) = (name.to_owned(), build_id.to_owned(), kernels.known(build_id));
+    let Some(KnownKernel { release, source, compiler, config, .. }) = known else {
+        return CrashKernel { name, build_id, ..CrashKernel::default() };
+    };
+    let (release, source, compiler, config) = (Some(release), Some(source), Some(compiler), Some(config));
+    CrashKernel { name, build_id, release, source, compiler, config }
+}
+
+/// Gives the build ids of the campaign's kernels, by name: its files of coverage are called so.
+fn build_ids(coverage: &Path, gaps: &mut Vec<String>, kernels: &dyn Kernels) -> BTreeMap<String, String> {
+    let ids = entries(coverage, gaps).into_iter().filter_map(|file| Some(name(&file).strip_suffix(".txt")?.to_owned()));
+    { ids }.filter_map(|id| Some((kernels.known(&id)?.name, id))).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 /// A kernel of the cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownKernel {
+    /// Its name in the catalogue.
+    pub name: String,
     /// Its release, as `uname -r` says it.
     pub release: String,
     /// The source that it was built from, and its version.

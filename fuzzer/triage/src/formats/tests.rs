@@ -16,6 +16,7 @@ struct OneKernel;
 impl Kernels for OneKernel {
     fn known(&self, build_id: &str) -> Option<KnownKernel> {
         (build_id == "ab12").then(|| KnownKernel {
+            name: "linux-6.12-check".to_owned(),
             release: "6.12.117-fuzz".to_owned(),
             source: "linux-source-6.12 6.12.117-1".to_owned(),
             compiler: "gcc (Debian 12.2.0-14) 12.2.0".to_owned(),

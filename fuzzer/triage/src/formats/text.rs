@@ -24,7 +24,7 @@ pub fn text(report: &Report, key: Option<&str>) -> String {
         let _ = header(report, &mut out);
     }
     for crash in chosen {
-        let _ = one(crash, report.crashes.len(), &mut out);
+        let _ = one(crash, &mut out);
     }
     plain(&out)
 }
@@ -86,8 +86,8 @@ fn table(report: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn one(crash: &Crash, of: usize, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "\n{}\n{} of {of}: {}", "=".repeat(COLUMNS), crash.rank, crash.title)?;
+fn one(crash: &Crash, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n{}\nRank {}: {}", "=".repeat(COLUMNS), crash.rank, crash.title)?;
     writeln!(out, "  {}", crash.key)?;
     for reason in &crash.reasons {
         out.push_str(&indent(reason, "  - ", COLUMNS));

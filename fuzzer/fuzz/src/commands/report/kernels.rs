@@ -115,7 +115,7 @@ impl Kernels for CachedKernels {
         let built = self.built(build_id)?;
         let (meta, config) = (&built.meta, built.config.clone());
         let (release, source, compiler) = (meta.release.clone(), meta.source.clone(), meta.compiler.clone());
-        Some(KnownKernel { release, source, compiler, config })
+        Some(KnownKernel { name: meta.name.clone(), release, source, compiler, config })
     }
 
     fn lines(&self, build_id: &str, frame: &str) -> Vec<String> {
