@@ -42,6 +42,8 @@ const ANNOUNCEMENTS: &[Announcement] = &[
         reason: "ext4_error() tells an error that ext4 was given, as the mount option errors= asks" },
     Announcement { pieces: &["EXT4-fs (", "Remounting filesystem read-only"], names_error: false,
         reason: "ext4 becomes read-only after an error, as the mount option errors= asks" },
+    Announcement { pieces: &["Kernel panic - not syncing: EXT4-fs (device ", "panic forced after error"],
+        names_error: false, reason: "ext4 panics after an error, as the mount option errors=panic asks" },
     Announcement { pieces: &["Aborting journal on device "], names_error: false,
         reason: "jbd2 aborts a journal that it cannot write" },
     // fs/xfs/xfs_fsops.c, xfs_do_force_shutdown(); fs/xfs/xfs_buf.c, xfs_buf_ioerror_alert()
@@ -51,8 +53,9 @@ const ANNOUNCEMENTS: &[Announcement] = &[
         reason: "XFS shuts down after an I/O error, by design" },
 ];
 
-/// Kinds of findings that can be alarms: those after which the kernel goes on.
-const KINDS: &[&str] = &["warning", "abort", "shutdown", "corruption", "fs-error", "file-system"];
+/// Kinds of findings that can be alarms: those after which the kernel goes on, and panics that a
+/// mount option asks for.
+const KINDS: &[&str] = &["warning", "panic"];
 
 /// A fault that fired, as this module looks at it.
 #[derive(Clone, Copy, Debug)]

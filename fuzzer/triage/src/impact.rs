@@ -76,9 +76,9 @@ static RULES: &[Rule] = &[
     // lib/list_debug.c, lib/refcount.c, mm/slub.c, mm/page_alloc.c
     words(&["list_add ", "list_del ", "refcount_t: underflow", "refcount_t: addition on 0", "refcount_t: saturated",
         "slab: ", "bad page", "bad rss-counter", "usercopy"], Impact::Corruption),
-    kinds(&["lost-data", "swallowed-error", "fsck", "stale-data"], Impact::LostData),
-    words(&["lost data", "data was lost", "swallowed error", "stale data", "fsck:", "metadata corruption",
-        "corruption of in-memory data"], Impact::LostData),
+    // The oracle of data, and what file systems find in their own metadata.
+    kinds(&["data"], Impact::LostData),
+    words(&["corruption: "], Impact::LostData),
     words(&["possible circular locking", "possible recursive locking", "possible irq lock inversion",
         "unsafe lock order", "inconsistent lock state", "lock held when returning", "still has locks held",
         "lock kept", "lock-held", "held lock freed", "workqueue leaked"], Impact::Deadlock),
@@ -88,7 +88,7 @@ static RULES: &[Rule] = &[
     // include/linux/kernel.h, fs/super.c: the text of the check stands in the key.
     words(&["busy inodes after unmount", "still in use"], Impact::Leak),
     kinds(&["leftover", "kmemleak", "leak"], Impact::Leak),
-    kinds(&["ubsan", "lockdep"], Impact::Misuse),
+    kinds(&["ubsan", "lockdep", "errno"], Impact::Misuse),
     kinds(&["kasan"], Impact::OutOfBoundsRead),
 ];
 
@@ -147,7 +147,10 @@ mod tests {
             ("bug", "access: wild address in f", WildAccess),
             ("bug", "list_del corruption in f", Corruption),
             ("warning", "refcount_t: underflow; use-after-free", UseAfterFreeRead),
-            ("lost-data", "file", LostData),
+            ("data", "data lost in file", LostData),
+            ("bug", "corruption: BTRFS: corrupt leaf: invalid level have N", LostData),
+            ("errno", "fsync returned EINTR", Misuse),
+            ("leak", "memory of fs/btrfs/ctree.c:7 is not freed", Leak),
             ("lockdep", "WARNING: possible recursive locking in f", Deadlock),
             ("lockdep", "BUG: sleeping function called from invalid context in f", Misuse),
             ("hang", "INFO: task hung in f", Hang),

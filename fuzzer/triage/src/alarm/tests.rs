@@ -43,9 +43,11 @@ fn a_file_systems_own_announcement_is_an_alarm() {
     assert!(judge("warning", "check: fs/btrfs/inode.c:7", abort, "f g", ("ENOSPC", "a b")).is_some());
     let ext4 =
         "EXT4-fs error (device ram0): ext4_find_entry:1666: inode #2: comm w: reading directory lblock 0: error -5";
-    assert!(judge("file-system", "ext4: error", ext4, "", ("EIO", "a b")).is_some());
+    assert!(judge("warning", "ext4: error", ext4, "", ("EIO", "a b")).is_some());
+    let panic = "Kernel panic - not syncing: EXT4-fs (device ram0): panic forced after error";
+    assert!(judge("panic", "panic: kernel panic", panic, "", ("EIO", "a b")).is_some());
     let xfs = "XFS (ram0): metadata I/O error in \"xfs_da_read_buf+0x1/0x2\" at daddr 0x60 len 8 error 5";
-    assert!(judge("file-system", "xfs: error", xfs, "", ("EIO", "a b")).is_some());
+    assert!(judge("warning", "xfs: error", xfs, "", ("EIO", "a b")).is_some());
 }
 
 #[test]
@@ -57,7 +59,7 @@ fn damage_that_a_file_system_finds_is_a_finding() {
         "XFS (ram0): Metadata corruption detected at xfs_agf_verify+0x1c2/0x2f0, xfs_agf block 0x1",
         "BTRFS critical (device ram0): corrupt leaf: root=1 block=30474240 slot=0, invalid level",
     ] {
-        assert_eq!(judge("file-system", "x", text, "", ("ENOMEM", "a b")), None, "{text}");
+        assert_eq!(judge("warning", "x", text, "", ("ENOMEM", "a b")), None, "{text}");
     }
     let behind = "WARNING: CPU: 0 PID: 1 at f\nCall Trace:\nf\nBTRFS: Transaction aborted (error -5)\n";
     assert_eq!(judge("warning", "x", behind, "", ("EIO", "a b")), None, "of another report");
