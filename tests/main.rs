@@ -11,6 +11,7 @@ mod honest;
 mod identity;
 mod off_list;
 mod other_tasks;
+mod reproducers;
 mod scope;
 mod steps;
 mod targets;

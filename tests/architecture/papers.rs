@@ -15,6 +15,7 @@ const PAPERS: [&str; 14] = [
     "docs/measurements.md",
     "docs/reports.md",
     "docs/scaling.md",
+    "docs/reproducers.md",
     "docs/several-machines.md",
     "docs/targets.md",
 ];

@@ -34,7 +34,7 @@ use files::{Journal, JournalError, cache::try_lock, cache::write_file};
 pub(crate) const FOLDER_VERSION: u32 = 1;
 
 /// The file that a process holds locked while it works on the campaign.
-const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 
 /// The folders of a campaign, itself first.
 const FOLDERS: [&str; 5] = ["", "corpus", "crashes", "coverage", "matrix"];

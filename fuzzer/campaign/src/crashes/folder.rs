@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use execution::{Finding, FindingKind};
 
-use super::evidence::{Cause, CrashNews};
+use super::{
+    evidence::{Cause, CrashNews},
+    program::CrashRepro,
+};
 use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
 use files::{cache::publish_directory, cache::replace_directory};
 use kernel_report::slug;
@@ -51,6 +54,9 @@ pub struct CrashMeta {
     /// function there. Not there when none is known or this is that key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_as: Option<String>,
+    /// Reproducers that need no fuzzer. Not there when none was made yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repro: Option<CrashRepro>,
     /// The other host that found it, from which there is no report. Not there when this one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -96,6 +102,7 @@ impl CrashMeta {
             reproduced: 0,
             exact: None,
             same_as: None,
+            repro: None,
             origin: None,
         }
     }
@@ -252,7 +259,7 @@ fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
     }
 }
 
-fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
+pub(super) fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
     let text = fs::read_to_string(path).map_err(failed("read", path))?;
     let mut meta: CrashMeta =
         serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })?;

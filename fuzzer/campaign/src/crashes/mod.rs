@@ -9,6 +9,7 @@
 mod crash;
 mod evidence;
 mod folder;
+mod program;
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,10 @@ use libafl::Error;
 
 use self::crash::{Crash, Next};
 pub(crate) use self::evidence::{Cause, CrashNews};
-pub use self::folder::{CrashFault, CrashMeta};
+pub use self::{
+    folder::{CrashFault, CrashMeta},
+    program::{CrashRepro, lock_around, write_program},
+};
 use crate::{
     folder::{CampaignFolder, FolderError},
     input::PlanInput,

@@ -3,8 +3,10 @@
 mod cache;
 mod coverage;
 mod doctor;
+mod export;
 mod fuzz;
 mod kernels;
+mod minimize;
 mod replay;
 mod report;
 mod targets;
@@ -13,8 +15,10 @@ pub use self::{
     cache::{cache_list, cache_prune},
     coverage::coverage,
     doctor::doctor,
+    export::export,
     fuzz::{campaign, fuzz},
     kernels::{kernel_build, kernel_list},
+    minimize::minimize,
     replay::replay,
     report::report,
     targets::targets,
