@@ -10,6 +10,7 @@ mod guest;
 mod honest;
 mod identity;
 mod off_list;
+mod oracles;
 mod other_tasks;
 mod reproducers;
 mod scope;

@@ -58,7 +58,7 @@ use self::{
 };
 pub use self::{
     clients::{Client, ClientSetup, StartClient},
-    crashes::{CrashFault, CrashMeta, CrashRepro, lock_around, write_program},
+    crashes::{CrashFault, CrashMeta, CrashRepro, MinimizedMeta, lock_around, write_program},
     error::{CampaignError, StartError},
     folder::{CampaignFile, CampaignFolder, FolderError},
     input::PlanInput,

@@ -1,7 +1,7 @@
 //! Minimising: the plan of a crash, made as simple as one that makes it as often.
 //!
 //! ```text
-//!             next(): a candidate           ran(): it does not hold
+//!          next_plan(): a candidate            ran(): it does not hold
 //!  shrinking ─────────────────────▶ trying ────────────────────────▶ shrinking
 //!   ▲  │                               │ ran() as often as asked for: it holds ─▶ shrinking
 //!   │  │ no candidate is left
@@ -115,7 +115,7 @@ impl Minimizer {
     }
 
     /// Gives the plan to run next in a fresh guest; nothing when all is done.
-    pub fn next(&mut self) -> Option<FaultPlan> {
+    pub fn next_plan(&mut self) -> Option<FaultPlan> {
         if matches!(self.state, State::Shrinking) {
             self.state = match self.candidate() {
                 Some(candidate) => State::Trying(candidate, Tries::default()),
@@ -168,7 +168,7 @@ impl Minimizer {
     }
 
     fn confirmed(&mut self, tries: Tries, execution: Option<Execution>) -> State {
-        self.evidence = execution.or(self.evidence.take());
+        self.evidence = execution.or_else(|| self.evidence.take());
         if !tries.are_in_vain(self.confirmed) {
             let more = tries.ran < self.confirmed.runs;
             return if more { State::Confirming(tries) } else { State::Done(Some(tries)) };
@@ -216,3 +216,6 @@ fn points_of<'a>(plan: &'a FaultPlan, fired: &'a [Fired]) -> Vec<(usize, Point<'
     };
     fired.iter().filter_map(point).collect()
 }
+
+#[cfg(test)]
+mod tests;

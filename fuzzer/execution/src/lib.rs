@@ -20,7 +20,7 @@ pub use self::{
     function_groups::{FunctionGroups, TargetFunction},
     runner::{Attributed, How, Ran, RunError, Runner, Usage},
     stop::Stop,
-    target::{DefinitionError, ImageRecipe, ImageSource, MEMORY_MIB, Target, TargetError},
+    target::{DefinitionError, ImageRecipe, ImageSource, MEMORY_MIB, Oracle, Target, TargetError},
 };
 
 /// Gives the error and its sources on one line, each after a colon.

@@ -27,4 +27,4 @@ pub use plan::{FaultPlan, MAX_FAULTS, MAX_ROUNDS, PLAN_VERSION, PlanError, Round
 pub use relax::Relaxer;
 pub use reproducer::{REPRODUCER_VERSION, Reproducer};
 pub use scope::Scope;
-pub use shrink::{Shown, Shrink, size};
+pub use shrink::{Shown, Shrink, parts, size};

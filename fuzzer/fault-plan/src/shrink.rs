@@ -131,7 +131,7 @@ fn fired_only(plan: &FaultPlan, shown: &Shown<'_>) -> Vec<FaultPlan> {
 }
 
 /// Gives the parts to leave out of `count` things: halves, quarters, … single ones, from the first.
-fn parts(count: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub fn parts(count: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let sizes = std::iter::successors(Some(count.div_ceil(2)), |size| (*size > 1).then(|| size.div_ceil(2)));
     let of_size = move |size: usize| (0..count).step_by(size.max(1)).map(move |from| from..count.min(from + size));
     sizes.flat_map(of_size)

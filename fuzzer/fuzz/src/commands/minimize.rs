@@ -7,10 +7,12 @@
 //!         the answer is no
 //! ```
 
-use std::{io, io::Write};
+mod steps;
+
+use std::{io, io::Write, path::Path, sync::Arc};
 
 use campaign::{CONFIRMATIONS, Demand, KnownPoints, Minimized, Minimizer, run_relaxed};
-use execution::{Execution, How, RunError, Runner, Stop, chain};
+use execution::{Execution, How, RunError, Runner, Stop, Target, chain};
 use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
 use files::cache::write_file;
 use guests::{
@@ -20,6 +22,7 @@ use guests::{
     runner::GuestRunner,
 };
 
+use self::steps::Steps;
 use super::replay::{Asked, chosen, read};
 use crate::{
     exit::{Answer, CommandError},
@@ -36,6 +39,12 @@ struct Crash {
     execution: Execution,
     key: String,
     title: String,
+}
+
+/// The plan as simple as it gets, and its target.
+struct Found {
+    plan: FaultPlan,
+    target: Arc<Target>,
 }
 
 /// Minimises. The answer is no when the crash does not come in the first place.
@@ -69,23 +78,30 @@ pub fn minimize(
     };
     let task = progress.begin(&prepared.target.name, &format!("minimising \"{}\"", crash.title));
     let minimized = simplest(&crash, options.runs, &mut runner, &*task)?;
-    drop(task);
-    let (plan, again) = match &minimized {
-        Some(Minimized { plan, tried, reproduced, .. }) => {
-            (plan, format!("came in {reproduced} of {tried} runs of it"))
+    let mut result = Found { plan: crash.plan.clone(), target: Arc::clone(&prepared.target) };
+    let mut execution = &crash.execution;
+    if let Some(simpler) = &minimized {
+        (result.plan, execution) = (simpler.plan.clone(), &simpler.execution);
+    }
+    if !options.keep_steps {
+        let Found { plan, target } = &result;
+        let steps = Steps { wanted: &wanted, target, plan, key: &crash.key, runs: options.runs, stop };
+        if let Some((plan, target)) = steps.fewest(execution, &*task)? {
+            result = Found { plan, target };
         }
-        None => (&crash.plan, "and no simpler plan that makes it".to_owned()),
-    };
+    }
+    drop(task);
     let to = options.out.clone().unwrap_or_else(|| file.with_extension("minimized.json"));
-    let written = reproducer(&crash, plan, &prepared).to_json();
+    let written = reproducer(&crash, &result, &prepared).to_json();
     write_file(&to, written.as_bytes()).map_err(|error| cannot_write(&to, &error))?;
-    writeln!(out, "\"{}\" {again}", crash.title)?;
-    write_plan(plan, out)?;
+    writeln!(out, "\"{}\" is made by", crash.title)?;
+    write_plan(&result.plan, out)?;
+    writeln!(out, "in {} of {} steps", result.target.steps.len(), prepared.target.steps.len())?;
     writeln!(out, "written to {}", to.display())?;
     Ok(Answer::Yes)
 }
 
-fn cannot_write(path: &std::path::Path, error: &io::Error) -> CommandError {
+fn cannot_write(path: &Path, error: &io::Error) -> CommandError {
     CommandError::Write(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
@@ -122,7 +138,7 @@ fn simplest(
     let each_of = |runs| Demand { runs, needed: runs };
     let (candidate, confirmed) = (each_of(runs), each_of(runs.max(CONFIRMATIONS)));
     let mut minimizer = Minimizer::new(&crash.plan, &crash.key, &crash.execution, candidate, confirmed);
-    while let Some(plan) = minimizer.next() {
+    while let Some(plan) = minimizer.next_plan() {
         task.update(&state_of(&minimizer), None);
         minimizer.ran(match runner.run(&plan, How::Fresh).execution {
             Ok(execution) => Some(execution),
@@ -140,7 +156,7 @@ fn state_of(minimizer: &Minimizer) -> String {
     format!("{} runs, {before} faults → {now}", minimizer.runs())
 }
 
-fn reproducer(crash: &Crash, plan: &FaultPlan, prepared: &Prepared) -> Reproducer {
+fn reproducer(crash: &Crash, Found { plan, target }: &Found, prepared: &Prepared) -> Reproducer {
     Reproducer {
         reproducer_version: REPRODUCER_VERSION,
         key: crash.key.clone(),
@@ -148,6 +164,6 @@ fn reproducer(crash: &Crash, plan: &FaultPlan, prepared: &Prepared) -> Reproduce
         kernel: prepared.kernel.meta.name.clone(),
         kernel_build_id: prepared.kernel.meta.build_id.clone(),
         plan: plan.clone(),
-        target: Some(prepared.target.narrowed(plan).definition()),
+        target: Some(target.narrowed(plan).definition()),
     }
 }

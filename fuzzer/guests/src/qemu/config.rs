@@ -176,7 +176,8 @@ impl GuestConfig {
             // Whatever the kernel finds fatal ends the guest at once. A soft lockup is one after
             // twice the threshold.
             "panic=-1 oops=panic watchdog_thresh=5 sysctl.kernel.softlockup_panic=1",
-            "sysctl.kernel.hung_task_timeout_secs=10 sysctl.kernel.hung_task_panic=1",
+            "sysctl.kernel.hung_task_timeout_secs=10 sysctl.kernel.hung_task_check_interval_secs=1",
+            "sysctl.kernel.hung_task_panic=1",
             "rcupdate.rcu_cpu_stall_timeout=20",
             // The host interrupts a kernel that hangs, to hear where.
             "unknown_nmi_panic",
