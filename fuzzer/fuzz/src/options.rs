@@ -40,6 +40,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write what a campaign found: ranked, with the faults named.
+    Report(ReportOptions),
     /// List what can be fuzzed.
     Targets {
         /// One line of JSON for each target.
@@ -166,6 +168,42 @@ pub struct ReplayOptions {
     /// The guests.
     #[command(flatten)]
     pub guest: GuestOptions,
+}
+
+/// Options of a report.
+#[derive(Args, Clone, Debug)]
+pub struct ReportOptions {
+    /// The campaign's folder. The campaign may be running.
+    pub dir: PathBuf,
+    /// Form of the report: text for a terminal, json for programs, html for a browser, sarif for
+    /// code hosts, lkml for one crash as a mail to the kernel's maintainers, which nobody sends.
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: ReportFormat,
+    /// Write the report into this file, and not to standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only the crash with this key, this folder's name, or this rank. The mail is about the most
+    /// urgent one without it.
+    #[arg(long, value_name = "KEY")]
+    pub crash: Option<String>,
+    /// A tree of the kernel's source: it says whom a mail is for, and the page shows its lines.
+    #[arg(long, value_name = "DIR")]
+    pub tree: Option<PathBuf>,
+}
+
+/// A form of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For a terminal.
+    Text,
+    /// For programs.
+    Json,
+    /// One page for a browser.
+    Html,
+    /// A mail to the kernel's maintainers.
+    Lkml,
+    /// For code hosts.
+    Sarif,
 }
 
 /// Options of an export.

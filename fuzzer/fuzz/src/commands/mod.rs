@@ -8,6 +8,7 @@ mod fuzz;
 mod kernels;
 mod minimize;
 mod replay;
+mod report;
 mod targets;
 
 pub use self::{
@@ -19,5 +20,6 @@ pub use self::{
     kernels::{kernel_build, kernel_list},
     minimize::minimize,
     replay::replay,
+    report::report,
     targets::targets,
 };
