@@ -93,7 +93,8 @@ impl SourceLines {
         address.map_or_else(Vec::new, |address| self.at(address))
     }
 
-    /// Finds the address of the only function with this name, or of the only one with this size, too.
+    /// Finds the address of the only function with this name, or of the only one that has this size
+    /// too.
     fn symbol(&self, function: &str, size: Option<u64>) -> Option<u64> {
         let name = match self.with_suffix.get(function).map(Vec::as_slice) {
             Some([only]) if !self.symbols.contains_key(function) => only,

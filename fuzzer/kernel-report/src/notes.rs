@@ -66,8 +66,8 @@ const LINES: &[(&[&str], NoteKind)] = &[
     // fs/xfs/xfs_fsops.c (`xfs_do_force_shutdown()`): its "corruption of in-memory data" is the
     // transaction that could not be finished, whatever the error.
     (&["XFS (", "Shutting down filesystem."], NoteKind::Shutdown),
-    // fs/ext4/super.c. The checksum of a bitmap stands in another block, which a failed write leaves
-    // ahead of it.
+    // fs/ext4/super.c. The checksum of a bitmap stands in another block, which a failed write
+    // leaves ahead of it.
     (&["EXT4-fs error (device "], NoteKind::Error),
     (&["EXT4-fs (", "Remounting filesystem read-only"], NoteKind::Abort),
     (&["EXT4-fs (", "shut down requested"], NoteKind::Shutdown),
