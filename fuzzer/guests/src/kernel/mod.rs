@@ -352,6 +352,22 @@ pub fn list<'a>(catalogue: &'a Catalogue, cache: &Path) -> Result<Vec<Listed<'a>
     catalogue.kernels().iter().map(listed).collect()
 }
 
+/// Finds a kernel in the cache folder `cache` whose facts `fits`, whether the catalogue still knows
+/// it or not; nothing where there is none. One that says where its coverage is comes first. What it
+/// lacks of a kernel of today is found out by whoever asks for it.
+#[must_use]
+pub fn find_built(cache: &Path, fits: impl Fn(&Meta) -> bool) -> Option<Built> {
+    let entries = fs::read_dir(cache.join("kernels")).ok()?.flatten();
+    let mut folders: Vec<_> = entries.map(|entry| entry.path()).collect();
+    folders.sort_by_key(|dir| (!dir.join(PLACES).is_file(), dir.clone()));
+    folders.into_iter().find_map(|dir| {
+        let meta: Meta = serde_json::from_str(&fs::read_to_string(dir.join("meta.json")).ok()?).ok()?;
+        let (vmlinux, config) = (dir.join("vmlinux"), dir.join("config"));
+        let slots = Some(dir.join(SLOTS)).filter(|slots| slots.is_file());
+        fits(&meta).then(|| Built { dir, vmlinux, config, slots, meta, options: String::new() })
+    })
+}
+
 /// Characters of the key in a folder's name.
 const SHORT_KEY: usize = 16;
 

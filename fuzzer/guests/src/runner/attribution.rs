@@ -299,7 +299,8 @@ impl Attribution {
         match end {
             End::Reported(report) => {
                 let fired = report.fired.iter().map(|fired| fired::of_report(fired, request.symbols)).collect();
-                let own = reported(request.plan, report, fired, self.left_before(request), text.clone(), wall);
+                let own =
+                    reported(request.plan, request.steps, report, fired, self.left_before(request), text.clone(), wall);
                 if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }
             }
             End::Refused(reason) => Verdict::Refused(reason),

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use execution::{Fate, Finding, Fired};
 use fault_plan::{Errno, FaultPlan, InjectedError, Round};
-use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report};
+use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report, WorkloadStep};
 
-use super::{leftover::left, text::reports};
+use super::{errno::wrong, leftover::left, losses::lost, text::reports};
 
 /// The part of an execution that belongs to its own plan.
 #[derive(Debug)]
@@ -22,10 +22,11 @@ pub(super) struct Own {
     pub(super) history: Vec<Round>,
 }
 
-/// Gives the execution of `plan` that the agent reports, in which these faults `fired`, in a guest
+/// Gives the execution of `plan` on this `workload` that the agent reports, in which these faults `fired`, in a guest
 /// in which so much was left `before`. `text` is the console's.
 pub(super) fn reported(
     plan: &FaultPlan,
+    workload: &[WorkloadStep],
     report: Box<Report>,
     fired: Vec<Fired>,
     before: &[Leftover],
@@ -52,6 +53,8 @@ pub(super) fn reported(
         let explained = |leftover: &Leftover| leftover.kind == LeftoverKind::Taint && announced;
         let new = report.leftovers.iter().filter(|leftover| !is_old(leftover, before) && !explained(leftover));
         findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
+        findings.extend(lost(&report.losses, plan, workload, &fired, &report.steps));
+        findings.extend(wrong(plan, workload, &fired, &report.steps));
     }
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
 }
@@ -146,7 +149,7 @@ mod tests {
             let (log, log_before) = (log.to_owned(), log_before.to_owned());
             let report = Box::new(Report { log, log_before, leftovers, ..Report::default() });
             let plan = FaultPlan::fault_free("test");
-            reported(&plan, report, Vec::new(), &[], console.to_owned(), Duration::ZERO).findings.len()
+            reported(&plan, &[], report, Vec::new(), &[], console.to_owned(), Duration::ZERO).findings.len()
         };
         assert_eq!(findings("", "", ""), 1);
         assert_eq!([findings(ANNOUNCED, "", ""), findings("", ANNOUNCED, ""), findings("", "", ANNOUNCED)], [0; 3]);
