@@ -1,8 +1,12 @@
 //! Keys on real kernels: two bugs in one function have two, one bug on two kernels has one.
 
-use execution::{Finding, FindingKind};
+use std::fs;
 
-use crate::common::{KERNEL, SLAB, fault, guests_on, plan, steps_target};
+use execution::{Finding, FindingKind};
+use guests::{kernel::decode, project::Project};
+use kernel_report::{Frame, StackRole};
+
+use crate::common::{KERNEL, SLAB, fault, guests_on, kernel, plan, steps_target};
 
 /// The kernel that explores.
 const LEAN: &str = "linux-6.12-lean";
@@ -42,4 +46,32 @@ fn a_bug_that_two_kernels_call_differently_has_one_key() {
     let [checked, explored] = both("warn", "selftest_group_join");
     assert_eq!(checked.key, "check: drivers/fuzz_selftest/bugs.c selftest_group_free: WARN_ON(group->members)");
     assert_eq!(explored.key, checked.key);
+}
+
+#[test]
+fn a_report_has_its_guilty_function_and_the_lines_of_its_source() {
+    let path = "drivers/fuzz_selftest/bugs.c";
+    let source = fs::read_to_string(Project::find().unwrap().root().join("kernels/selftest/bugs.c")).unwrap();
+    let line = |text: &str| source.lines().position(|line| line.trim() == text).unwrap() + 1;
+    let lines = kernel().source_lines().unwrap();
+    let finding = found("two_warns", "selftest_pair_left", KERNEL);
+    let report = kernel_report::read(&finding.text).unwrap();
+    let guilty = report.guilty.unwrap();
+    let check = line("WARN_ON(pair->lefts);");
+    assert_eq!((guilty.function.as_str(), guilty.file.as_deref()), ("selftest_pair_free", Some(path)));
+    assert_eq!(guilty.line.map(|line| line as usize), Some(check));
+    assert!(!report.truncated, "{}", finding.text);
+    assert_eq!(report.stacks[0].role, StackRole::Call);
+    assert_eq!(report.stacks[0].frames[0].function, "selftest_pair_free");
+
+    let decoded = decode(&finding.text, &lines);
+    assert!(decoded.contains(&format!("RIP: 0010:selftest_pair_free ({path}:{check})\n")), "{decoded}");
+    let left: Vec<_> = decoded.lines().filter(|line| Frame::parse(line).is_some()).collect();
+    assert!(left.is_empty(), "{left:?} in\n{decoded}");
+    let access = found("null_deref", "selftest_index_grow", KERNEL);
+    let decoded = decode(&access.text, &lines);
+    let place = format!("RIP: 0010:selftest_index_grow ({path}:");
+    let at = decoded.split_once(&place).unwrap_or_else(|| panic!("{decoded}")).1.split([')', ' ']).next().unwrap();
+    let written = source.lines().nth(at.parse::<usize>().unwrap() - 1).unwrap();
+    assert!(written.contains("->"), "{at}: {written}");
 }

@@ -4,7 +4,7 @@
 //! They come from the debug information, which is many times the kernel. So each lookup reads only
 //! the compilation unit of its address. For all coverage points at once there is `Places`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use addr2line::Context;
 use fault_plan::base_name;
@@ -19,7 +19,7 @@ use crate::{
 /// Function in the source, and the line in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFrame {
-    /// Name in the source, which has no compiler suffixes.
+    /// Name in the source, which has no compiler suffixes; in assembler that of the symbol.
     pub function: String,
     /// File of the line, relative to the source's folder: `fs/btrfs/disk-io.c`.
     pub file: String,
@@ -33,10 +33,12 @@ pub struct SourceFrame {
 pub struct SourceLines {
     context: Context<EndianArcSlice<LittleEndian>>,
     /// Address and size of each function by its name in the symbol table.
-    symbols: HashMap<String, Vec<(u64, u64)>>,
+    symbols: Symbols,
     /// Names in the symbol table that are the same without compiler suffixes.
     with_suffix: HashMap<String, Vec<String>>,
 }
+
+type Symbols = HashMap<String, Vec<(u64, u64)>>;
 
 impl std::fmt::Debug for SourceLines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -62,15 +64,7 @@ impl SourceLines {
             let data = data.map(|section| section.uncompressed_data()).transpose()?.unwrap_or_default();
             Ok::<_, object::Error>(EndianArcSlice::new(Arc::from(data), LittleEndian))
         })?;
-        let mut symbols: HashMap<String, Vec<(u64, u64)>> = HashMap::new();
-        let mut with_suffix: HashMap<String, Vec<String>> = HashMap::new();
-        for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
-            let Ok(name) = symbol.name() else { continue };
-            symbols.entry(name.to_owned()).or_default().push((symbol.address(), symbol.size()));
-            if base_name(name) != name {
-                with_suffix.entry(base_name(name).to_owned()).or_default().push(name.to_owned());
-            }
-        }
+        let (symbols, with_suffix) = symbols(&file);
         Ok(Self { context: Context::from_dwarf(dwarf)?, symbols, with_suffix })
     }
 
@@ -91,24 +85,30 @@ impl SourceLines {
         self.in_symbol(function, offset, None)
     }
 
-    /// Gives the same in the function with that name and of `size` bytes: names of functions in
-    /// different files may be the same.
+    /// Gives the same. Of several functions with that name the one of `size` bytes counts, as the
+    /// kernel prints it.
     #[must_use]
     pub fn in_symbol(&self, function: &str, offset: u64, size: Option<u64>) -> Vec<SourceFrame> {
         let address = self.symbol(function, size).and_then(|address| address.checked_add(offset));
         address.map_or_else(Vec::new, |address| self.at(address))
     }
 
-    /// Finds the address of the only function with this name and size.
+    /// Finds the address of the only function with this name, or of the only one that has this size
+    /// too.
     fn symbol(&self, function: &str, size: Option<u64>) -> Option<u64> {
         let name = match self.with_suffix.get(function).map(Vec::as_slice) {
             Some([only]) if !self.symbols.contains_key(function) => only,
             _ => function,
         };
-        let mut found = self.symbols.get(name)?.iter().filter(|(_, bytes)| size.is_none_or(|size| *bytes == size));
-        // A name may stand twice for one function.
-        let (first, _) = *found.next()?;
-        found.all(|(address, _)| *address == first).then_some(first)
+        let found = self.symbols.get(name)?;
+        only(found.iter()).or_else(|| only(found.iter().filter(|(_, bytes)| Some(*bytes) == size)))
+    }
+
+    /// Finds the name of the function that holds `address` in the symbol table.
+    fn name_at(&self, address: u64) -> Option<&str> {
+        let holds = |(start, size): &(u64, u64)| address.checked_sub(*start).is_some_and(|offset| offset < *size);
+        let found = self.symbols.iter().filter(|(_, places)| places.iter().any(holds));
+        found.map(|(name, _)| name.as_str()).min()
     }
 
     fn frames(&self, address: u64) -> Result<Vec<SourceFrame>, gimli::Error> {
@@ -119,9 +119,11 @@ impl SourceLines {
         let mut frames = Vec::new();
         while let Some(frame) = read.next()? {
             let name = frame.function.as_ref().map(|function| function.raw_name()).transpose()?;
-            let (Some(name), Some(location)) = (name, frame.location) else { continue };
+            let Some(location) = frame.location else { continue };
+            // Functions in assembler are known to the symbol table alone.
+            let name = name.map(Cow::into_owned).or_else(|| self.name_at(address).map(str::to_owned));
             frames.push(SourceFrame {
-                function: name.into_owned(),
+                function: name.unwrap_or_default(),
                 file: relative(location.file.unwrap_or_default(), &folder),
                 line: location.line.unwrap_or(0),
                 inlined: true,
@@ -132,6 +134,40 @@ impl SourceLines {
         }
         Ok(frames)
     }
+}
+
+/// Gives the address of `places` if it is one. A name may stand twice for one function.
+fn only<'places>(mut places: impl Iterator<Item = &'places (u64, u64)>) -> Option<u64> {
+    let (first, _) = *places.next()?;
+    places.all(|(address, _)| *address == first).then_some(first)
+}
+
+/// Reads the functions of `file`: address and size by name, and names by what they are without
+/// compiler suffixes. As the kernel prints sizes, a function reaches to the next symbol, whatever
+/// its own size (`get_symbol_pos()` in `kernel/kallsyms.c`, 6.12).
+fn symbols(file: &object::File<'_>) -> (Symbols, HashMap<String, Vec<String>>) {
+    let is_code = |symbol: &object::Symbol<'_, '_>| {
+        let kind = matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label);
+        let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+        kind && section.is_some_and(|section| elf::holds_code(&section))
+    };
+    let mut found: Vec<(u64, &str)> = file
+        .symbols()
+        .filter(is_code)
+        .filter_map(|symbol| Some((symbol.address(), symbol.name().ok().filter(|name| !name.is_empty())?)))
+        .collect();
+    found.sort_unstable();
+    let (mut symbols, mut with_suffix) = (Symbols::new(), HashMap::<String, Vec<String>>::new());
+    for (address, name) in &found {
+        let next = found.partition_point(|(other, _)| other <= address);
+        // The last one has no known end.
+        let size = found.get(next).map_or(0, |(next, _)| next - address);
+        symbols.entry((*name).to_owned()).or_default().push((*address, size));
+        if base_name(name) != *name {
+            with_suffix.entry(base_name(name).to_owned()).or_default().push((*name).to_owned());
+        }
+    }
+    (symbols, with_suffix)
 }
 
 #[cfg(test)]
@@ -170,14 +206,14 @@ mod tests {
         let lines = SourceLines::from_elf(ELF).unwrap();
         let called = [frame("called", "cell = value;", false)];
         assert_eq!(lines.in_function("called", 0), called);
-        assert_eq!(lines.in_symbol("called.constprop.0", 0, Some(11)), called);
-        assert!(lines.in_symbol("called.constprop.0", 0, Some(12)).is_empty());
+        assert_eq!(lines.in_symbol("called.constprop.0", 0, Some(16)), called, "padding counts");
         assert!(lines.in_function("no_function", 0).is_empty());
         assert!(lines.in_function("called", u64::MAX).is_empty());
         let mut two = lines;
         two.symbols.insert("_start".to_owned(), vec![(TEXT, 11), (TEXT + 0x10, 36)]);
         assert!(two.in_function("_start", 0).is_empty());
         assert_eq!(two.in_symbol("_start", 0, Some(36))[0].function, "innermost");
+        assert!(two.in_symbol("_start", 0, Some(12)).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! builds, and a *title* for people: what was wrong and in which function.
 //!
 //! ```text
-//! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ stacks, skip ─▶ function ─ title, key, structure ─▶ KernelReport
+//! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ stacks, skip ─▶ function ─ title, key, structure
 //! ```
 //!
 //! Facts about the kernel's messages are data: `rules` (headers), `skip` (functions that never are

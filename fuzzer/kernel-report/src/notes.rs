@@ -55,16 +55,19 @@ const LINES: &[(&[&str], NoteKind)] = &[
     (&["BTRFS: error (device "], NoteKind::Error),
     (&["BTRFS error (device "], NoteKind::Error),
     (&["BTRFS critical (device "], NoteKind::Error),
-    // fs/xfs/xfs_error.c. `xfs_trans_cancel()` calls every error in a transaction internal.
+    // fs/xfs/xfs_error.c. `xfs_trans_cancel()` calls every error in a transaction internal, and two
+    // others every error of reading an inode, xfs_attr_item.c and xfs_exchmaps_item.c.
     (&["XFS (", "): Metadata corruption detected at "], NoteKind::Corruption),
     (&["XFS (", "): Metadata CRC error detected at "], NoteKind::Error),
     (&["XFS (", "): Internal error xfs_trans_cancel at line "], NoteKind::Error),
+    (&["XFS (", "): Internal error xfs_attri_recover_work at line "], NoteKind::Error),
+    (&["XFS (", "): Internal error xfs_xmi_item_recover_intent at line "], NoteKind::Error),
     (&["XFS (", "): Internal error "], NoteKind::Corruption),
     // fs/xfs/xfs_fsops.c (`xfs_do_force_shutdown()`): its "corruption of in-memory data" is the
     // transaction that could not be finished, whatever the error.
     (&["XFS (", "Shutting down filesystem."], NoteKind::Shutdown),
-    // fs/ext4/super.c. The checksum of a bitmap stands in another block, which a failed write leaves
-    // ahead of it.
+    // fs/ext4/super.c. The checksum of a bitmap stands in another block, which a failed write
+    // leaves ahead of it.
     (&["EXT4-fs error (device "], NoteKind::Error),
     (&["EXT4-fs (", "Remounting filesystem read-only"], NoteKind::Abort),
     (&["EXT4-fs (", "shut down requested"], NoteKind::Shutdown),

@@ -81,8 +81,8 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Reads a line of a stack: `? name+0x12/0x345 [module]`. The mark and the module may be missing.
-    /// `None` when it is another line.
+    /// Reads a line of a stack: `? name+0x12/0x345 [module]`. The mark and the module may be
+    /// missing. `None` when it is another line.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         frames::stack_line(line).map(Self::from)

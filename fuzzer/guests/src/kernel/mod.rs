@@ -242,8 +242,8 @@ impl Built {
         Places::parse(&text).ok_or_else(|| damaged("it is of another form"))
     }
 
-    /// Reads the kernel's debug information, for the source lines of a few addresses. That takes a
-    /// second and some 100 MiB of memory.
+    /// Reads the kernel's debug information, for the source lines of a few addresses. That takes two
+    /// seconds and some 400 MB of memory.
     ///
     /// # Errors
     ///
