@@ -124,9 +124,9 @@ pub enum FromAgent {
     /// Says nothing about what was asked, and is never a finding. The guest must not be used any
     /// more.
     Trouble(String),
-    /// A step of the workload does not return, and the kernel does not say so: the functions in
-    /// which it waits, innermost first, as `/proc/PID/stack` has them. The guest must not be used
-    /// any more.
+    /// A step of the workload does not return in an idle guest, and the kernel does not say so: the
+    /// functions in which it waits, innermost first, as `/proc/PID/stack` has them. The guest must
+    /// not be used any more.
     Hung(String),
 }
 
