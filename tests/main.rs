@@ -15,3 +15,4 @@ mod scope;
 mod steps;
 mod targets;
 mod templates;
+mod verdicts;
