@@ -5,6 +5,7 @@
  */
 #include <linux/bug.h>
 #include <linux/errno.h>
+#include <linux/mutex.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -395,6 +396,92 @@ noinline int selftest_retries(void)
 	for (left = 3; left && !memory; left--)
 		memory = selftest_retry_alloc();
 	memory[0] = left;
+	kfree(memory);
+	return 0;
+}
+
+/* --- leak: the unwinding forgets one of two parts. */
+
+struct selftest_parcel {
+	u64 *label;
+	u64 *content;
+};
+
+static noinline u64 *selftest_parcel_label(void)
+{
+	return kmalloc(800, GFP_KERNEL);
+}
+
+static noinline u64 *selftest_parcel_content(void)
+{
+	return kmalloc(880, GFP_KERNEL);
+}
+
+/* The bug: the label is lost. Fail the allocation in selftest_parcel_content(). */
+static noinline int selftest_parcel_pack(struct selftest_parcel *parcel)
+{
+	parcel->label = selftest_parcel_label();
+	if (!parcel->label)
+		return -ENOMEM;
+	parcel->content = selftest_parcel_content();
+	return parcel->content ? 0 : -ENOMEM;
+}
+
+/* A leak and nothing else: nobody looks at what was lost again. */
+noinline int selftest_leak(void)
+{
+	struct selftest_parcel *parcel;
+	int err;
+
+	parcel = kzalloc(sizeof(*parcel), GFP_KERNEL);
+	if (!parcel)
+		return -ENOMEM;
+	err = selftest_parcel_pack(parcel);
+	if (!err) {
+		kfree(parcel->content);
+		kfree(parcel->label);
+	}
+	kfree(parcel);
+	return err;
+}
+
+/* --- lock_kept: the error path returns with a lock held. */
+
+static DEFINE_MUTEX(selftest_ledger_lock);
+
+static noinline u64 *selftest_ledger_page(void)
+{
+	return kmalloc(336, GFP_KERNEL);
+}
+
+/*
+ * The bug: without memory the lock is not given back. Fail the allocation in
+ * selftest_ledger_page().
+ */
+noinline int selftest_lock_kept(void)
+{
+	u64 *page;
+
+	mutex_lock(&selftest_ledger_lock);
+	page = selftest_ledger_page();
+	if (!page)
+		return -ENOMEM;
+	kfree(page);
+	mutex_unlock(&selftest_ledger_lock);
+	return 0;
+}
+
+/* --- wrong_errno: an error that the kernel has for itself reaches its caller. */
+
+#define SELFTEST_ENOTSUPP 524
+
+/* The bug: the error is ENOTSUPP, not EOPNOTSUPP. Fail the allocation. */
+noinline int selftest_wrong_errno(void)
+{
+	u64 *memory = kmalloc(928, GFP_KERNEL);
+
+	if (!memory)
+		return -SELFTEST_ENOTSUPP;
 	kfree(memory);
 	return 0;
 }

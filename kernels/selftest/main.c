@@ -2,7 +2,7 @@
 /*
  * /sys/kernel/debug/fuzz_selftest: one write-only file per trigger. Writing
  * anything runs the trigger in the writer's context; write() returns the length
- * or the trigger's error.
+ * or the trigger's error. The file system fuzz_selftest has bugs of its own.
  */
 #include <linux/dcache.h>
 #include <linux/debugfs.h>
@@ -29,6 +29,9 @@ static const struct selftest_trigger triggers[] = {
 	{ "two_warns", selftest_two_warns },
 	{ "off_list", selftest_off_list },
 	{ "retries", selftest_retries },
+	{ "leak", selftest_leak },
+	{ "lock_kept", selftest_lock_kept },
+	{ "wrong_errno", selftest_wrong_errno },
 	{ "work_item", selftest_work_item },
 	{ "thread", selftest_thread },
 	{ "late_work", selftest_late_work },
@@ -60,7 +63,7 @@ static const struct file_operations selftest_operations = {
 static int __init selftest_init(void)
 {
 	struct dentry *folder = debugfs_create_dir("fuzz_selftest", NULL);
-	int i;
+	int err, i;
 
 	if (IS_ERR(folder))
 		return PTR_ERR(folder);
@@ -68,6 +71,9 @@ static int __init selftest_init(void)
 	for (i = 0; i < ARRAY_SIZE(triggers); i++)
 		debugfs_create_file(triggers[i].name, 0200, folder,
 				    (void *)&triggers[i], &selftest_operations);
+	err = selftest_filesystem_init();
+	if (err)
+		return err;
 	return selftest_async_init();
 }
 late_initcall(selftest_init);

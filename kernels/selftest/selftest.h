@@ -24,6 +24,9 @@ int selftest_warn(void);
 int selftest_two_warns(void);
 int selftest_off_list(void);
 int selftest_retries(void);
+int selftest_leak(void);
+int selftest_lock_kept(void);
+int selftest_wrong_errno(void);
 
 /* async.c: bugs outside of the task that runs the trigger. */
 int selftest_work_item(void);
@@ -32,6 +35,9 @@ int selftest_late_work(void);
 
 /* Starts the thread that they need. Returns 0 or -errno. */
 int selftest_async_init(void);
+
+/* filesystem.c: bugs in what the disk holds. Returns 0 or -errno. */
+int selftest_filesystem_init(void);
 
 /* correct.c: no fault that the kernel allows may crash these. */
 int selftest_clean(void);

@@ -2,7 +2,7 @@
 
 use super::{read, root};
 
-const PAPERS: [&str; 13] = [
+const PAPERS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -13,6 +13,9 @@ const PAPERS: [&str; 13] = [
     "docs/decisions.md",
     "docs/fault-plans.md",
     "docs/measurements.md",
+    "docs/oracles.md",
+    "docs/reports.md",
+    "docs/reproducers.md",
     "docs/scaling.md",
     "docs/several-machines.md",
     "docs/targets.md",

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +17,8 @@ use crate::{coverage, symbols::Symbols};
 const NOTES: &str = "/sys/kernel/notes";
 const INJECTABLE: &str = "/sys/kernel/debug/error_injection/list";
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+/// Switches the counters of live allocations on, where that may be.
+pub(crate) const MEM_PROFILING: &str = "/proc/sys/vm/mem_profiling";
 /// Folders in which tracefs may be mounted.
 const TRACE_FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// `NT_GNU_BUILD_ID` of `include/uapi/linux/elf.h`.
@@ -63,6 +66,7 @@ pub(crate) fn describe(symbols: &Symbols) -> Result<Hello> {
         })
         .collect();
     features.push(Feature { name: "kmemleak".to_owned(), missing: kmemleak_defect() });
+    features.push(Feature { name: "allocinfo".to_owned(), missing: allocinfo_defect() });
     features.push(Feature { name: "kcov-other-tasks".to_owned(), missing: coverage::others_defect() });
     let release = uname().context("uname failed")?.release().to_string_lossy().into_owned();
     let notes = fs::read(NOTES).with_context(|| format!("cannot read {NOTES}"))?;
@@ -94,6 +98,16 @@ pub(crate) fn kmemleak_defect() -> String {
         Ok(()) => String::new(),
         Err(_) if Path::new(KMEMLEAK).exists() => "it is switched off: boot the kernel with kmemleak=on".to_owned(),
         Err(_) => "the kernel was built without CONFIG_DEBUG_KMEMLEAK".to_owned(),
+    }
+}
+
+/// Why live allocations are not counted by source line, if so.
+fn allocinfo_defect() -> String {
+    let mode = fs::metadata(MEM_PROFILING).map(|metadata| metadata.permissions().mode());
+    match mode {
+        Ok(mode) if mode & 0o200 != 0 => String::new(),
+        Ok(_) => "it is switched off: boot the kernel with sysctl.vm.mem_profiling=0".to_owned(),
+        Err(_) => "the kernel was built without CONFIG_MEM_ALLOC_PROFILING".to_owned(),
     }
 }
 

@@ -14,12 +14,13 @@ use crate::{
     coverage::Traces,
     detectors::Detectors,
     disk::{Dirty, Disks, read_all},
+    init,
     injector::{Collected, Injector},
     kernel,
     kernel_log::KernelLog,
-    oracles::{self, HeldDisk, Oracle, Oracles},
+    oracles::{self, Allocations, Content, HeldDisk, Oracle, Oracles},
     symbols::Symbols,
-    workload::{Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
+    workload::{End, Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
 };
 
 /// Serves the host until an error of the agent itself.
@@ -54,6 +55,15 @@ pub(crate) fn serve(channel: &mut Channel) -> Result<()> {
     }
 }
 
+/// The counters of live allocations. A kernel whose counters cannot be used has none: it says so on
+/// its console, and `fuzz doctor` does.
+fn allocations_of(symbols: &Symbols) -> Option<Allocations> {
+    Allocations::open(symbols).unwrap_or_else(|error| {
+        init::say(&format!("no leaks are looked for: {error:#}"));
+        None
+    })
+}
+
 fn refused(reason: String) -> FromAgent {
     FromAgent::Refused(cut(reason, LIMITS.text_bytes))
 }
@@ -74,6 +84,8 @@ struct Target<'kernel> {
     harness: Option<Box<Harness>>,
     worker: Worker,
     oracles: Oracles,
+    content: Content,
+    allocations: Option<Allocations>,
     detectors: Detectors,
     log: KernelLog,
     /// Outcome of putting the disk back after the last report.
@@ -119,6 +131,8 @@ impl<'kernel> Target<'kernel> {
             harness: Some(Box::new(Harness::new(injector, traces, program)?)),
             worker: Worker::start()?,
             oracles: Oracles::new(fs::MOUNT_POINT, held)?,
+            content: Content::new(setup),
+            allocations: setup.allocations.then(|| allocations_of(symbols)).flatten(),
             detectors: Detectors::note(),
             log: KernelLog::open()?,
             put_back: PutBack::default(),
@@ -156,7 +170,10 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
         harness.injector.prepare(self.symbols, &plan, self.log.seen_us()).map_err(|reason| anyhow!(reason))?;
-        let ran = self.run(true, Recorded::All)?;
+        let ran = match self.run(true, Recorded::All)? {
+            Ok(ran) => ran,
+            Err(stack) => bail!("a step of the workload does not return when nothing fails:\n{stack}"),
+        };
         // A clone describes only what the warm-up did not reach: the host, which knows that from
         // other clones, asks when it does not.
         let harness = self.harness.as_mut().context("the harness is gone")?;
@@ -216,7 +233,10 @@ impl<'kernel> Target<'kernel> {
         }
         timings.arm_ns = nanoseconds_since(started);
 
-        let ran = self.run(execute.inject, execute.coverage)?;
+        let ran = match self.run(execute.inject, execute.coverage)? {
+            Ok(ran) => ran,
+            Err(stack) => return Ok(FromAgent::Hung(cut(stack, LIMITS.text_bytes))),
+        };
         (timings.run_ns, timings.settle_ns) = (ran.run_ns, ran.settle_ns);
         let harness = self.harness.as_ref().context("the harness is gone")?;
         // In the state that an earlier round left, it need not work.
@@ -230,9 +250,15 @@ impl<'kernel> Target<'kernel> {
         let mut report = self.collect(execute)?;
         report.defects = defects;
         report.leftovers = self.leftovers(ran);
+        if execute.look && !execute.keep && !execute.leave && report.leftovers.is_empty() {
+            let started = Instant::now();
+            report.losses = self.content.losses(&report.steps, &report.fired);
+            timings.look_ns = nanoseconds_since(started);
+        }
+        report.growth = self.allocations.as_mut().map_or_else(|| Ok(Vec::new()), Allocations::growth)?;
         report.log_before = log_before;
         report.log = self.log.read()?;
-        timings.collect_ns = nanoseconds_since(started);
+        timings.collect_ns = nanoseconds_since(started).saturating_sub(timings.look_ns);
         report.timings = timings;
         Ok(FromAgent::Report(Box::new(report)))
     }
@@ -255,12 +281,17 @@ impl<'kernel> Target<'kernel> {
         self.put_back = PutBack { took_ns: nanoseconds_since(started), defect };
     }
 
-    /// Runs the steps once in the workload thread.
-    fn run(&mut self, inject: bool, coverage: Recorded) -> Result<Ran> {
+    /// Runs the steps once in the workload thread, which for ever has the harness if one does not
+    /// return: then this gives the functions in which it waits.
+    fn run(&mut self, inject: bool, coverage: Recorded) -> Result<Result<Ran, String>> {
         let harness = self.harness.take().context("the harness is gone")?;
-        let (harness, ran) = self.worker.run(harness, inject, coverage)?;
-        self.harness = Some(harness);
-        Ok(ran)
+        Ok(match self.worker.run(harness, inject, coverage)? {
+            End::Ran(harness, ran) => {
+                self.harness = Some(harness);
+                Ok(ran)
+            }
+            End::Hung(stack) => Err(stack),
+        })
     }
 
     /// All that the workload left behind.

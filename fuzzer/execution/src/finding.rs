@@ -16,7 +16,8 @@ pub struct Finding {
     pub key: String,
     /// One line for people.
     pub title: String,
-    /// Evidence: the kernel's own lines, or what the oracle saw.
+    /// Evidence: the kernel's own lines, or what the oracle saw. `kernel_report::read` gives a
+    /// report's structure.
     pub text: String,
     /// Functions of the first call trace, innermost first; empty when there is none.
     pub stack: Vec<String>,
@@ -32,7 +33,7 @@ pub struct Finding {
 pub enum FindingKind {
     /// A memory access that KASAN (or KFENCE, KMSAN, KCSAN) caught.
     Kasan,
-    /// `BUG()`, a fault in kernel mode, corrupted lists, pages or slabs.
+    /// `BUG()`, a fault in kernel mode, corrupted lists, pages, slabs or file systems.
     Bug,
     /// `WARN()`.
     Warning,
@@ -48,6 +49,12 @@ pub enum FindingKind {
     Panic,
     /// Something that was still in use when the workload had ended and was cleaned up.
     Leftover,
+    /// The disk does not hold what was acknowledged, or holds what nobody wrote.
+    Data,
+    /// A step returned what its system call never may.
+    Errno,
+    /// Memory that each run of the plan allocates and does not free.
+    Leak,
 }
 
 impl From<ReportKind> for FindingKind {
@@ -79,6 +86,9 @@ impl FindingKind {
             Self::Ubsan => "ubsan",
             Self::Panic => "panic",
             Self::Leftover => "leftover",
+            Self::Data => "data",
+            Self::Errno => "errno",
+            Self::Leak => "leak",
         }
     }
 }
@@ -92,7 +102,7 @@ impl fmt::Display for FindingKind {
 impl From<KernelReport> for Finding {
     fn from(report: KernelReport) -> Self {
         let stack = report.stack();
-        let KernelReport { kind, key, title, text } = report;
+        let KernelReport { kind, key, title, text, .. } = report;
         Self { kind: kind.into(), key, title, text, stack, also: Vec::new() }
     }
 }
@@ -101,14 +111,20 @@ impl Finding {
     /// Makes the finding of something that was left in use.
     #[must_use]
     pub fn leftover(key: impl Into<String>, title: impl Into<String>, text: impl Into<String>) -> Self {
-        let (key, title, text) = (key.into(), title.into(), text.into());
-        Self { kind: FindingKind::Leftover, key, title, text, stack: Vec::new(), also: Vec::new() }
+        Self::seen(FindingKind::Leftover, key, title, text)
+    }
+
+    /// Makes a finding of an oracle of the fuzzer's, that is without a call trace.
+    #[must_use]
+    pub fn seen(kind: FindingKind, key: impl Into<String>, title: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { kind, key: key.into(), title: title.into(), text: text.into(), stack: Vec::new(), also: Vec::new() }
     }
 
     /// Says whether the kernel reported it, or hangs.
     #[must_use]
     pub fn is_report(&self) -> bool {
-        self.kind != FindingKind::Leftover
+        use FindingKind::{Data, Errno, Leak, Leftover};
+        !matches!(self.kind, Leftover | Data | Errno | Leak)
     }
 
     /// Says whether `key` is this finding's. Files of older versions have a title in its place.

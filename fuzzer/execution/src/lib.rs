@@ -22,7 +22,7 @@ pub use self::{
     returns::{CallEnd, FrameReturn, Mark, ReturnType, UNSEEN, where_it_went},
     runner::{Attributed, How, Ran, RunError, Runner, Usage},
     stop::Stop,
-    target::{DefinitionError, ImageRecipe, ImageSource, MEMORY_MIB, Target, TargetError},
+    target::{DefinitionError, ImageRecipe, ImageSource, MEMORY_MIB, Oracle, Target, TargetError},
 };
 
 /// Gives the error and its sources on one line, each after a colon.

@@ -92,10 +92,12 @@ impl FromAgent {
             Self::Report(report) => {
                 let leftovers = report.leftovers.iter_mut().map(|leftover| &mut leftover.text);
                 let defects = report.defects.iter_mut().map(|(Defect::Disk(what) | Defect::Detector(what))| what);
-                let lists = leftovers.chain(defects).chain(&mut report.unknown_names);
+                let losses = report.losses.iter_mut().map(|loss| &mut loss.text);
+                let growth = report.growth.iter_mut().flat_map(|growth| [&mut growth.place, &mut growth.function]);
+                let lists = leftovers.chain(losses).chain(growth).chain(defects).chain(&mut report.unknown_names);
                 lists.chain([&mut report.log_before, &mut report.log]).collect()
             }
-            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
+            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) | Self::Hung(reason) => vec![reason],
         }
     }
 }
@@ -114,8 +116,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Execute, Feature, FiredFault, Hello, Hit, LIMITS, LeftOut, Leftover, LeftoverKind, MemoryRange, Ready,
-        Recorded, Report, SiteDescription, StepResult, TraceMemory, TraceRole,
+        Execute, Feature, FiredFault, Growth, Hello, Hit, LIMITS, LeftOut, Leftover, LeftoverKind, Loss, LossKind,
+        MemoryRange, Ready, Recorded, Report, SiteDescription, StepResult, TraceMemory, TraceRole,
     };
 
     fn report() -> FromAgent {
@@ -150,6 +152,14 @@ mod tests {
         Leftover { kind: LeftoverKind::Device, text }
     }
 
+    fn loss(text: String) -> Loss {
+        Loss { kind: LossKind::Lost, text }
+    }
+
+    fn growth(place: String) -> Growth {
+        Growth { place, function: String::new(), calls: 1, bytes: 8 }
+    }
+
     fn refused(change: impl FnOnce(&mut Report)) -> bool {
         let FromAgent::Report(mut inner) = report() else { unreachable!("it is a report") };
         change(&mut inner);
@@ -167,6 +177,7 @@ mod tests {
             verify: Some(3),
             inject: true,
             coverage: Recorded::All,
+            look: true,
             trace: vec![vec![u64::MAX]],
             describe_all_sites: false,
         });
@@ -187,6 +198,10 @@ mod tests {
         assert!(refused(|report| report.log = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.log_before = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.leftovers = vec![leftover("x".repeat(LIMITS.text_bytes + 1))]));
+        assert!(refused(|report| report.losses = vec![loss("x".repeat(LIMITS.text_bytes + 1))]));
+        assert!(refused(|report| report.losses = vec![loss(String::new()); LIMITS.notes + 1]));
+        assert!(refused(|report| report.growth = vec![growth("x".repeat(LIMITS.text_bytes + 1))]));
+        assert!(refused(|report| report.growth = vec![growth(String::new()); LIMITS.notes + 1]));
         assert!(refused(|report| report.defects = vec![Defect::Disk("x".repeat(LIMITS.text_bytes + 1))]));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(4096)));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(i32::MIN)));
@@ -219,6 +234,7 @@ mod tests {
         }
         let FromAgent::Report(mut dirty) = report() else { unreachable!("it is a report") };
         (dirty.leftovers, dirty.unknown_names) = (vec![leftover("\x07".to_owned())], vec!["\x1b".to_owned()]);
+        (dirty.losses, dirty.growth) = (vec![loss("\x07".to_owned())], vec![growth("\x1b".to_owned())]);
         (dirty.log_before, dirty.log) = ("a\x08".to_owned(), "b\x7f".to_owned());
         let Ok(FromAgent::Report(clean)) = decoded(&FromAgent::Report(dirty)) else { panic!("refused") };
         assert_eq!((clean.log_before, clean.log), ("a\u{fffd}".to_owned(), "b\u{fffd}".to_owned()));
@@ -226,6 +242,8 @@ mod tests {
             (clean.leftovers, clean.unknown_names),
             (vec![leftover("\u{fffd}".to_owned())], vec!["\u{fffd}".to_owned()])
         );
+        assert_eq!(clean.losses, [loss("\u{fffd}".to_owned())]);
+        assert_eq!(clean.growth, [growth("\u{fffd}".to_owned())]);
         let feature = |missing: String| {
             let features = vec![Feature { name: "kcov".to_owned(), missing }];
             FromAgent::Hello(Hello { features, ..Hello::default() })

@@ -36,8 +36,9 @@ pub use limits::{
     LIMITS, Limits, MAX_ARGUMENTS, MAX_CALLERS, MAX_CONDITIONS, MAX_DISKS, MAX_FUNCTIONS, MAX_UNRELATED, cut,
 };
 pub use message::{
-    Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Hello, LOG_LOST, LeftOut, Leftover,
-    LeftoverKind, PROTOCOL_VERSION, Ready, Report, SLOTS_FILE, Setup, SiteDescription, Timings, ToAgent,
+    Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Growth, Hello, LOG_LOST, LeftOut, Leftover,
+    LeftoverKind, Loss, LossKind, PROTOCOL_VERSION, Ready, Report, SLOTS_FILE, Setup, SiteDescription, Timings,
+    ToAgent,
 };
 pub use relative_path::{RelativePath, RelativePathError};
 pub use step::Step;

@@ -36,7 +36,7 @@ pub struct Limits {
     pub sites: usize,
     /// Steps in a report.
     pub steps: usize,
-    /// Leftovers and features in a message.
+    /// Leftovers, losses, features and source lines in a message.
     pub notes: usize,
     /// Bytes of a reason, a leftover, or what is said of a feature.
     pub text_bytes: usize,
@@ -82,7 +82,7 @@ impl FromAgent {
             Self::Hello(hello) => hello.check(),
             Self::Ready(ready) => ready.check(),
             Self::Report(report) => report.check(),
-            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => text(reason),
+            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) | Self::Hung(reason) => text(reason),
         }
     }
 }
@@ -127,6 +127,10 @@ impl Report {
         within(self.new_sites.len() <= LIMITS.sites, "the list of new sites")?;
         within(self.fired.len() <= fault_plan::MAX_FAULTS, "the list of fired faults")?;
         within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
+        within(self.losses.len() <= LIMITS.notes, "the list of losses")?;
+        self.losses.iter().try_for_each(|loss| text(&loss.text))?;
+        within(self.growth.len() <= LIMITS.notes, "the list of memory that is more")?;
+        self.growth.iter().try_for_each(|growth| text(&growth.place).and_then(|()| text(&growth.function)))?;
         within(self.defects.len() <= LIMITS.notes, "the list of defects")?;
         self.defects.iter().try_for_each(|(Defect::Disk(what) | Defect::Detector(what))| text(what))?;
         within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 14;
+pub const PROTOCOL_VERSION: u32 = 17;
 
 /// Name in the guest's initial file system of the module by which the agent adds functions to the
 /// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for
@@ -54,6 +54,9 @@ pub struct Setup {
     /// there before the guest goes on and does not ring, as an interrupt comes at a moment that
     /// nobody controls.
     pub awake: bool,
+    /// True to count live allocations by source line, where the kernel can: see
+    /// [`Report::growth`].
+    pub allocations: bool,
 }
 
 /// A function that the agent probes, and which of its calls the kernel would never fail.
@@ -90,6 +93,9 @@ pub struct Execute {
     pub inject: bool,
     /// The coverage to record.
     pub coverage: Recorded,
+    /// True to mount the disk again when the workload has ended, without faults, and to compare
+    /// what is there with what was written: see [`Report::losses`].
+    pub look: bool,
     /// Return addresses of the faults that are to be traced, one list for each fault up to the last
     /// such, innermost first: it is noted what calls return to them after the fault has fired.
     /// Empty to trace none.
@@ -118,6 +124,10 @@ pub enum FromAgent {
     /// Says nothing about what was asked, and is never a finding. The guest must not be used any
     /// more.
     Trouble(String),
+    /// A step of the workload does not return, and the kernel does not say so: the functions in
+    /// which it waits, innermost first, as `/proc/PID/stack` has them. The guest must not be used
+    /// any more.
+    Hung(String),
 }
 
 /// Version of the agent, and the abilities of its kernel.
@@ -203,6 +213,12 @@ pub struct Report {
     /// Leftovers that the oracles found. A guest with one runs another plan only to see what comes
     /// of it ([`Execute::keep`]). What shows still later, [`FromAgent::Unclean`] says.
     pub leftovers: Vec<Leftover>,
+    /// Ways in which the disk does not hold what it should, where [`Execute::look`] asked. The
+    /// guest may run another plan.
+    pub losses: Vec<Loss>,
+    /// Source lines of which more memory is in use than before the execution, those with the most
+    /// bytes first. Empty where the kernel does not count that.
+    pub growth: Vec<Growth>,
     /// Ways in which the guest was no longer as it was at first, before the execution, where
     /// [`Execute::verify`] asked. Never a finding. The guest must not be used any more.
     pub defects: Vec<Defect>,
@@ -226,6 +242,39 @@ pub struct Leftover {
     pub kind: LeftoverKind,
     /// Words of the oracle.
     pub text: String,
+}
+
+/// Something on the disk that should not be so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// The kind of loss.
+    pub kind: LossKind,
+    /// What was expected and what is there.
+    pub text: String,
+}
+
+/// The kind of a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LossKind {
+    /// Data is not there that the kernel said to be on the disk.
+    Lost,
+    /// A file has data that nobody wrote to it.
+    Stale,
+    /// The file system cannot be mounted again.
+    Unmountable,
+}
+
+/// Memory that one source line has allocated, and that was not freed in an execution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// File and line, as the kernel was built.
+    pub place: String,
+    /// The function.
+    pub function: String,
+    /// Number of allocations.
+    pub calls: u32,
+    /// Number of bytes.
+    pub bytes: u64,
 }
 
 /// The kind of thing that was left.
@@ -299,4 +348,6 @@ pub struct Timings {
     pub settle_ns: u64,
     /// Clean-up, hits, log.
     pub collect_ns: u64,
+    /// Mounting the disk again and comparing what it holds.
+    pub look_ns: u64,
 }

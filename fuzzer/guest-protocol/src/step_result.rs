@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum StepResult {
     /// It worked; the value is the system call's, 0 where there is none.
     Done(i64),
-    /// It failed with this positive error number; 0 stands for one that is known to the kernel
-    /// alone.
+    /// It failed with this positive error number, which may be one that the kernel has for itself.
     Failed(i32),
     /// It needs the disk mounted, and it was not.
     Skipped,

@@ -1,42 +1,67 @@
-//! Call traces: which function called which.
+//! Frames: a function on a stack and the place in it, as the kernel prints them.
 
 use fault_plan::base_name;
 
-use super::skip;
+use super::Frame;
 
-/// A function in a call trace.
+/// Place in a function's code: `name+0x12/0x345`, as `%pS` prints it (`lib/vsprintf.c`, 6.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame<'log> {
-    /// Its name without compiler suffixes.
-    pub(super) function: &'log str,
-    /// True when it ran in an interrupt that came in between.
-    pub(super) interrupt: bool,
+pub(super) struct Symbol<'log> {
+    /// The function's name with the compiler's suffixes.
+    pub(super) name: &'log str,
+    /// Bytes from the function's start.
+    pub(super) offset: u64,
+    /// Bytes of the function.
+    pub(super) size: u64,
 }
 
-/// Sections of a report that follow its first trace and can hold other traces.
-const AFTER_TRACE: [&str; 8] = [
-    "Allocated by task",
-    "Freed by task",
-    "Last potentially related work",
-    "Second to last potentially",
-    "The buggy address",
-    "Modules linked in",
-    "Memory state around",
-    "Showing all locks held",
-];
+/// A line of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StackLine<'log> {
+    pub(super) symbol: Symbol<'log>,
+    pub(super) module: Option<&'log str>,
+    /// True where the unwinder vouches for it: there is no `?`.
+    pub(super) reliable: bool,
+}
 
-/// The name in `name+0x12/0x345`, as `%pS` prints it (`lib/vsprintf.c`, 6.12).
-pub(super) fn symbol(text: &str) -> Option<&str> {
+impl<'log> Symbol<'log> {
+    /// Gives the function's name without the compiler's suffixes.
+    pub(super) fn function(&self) -> &'log str {
+        base_name(self.name)
+    }
+}
+
+impl From<StackLine<'_>> for Frame {
+    fn from(line: StackLine<'_>) -> Self {
+        let Symbol { name, offset, size } = line.symbol;
+        let module = line.module.map(str::to_owned);
+        Self { function: name.to_owned(), offset, size, module, certain: line.reliable }
+    }
+}
+
+/// Reads `name+0x12/0x345`.
+pub(super) fn symbol(text: &str) -> Option<Symbol<'_>> {
     let (name, place) = text.split_once("+0x")?;
     let (offset, size) = place.split_once("/0x")?;
-    let hex = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = |digits: &str| {
+        let is_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    };
     let named = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.$".contains(&byte))
         && name.starts_with(|first: char| !first.is_ascii_digit());
-    (named && hex(offset) && hex(size)).then(|| base_name(name))
+    if !named {
+        return None;
+    }
+    Some(Symbol { name, offset: number(offset)?, size: number(size)? })
 }
 
-/// A line of a call trace: its function, and whether the unwinder vouches for it (no `?`).
-pub(super) fn trace_line(line: &str) -> Option<(&str, bool)> {
+/// Reads a function's name, without the compiler's suffixes, from `name+0x12/0x345`.
+pub(super) fn function(text: &str) -> Option<&str> {
+    symbol(text).map(|symbol| symbol.function())
+}
+
+/// Reads a line of a stack: `? name+0x12/0x345 [module 0123abcd]`.
+pub(super) fn stack_line(line: &str) -> Option<StackLine<'_>> {
     let mut rest = line.trim();
     // 6.1's kmemleak prints an address first: `[<00000000d0a7ab5f>] name+0x12/0x34`.
     if let Some(after) = rest.strip_prefix("[<") {
@@ -49,74 +74,29 @@ pub(super) fn trace_line(line: &str) -> Option<(&str, bool)> {
     if !(after.is_empty() || after.starts_with(['[', '('])) {
         return None;
     }
-    symbol(first).map(|function| (function, reliable))
+    Some(StackLine { symbol: symbol(first)?, module: module(after), reliable })
 }
 
-/// The function in `RIP: 0010:name+0x12/0x34`.
-fn instruction_pointer(line: &str) -> Option<&str> {
-    symbol(line.strip_prefix("RIP: ")?.split_once(':')?.1.split(' ').next()?)
+/// Says whether `line` was a line of a stack before something cut it or ran into it.
+pub(super) fn is_broken(line: &str) -> bool {
+    let rest = line.strip_prefix("? ").unwrap_or(line);
+    let first = rest.split(' ').next().unwrap_or(rest);
+    let starts = first.split_once("+0x").is_some_and(|(name, _)| !name.is_empty() && !name.contains(['(', '=', ':']));
+    starts && stack_line(line).is_none()
 }
 
-/// The first call trace in `lines`, innermost first. Where the processor was (`RIP:`) is a frame of
-/// its own.
-pub(super) fn call_trace<'log>(lines: &[&'log str]) -> Vec<Frame<'log>> {
-    let mut frames: Vec<Frame<'log>> = Vec::new();
-    let mut in_trace = false;
-    let (mut in_interrupt, mut in_nmi) = (false, false);
-    let mut traced = false;
-    let mut pointer = None;
-    // Index in `frames` of the function that the NMI interrupted. It ran in an interrupt itself if
-    // the trace of one follows.
-    let mut interrupted = None;
-    for line in lines {
-        if let Some(function) = instruction_pointer(line) {
-            if in_nmi {
-                interrupted = Some(frames.len());
-            }
-            frames.push(Frame { function, interrupt: in_interrupt });
-            pointer = Some(function);
-            continue;
-        }
-        if line.starts_with("Call Trace:") || line.starts_with("backtrace") || *line == "stack backtrace:" {
-            in_trace = true;
-            continue;
-        }
-        if !in_trace {
-            continue;
-        }
-        match *line {
-            "<NMI>" => (in_nmi, in_interrupt) = (true, true),
-            "<IRQ>" | "<SOFTIRQ>" => (interrupted, in_interrupt) = (None, true),
-            "</IRQ>" | "</NMI>" | "</SOFTIRQ>" => (in_nmi, in_interrupt) = (false, false),
-            "<TASK>" => {
-                if let Some(frame) = interrupted.take() {
-                    frames[frame].interrupt = false;
-                }
-            }
-            "</TASK>" => break,
-            line => match trace_line(line) {
-                Some((function, reliable)) => {
-                    // On top of the stack of a frameless function lies its return address.
-                    let caller = !traced && pointer.is_some_and(skip::is_frameless) && !skip::is_reporting(function);
-                    traced = true;
-                    // The unwinder starts at the instruction pointer, which is there already.
-                    if caller || reliable && pointer != Some(function) {
-                        frames.push(Frame { function, interrupt: in_interrupt });
-                    }
-                    if reliable {
-                        pointer = None;
-                    }
-                }
-                None if traced && is_end(line) => break,
-                None => {}
-            },
-        }
-    }
-    frames
+/// Reads where the processor was: `RIP: 0010:name+0x12/0x345 [module]`.
+pub(super) fn instruction_pointer(line: &str) -> Option<StackLine<'_>> {
+    let place = line.strip_prefix("RIP: ")?.split_once(':')?.1;
+    let (first, after) = place.split_once(' ').unwrap_or((place, ""));
+    Some(StackLine { symbol: symbol(first)?, module: module(after), reliable: true })
 }
 
-fn is_end(line: &str) -> bool {
-    line.is_empty() || line.starts_with("---[") || AFTER_TRACE.iter().any(|section| line.starts_with(section))
+/// Reads `btrfs`, from "[btrfs]" or "[btrfs 0123abcd]".
+fn module(text: &str) -> Option<&str> {
+    let name = text.trim_start().strip_prefix('[')?.split([']', ' ']).next()?;
+    let named = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    (named && !name.is_empty()).then_some(name)
 }
 
 #[cfg(test)]
@@ -125,42 +105,27 @@ mod tests {
 
     #[test]
     fn a_frame_is_a_name_with_offset_and_size() {
-        assert_eq!(symbol("open_ctree+0x1f/0x2b0"), Some("open_ctree"));
-        assert_eq!(symbol("read_one.part.0.cold+0x1f/0x2b0"), Some("read_one"));
-        for no in ["", "+0x1/0x2", "open_ctree", "a b+0x1/0x2", "f+0x/0x2", "f+0xg/0x2", "0xffff+0x1/0x2"] {
+        assert_eq!(symbol("open_ctree+0x1f/0x2b0"), Some(Symbol { name: "open_ctree", offset: 0x1f, size: 0x2b0 }));
+        assert_eq!(function("read_one.part.0.cold+0x1f/0x2b0"), Some("read_one"));
+        let long = "f+0x12345678901234567/0x2";
+        for no in ["", "+0x1/0x2", "open_ctree", "a b+0x1/0x2", "f+0x/0x2", "f+0xg/0x2", "0xffff+0x1/0x2", long] {
             assert_eq!(symbol(no), None, "{no}");
         }
-        assert_eq!(trace_line("? f+0x1/0x2"), Some(("f", false)));
-        assert_eq!(trace_line(" f+0x1/0x2 [btrfs 0123abcd]"), Some(("f", true)));
-        assert_eq!(trace_line("[<00000000d0a7ab5f>] f+0x1/0x2"), Some(("f", true)));
-        assert_eq!(trace_line("f+0x1/0x2 and more"), None);
+        let read = |line| stack_line(line).map(|line| (line.symbol.function(), line.module, line.reliable));
+        assert_eq!(read("? f+0x1/0x2"), Some(("f", None, false)));
+        assert_eq!(read(" f+0x1/0x2 [btrfs 0123abcd]"), Some(("f", Some("btrfs"), true)));
+        assert_eq!(read("f+0x1/0x2 (unreliable)"), Some(("f", None, true)));
+        assert_eq!(read("[<00000000d0a7ab5f>] f+0x1/0x2"), Some(("f", None, true)));
+        assert_eq!(read("f+0x1/0x2 and more"), None);
     }
 
     #[test]
-    fn the_caller_of_a_frameless_function_is_no_guess() {
-        let lines =
-            ["RIP: 0010:memset_orig+0x1/0x2", "Call Trace:", "? caller+0x1/0x2", "? stale+0x1/0x2", "outer+0x1/0x2"];
-        let names: Vec<&str> = call_trace(&lines).iter().map(|frame| frame.function).collect();
-        assert_eq!(names, ["memset_orig", "caller", "outer"]);
-    }
-
-    #[test]
-    fn the_first_trace_counts() {
-        let lines = [
-            "RIP: 0010:inner+0x1/0x2 [module]",
-            "Call Trace:",
-            "<TASK>",
-            "? noise+0x1/0x2",
-            "inner+0x1/0x2",
-            "mount: a word",
-            "outer+0x1/0x2",
-            "outer+0x1/0x2",
-            "RIP: 0033:0x7f1234",
-            "</TASK>",
-            "Call Trace:",
-            "other+0x1/0x2",
-        ];
-        let names: Vec<&str> = call_trace(&lines).iter().map(|frame| frame.function).collect();
-        assert_eq!(names, ["inner", "outer", "outer"]);
+    fn a_frame_that_was_cut_is_told_from_other_text() {
+        for broken in ["f+0x1", "? f+0x1/", "f+0x1/0x2g+0x3/0x4", "f+0x12/0x3BTRFS info"] {
+            assert!(is_broken(broken), "{broken}");
+        }
+        for other in ["f+0x1/0x2", "? f+0x1/0x2 [btrfs]", "BTRFS info: at f+0x1/0x2", "Code: 48", "<TASK>", "+0x1"] {
+            assert!(!is_broken(other), "{other}");
+        }
     }
 }

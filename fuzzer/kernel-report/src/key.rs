@@ -18,7 +18,7 @@
 use super::{
     ReportKind, frames, lines,
     rules::{self, Rule, Wording},
-    skip, slab, title,
+    skip, slab, stacks, title,
 };
 
 /// The most bytes of a key.
@@ -149,8 +149,8 @@ fn place<'log>(context: &[&'log str], body: &[&'log str]) -> Option<(Place<'log>
     if let Some(place) = context.iter().rev().find_map(|line| assertion(line)) {
         return Some((place, false));
     }
-    let reporter = body.first().and_then(|header| header.split([' ', ',']).find_map(frames::symbol));
-    let reporter = reporter.or_else(|| frames::call_trace(body).first().map(|frame| frame.function));
+    let reporter = body.first().and_then(|header| header.split([' ', ',']).find_map(frames::function));
+    let reporter = reporter.or_else(|| stacks::call_trace(body).first().map(|frame| frame.function));
     let helps = reporter.is_some_and(|function| skip::is_skipped(function, false));
     if helps && context.iter().any(|line| rules::detail(line).is_some()) {
         return None;
@@ -158,6 +158,12 @@ fn place<'log>(context: &[&'log str], body: &[&'log str]) -> Option<(Place<'log>
     let place = checked_place(body.first()?)?;
     let in_header = place.location.starts_with("include/");
     Some((place, helps || in_header))
+}
+
+/// Finds where the check stands that reports, `fs/f.c:7`, unless it stands in a function that only
+/// helps others.
+pub(super) fn place_of_caller(context: &[&str], body: &[&str]) -> Option<String> {
+    place(context, body).filter(|(_, helps)| !helps).map(|(place, _)| place.location)
 }
 
 /// Reads the place in the header of a check: "WARNING: CPU: 0 PID: 7 at fs/f.c:7 f+0x1/0x2" or

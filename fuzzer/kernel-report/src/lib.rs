@@ -7,7 +7,7 @@
 //! builds, and a *title* for people: what was wrong and in which function.
 //!
 //! ```text
-//! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ frames, skip ─▶ function ─ title, key ─▶ KernelReport
+//! log ─ lines ─▶ clean lines ─ rules ─▶ header ─ stacks, skip ─▶ function ─ title, key, structure ─▶ KernelReport
 //! ```
 //!
 //! Facts about the kernel's messages are data: `rules` (headers), `skip` (functions that never are
@@ -15,12 +15,19 @@
 //! no reports: a file system's announcement of an error that it was given, a failed allocation's
 //! stack dump, and fault injection's own.
 
+mod access;
 mod frames;
 mod key;
 mod lines;
+#[cfg(test)]
+mod mutations;
+mod notes;
 mod rules;
+mod silence;
 mod skip;
 mod slab;
+mod stacks;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod title;
@@ -29,7 +36,10 @@ use std::{collections::HashSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
+pub use notes::{Note, NoteKind, corruption, notes};
 use rules::{Rule, Wording};
+pub use silence::{read, silent_hang};
+pub use structure::{Access, Frame, Guilty, Stack, StackRole};
 pub use title::slug;
 
 /// The most lines of one report that are kept.
@@ -50,8 +60,19 @@ pub struct KernelReport {
     pub title: String,
     /// Check of the kernel that it comes from.
     pub kind: ReportKind,
-    /// The report's own lines, without the console's time stamps.
+    /// The report's own lines, without the console's time stamps. [`read`] makes the report of it
+    /// again.
     pub text: String,
+    /// Function that it blames; `None` where the report shows only who noticed.
+    pub guilty: Option<Guilty>,
+    /// Access to memory that it is about.
+    pub access: Option<Access>,
+    /// Stacks in it, in their order. The first whose role is not [`StackRole::Lock`] mostly is the
+    /// call trace.
+    pub stacks: Vec<Stack>,
+    /// True when the log ends within the report, or lost or garbled lines of it: its stacks are not
+    /// to be relied on.
+    pub truncated: bool,
 }
 
 /// Which of the kernel's checks a report comes from.
@@ -60,7 +81,7 @@ pub struct KernelReport {
 pub enum ReportKind {
     /// A memory access that KASAN (or KFENCE, KMSAN, KCSAN) caught.
     Kasan,
-    /// `BUG()`, a fault in kernel mode, corrupted lists, pages or slabs.
+    /// `BUG()`, a fault in kernel mode, corrupted lists, pages, slabs or file systems.
     Bug,
     /// `WARN()`.
     Warning,
@@ -106,7 +127,7 @@ impl KernelReport {
     #[must_use]
     pub fn stack(&self) -> Vec<String> {
         let lines: Vec<&str> = self.text.lines().collect();
-        frames::call_trace(&lines)
+        stacks::call_trace(&lines)
             .iter()
             .map(|frame| frame.function)
             .skip_while(|function| skip::is_reporting(function))
@@ -191,40 +212,38 @@ impl Iterator for Reports<'_> {
             }
             let start = start_of(lines, at).max(self.next);
             let end = end_of(lines, at, rule);
+            let (end, ended) = (end.unwrap_or_else(|| limit_of(lines, at)), end.is_some());
             self.next = end;
             if lines[start..at].iter().any(|line| rules::is_expected(line)) {
                 continue;
             }
             self.found = true;
             let (context, body) = (&lines[start..at], &lines[at..end]);
-            let title = title::title(rule, context, body);
-            let key = key::key(rule, context, body, &title);
             let mut text = String::new();
             for line in &lines[start..end] {
                 text.push_str(lines::cut(line, MAX_LINE_BYTES));
                 text.push('\n');
             }
-            return Some(KernelReport { key, title, kind: title::kind(rule, body), text });
+            return Some(report(rule, context, body, ended, text));
         }
     }
 }
 
-/// Finds the function in which the kernel hangs, for a title. `stack` is console text of a
-/// processor that was interrupted, such as an NMI's backtrace. The result is the first function of
-/// its call trace that neither runs in an interrupt nor waits, reports or helps anybody. It has no
-/// compiler suffixes; `None` when no function will do.
-#[must_use]
-pub fn hanging_function(stack: &str) -> Option<String> {
-    let lines: Vec<&str> = lines::clean(stack).collect();
-    let frames = frames::call_trace(&lines);
-    let outside = frames.iter().filter(|frame| !frame.interrupt).map(|frame| frame.function);
-    { outside }.find(|function| !skip::is_skipped(function, true)).map(str::to_owned)
-}
-
-/// Gives the key of a hang in `function`, whoever noticed it.
-#[must_use]
-pub fn hang_key(function: Option<&str>) -> String {
-    key::hang(function)
+/// Makes the report whose header, by `rule`, is the first of `body`; `context` stands above it.
+/// `ended` says whether something but the log's end ended it.
+fn report(rule: &Rule, context: &[&str], body: &[&str], ended: bool, text: String) -> KernelReport {
+    let title = title::title(rule, context, body);
+    let sections = stacks::sections(body);
+    KernelReport {
+        key: key::key(rule, context, body, &title),
+        title,
+        kind: title::kind(rule, body),
+        text,
+        guilty: structure::guilty(rule, context, body),
+        access: access::access(rule, context, body),
+        truncated: structure::is_truncated(rule, body, &sections, ended),
+        stacks: sections.iter().map(stacks::Section::stack).collect(),
+    }
 }
 
 /// Finds the start of the report with its header at `header`: the lines above that announce it.
@@ -241,41 +260,47 @@ fn start_of(lines: &[&str], header: usize) -> usize {
     start
 }
 
-/// The first line after the report with its header at `header`.
-fn end_of(lines: &[&str], header: usize, rule: &Rule) -> usize {
-    let limit = lines.len().min(header + MAX_REPORT_LINES);
+/// Gives the line up to which a report with its header at `header` can go.
+fn limit_of(lines: &[&str], header: usize) -> usize {
+    lines.len().min(header + MAX_REPORT_LINES)
+}
+
+/// Finds the first line after the report with its header at `header`; `None` when nothing ends it
+/// before its limit.
+fn end_of(lines: &[&str], header: usize, rule: &Rule) -> Option<usize> {
+    let limit = limit_of(lines, header);
     let mut last_frame = header;
     for (at, line) in lines.iter().enumerate().take(limit).skip(header + 1) {
-        if frames::trace_line(line).is_some() {
+        if frames::stack_line(line).is_some() {
             last_frame = at;
         }
         let framed = last_frame > header;
         // Lines that announce the next report belong to that one.
         let before_next = || start_of(lines, at).max(last_frame + 1);
         if line.starts_with(rules::END_TRACE) {
-            return at + 1;
+            return Some(at + 1);
         }
         if rules::is_ruler(line) && framed {
             let opens = lines.get(at + 1).is_some_and(|next| rules::matching(next).is_some());
-            return if rule.wording == Wording::Kasan && !opens { at + 1 } else { before_next() };
+            return Some(if rule.wording == Wording::Kasan && !opens { at + 1 } else { before_next() });
         }
         if line.starts_with("</TASK>") && rule.wording.ends_with_its_trace() {
-            return at + 1;
+            return Some(at + 1);
         }
         // Nothing ends a leak's trace, but a single line in it can be another's.
         if rule.wording == Wording::Leak && framed && at - last_frame == 2 {
-            return at - 1;
+            return Some(at - 1);
         }
         if line.starts_with(rules::PANIC) {
-            return at;
+            return Some(at);
         }
         // Until its trace is there, most headers are further lines of the same report.
         let another = |other: &Rule| {
             framed || matches!(rule.wording, Wording::Alone(_)) || matches!(other.wording, Wording::Kasan)
         };
         if rules::matching(line).is_some_and(another) {
-            return before_next();
+            return Some(before_next());
         }
     }
-    limit
+    None
 }

@@ -7,10 +7,11 @@ use super::{
     rules::{self, Rule, Wording},
     skip,
     slab::{self, Defect},
+    stacks,
 };
 
 /// The longest title, in bytes.
-const MAX_TITLE: usize = 120;
+pub(super) const MAX_TITLE: usize = 120;
 /// The longest name for files, in bytes.
 const MAX_SLUG: usize = 80;
 /// Hexadecimal digits of the hash in such a name.
@@ -21,38 +22,56 @@ const HASH_DIGITS: usize = 8;
 pub(super) fn title(rule: &Rule, context: &[&str], body: &[&str]) -> String {
     let header = body.first().copied().unwrap_or_default();
     let detail = context.iter().rev().find_map(|line| rules::detail(line));
-    let within = |what: &str, waits| match culprit(body, waits) {
-        Some(function) => format!("{what} in {function}"),
-        None => what.to_owned(),
-    };
-    let title = match rule.wording {
-        Wording::Kasan => within(&format!("KASAN: {}", kasan_words(header, body)), false),
-        Wording::Sanitizer => within(before_place(header.trim_start_matches("BUG: ")), false),
-        Wording::Fault(words) => match bad_address(body) {
-            Some(access) => within(&format!("KASAN: {access}"), false),
-            None => within(words, false),
-        },
-        Wording::NamedFault => match bad_address(body) {
-            Some(access) => within(&format!("KASAN: {access}"), false),
-            None => within(&fault_words(header), false),
-        },
-        Wording::Bug(words) => within(detail.unwrap_or(words), false),
-        Wording::Warning => within(detail.unwrap_or("WARNING"), false),
-        Wording::In(words) => within(words, false),
-        Wording::Waits(words) => within(words, true),
-        Wording::Only(words) | Wording::Alone(words) => words.to_owned(),
-        Wording::LockOrder => within(header.trim_end_matches(" detected"), false),
-        Wording::HeldLock(words) => named(words, body.iter().find_map(|line| lock_taker(line))),
-        Wording::Work(words) => {
-            named(words, body.iter().find_map(|line| line.split_once("workfn=").map(|(_, name)| name.trim())))
+    let words = match rule.wording {
+        Wording::Kasan => format!("KASAN: {}", kasan_words(header, body)),
+        Wording::Sanitizer => before_place(header.trim_start_matches("BUG: ")).to_owned(),
+        Wording::Fault(words) => {
+            bad_address(body).map_or_else(|| words.to_owned(), |access| format!("KASAN: {access}"))
         }
-        Wording::Slab => slab_words(header, detail, culprit(body, false)),
-        Wording::Ubsan => within(before_place(header.split(" at ").next().unwrap_or(header)), false),
-        Wording::Leak => within("memory leak", false),
-        Wording::Header => within(header.trim_end_matches(['!', '.', ':']), false),
+        Wording::NamedFault => {
+            bad_address(body).map_or_else(|| fault_words(header), |access| format!("KASAN: {access}"))
+        }
+        Wording::Bug(words) => detail.unwrap_or(words).to_owned(),
+        Wording::Warning => detail.unwrap_or("WARNING").to_owned(),
+        Wording::In(words)
+        | Wording::Waits(words)
+        | Wording::Only(words)
+        | Wording::Alone(words)
+        | Wording::HeldLock(words)
+        | Wording::Work(words) => words.to_owned(),
+        Wording::LockOrder => header.trim_end_matches(" detected").to_owned(),
+        Wording::Slab => slab_words(header, detail),
+        Wording::Ubsan => before_place(header.split(" at ").next().unwrap_or(header)).to_owned(),
+        Wording::Leak => "memory leak".to_owned(),
+        Wording::Header => header.trim_end_matches(['!', '.', ':']).to_owned(),
         Wording::Panic => format!("kernel panic: {}", header.trim_start_matches(rules::PANIC)),
     };
+    // A panic's words say more than who called it.
+    let function = blamed(rule, context, body).filter(|_| rule.wording != Wording::Panic);
+    let title = match function {
+        Some(function) => format!("{words} in {function}"),
+        None => words,
+    };
     lines::cut(&clean(&title), MAX_TITLE).trim_end().to_owned()
+}
+
+/// Finds the function that the report blames, as far as it can blame one.
+pub(super) fn blamed<'log>(rule: &Rule, context: &[&str], body: &[&'log str]) -> Option<&'log str> {
+    let header = body.first().copied().unwrap_or_default();
+    match rule.wording {
+        Wording::Only(_) | Wording::Alone(_) => None,
+        Wording::Waits(_) => culprit(body, true),
+        Wording::HeldLock(_) => body.iter().find_map(|line| lock_taker(line)),
+        Wording::Work(_) => {
+            let name = body.iter().find_map(|line| line.split_once("workfn=").map(|(_, name)| name.trim()))?;
+            Some(fault_plan::base_name(name))
+        }
+        Wording::Slab => {
+            let detail = context.iter().rev().find_map(|line| rules::detail(line));
+            culprit(body, false).filter(|_| slab::defect(header, detail).is_callers)
+        }
+        _ => culprit(body, false),
+    }
 }
 
 /// The report's kind: a fault that KASAN explains is KASAN's.
@@ -65,22 +84,15 @@ pub(super) fn kind(rule: &Rule, body: &[&str]) -> ReportKind {
 
 /// The first function of the report that can be the culprit: the header's, then the trace's.
 pub(super) fn culprit<'log>(body: &[&'log str], waits: bool) -> Option<&'log str> {
-    let header = body.first().and_then(|header| header.split([' ', ',']).find_map(frames::symbol));
-    let trace = frames::call_trace(body);
+    let header = body.first().and_then(|header| header.split([' ', ',']).find_map(frames::function));
+    let trace = stacks::call_trace(body);
     // The task is stuck, not the interrupt in which that was noticed.
-    let outside = |frame: &&frames::Frame<'log>| !(waits && frame.interrupt);
+    let outside = |frame: &&stacks::Entry<'log>| !(waits && frame.interrupt);
     let candidates = || header.into_iter().chain(trace.iter().filter(outside).map(|frame| frame.function));
     candidates()
         .find(|function| !skip::is_skipped(function, waits))
         .or_else(|| candidates().find(|function| !skip::is_reporting(function)))
         .or_else(|| candidates().next())
-}
-
-fn named(words: &str, function: Option<&str>) -> String {
-    match function {
-        Some(function) => format!("{words} in {}", fault_plan::base_name(function)),
-        None => words.to_owned(),
-    }
 }
 
 /// `slab-use-after-free Read`, from "BUG: KASAN: slab-use-after-free in f+0x1/0x2" and "Read of
@@ -121,13 +133,10 @@ fn fault_words(header: &str) -> String {
 }
 
 /// `BUG kmalloc-32: Poison overwritten`, from "BUG kmalloc-32 (Tainted: G B): Object corrupt" and
-/// the line above it; `BUG kmalloc-96: double-free in f` where the caller has done it.
-fn slab_words(header: &str, detail: Option<&str>, culprit: Option<&str>) -> String {
-    let Defect { words, cache, is_callers } = slab::defect(header, detail);
-    match culprit.filter(|_| is_callers) {
-        Some(function) => format!("BUG {cache}: {words} in {function}"),
-        None => format!("BUG {cache}: {words}"),
-    }
+/// the line above it.
+fn slab_words(header: &str, detail: Option<&str>) -> String {
+    let Defect { words, cache, .. } = slab::defect(header, detail);
+    format!("BUG {cache}: {words}")
 }
 
 /// The text up to the last " in ".
@@ -138,7 +147,7 @@ fn before_place(text: &str) -> &str {
 /// The function in " #0: ffff8880 (&lock){+.+.}-{4:4}, at: f+0x1/0x2".
 fn lock_taker(line: &str) -> Option<&str> {
     // Another line may have cut this one in two.
-    frames::symbol(line.rsplit_once(", at: ")?.1.split(' ').next()?)
+    frames::function(line.rsplit_once(", at: ")?.1.split(' ').next()?)
 }
 
 /// `text` without addresses, offsets and numbers of processors or tasks, in printable ASCII.

@@ -3,6 +3,8 @@
 //! They know no file system. What one keeps beyond an unmount is an oracle of its own, in
 //! `workload/fs/`.
 
+mod allocations;
+mod content;
 mod held_disk;
 mod memory;
 mod mounts;
@@ -11,7 +13,7 @@ mod taint;
 use anyhow::Result;
 use guest_protocol::{LIMITS, Leftover, LeftoverKind, cut};
 
-pub(crate) use self::held_disk::HeldDisk;
+pub(crate) use self::{allocations::Allocations, content::Content, held_disk::HeldDisk};
 use self::{memory::Memory, mounts::Mounts, taint::Taint};
 
 /// Something that a workload can leave behind.

@@ -15,7 +15,11 @@ struct Sequence {
 impl Sequence {
     fn new(steps: &[WorkloadStep]) -> Result<Self> {
         let results = Vec::with_capacity(steps.len());
-        let steps = steps.iter().map(|step| steps::prepare(&step.step)).collect::<Result<Vec<_>>>()?;
+        let steps = steps
+            .iter()
+            .zip(1..)
+            .map(|(step, number)| steps::prepare(&step.step, number))
+            .collect::<Result<Vec<_>>>()?;
         Ok(Self { steps, results })
     }
 

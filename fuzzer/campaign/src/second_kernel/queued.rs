@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use execution::{Execution, Finding, FindingKind};
+use execution::{Execution, Finding};
 use fault_plan::Scope;
 use guest_protocol::StepResult;
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,7 @@ impl Reported {
     /// Gives the parts of `finding`.
     pub(super) fn of(finding: &Finding) -> Self {
         let stack = finding.stack.iter().take(INLINED).cloned().collect();
-        let is_leftover = finding.kind == FindingKind::Leftover;
+        let is_leftover = !finding.is_report();
         Self { key: finding.key.clone(), title: finding.title.clone(), stack, is_leftover }
     }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::{ImageRecipe, Target, file::defect};
+use super::{ImageRecipe, Oracle, Target, file::defect};
 use crate::function_groups::TargetFunction;
 
 /// Why a definition is refused.
@@ -29,7 +29,7 @@ pub enum DefinitionError {
 }
 
 /// The parts of a definition that do not change what a plan means.
-const NAMES: [&str; 4] = ["digest", "name", "description", "kernel"];
+const NAMES: [&str; 5] = ["digest", "name", "description", "kernel", "oracles"];
 
 /// A definition as it is written.
 #[derive(Serialize, Deserialize)]
@@ -52,6 +52,17 @@ struct Record {
     scope: Vec<Scope>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unrelated: Vec<String>,
+    /// All in files from before there was a choice.
+    #[serde(default = "all_oracles", skip_serializing_if = "is_all_oracles")]
+    oracles: Vec<Oracle>,
+}
+
+fn all_oracles() -> Vec<Oracle> {
+    Oracle::ALL.to_vec()
+}
+
+fn is_all_oracles(oracles: &[Oracle]) -> bool {
+    oracles == Oracle::ALL
 }
 
 fn workload_alone() -> Vec<Scope> {
@@ -83,6 +94,7 @@ impl Target {
             functions: self.functions.clone(),
             scope: self.scopes.clone(),
             unrelated: self.unrelated.clone(),
+            oracles: self.oracles.clone(),
         };
         let mut definition = serde_json::to_value(record).expect("a definition has only string keys");
         definition["digest"] = digest(&definition).into();
@@ -118,8 +130,20 @@ impl Target {
     /// It is none, or says what cannot be.
     pub fn from_definition(definition: &Value) -> Result<Self, DefinitionError> {
         let record = Record::deserialize(definition)?;
-        let Record { name, description, kernel, memory_mib, image, setup, steps, functions, scope, unrelated, .. } =
-            record;
+        let Record {
+            name,
+            description,
+            kernel,
+            memory_mib,
+            image,
+            setup,
+            steps,
+            functions,
+            scope,
+            unrelated,
+            oracles,
+            ..
+        } = record;
         let image_defect = image.as_ref().and_then(ImageRecipe::defect);
         let functions_defect = functions
             .iter()
@@ -138,6 +162,7 @@ impl Target {
             functions,
             scopes: scope,
             unrelated,
+            oracles,
             setup_steps: setup,
             steps,
             memory_mib,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    ImageRecipe, Target,
+    ImageRecipe, Oracle, Target,
     image::ImageText,
     variant::{VariantText, is_name},
 };
@@ -31,6 +31,7 @@ struct TargetFile {
     image: Option<Spanned<ImageText>>,
     functions: Spanned<WantedFunctions>,
     scope: Option<Vec<Scope>>,
+    oracles: Option<Vec<Oracle>>,
     #[serde(default)]
     setup: Vec<Spanned<toml::Table>>,
     steps: Vec<Spanned<toml::Table>>,
@@ -78,6 +79,7 @@ pub(super) fn parse(
         functions: groups.resolve(text, change.functions.as_ref().unwrap_or(&file.functions))?,
         scopes: file.scope.unwrap_or_else(|| Scope::ALL.to_vec()),
         unrelated: Vec::new(),
+        oracles: file.oracles.unwrap_or_else(|| Oracle::ALL.to_vec()),
         setup_steps,
         steps,
         memory_mib: file.memory_mib.as_ref().map(|memory| *memory.get_ref()),

@@ -9,6 +9,7 @@
 mod definition;
 mod file;
 mod image;
+mod oracle;
 mod unrelated;
 mod variant;
 
@@ -26,6 +27,7 @@ use files::{TextFile, TextFileError};
 pub use self::{
     definition::DefinitionError,
     image::{ImageRecipe, ImageSource},
+    oracle::Oracle,
 };
 use crate::function_groups::{FunctionGroups, TargetFunction};
 
@@ -82,6 +84,8 @@ pub struct Target {
     pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
     pub steps: Vec<WorkloadStep>,
+    /// Oracles of the fuzzer's that judge its executions.
+    pub oracles: Vec<Oracle>,
     /// Names of its variants; none of a variant.
     pub variants: Vec<String>,
     memory_mib: Option<u32>,
@@ -253,6 +257,7 @@ impl Target {
             disks: self.disks(),
             image_steps: self.image.as_ref().map_or_else(Vec::new, |image| image.steps.clone()),
             awake: false,
+            allocations: self.oracles.contains(&Oracle::Leaks),
         }
     }
 

@@ -1,6 +1,8 @@
 //! `fuzz replay FILE`: runs a plan or reproducer in fresh guests and says what happened.
 
-mod target;
+pub(super) mod target;
+
+pub(super) use self::target::chosen;
 
 use std::{collections::BTreeSet, fs, io::Write};
 
@@ -15,7 +17,7 @@ use guests::{
 
 use crate::{
     exit::{Answer, CommandError},
-    options::ReplayOptions,
+    options::{InputOptions, ReplayOptions},
     views::{
         progress::Progress,
         replay::Run,
@@ -24,16 +26,22 @@ use crate::{
     },
 };
 
-struct Asked {
-    plan: FaultPlan,
+/// A plan or reproducer as a file has it.
+pub(super) struct Asked {
+    pub(super) plan: FaultPlan,
     /// Key and title of the crash that is to come again.
-    crash: Option<(String, String)>,
-    kernel: Option<String>,
+    pub(super) crash: Option<(String, String)>,
+    pub(super) kernel: Option<String>,
     /// Definition of the target, where the file carries one.
-    target: Option<serde_json::Value>,
+    pub(super) target: Option<serde_json::Value>,
 }
 
-fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
+/// Reads it.
+///
+/// # Errors
+///
+/// It is neither a plan nor a reproducer.
+pub(super) fn read(options: &InputOptions) -> Result<Asked, CommandError> {
     let path = options.file.display();
     let text = fs::read_to_string(&options.file)
         .map_err(|error| CommandError::Input(format!("cannot read {path}: {error}")))?;
@@ -61,19 +69,19 @@ pub fn replay(
     out: &mut dyn Write,
     progress: &Progress,
 ) -> Result<Answer, CommandError> {
-    let asked = read(options)?;
+    let asked = read(&options.input)?;
     let wanted = Wanted {
         kernel: options.guest.kernel.clone().or_else(|| asked.kernel.clone()),
         accel: options.guest.accel,
         exact: options.exact,
-        ..Wanted::new(target::chosen(options, &asked.plan, asked.target.as_ref(), progress)?)
+        ..Wanted::new(chosen(&options.input, &asked.plan, asked.target.as_ref(), progress)?)
     };
     let prepared = prepare(&wanted, stop, progress)?;
     let mut runner = GuestRunner::new(&prepared);
     asked
         .plan
         .check_against(&prepared.template().about.ready.functions)
-        .map_err(|error| CommandError::Input(format!("{}: {}", options.file.display(), chain(&error))))?;
+        .map_err(|error| CommandError::Input(format!("{}: {}", options.input.file.display(), chain(&error))))?;
     let is_same = |execution: &Execution| asked.crash.as_ref().is_some_and(|(key, _)| execution.has_key(key));
     let (mut tally, mut held, mut known, mut last) = (Tally::default(), 0, KnownPoints::default(), None);
     let mut fingerprints = BTreeSet::new();

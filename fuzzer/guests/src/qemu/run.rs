@@ -95,11 +95,11 @@ pub enum End {
     DeadBefore,
     /// The kernel died. The guest is dead.
     Died,
-    /// The deadline passed. The guest is dead.
+    /// The deadline passed, or a step does not return. The guest is dead.
     Hung {
         /// Text that the kernel printed when the host interrupted it after the deadline: a panic
         /// ("NMI: Not continuing") that is none of its own, with the stack of its processor. Empty
-        /// when it did not answer.
+        /// when it did not answer. Of a step that does not return, the functions in which it waits.
         stack: String,
     },
     /// Guest or host failed. The guest is dead.
@@ -202,6 +202,10 @@ impl Guest {
             Wake::Message(FromAgent::Unclean(leftover)) if self.reported && self.generation() == generation_before => {
                 self.machine.settle();
                 Ok(End::Unclean(leftover))
+            }
+            Wake::Message(FromAgent::Hung(waits)) => {
+                *until = Some(self.machine.console().mark());
+                Ok(End::Hung { stack: format!("idle; the step waits in\n{waits}") })
             }
             Wake::Message(other) => Err(GuestError::unexpected(&other, "a report")),
             Wake::Ended => {

@@ -35,14 +35,14 @@ use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
 use fault_plan::FaultPlan;
 use guest_protocol::{Leftover, LeftoverKind, WorkloadStep};
 use kcov_parser::Symbols;
-use kernel_report::{KernelReport, ReportKind};
+use kernel_report::{KernelReport, ReportKind, silent_hang};
 
 use super::{
     fired,
     history::History,
     leftover::left,
     reported::{Own, reported},
-    text::{bytes_until, death, reports, silent_hang},
+    text::{bytes_until, death, reports},
 };
 use crate::qemu::{End, FiredLog, GuestError, Observed};
 
@@ -299,7 +299,8 @@ impl Attribution {
         match end {
             End::Reported(report) => {
                 let fired = report.fired.iter().map(|fired| fired::of_report(fired, request.symbols)).collect();
-                let own = reported(request.plan, report, fired, self.left_before(request), text.clone(), wall);
+                let own =
+                    reported(request.plan, request.steps, report, fired, self.left_before(request), text.clone(), wall);
                 if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }
             }
             End::Refused(reason) => Verdict::Refused(reason),

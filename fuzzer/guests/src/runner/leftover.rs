@@ -30,26 +30,33 @@ fn telling(fired: &Fired) -> Option<&str> {
 /// what the unwinding after it forgot.
 pub(super) fn left(leftover: &Leftover, plan: &FaultPlan, fired: &[Fired], steps: &[StepResult]) -> Finding {
     let words = words(leftover.kind);
-    let last = fired.last();
     // Work that does not end says itself which function is wrong.
     if leftover.kind == LeftoverKind::Work {
-        let text = evidence(leftover, plan, fired, steps);
+        let text = evidence(&leftover.text, plan, fired, steps);
         return Finding::leftover(leftover.text.clone(), leftover.text.clone(), text);
     }
+    let text = evidence(&leftover.text, plan, fired, steps);
+    after_failure(FindingKind::Leftover, words, text, fired)
+}
+
+/// Makes a finding that is called by `words` and the place of the last fault.
+pub(super) fn after_failure(kind: FindingKind, words: &str, text: String, fired: &[Fired]) -> Finding {
+    let last = fired.last();
     let (key, title) = match (last, last.and_then(telling)) {
         (None, _) => (words.to_owned(), format!("{words} without a failure")),
         (_, None) => (format!("{words}: ?"), format!("{words} after a failure")),
         (_, Some(caller)) => (format!("{words}: {caller}"), format!("{words} after a failure in {caller}")),
     };
-    let mut finding = Finding::leftover(key, title, evidence(leftover, plan, fired, steps));
+    let mut finding = Finding::seen(kind, key, title, text);
     finding.stack = last.map_or_else(Vec::new, |fired| fired.call_path.clone());
     let earlier = fired.iter().rev().skip(1).filter_map(telling);
     finding.also = earlier.map(|caller| format!("{words}: {caller}")).collect();
     finding
 }
 
-fn evidence(leftover: &Leftover, plan: &FaultPlan, fired: &[Fired], steps: &[StepResult]) -> String {
-    let mut text = format!("{}\n", leftover.text);
+/// Says what was `seen`, which faults fired and what each step returned.
+pub(super) fn evidence(seen: &str, plan: &FaultPlan, fired: &[Fired], steps: &[StepResult]) -> String {
+    let mut text = format!("{seen}\n");
     for fired in fired {
         let fault = plan.faults.get(fired.fault);
         let (function, error) =

@@ -10,10 +10,14 @@ mod attribution;
 mod control;
 mod coverage;
 mod drift;
+mod errno;
 mod fired;
 mod fitness;
 mod history;
+mod leaks;
 mod leftover;
+mod looks;
+mod losses;
 mod reported;
 mod retry;
 mod rounds;
@@ -22,15 +26,17 @@ mod traced;
 
 use std::{sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, How, Ran, RunError, Runner, Usage};
+use execution::{Attributed, Execution, Fate, FindingKind, How, Oracle, Ran, RunError, Runner, Usage};
 use fault_plan::FaultPlan;
-use guest_protocol::{Execute, Recorded};
+use guest_protocol::{Execute, Growth, Recorded};
 
 use self::{
     attribution::{Attribution, Judgement, Request, Verdict},
     coverage::CoverageReader,
     drift::Drift,
     fitness::Unfit,
+    leaks::Leaks,
+    looks::Looks,
     reported::Own,
     retry::Retry,
     traced::Stacks,
@@ -41,8 +47,8 @@ use crate::{
     qemu::{Guest, GuestError},
 };
 
-/// An execution that takes longer has hung. The kernel's own detectors speak after 10 to 20 s and
-/// should have the first word.
+/// An execution that takes longer has hung. The kernel's own detectors and the agent, which looks
+/// at the steps, speak after 10 to 20 s and should have the first word.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A round that a guest is asked to run.
@@ -56,13 +62,15 @@ struct Asked<'a> {
     leave: bool,
     /// Part of the disk to look at first, and whether the guest is as it was at first.
     verify: Option<u32>,
+    /// True to compare what the disk holds afterwards.
+    look: bool,
     /// Its number among the plan's rounds, from 0.
     number: usize,
 }
 
 impl<'a> Asked<'a> {
     fn warm(plan: &'a FaultPlan) -> Self {
-        Self { plan, how: How::Warm, keep: false, leave: false, verify: None, number: 0 }
+        Self { plan, how: How::Warm, keep: false, leave: false, verify: None, look: false, number: 0 }
     }
 }
 
@@ -91,6 +99,10 @@ pub struct GuestRunner {
     /// A runner of guests that repeat exactly, once it is needed.
     exact: Option<Box<GuestRunner>>,
     late: Vec<Attributed>,
+    leaks: Leaks,
+    /// Source lines of which the last execution left more in use.
+    growth: Vec<Growth>,
+    looks: Looks,
     /// Return addresses of the faults of the run before.
     stacks: Stacks,
     /// Part of the disk that was looked at last.
@@ -121,6 +133,9 @@ impl GuestRunner {
             reader,
             exact: None,
             late: Vec::new(),
+            leaks: Leaks::default(),
+            growth: Vec::new(),
+            looks: Looks::default(),
             stacks: Stacks::default(),
             part: 0,
             usage: Usage::default(),
@@ -128,6 +143,11 @@ impl GuestRunner {
             inject: true,
             coverage: Recorded::All,
         }
+    }
+
+    /// Says whether an oracle judges the target's executions.
+    fn has(&self, oracle: Oracle) -> bool {
+        self.prepared.target.oracles.contains(&oracle)
     }
 
     /// Ends the guest at hand, if any: the next execution has a fresh one.
@@ -161,7 +181,7 @@ impl GuestRunner {
 
     /// Has the guest at hand execute what is asked, and judges what the host sees of it.
     fn attempt(&mut self, asked: Asked<'_>) -> Result<Judgement, GuestError> {
-        let Asked { plan, how, keep, leave, verify, number } = asked;
+        let Asked { plan, how, keep, leave, verify, look, number } = asked;
         let trace = if how == How::Traced { self.stacks.of(number) } else { Vec::new() };
         self.next_id += 1;
         let request = Execute {
@@ -172,6 +192,7 @@ impl GuestRunner {
             verify,
             inject: self.inject,
             coverage: self.coverage,
+            look: look && self.inject && self.has(Oracle::Data),
             trace: trace.clone(),
             describe_all_sites: self.describe_all,
         };
@@ -184,6 +205,8 @@ impl GuestRunner {
         self.usage.longest_life = self.usage.longest_life.max(self.drift.executions);
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
         let (steps, symbols) = (&self.prepared.target.steps, &self.prepared.symbols);
+        // A step that does not return is told of earlier.
+        let deadline = deadline.min(observed.wall);
         let request = Request { plan, how, keep, inject: self.inject, deadline, steps, symbols };
         if how != How::Traced {
             self.stacks.note(number, observed.log.as_ref());
@@ -255,8 +278,13 @@ impl GuestRunner {
 
     /// Completes an execution, and ends a guest that is not to run another one.
     fn execution(&mut self, own: Own) -> Execution {
-        let Own { findings, mut guest, fired, report, console, wall, history } = own;
-        let report = report.map_or_else(Default::default, |report| *report);
+        let Own { mut findings, mut guest, fired, report, console, wall, history } = own;
+        if !self.has(Oracle::Errno) {
+            findings.retain(|finding| finding.kind != FindingKind::Errno);
+        }
+        let mut report = report.map_or_else(Default::default, |report| *report);
+        self.growth = std::mem::take(&mut report.growth);
+        self.looks.took(wall, report.timings);
         let worn = fitness::worn_after(&report);
         let (sites, missing) = self.prepared.sites.of(report.new_sites, &report.hits);
         self.describe_all = missing;
@@ -302,16 +330,22 @@ impl GuestRunner {
             self.control_when_due()?;
         }
         let verify = self.part_when_due(plan);
-        let execution = self.attempts(|runner| runner.attempt_once(Asked { verify, ..Asked::warm(plan) }))?;
+        let look = self.looks.is_due();
+        let asked = Asked { verify, look, ..Asked::warm(plan) };
+        let mut execution = self.attempts(|runner| runner.attempt_once(asked))?;
         self.control(plan, &execution);
+        self.find_leaks(plan, How::Warm, &mut execution);
         Ok(execution)
     }
 
     fn run_fresh(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
         self.discard();
-        let asked = Asked { how, ..Asked::warm(plan) };
+        let asked = Asked { how, look: true, ..Asked::warm(plan) };
         let mut execution = self.attempts(|runner| runner.attempt_once(asked))?;
         self.control(plan, &execution);
+        if how == How::Fresh {
+            self.find_leaks(plan, how, &mut execution);
+        }
         self.listen(&mut execution);
         Ok(execution)
     }

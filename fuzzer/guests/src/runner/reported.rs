@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use execution::{Fate, Finding, Fired};
-use fault_plan::{FaultPlan, Round};
-use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report};
+use fault_plan::{Errno, FaultPlan, InjectedError, Round};
+use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report, WorkloadStep};
 
-use super::{leftover::left, text::reports};
+use super::{errno::wrong, leftover::left, losses::lost, text::reports};
 
 /// The part of an execution that belongs to its own plan.
 #[derive(Debug)]
@@ -22,10 +22,11 @@ pub(super) struct Own {
     pub(super) history: Vec<Round>,
 }
 
-/// Gives the execution of `plan` that the agent reports, in which these faults `fired`, in a guest
+/// Gives the execution of `plan` on this `workload` that the agent reports, in which these faults `fired`, in a guest
 /// in which so much was left `before`. `text` is the console's.
 pub(super) fn reported(
     plan: &FaultPlan,
+    workload: &[WorkloadStep],
     report: Box<Report>,
     fired: Vec<Fired>,
     before: &[Leftover],
@@ -38,6 +39,10 @@ pub(super) fn reported(
     let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
     let (found, console) = if in_log.is_empty() { (reports(&text), text) } else { (in_log, report.log.clone()) };
     let mut findings: Vec<_> = found.into_iter().map(Finding::from).collect();
+    if findings.is_empty() && only_plain_errors(plan, &fired) {
+        let called = [&report.log, &console].into_iter().find_map(|log| kernel_report::corruption(log));
+        findings.extend(called.map(Finding::from));
+    }
     let guest = match (findings.is_empty(), report.leftovers.is_empty()) {
         (true, true) => Fate::Alive,
         (true, false) => Fate::Unclean,
@@ -48,8 +53,20 @@ pub(super) fn reported(
         let explained = |leftover: &Leftover| leftover.kind == LeftoverKind::Taint && announced;
         let new = report.leftovers.iter().filter(|leftover| !is_old(leftover, before) && !explained(leftover));
         findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
+        findings.extend(lost(&report.losses, plan, workload, &fired, &report.steps));
+        findings.extend(wrong(plan, workload, &fired, &report.steps));
     }
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
+}
+
+/// Says whether only allocations, reads and writes `fired`, as far as their errors tell: no function
+/// was made to call anything damaged.
+fn only_plain_errors(plan: &FaultPlan, fired: &[Fired]) -> bool {
+    let is_plain = |fired: &Fired| {
+        let error = plan.faults.get(fired.fault).map(|fault| fault.error);
+        matches!(error, Some(InjectedError::Errno(Errno::ENOMEM | Errno::EIO)))
+    };
+    !fired.is_empty() && fired.iter().all(is_plain)
 }
 
 /// Says whether this was left `before`. The words for it change with every round, as they tell
@@ -66,6 +83,8 @@ fn is_old(leftover: &Leftover, before: &[Leftover]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use fault_plan::{CallPath, Fault, Scope};
+
     use super::*;
 
     const ANNOUNCED: &str = "BTRFS: Transaction aborted (error -12)\n";
@@ -95,13 +114,42 @@ mod tests {
     }
 
     #[test]
+    fn corruption_is_a_finding_where_only_plain_errors_fired() {
+        let called = |errors: &[InjectedError], console: &str| {
+            let fault = |error: &InjectedError| Fault::new("f", CallPath::default(), 1, *error);
+            let plan = FaultPlan { faults: errors.iter().map(fault).collect(), ..FaultPlan::fault_free("test") };
+            let fired = (0..errors.len()).map(|fault| Fired {
+                fault,
+                sequence: 1,
+                site: 1,
+                step: 1,
+                scope: Scope::Workload,
+                times: 1,
+                call_path: Vec::new(),
+                frames: Vec::new(),
+                arguments: Vec::new(),
+            });
+            let fired = fired.collect();
+            let found = reported(&plan, Box::default(), fired, &[], console.to_owned(), Duration::ZERO);
+            (found.findings.iter().map(|finding| finding.key.clone()).collect::<Vec<_>>(), found.guest)
+        };
+        let [memory, io, damage] = ["ENOMEM", "EIO", "EUCLEAN"].map(|name| InjectedError::from_name(name).unwrap());
+        let line = "XFS (ram0): Internal error i != 1 at line 7 of file fs/xfs/f.c.  Caller f+0x3a2/0x900\n";
+        let key = "corruption: XFS: Internal error i != N at line N of file fs/xfs/f.c. Caller f".to_owned();
+        assert_eq!(called(&[memory, io], line), (vec![key], Fate::Retired));
+        for (errors, console) in [(&[memory, damage][..], line), (&[], line), (&[io], ANNOUNCED)] {
+            assert_eq!(called(errors, console), (Vec::new(), Fate::Alive), "{errors:?}");
+        }
+    }
+
+    #[test]
     fn an_announcement_explains_a_taint_wherever_it_stands() {
         let findings = |log: &str, log_before: &str, console: &str| {
             let leftovers = vec![leftover(LeftoverKind::Taint, "W")];
             let (log, log_before) = (log.to_owned(), log_before.to_owned());
             let report = Box::new(Report { log, log_before, leftovers, ..Report::default() });
             let plan = FaultPlan::fault_free("test");
-            reported(&plan, report, Vec::new(), &[], console.to_owned(), Duration::ZERO).findings.len()
+            reported(&plan, &[], report, Vec::new(), &[], console.to_owned(), Duration::ZERO).findings.len()
         };
         assert_eq!(findings("", "", ""), 1);
         assert_eq!([findings(ANNOUNCED, "", ""), findings("", ANNOUNCED, ""), findings("", "", ANNOUNCED)], [0; 3]);

@@ -1,7 +1,5 @@
 //! Kernel reports in a guest's text, and text by the time at which the kernel printed it.
 
-use std::time::Duration;
-
 use kernel_report::{KernelReport, ReportKind};
 
 use crate::qemu::GuestError;
@@ -22,27 +20,6 @@ pub(super) fn reports(text: &str) -> Vec<KernelReport> {
 /// Gives the trouble of a guest whose kernel died without a report in `text`.
 pub(super) fn death(text: &str) -> GuestError {
     if kernel_report::is_out_of_memory(text) { GuestError::OutOfMemory } else { GuestError::Lost }
-}
-
-/// Makes the report of a guest that did not answer within `deadline` and whose kernel says nothing;
-/// `stack` is what its processor was at. The step that ran, by number and kind, names what does not
-/// return where the processor was idle.
-pub(super) fn silent_hang(target: &str, deadline: Duration, stack: &str, step: Option<(u32, &str)>) -> KernelReport {
-    let function = kernel_report::hanging_function(stack);
-    let waits = step.map(|(_, kind)| format!("{kind} does not return"));
-    let title = match (&function, &waits) {
-        (Some(function), _) => format!("hang in {function}"),
-        (None, Some(waits)) => format!("hang: {waits}"),
-        (None, None) => "hang: the deadline passed without a word of the kernel".to_owned(),
-    };
-    let step = step.map_or_else(String::new, |(number, kind)| format!(" in step {number} ({kind})"));
-    let seconds = deadline.as_secs();
-    KernelReport {
-        key: kernel_report::hang_key(function.or(waits).as_deref()),
-        title,
-        kind: ReportKind::Hang,
-        text: format!("no reply within {seconds} s{step}, target {target}; the processor was at:\n{stack}"),
-    }
 }
 
 /// Gives how many bytes at the start of `console` were printed up to the time `seen_us` of the
@@ -70,18 +47,6 @@ fn time_us(line: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_hang_names_the_function_or_the_step() {
-        let hang = |stack, step| silent_hang("t", Duration::from_secs(30), stack, step);
-        let idle = hang("", Some((3, "mount")));
-        assert_eq!(
-            (idle.key.as_str(), idle.title.as_str()),
-            ("hang: mount does not return", "hang: mount does not return")
-        );
-        assert!(idle.text.starts_with("no reply within 30 s in step 3 (mount), target t"), "{}", idle.text);
-        assert_eq!(hang("", None).key, "hang: somewhere");
-    }
 
     #[test]
     fn text_is_divided_by_the_kernels_time() {

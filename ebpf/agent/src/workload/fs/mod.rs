@@ -2,7 +2,7 @@
 
 pub(super) mod btrfs;
 pub(super) mod ioctl;
-pub(super) mod options;
+pub(crate) mod options;
 mod sysfs;
 
 use std::fs;

@@ -30,7 +30,7 @@ const FLAGS: &[(&str, MsFlags, bool)] = &[
 ];
 
 /// Splits `options`; `defaults` and empty options mean nothing.
-pub(in crate::workload) fn split(options: &str) -> (MsFlags, String) {
+pub(crate) fn split(options: &str) -> (MsFlags, String) {
     let mut flags = MsFlags::empty();
     let mut rest = Vec::new();
     for option in options.split(',').filter(|option| !option.is_empty() && *option != "defaults") {

@@ -21,15 +21,23 @@ pub(super) struct Write {
     offset: i64,
     length: u32,
     flags: OFlag,
+    /// Of the pattern: see [`shift_of`](super::shift_of).
+    shift: usize,
 }
 
 impl Write {
-    pub(super) fn new(path: &RelativePath, at: u64, length: u32, direct: bool, sync: bool) -> Result<Self> {
+    pub(super) fn new(
+        path: &RelativePath,
+        at: u64,
+        length: u32,
+        [direct, sync]: [bool; 2],
+        shift: usize,
+    ) -> Result<Self> {
         offset(at.saturating_add(u64::from(length)))?;
         let mut flags = OFlag::O_WRONLY;
         flags.set(OFlag::O_DIRECT, direct);
         flags.set(OFlag::O_SYNC, sync);
-        Ok(Self { path: below(path)?, offset: offset(at)?, length, flags })
+        Ok(Self { path: below(path)?, offset: offset(at)?, length, flags, shift })
     }
 
     fn written(&self, workspace: &mut Workspace) -> nix::Result<i64> {
@@ -38,7 +46,7 @@ impl Write {
         let mut at = self.offset;
         while at < end {
             let bytes = usize::try_from(end - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-            let data = workspace.pattern_at(at, bytes, self.flags.contains(OFlag::O_DIRECT));
+            let data = workspace.pattern_at(at, self.shift, bytes, self.flags.contains(OFlag::O_DIRECT));
             match pwrite(file.as_fd(), data, at)? {
                 0 => break,
                 some => at += signed(some),
@@ -118,8 +126,13 @@ mod tests {
             File::create(&path).unwrap();
             let name = CString::new(path.to_str().unwrap()).unwrap();
             let length = u32::try_from(bytes).unwrap();
-            let mut write =
-                Write { path: name.clone(), offset: signed(at), length, flags: OFlag::O_WRONLY | OFlag::O_SYNC };
+            let mut write = Write {
+                path: name.clone(),
+                offset: signed(at),
+                length,
+                flags: OFlag::O_WRONLY | OFlag::O_SYNC,
+                shift: 11,
+            };
             let result = write.call(&mut workspace);
             let mut buffer = vec![0; 1000];
             let read_back = read_whole(&name, &mut buffer);
@@ -128,15 +141,15 @@ mod tests {
             assert_eq!(result, Ok(i64::from(length)));
             assert_eq!(read_back, Ok(i64::from(length) + signed(at)));
             assert!(content[..at].iter().all(|byte| *byte == 0));
-            assert!((at..content.len()).all(|at| usize::from(content[at]) == at % PATTERN_PERIOD));
+            assert!((at..content.len()).all(|at| usize::from(content[at]) == (at + 11) % PATTERN_PERIOD));
         }
     }
 
     #[test]
     fn a_direct_write_has_the_same_data_in_aligned_memory() {
         let mut workspace = Workspace::new(0).unwrap();
-        let plain = workspace.pattern_at(512 * 77, 4096, false).to_vec();
-        let direct = workspace.pattern_at(512 * 77, 4096, true);
+        let plain = workspace.pattern_at(512 * 77, 3, 4096, false).to_vec();
+        let direct = workspace.pattern_at(512 * 77, 3, 4096, true);
         assert_eq!(direct, plain);
         assert!((direct.as_ptr() as usize).is_multiple_of(4096));
     }

@@ -25,15 +25,17 @@ pub(super) struct MmapWrite {
     /// Offset of the first byte in the mapping, and of the one behind the last.
     first: usize,
     end: usize,
+    /// Of the pattern: see [`shift_of`](super::shift_of).
+    shift: usize,
 }
 
 impl MmapWrite {
-    pub(super) fn new(path: &RelativePath, at: u64, length: u32) -> Result<Self> {
+    pub(super) fn new(path: &RelativePath, at: u64, length: u32, shift: usize) -> Result<Self> {
         let start = at - at % PAGE_BYTES;
         let first = usize::try_from(at - start)?;
         let end = first + usize::try_from(length)?;
         let bytes = NonZeroUsize::new(end).unwrap_or(NonZeroUsize::MIN);
-        Ok(Self { path: below(path)?, start: offset(start)?, bytes, first, end })
+        Ok(Self { path: below(path)?, start: offset(start)?, bytes, first, end, shift })
     }
 
     /// Has the kernel write the pattern to the mapping `memory`: where the file cannot take it, it
@@ -42,7 +44,7 @@ impl MmapWrite {
         let mut at = self.first;
         while at < self.end {
             let bytes = (self.end - at).min(CHUNK_BYTES);
-            let phase = (usize::try_from(self.start).unwrap_or_default() + at) % PATTERN_PERIOD;
+            let phase = (usize::try_from(self.start).unwrap_or_default() + at + self.shift) % PATTERN_PERIOD;
             // SAFETY: the range lies within the mapping.
             let to = unsafe { memory.as_ptr().byte_add(at) };
             let phase = i64::try_from(phase).unwrap_or_default();

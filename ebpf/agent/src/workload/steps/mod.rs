@@ -31,6 +31,7 @@ use std::{
 use anyhow::{Context, Result};
 use guest_protocol::{RelativePath, Step, StepResult};
 use nix::{
+    errno::Errno,
     fcntl::{OFlag, open},
     sys::stat::Mode,
 };
@@ -38,11 +39,10 @@ use nix::{
 use self::upkeep::Upkeep;
 pub(super) use self::workspace::Workspace;
 use super::fs::MOUNT_POINT;
+use super::pattern::{PATTERN_PERIOD, shift_of};
 
 /// Most bytes of one read or write.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Byte `n` of a written file is `n % PATTERN_PERIOD`: a prime, so that neighbouring blocks differ.
-const PATTERN_PERIOD: usize = 251;
 
 /// A step made ready.
 pub(super) trait PreparedStep: Send {
@@ -55,9 +55,9 @@ pub(super) trait PreparedStep: Send {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64>;
 }
 
-/// Makes `step` ready.
+/// Makes `step` ready, the `number`-th of its sequence, from 1.
 #[allow(clippy::too_many_lines, reason = "a table, with a line for each step")]
-pub(super) fn prepare(step: &Step) -> Result<Box<dyn PreparedStep>> {
+pub(super) fn prepare(step: &Step, number: u32) -> Result<Box<dyn PreparedStep>> {
     match step {
         Step::Mount { fstype, options, disk } => boxed(mount::Mount::new(fstype, options, disk.unwrap_or(0))),
         Step::Umount {} => boxed(Ok(mount::Umount)),
@@ -75,9 +75,11 @@ pub(super) fn prepare(step: &Step) -> Result<Box<dyn PreparedStep>> {
         Step::Unlink { path } => boxed(name::Unlink::new(path)),
         Step::Readdir { path } => boxed(name::Readdir::new(path.as_ref())),
         Step::Write { path, offset, length, direct, sync } => {
-            boxed(content::Write::new(path, *offset, *length, *direct, *sync))
+            boxed(content::Write::new(path, *offset, *length, [*direct, *sync], shift_of(number)))
         }
-        Step::MmapWrite { path, offset, length } => boxed(mapped::MmapWrite::new(path, *offset, *length)),
+        Step::MmapWrite { path, offset, length } => {
+            boxed(mapped::MmapWrite::new(path, *offset, *length, shift_of(number)))
+        }
         Step::Read { path } => boxed(content::Read::new(path)),
         Step::Fsync { path } => boxed(flush::Fsync::new(path)),
         Step::Truncate { path, length } => boxed(content::Truncate::new(path, *length)),
@@ -123,6 +125,8 @@ pub(super) fn run(step: &mut dyn PreparedStep, workspace: &mut Workspace) -> Ste
     }
     match step.call(workspace) {
         Ok(value) => StepResult::Done(value),
+        // One that the kernel has for itself has no name here.
+        Err(Errno::UnknownErrno) => StepResult::Failed(Errno::last_raw()),
         Err(error) => StepResult::Failed(error as i32),
     }
 }
@@ -181,7 +185,7 @@ mod tests {
 
     #[test]
     fn bad_steps_are_refused_with_their_kind() {
-        let refusal = |step: &Step| prepare(step).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let refusal = |step: &Step| prepare(step, 1).err().map(|error| format!("{error:#}")).unwrap_or_default();
         let beyond = Step::Write { path: path("a"), offset: u64::MAX, length: 1, direct: false, sync: false };
         assert_eq!(
             refusal(&beyond),
@@ -196,14 +200,14 @@ mod tests {
     fn what_needs_a_mount_is_skipped_without_one() {
         let mut workspace = Workspace::new(0).unwrap();
         for step in [Step::Umount {}, Step::Sync {}, Step::Create { path: path("a") }] {
-            assert_eq!(run(prepare(&step).unwrap().as_mut(), &mut workspace), StepResult::Skipped);
+            assert_eq!(run(prepare(&step, 1).unwrap().as_mut(), &mut workspace), StepResult::Skipped);
         }
     }
 
     #[test]
     fn nothing_runs_on_what_could_not_be_thawed() {
         let mut workspace = Workspace::new(0).unwrap();
-        let mut sleep = prepare(&Step::Sleep { ms: 1 }).unwrap();
+        let mut sleep = prepare(&Step::Sleep { ms: 1 }, 1).unwrap();
         workspace.stuck = true;
         assert_eq!(run(sleep.as_mut(), &mut workspace), StepResult::Skipped);
         workspace.undo();
@@ -214,7 +218,7 @@ mod tests {
     fn a_failed_call_is_an_error_number() {
         let mut workspace = Workspace::new(0).unwrap();
         workspace.mounted = true;
-        let mut step = prepare(&Step::Read { path: path("missing") }).unwrap();
+        let mut step = prepare(&Step::Read { path: path("missing") }, 1).unwrap();
         assert_eq!(run(step.as_mut(), &mut workspace), StepResult::Failed(libc::ENOENT));
     }
 }

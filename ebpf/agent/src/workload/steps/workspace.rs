@@ -74,10 +74,10 @@ impl Workspace {
         })
     }
 
-    /// The bytes that a file has at the offset `at`, at most [`CHUNK_BYTES`]; in aligned memory
-    /// for a direct write.
-    pub(super) fn pattern_at(&mut self, at: i64, bytes: usize, direct: bool) -> &[u8] {
-        let phase = usize::try_from(at).unwrap_or_default() % PATTERN_PERIOD;
+    /// The bytes that the pattern of this `shift` has at the offset `at`, at most [`CHUNK_BYTES`];
+    /// in aligned memory for a direct write.
+    pub(super) fn pattern_at(&mut self, at: i64, shift: usize, bytes: usize, direct: bool) -> &[u8] {
+        let phase = (usize::try_from(at).unwrap_or_default() + shift) % PATTERN_PERIOD;
         let data = &self.pattern[phase..phase + bytes];
         if !direct {
             return data;

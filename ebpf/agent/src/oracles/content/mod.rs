@@ -1,0 +1,130 @@
+//! What the disk holds: what the kernel acknowledged is there, and nothing that nobody wrote.
+//!
+//! ```text
+//!   steps, results, faults ─▶ model ─▶ contents that each file may have ─┐
+//!   mount, read, unmount ────────────▶ what is there ────────────────────┴▶ losses
+//! ```
+//!
+//! The rules are in `docs/oracles.md`.
+
+mod file;
+mod model;
+
+use std::{
+    ffi::CString,
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use guest_protocol::{FiredFault, LIMITS, Loss, LossKind, Setup, StepResult, WorkloadStep, cut};
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, mount, umount2},
+};
+
+use self::model::{Model, Mounted, Named};
+use crate::{
+    disk::path_of,
+    workload::fs::{MOUNT_POINT, options},
+};
+
+/// Options of mounts after which the disk need not hold what was promised: the log is not read,
+/// a device is missing, or data is written in any order.
+const NO_PROMISE: &[&str] = &["norecovery", "nologreplay", "rescue", "degraded", "data=writeback", "noload"];
+
+/// The steps of a target, whose files are compared with what the disk holds.
+pub(crate) struct Content {
+    setup: Vec<WorkloadStep>,
+    steps: Vec<WorkloadStep>,
+    /// True when nothing can be said: without a disk, with several, or with such options.
+    silent: bool,
+}
+
+impl Content {
+    /// The oracle of a target.
+    pub(crate) fn new(setup: &Setup) -> Self {
+        let (before, steps) = (setup.setup_steps.clone(), setup.steps.clone());
+        let options = before.iter().chain(&steps).filter_map(|step| match &step.step {
+            guest_protocol::Step::Mount { options, .. } | guest_protocol::Step::Remount { options } => Some(options),
+            _ => None,
+        });
+        let silent = setup.disks != 1 || options.into_iter().any(|options| promises_nothing(options));
+        Self { setup: before, steps, silent }
+    }
+
+    /// Mounts the disk as the last mount of the workload did, when nothing is mounted or fails any
+    /// more, and compares. The steps had these `results`, and these faults `fired`.
+    pub(crate) fn losses(&self, results: &[StepResult], fired: &[FiredFault]) -> Vec<Loss> {
+        if self.silent {
+            return Vec::new();
+        }
+        let first_fault = fired.iter().map(|fired| fired.step).filter(|step| *step > 0).min();
+        let mut model = Model::new(first_fault.or(fired.first().map(|_| u32::MAX - 1)));
+        for (step, pattern) in self.setup.iter().zip(1..) {
+            let result = if step.expect.is_empty() { StepResult::Done(worked(step)) } else { StepResult::Skipped };
+            model.step(&step.step, 0, pattern, result);
+        }
+        for ((step, result), number) in self.steps.iter().zip(results).zip(1..) {
+            model.step(&step.step, number, number, *result);
+        }
+        let Some(mounted) = model.mounted.clone() else { return Vec::new() };
+        if let Err(error) = mount_again(&mounted) {
+            let Mounted { fstype, disk, .. } = mounted;
+            let text = format!("{} has no {fstype} that can be mounted again: {error}", path_of(disk));
+            return vec![loss(LossKind::Unmountable, text)];
+        }
+        let losses: Vec<Loss> = model.files().filter_map(|named| difference(&named)).collect();
+        unmount();
+        losses.into_iter().take(LIMITS.notes).collect()
+    }
+}
+
+fn promises_nothing(options: &str) -> bool {
+    options.split(',').any(|option| NO_PROMISE.contains(&option) || option.starts_with("rescue="))
+}
+
+/// The value of a step of the set-up that worked.
+fn worked(step: &WorkloadStep) -> i64 {
+    match &step.step {
+        guest_protocol::Step::Write { length, .. } => i64::from(*length),
+        _ => 0,
+    }
+}
+
+fn loss(kind: LossKind, text: String) -> Loss {
+    Loss { kind, text: cut(text, LIMITS.text_bytes) }
+}
+
+fn mount_again(mounted: &Mounted) -> Result<(), Errno> {
+    let (flags, data) = options::split(&mounted.options);
+    let (disk, fstype) = (path_of(mounted.disk), mounted.fstype.as_str());
+    let data = CString::new(data).map_err(|_| Errno::EINVAL)?;
+    mount(Some(disk.as_str()), MOUNT_POINT, Some(fstype), flags, Some(data.as_c_str()))
+}
+
+/// Unmounts. Whatever then holds the disk is found when it is put back.
+fn unmount() {
+    if umount2(MOUNT_POINT, MntFlags::empty()).is_err() {
+        let _ = umount2(MOUNT_POINT, MntFlags::MNT_DETACH);
+    }
+}
+
+/// Says how a file that is mounted differs from what it may hold.
+fn difference(named: &Named<'_>) -> Option<Loss> {
+    for path in &named.paths {
+        let place: PathBuf = Path::new(MOUNT_POINT).join(path);
+        let found = match fs::read(&place) {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                let text = format!("{path} cannot be read: {error}{}", named.file.by());
+                return named.file.must_exist().then(|| loss(LossKind::Lost, text));
+            }
+        };
+        let (kind, text) = named.file.difference(&found)?;
+        return Some(loss(kind, format!("{path}: {text}")));
+    }
+    let is_missing = named.all && named.file.must_exist();
+    is_missing.then(|| loss(LossKind::Lost, format!("{} is not there{}", named.paths.join(", "), named.file.by())))
+}

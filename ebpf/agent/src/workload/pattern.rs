@@ -1,0 +1,31 @@
+//! The content of files that steps write: a pattern that tells offset and step.
+
+/// Period of the pattern: a prime, so that neighbouring blocks differ.
+pub(crate) const PATTERN_PERIOD: usize = 251;
+/// Distance between the patterns of two steps that follow each other.
+const SHIFT: usize = 37;
+
+/// Shift of the pattern that step `number` writes, from 1. Another step's bytes at the same offset
+/// are others, unless their numbers are a multiple of [`PATTERN_PERIOD`] apart.
+pub(crate) fn shift_of(number: u32) -> usize {
+    SHIFT * (number as usize % PATTERN_PERIOD) % PATTERN_PERIOD
+}
+
+/// The byte at the offset `at` of a pattern of this `shift`.
+pub(crate) fn byte_at(at: usize, shift: usize) -> u8 {
+    // The period is below 256.
+    u8::try_from((at + shift) % PATTERN_PERIOD).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_steps_write_other_bytes_at_one_offset() {
+        let shifts: std::collections::BTreeSet<_> = (1..=250).map(shift_of).collect();
+        assert_eq!(shifts.len(), 250);
+        assert_ne!(byte_at(4096, shift_of(3)), byte_at(4096, shift_of(4)));
+        assert_eq!(byte_at(250, shift_of(251)), 250);
+    }
+}

@@ -1,0 +1,189 @@
+//! Leaks: memory that each run of a plan allocates and does not free, by source line.
+//!
+//! A line of which more is in use after an execution proves nothing: caches grow, and what is freed
+//! by and by is not free yet. So the plan runs again, twice, in the same guest. A line that grew
+//! each time by the same number of allocations leaks, unless it grows without faults, too.
+//!
+//! That costs executions. A line that did not grow again waits for longer and longer until it is
+//! looked at again.
+
+use std::collections::{HashMap, HashSet};
+
+use execution::{Execution, Fate, Finding, FindingKind, How};
+use fault_plan::FaultPlan;
+use guest_protocol::Growth;
+
+use super::{Asked, GuestRunner, leftover::evidence};
+
+/// Runs of a plan after the first one, and then of the fault-free one.
+const MORE_RUNS: usize = 2;
+/// Executions until a line that did not grow again is looked at once more; twice as many the next
+/// time.
+const PAUSE: u64 = 32;
+/// The most doublings.
+const DOUBLINGS: u32 = 8;
+
+/// Lines whose memory is not the workload's: the disk, which is memory; slabs and pages behind
+/// objects that have lines of their own; the detectors, BPF and KCOV; memory of user space.
+const OTHERS: &[&str] = &[
+    "drivers/block/brd.c",
+    "mm/slub.c",
+    "mm/slab_common.c",
+    "mm/percpu",
+    "mm/memory.c",
+    "mm/kasan/",
+    "mm/kmemleak.c",
+    "lib/stackdepot.c",
+    "lib/debugobjects.c",
+    "kernel/kcov.c",
+    "kernel/bpf/",
+    "kernel/trace/",
+];
+
+/// The lines that are known to grow.
+#[derive(Debug, Default)]
+pub(super) struct Leaks {
+    /// Those that grow without faults.
+    normal: HashSet<String>,
+    /// Those that did not grow again: how often, and when to look again, in executions.
+    waiting: HashMap<String, (u32, u64)>,
+    executions: u64,
+}
+
+impl Leaks {
+    /// Takes in what grew in a fault-free execution.
+    fn learn(&mut self, growth: &[Growth]) {
+        self.normal.extend(growth.iter().map(|growth| growth.place.clone()));
+    }
+
+    /// Gives the lines that may leak.
+    fn candidates(&mut self, growth: &[Growth]) -> Vec<Growth> {
+        self.executions += 1;
+        let is_open = |growth: &&Growth| {
+            let place = growth.place.as_str();
+            !OTHERS.iter().any(|other| place.starts_with(other))
+                && !self.normal.contains(place)
+                && self.waiting.get(place).is_none_or(|(_, at)| *at <= self.executions)
+        };
+        growth.iter().filter(is_open).cloned().collect()
+    }
+
+    /// Takes in that these lines were looked at.
+    fn looked_at(&mut self, lines: &[Growth]) {
+        for line in lines {
+            let (often, at) = self.waiting.entry(line.place.clone()).or_default();
+            *at = self.executions + (PAUSE << (*often).min(DOUBLINGS));
+            *often += 1;
+        }
+    }
+}
+
+/// Keeps those of `lines` that grew by the same again.
+fn grown_again(lines: &mut Vec<Growth>, growth: &[Growth]) {
+    let same = |line: &Growth| growth.iter().any(|again| again.place == line.place && again.calls == line.calls);
+    lines.retain(same);
+}
+
+/// Makes the finding of a line.
+fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution) -> Finding {
+    let Growth { place, function, calls, bytes } = line;
+    let title = format!("memory leak of {function} ({place})");
+    let seen = format!(
+        "{place} ({function}): each of {} runs left {calls} allocations with {bytes} bytes; runs without faults left none",
+        MORE_RUNS + 1
+    );
+    let text = evidence(&seen, plan, &execution.fired, &execution.steps);
+    let mut finding = Finding::seen(FindingKind::Leak, format!("memory leak: {function}"), title, text);
+    finding.stack = execution.fired.last().map_or_else(Vec::new, |fired| fired.call_path.clone());
+    finding
+}
+
+impl GuestRunner {
+    /// Adds the leaks of `plan` to its `execution`, whose guest is at hand. Runs the plan again
+    /// where there may be some.
+    pub(super) fn find_leaks(&mut self, plan: &FaultPlan, how: How, execution: &mut Execution) {
+        let growth = std::mem::take(&mut self.growth);
+        if execution.guest != Fate::Alive || !execution.findings.is_empty() || self.guest.is_none() {
+            return;
+        }
+        if plan.is_fault_free() {
+            return self.leaks.learn(&growth);
+        }
+        if execution.fired.is_empty() {
+            return;
+        }
+        let candidates = self.leaks.candidates(&growth);
+        if candidates.is_empty() {
+            return;
+        }
+        self.leaks.looked_at(&candidates);
+        let mut lines = candidates;
+        for _ in 0..MORE_RUNS {
+            match self.grown(plan, how, execution) {
+                Some(growth) => grown_again(&mut lines, &growth),
+                None => return,
+            }
+            if lines.is_empty() {
+                return;
+            }
+        }
+        let fault_free = self.prepared.target.fault_free();
+        for _ in 0..MORE_RUNS {
+            let Some(growth) = self.grown(&fault_free, how, execution) else { return };
+            self.leaks.learn(&growth);
+            lines.retain(|line| growth.iter().all(|normal| normal.place != line.place));
+        }
+        execution.findings.extend(lines.iter().map(|line| leak(line, plan, execution)).collect::<Vec<_>>());
+    }
+
+    /// Runs `plan` once more in the guest at hand. Gives what grew; nothing when the guest is none
+    /// to go on with. What is found then is added to the `execution`.
+    fn grown(&mut self, plan: &FaultPlan, how: How, execution: &mut Execution) -> Option<Vec<Growth>> {
+        let Ok(again) = self.attempt_once(Asked { how, ..Asked::warm(plan) }) else {
+            self.discard();
+            execution.guest = Fate::Retired;
+            return None;
+        };
+        if again.guest == Fate::Alive && again.findings.is_empty() {
+            return Some(std::mem::take(&mut self.growth));
+        }
+        execution.findings.extend(again.findings);
+        execution.console += &again.console;
+        execution.history = again.history;
+        execution.guest = again.guest;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(place: &str, calls: u32) -> Growth {
+        Growth { place: place.to_owned(), function: "f".to_owned(), calls, bytes: 8 }
+    }
+
+    #[test]
+    fn a_line_that_did_not_grow_again_waits_longer_and_longer() {
+        let mut leaks = Leaks::default();
+        leaks.learn(&[line("fs/cache.c:1", 1)]);
+        let growth = [line("fs/cache.c:1", 3), line("mm/slub.c:9", 1), line("fs/f.c:7", 2)];
+        let mut looked = Vec::new();
+        for execution in 1..=300 {
+            let candidates = leaks.candidates(&growth);
+            if !candidates.is_empty() {
+                assert_eq!(candidates, [line("fs/f.c:7", 2)]);
+                leaks.looked_at(&candidates);
+                looked.push(execution);
+            }
+        }
+        assert_eq!(looked, [1, 33, 97, 225]);
+    }
+
+    #[test]
+    fn a_leak_grows_by_the_same_each_time() {
+        let mut lines = vec![line("a", 1), line("b", 2), line("c", 1)];
+        grown_again(&mut lines, &[line("a", 1), line("b", 1)]);
+        assert_eq!(lines, [line("a", 1)]);
+    }
+}

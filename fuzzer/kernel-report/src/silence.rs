@@ -1,0 +1,103 @@
+//! Reports of a kernel that hangs and says nothing: the host writes them.
+
+use std::time::Duration;
+
+use super::{Guilty, KernelReport, ReportKind, corruption, first_report, key, lines, skip, stacks};
+
+/// Start of such a report's text.
+const START: &str = "no reply within ";
+/// Words in front of the processor's stack.
+const STACK: &str = "; the processor was at:\n";
+
+/// Makes the report of a guest that did not answer within `deadline` and whose kernel says nothing.
+/// `stack` is console text of its processor, such as an NMI's backtrace. The step that ran, by
+/// number and kind, names what does not return where the processor was idle.
+#[must_use]
+pub fn silent_hang(target: &str, deadline: Duration, stack: &str, step: Option<(u32, &str)>) -> KernelReport {
+    let seconds = deadline.as_secs();
+    let in_step = step.map_or_else(String::new, |(number, kind)| format!(" in step {number} ({kind})"));
+    report(format!("{START}{seconds} s{in_step}, target {target}{STACK}{stack}"), stack, step.map(|(_, kind)| kind))
+}
+
+/// Reads the text of a report again; a text that [`KernelReport::text`] was gives that report.
+/// `None` when nothing is reported in it.
+#[must_use]
+pub fn read(text: &str) -> Option<KernelReport> {
+    let Some((head, stack)) = text.strip_prefix(START).and_then(|rest| rest.split_once(STACK)) else {
+        return first_report(text).or_else(|| corruption(text));
+    };
+    let step = head.split_once(" in step ").and_then(|(_, step)| step.split_once('(')?.1.split_once("), target "));
+    Some(report(text.to_owned(), stack, step.map(|(kind, _)| kind)))
+}
+
+fn report(text: String, stack: &str, step: Option<&str>) -> KernelReport {
+    let lines: Vec<&str> = lines::clean(stack).collect();
+    let function = hanging_function(&lines);
+    let waits = step.map(|kind| format!("{kind} does not return"));
+    let title = match (function, &waits) {
+        (Some(function), _) => format!("hang in {function}"),
+        (None, Some(waits)) => format!("hang: {waits}"),
+        (None, None) => "hang: the deadline passed without a word of the kernel".to_owned(),
+    };
+    KernelReport {
+        key: key::hang(function.or(waits.as_deref())),
+        title,
+        kind: ReportKind::Hang,
+        text,
+        guilty: function.map(|function| Guilty { function: function.to_owned(), file: None, line: None }),
+        access: None,
+        stacks: stacks::sections(&lines).iter().map(stacks::Section::stack).collect(),
+        truncated: false,
+    }
+}
+
+/// Finds the function in which the kernel hangs: the first of the processor's call trace that
+/// neither runs in an interrupt nor waits, reports or helps anybody.
+fn hanging_function<'log>(stack: &[&'log str]) -> Option<&'log str> {
+    let frames = stacks::call_trace(stack);
+    let mut outside = frames.iter().filter(|frame| !frame.interrupt).map(|frame| frame.function);
+    outside.find(|function| !skip::is_skipped(function, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hang(stack: &str, step: Option<(u32, &str)>) -> KernelReport {
+        let report = silent_hang("t", Duration::from_secs(30), stack, step);
+        assert_eq!(read(&report.text), Some(report.clone()));
+        report
+    }
+
+    #[test]
+    fn a_hang_names_the_function_or_the_step() {
+        let idle = hang("", Some((3, "mount")));
+        assert_eq!(
+            (idle.key.as_str(), idle.title.as_str()),
+            ("hang: mount does not return", "hang: mount does not return")
+        );
+        assert!(idle.text.starts_with("no reply within 30 s in step 3 (mount), target t"), "{}", idle.text);
+        assert_eq!(hang("", None).key, "hang: somewhere");
+    }
+
+    #[test]
+    fn a_silent_hang_has_a_place() {
+        let nmi = "Uhhuh. NMI received for unknown reason 21 on CPU 0.\nKernel panic - not syncing: NMI: Not continuing\n\
+            Call Trace:\n<NMI>\ndump_stack_lvl+0x2f/0xe0\npanic+0x552/0x5f0\nnmi_panic+0xae/0xf0\n\
+            unknown_nmi_error+0xd7/0x160\ndefault_do_nmi+0xcc/0x100\nexc_nmi+0xe5/0x110\nend_repeat_nmi+0xf/0x18\n";
+        let irq = "RIP: 0010:native_io_delay+0x0/0x60\nCode: 83 e8\n? do_raw_spin_lock+0x122/0x250\n</NMI>\n<IRQ>\n\
+            ? pit_next_event+0x36/0x50\nclockevents_program_event+0x202/0x2e0\ncommon_interrupt+0x7d/0x90\n</IRQ>\n\
+            <TASK>\nasm_common_interrupt+0x27/0x40\nRIP: 0010:find_free_extent+0x2278/0x4da0\n\
+            ? find_free_extent+0x2278/0x4da0\nbtrfs_reserve_extent+0x30e/0x630\nRIP: 0033:0x43a8da\n</TASK>\n";
+        let task = "RIP: 0010:search_loop.isra.0+0x10/0x60\n</NMI>\n<TASK>\nouter+0x1/0x2\n</TASK>\n";
+        let lock = "RIP: 0010:native_queued_spin_lock_slowpath+0x10/0x60\n</NMI>\n<TASK>\n_raw_spin_lock+0x1/0x2\n\
+            outer+0x1/0x2\n</TASK>\n";
+        let user = "RIP: 0033:0x43a8da\n</NMI>\n";
+        let place = |rest: &str| hang(&format!("{nmi}{rest}"), None).guilty.map(|guilty| guilty.function);
+        assert_eq!(place(irq).as_deref(), Some("find_free_extent"));
+        assert_eq!(place(task).as_deref(), Some("search_loop"));
+        assert_eq!(place(lock).as_deref(), Some("outer"));
+        assert_eq!(place(user), None);
+        assert_eq!(hang("", None).guilty, None);
+    }
+}

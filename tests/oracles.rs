@@ -1,0 +1,117 @@
+//! Oracles beyond the kernel's own reports: each finds its planted bug and names it, and is silent
+//! where nothing fails.
+
+use std::fs;
+
+use execution::{Execution, Finding, FindingKind};
+use fault_plan::{Errno, Fault, FaultPlan, InjectedError};
+use guest_protocol::StepResult;
+use tempfile::TempDir;
+
+use crate::common::{Guests, KERNEL, LEAN, SLAB, fault, guests, guests_on, plan, steps_target};
+
+const ENOMEM: StepResult = StepResult::Failed(12);
+
+/// A target whose file system is the self-test's, on a disk that is full of old data.
+fn planted(kernel: &str, steps: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "description = \"a test\"\nkernel = \"{kernel}\"\n\
+         functions = [{{ name = \"should_failslab\", errors = [\"ENOMEM\"] }}]\n\
+         steps = [\n{{ mount = {{ fstype = \"fuzz_selftest\" }} }},\n{{ create = {{ path = \"data\" }} }},\n\
+         {{ write = {{ path = \"data\", length = 16384 }} }},\n{steps}{{ umount = {{}} }},\n]\n\
+         [image]\nscript = \"make-image\"\nsize_mib = 1\n"
+    );
+    fs::write(folder.path().join("target.toml"), text).unwrap();
+    let script = "#!/bin/sh\nset -e\nhead -c 131072 /dev/zero | tr '\\0' '\\376' > \"$1\"\n";
+    fs::write(folder.path().join("make-image"), script).unwrap();
+    folder
+}
+
+/// The one finding of an execution in which this fault fired.
+fn found(guest: &mut Guests, fault: Fault) -> (Finding, Execution) {
+    let execution = guest.run_fresh(&plan(&[fault]));
+    assert_eq!(execution.fired.len(), 1, "{execution:?}");
+    let [finding] = &execution.findings[..] else { panic!("{:?} {:?}", execution.findings, execution.steps) };
+    (finding.clone(), execution)
+}
+
+fn assert_silent(guest: &mut Guests, plan: &FaultPlan) {
+    for _ in 0..2 {
+        let execution = guest.run_fresh(plan);
+        assert!(execution.findings.is_empty(), "{:?} {:?}", execution.findings, execution.steps);
+    }
+}
+
+#[test]
+fn lost_and_stale_data_and_busy_inodes_are_found_on_the_disk_and_named() {
+    for kernel in [LEAN, KERNEL] {
+        let folder = planted(kernel, "{ fsync = { path = \"data\" } },\n");
+        let mut guest = guests(folder.path());
+        assert_silent(&mut guest, &plan(&[]));
+
+        let (swallowed, execution) =
+            found(&mut guest, fault(&["...", "selftest_block_write", "selftest_data_flush"], 2));
+        assert_eq!(swallowed.kind, FindingKind::Data);
+        assert_eq!(swallowed.key, "error swallowed, data lost: selftest_block_write");
+        assert!(swallowed.text.contains("data: byte 4096 is 0xfe"), "{}", swallowed.text);
+        assert!(execution.steps.iter().all(|step| matches!(step, StepResult::Done(_))), "{:?}", execution.steps);
+
+        let (stale, execution) = found(&mut guest, fault(&["...", "selftest_block_alloc"], 3));
+        assert_eq!((stale.kind, execution.steps[2]), (FindingKind::Data, ENOMEM));
+        assert_eq!(stale.key, "stale data: selftest_block_alloc");
+        assert!(
+            stale.text.contains("data: byte 8192 is 0xfe") && stale.text.contains("nobody wrote"),
+            "{}",
+            stale.text
+        );
+
+        let (busy, _) = found(&mut guest, fault(&["...", "selftest_handle_alloc"], 2));
+        assert!(busy.is_report() && busy.text.contains("Busy inodes after unmount"), "{busy:?}");
+    }
+}
+
+#[test]
+fn an_error_of_the_kernels_own_is_found_in_a_steps_result() {
+    let folder = steps_target(&["wrong_errno"], SLAB);
+    let mut guest = guests(folder.path());
+    assert_silent(&mut guest, &plan(&[]));
+    let (wrong, execution) = found(&mut guest, fault(&["...", "selftest_wrong_errno"], 1));
+    assert_eq!((wrong.kind, execution.steps[0]), (FindingKind::Errno, StepResult::Failed(524)));
+    assert_eq!(wrong.title, "trigger returned error 524, which the kernel has for itself");
+}
+
+#[test]
+fn a_leak_is_found_by_its_source_line_and_a_lock_by_the_kernel() {
+    let folder = steps_target(&["clean", "leak", "lock_kept"], SLAB);
+    let mut guest = guests(folder.path());
+    assert_silent(&mut guest, &plan(&[]));
+    assert_silent(&mut guest, &plan(&[fault(&["...", "selftest_volume_table"], 1)]));
+    let (leak, _) = found(&mut guest, fault(&["...", "selftest_parcel_content"], 1));
+    assert_eq!((leak.kind, leak.key.as_str()), (FindingKind::Leak, "memory leak: selftest_parcel_label"));
+    assert!(leak.title.contains("drivers/fuzz_selftest/bugs.c:"), "{}", leak.title);
+    assert!(leak.text.contains("each of 3 runs left 1 allocations"), "{}", leak.text);
+    let warm = guest.run(&plan(&[fault(&["...", "selftest_parcel_content"], 1)]));
+    assert!(warm.has_key("memory leak: selftest_parcel_label"), "{:?}", warm.findings);
+
+    let (lock, _) = found(&mut guest, fault(&["...", "selftest_ledger_page"], 1));
+    assert_eq!(lock.kind, FindingKind::Lockdep);
+    assert!(lock.text.contains("selftest_ledger_lock"), "{}", lock.text);
+}
+
+#[test]
+fn what_real_file_systems_hold_is_what_was_acknowledged() {
+    for target in ["ext4-rw", "btrfs-rw", "xfs-rw", "btrfs-remount", "ext4-remount"] {
+        let mut guest = guests_on(LEAN, target);
+        let fault_free = guest.prepared.target.fault_free();
+        assert_silent(&mut guest, &fault_free);
+        // A failed write is told, and what was on the disk before stays.
+        let failed = Fault::new(
+            "should_fail_bio",
+            fault_plan::CallPath(vec!["...".to_owned()]),
+            9,
+            InjectedError::Errno(Errno::EIO),
+        );
+        assert_silent(&mut guest, &FaultPlan { faults: vec![failed], ..fault_free });
+    }
+}
