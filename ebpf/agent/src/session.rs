@@ -110,10 +110,12 @@ impl<'kernel> Target<'kernel> {
         let disks = Disks::open(setup.disks)?;
         let (injector, functions, left_out) = Injector::load(symbols, injectable, setup)?;
         let traces = Traces::open()?;
+        let [fired_log_address, returns_address] = injector.log_addresses()?;
         let ready = Ready {
             functions: functions.clone(),
             left_out,
-            fired_log_address: injector.fired_log_address()?,
+            fired_log_address,
+            returns_address,
             traces: traces.memory()?,
             text_start: symbols.text_start(),
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
@@ -219,6 +221,11 @@ impl<'kernel> Target<'kernel> {
         // Should the kernel die before the traces begin, there are none.
         harness.traces.clear();
         let log_before = self.log.read()?;
+        if !execute.trace.is_empty()
+            && let Err(reason) = harness.injector.trace(self.symbols, &execute.trace)
+        {
+            return Ok(refused(reason));
+        }
         if execute.inject
             && let Err(reason) = harness.injector.prepare(self.symbols, &execute.plan, self.log.seen_us())
         {

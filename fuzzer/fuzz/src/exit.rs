@@ -13,7 +13,8 @@ use thiserror::Error;
 pub enum Answer {
     /// It is done, or it is so: exit status 0.
     Yes,
-    /// The answer is no, for example a replay that did not reproduce: exit status 1.
+    /// The answer is no: exit status 1. So says a replay whose reproducer is fixed, was not fired,
+    /// or found something else, in all its runs.
     No,
     /// This machine lacks something: exit status 3.
     Lacking,

@@ -158,7 +158,11 @@ pub struct ReplayOptions {
     /// only under TCG.
     #[arg(long)]
     pub exact: bool,
-    /// One line of JSON for each run.
+    /// Run the plan once more, and tell what each function on the faults' call paths returned after
+    /// them.
+    #[arg(long)]
+    pub trace: bool,
+    /// One line of JSON for each run, and one for the verdict on a reproducer.
     #[arg(long)]
     pub json: bool,
     /// The guests.

@@ -178,6 +178,7 @@ mod tests {
             inject: true,
             coverage: Recorded::All,
             look: true,
+            trace: vec![vec![u64::MAX]],
             describe_all_sites: false,
         });
         assert_eq!(ToAgent::decode(&execute.encode().unwrap()).unwrap(), execute);

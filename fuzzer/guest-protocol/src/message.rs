@@ -96,6 +96,10 @@ pub struct Execute {
     /// True to mount the disk again when the workload has ended, without faults, and to compare
     /// what is there with what was written: see [`Report::losses`].
     pub look: bool,
+    /// Return addresses of the faults that are to be traced, one list for each fault up to the last
+    /// such, innermost first: it is noted what calls return to them after the fault has fired.
+    /// Empty to trace none.
+    pub trace: Vec<Vec<u64>>,
     /// True to describe every site hit, also those described in an earlier report, or reached when
     /// the guest was prepared.
     pub describe_all_sites: bool,
@@ -160,6 +164,8 @@ pub struct Ready {
     /// Guest-physical address of the page with the log of fired faults, for the host to read when
     /// the guest died.
     pub fired_log_address: u64,
+    /// Guest-physical address of the page with the values that traced calls return.
+    pub returns_address: u64,
     /// The coverage traces, of each role at most one. The workload's is always there, the others
     /// where the kernel can trace other tasks.
     pub traces: Vec<TraceMemory>,

@@ -5,3 +5,5 @@ pub(crate) mod plan;
 pub mod progress;
 pub(crate) mod replay;
 pub mod summary;
+pub(crate) mod verdict;
+pub(crate) mod way;
