@@ -133,6 +133,7 @@ fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
     assert!(replay.status.success(), "{}{}", text(&replay.stdout), text(&replay.stderr));
     assert!(text(&replay.stdout).contains("came again in 1 of 1 runs"), "{}", text(&replay.stdout));
 
+    reports_rank_and_name(folder.path());
     minimizes_what_is_superfluous(folder.path());
 
     let other = folder.path().join("other.json");
@@ -148,6 +149,41 @@ fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
 /// Each `meta.json` of a campaign's crashes.
 fn crashes_of(folder: &Path) -> impl Iterator<Item = serde_json::Value> {
     entries(&folder.join("crashes")).into_iter().map(|crash| json(&crash.join("meta.json")))
+}
+
+/// Reports on the campaign in `folder`: written memory comes first, warnings last, and each crash has
+/// its fault with lines of source.
+fn reports_rank_and_name(folder: &Path) {
+    let out = folder.to_str().unwrap();
+    let report = fuzz(&["report", out, "--format", "json"]);
+    assert!(report.status.success(), "{}", text(&report.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let crashes = report["crashes"].as_array().unwrap();
+    assert_eq!((&crashes[0]["key"], &crashes[0]["impact"]), (&PLANTED[1].into(), &"use-after-free-write".into()));
+    assert_eq!(crashes[crashes.len() - 1]["impact"], "warning", "{report}");
+    for crash in crashes.iter().filter(|crash| PLANTED.iter().any(|key| crash["key"] == *key)) {
+        assert_ne!(crash["standing"], "alarm", "{crash}");
+        assert!(crash["guilty"]["file"].as_str().unwrap().starts_with("drivers/fuzz_selftest/"), "{crash}");
+        assert!(crash["report"].as_str().unwrap().contains(" (drivers/fuzz_selftest/bugs.c:"), "{crash}");
+        for fault in crash["faults"].as_array().unwrap() {
+            assert!(fault["caller"].as_str().unwrap().starts_with("selftest_"), "{fault}");
+            let lines = fault["call_path"].as_array().unwrap().iter().flat_map(|caller| caller["lines"].as_array());
+            assert!(
+                lines.flatten().any(|line| line.as_str().unwrap().starts_with("drivers/fuzz_selftest/")),
+                "{fault}"
+            );
+        }
+    }
+    let mail = text(&fuzz(&["report", out, "--format", "lkml"]).stdout);
+    for words in ["Subject: [BUG] ", "selftest_session_abort", "should_failslab() returned ENOMEM", "threat-model.rst"]
+    {
+        assert!(mail.contains(words), "{words}: {mail}");
+    }
+    let page = folder.join("report.html");
+    let written = fuzz(&["report", out, "--format", "html", "-o", page.to_str().unwrap()]);
+    assert!(written.status.success() && written.stdout.is_empty(), "{}", text(&written.stderr));
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.len() < 5_000_000 && page.contains("drivers/fuzz_selftest/bugs.c"), "{} bytes", page.len());
 }
 
 /// Minimises the known crash of two faults with more rounds, faults, conditions and steps than it
@@ -268,6 +304,7 @@ fn wrong_input_is_status_2_and_says_where() {
         (vec!["--target".to_owned(), "no-such".to_owned()], "no target \"no-such\""),
         (vec!["--target".to_owned(), "selftest".to_owned(), "--time".to_owned(), "soon".to_owned()], "no duration"),
         (vec!["coverage".to_owned(), "/no/such".to_owned()], "/no/such: no campaign is there"),
+        (vec!["report".to_owned(), "/no/such".to_owned()], "/no/such: no campaign is there"),
         (vec!["--target".to_owned(), "selftest".to_owned(), "--listen".to_owned(), "one".to_owned()], "use ADDR:PORT"),
         (vec!["--target".to_owned(), "selftest".to_owned(), "--join".to_owned(), "one".to_owned()], "use HOST:PORT"),
         (vec!["replay".to_owned(), bad("zero.json", zero)], "occurrences are counted from 1"),
