@@ -382,6 +382,7 @@ fn kvm_is_used_only_when_it_works() {
         verify: None,
         inject: true,
         coverage: Recorded::Nothing,
+        look: false,
         describe_all_sites: false,
     };
     let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Traces::default());
