@@ -41,6 +41,9 @@ const PLANTED: [&str; 5] = [
     "check: drivers/fuzz_selftest/bugs.c selftest_pair_free: WARN_ON(pair->rights && !pair->right)",
 ];
 
+/// The function of the planted bug that takes two faults; each other one takes a single one.
+const TWO_FAULTS: &str = "selftest_queue_free";
+
 /// A caller that the plan's kernel has inlined, and a fault that nothing can make fire.
 #[test]
 fn a_replay_tells_what_did_not_fire_and_relaxes_what_can() {
@@ -103,6 +106,11 @@ fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
         let stack: Vec<_> = meta["stack"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
         assert!(!stack.iter().any(|name| correct.contains(*name)), "nothing is wrong with {stack:?}");
         assert!(keys.insert(meta["key"].as_str().unwrap().to_owned()), "{meta} has two folders");
+        let faults = if meta["key"].as_str().unwrap().ends_with(TWO_FAULTS) { 2 } else { 1 };
+        assert_eq!(meta["minimized"]["faults"][1], faults, "{meta}");
+        let plan = &json(&crash.join("reproducer.json"))["plan"];
+        assert_eq!(plan["faults"].as_array().map(Vec::len), Some(faults), "{plan}");
+        assert!(crash.join("found.json").is_file(), "a shorter call path is one that is simpler");
     }
     for planted in PLANTED {
         assert!(keys.contains(planted), "{planted} was not found, but {keys:?}\n{}", text(&run.stdout));
@@ -117,6 +125,8 @@ fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
     assert!(replay.status.success(), "{}{}", text(&replay.stdout), text(&replay.stderr));
     assert!(text(&replay.stdout).contains("came again in 1 of 1 runs"), "{}", text(&replay.stdout));
 
+    minimizes_what_is_superfluous(folder.path());
+
     let other = folder.path().join("other.json");
     let changed = fs::read_to_string(&reproducer)
         .unwrap()
@@ -125,6 +135,45 @@ fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
     fs::write(&other, changed).unwrap();
     let replay = fuzz(&["replay", other.to_str().unwrap()]);
     assert_eq!(replay.status.code(), Some(1), "{}{}", text(&replay.stdout), text(&replay.stderr));
+}
+
+/// Minimises the known crash of two faults with more rounds, faults, conditions and steps than it
+/// takes.
+fn minimizes_what_is_superfluous(folder: &Path) {
+    let known = Project::find().unwrap().corpus().join("selftest/known/two-faults.json");
+    let mut reproducer = json(&known);
+    let faults = reproducer["plan"]["faults"].take();
+    let more = serde_json::json!({
+        "function": "should_failslab", "call_path": ["...", "selftest_occurrence_alloc"], "occurrence": 2,
+        "error": "ENOMEM",
+    });
+    let (mut large, mut small) = (faults[0].clone(), faults[1].clone());
+    large["step"] = 7.into();
+    small["after"] = 2.into();
+    reproducer["plan"] = serde_json::json!({ "version": 1, "target": "selftest", "rounds": [
+        { "faults": [more], "reset": true }, { "faults": [] }, { "faults": [more, large, small] },
+    ] });
+    let (file, out) = (folder.join("superfluous.json"), folder.join("superfluous.minimized.json"));
+    fs::write(&file, reproducer.to_string()).unwrap();
+    let run = fuzz(&["minimize", file.to_str().unwrap()]);
+    assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
+    assert!(text(&run.stderr).contains("4 faults → 2"), "{}", text(&run.stderr));
+    assert!(text(&run.stdout).contains("in 1 of 8 steps"), "{}", text(&run.stdout));
+    let minimized = json(&out);
+    let paths: Vec<_> = minimized["plan"]["faults"].as_array().unwrap().iter().map(|of| &of["call_path"]).collect();
+    let expected =
+        ["large", "small"].map(|name| serde_json::json!(["__kmalloc_cache_noprof", format!("selftest_queue_{name}")]));
+    assert_eq!(paths, expected.iter().collect::<Vec<_>>(), "{minimized}");
+    assert_eq!(minimized["plan"]["rounds"], serde_json::Value::Null);
+    assert!(minimized["plan"]["faults"].as_array().unwrap().iter().all(|of| of.as_object().unwrap().len() == 4));
+    assert_eq!(minimized["target"]["steps"].as_array().unwrap().len(), 1);
+
+    let changed = fs::read_to_string(&file).unwrap().replace("bad memory Read in", "never seen");
+    fs::write(&file, changed.replace("slab-use-after-free Read in", "never seen")).unwrap();
+    fs::remove_file(&out).unwrap();
+    let run = fuzz(&["minimize", file.to_str().unwrap()]);
+    assert_eq!(run.status.code(), Some(1), "{}{}", text(&run.stdout), text(&run.stderr));
+    assert!(text(&run.stdout).contains("in 3 fresh guests") && !out.exists(), "{}", text(&run.stdout));
 }
 
 /// In a work item, in a kernel thread, behind a function that is on no list, behind three failures.
@@ -212,6 +261,7 @@ fn wrong_input_is_status_2_and_says_where() {
         (vec!["--target".to_owned(), "selftest".to_owned(), "--join".to_owned(), "one".to_owned()], "use HOST:PORT"),
         (vec!["replay".to_owned(), bad("zero.json", zero)], "occurrences are counted from 1"),
         (vec!["replay".to_owned(), bad("syntax.json", "{")], "line 1"),
+        (vec!["minimize".to_owned(), bad("none.json", "{")], "line 1"),
         (vec!["kernel".to_owned(), "build".to_owned(), "no-such".to_owned()], "no-such"),
     ];
     for (arguments, reason) in cases {

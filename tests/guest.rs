@@ -383,6 +383,7 @@ fn kvm_is_used_only_when_it_works() {
         inject: true,
         coverage: Recorded::Nothing,
         look: false,
+        trace: Vec::new(),
         describe_all_sites: false,
     };
     let run = template.spawn().unwrap().execute(&request, Duration::from_secs(30), &mut Traces::default());

@@ -12,6 +12,7 @@ mod identity;
 mod off_list;
 mod oracles;
 mod other_tasks;
+mod reproducers;
 mod scope;
 mod steps;
 mod targets;

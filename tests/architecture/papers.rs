@@ -2,7 +2,7 @@
 
 use super::{read, root};
 
-const PAPERS: [&str; 14] = [
+const PAPERS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -14,6 +14,8 @@ const PAPERS: [&str; 14] = [
     "docs/fault-plans.md",
     "docs/measurements.md",
     "docs/oracles.md",
+    "docs/reports.md",
+    "docs/reproducers.md",
     "docs/scaling.md",
     "docs/several-machines.md",
     "docs/targets.md",

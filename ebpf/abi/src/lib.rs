@@ -19,11 +19,13 @@
 
 mod function;
 mod matcher;
+mod returns;
 mod site_key;
 mod work;
 
 pub use function::{ARGUMENTS, Condition, Function, Functions, NO_FUNCTION};
 pub use matcher::{MAX_MATCH_STEPS, Match, Verdict};
+pub use returns::{OpenCalls, Returned, Returns, return_type};
 pub use site_key::SiteKey;
 pub use work::{WORK_DATA, WORK_FUNCTION, WORK_PROBES, WORK_QUEUED, WORK_SLOTS, Work, Works, work_slot};
 

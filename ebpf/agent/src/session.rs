@@ -20,7 +20,7 @@ use crate::{
     kernel_log::KernelLog,
     oracles::{self, Allocations, Content, HeldDisk, Oracle, Oracles},
     symbols::Symbols,
-    workload::{Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
+    workload::{End, Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
 };
 
 /// Serves the host until an error of the agent itself.
@@ -110,10 +110,12 @@ impl<'kernel> Target<'kernel> {
         let disks = Disks::open(setup.disks)?;
         let (injector, functions, left_out) = Injector::load(symbols, injectable, setup)?;
         let traces = Traces::open()?;
+        let [fired_log_address, returns_address] = injector.log_addresses()?;
         let ready = Ready {
             functions: functions.clone(),
             left_out,
-            fired_log_address: injector.fired_log_address()?,
+            fired_log_address,
+            returns_address,
             traces: traces.memory()?,
             text_start: symbols.text_start(),
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
@@ -168,7 +170,10 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         let plan = FaultPlan::fault_free("warm-up");
         harness.injector.prepare(self.symbols, &plan, self.log.seen_us()).map_err(|reason| anyhow!(reason))?;
-        let ran = self.run(true, Recorded::All)?;
+        let ran = match self.run(true, Recorded::All)? {
+            Ok(ran) => ran,
+            Err(stack) => bail!("a step of the workload does not return when nothing fails:\n{stack}"),
+        };
         // A clone describes only what the warm-up did not reach: the host, which knows that from
         // other clones, asks when it does not.
         let harness = self.harness.as_mut().context("the harness is gone")?;
@@ -216,6 +221,11 @@ impl<'kernel> Target<'kernel> {
         // Should the kernel die before the traces begin, there are none.
         harness.traces.clear();
         let log_before = self.log.read()?;
+        if !execute.trace.is_empty()
+            && let Err(reason) = harness.injector.trace(self.symbols, &execute.trace)
+        {
+            return Ok(refused(reason));
+        }
         if execute.inject
             && let Err(reason) = harness.injector.prepare(self.symbols, &execute.plan, self.log.seen_us())
         {
@@ -223,7 +233,10 @@ impl<'kernel> Target<'kernel> {
         }
         timings.arm_ns = nanoseconds_since(started);
 
-        let ran = self.run(execute.inject, execute.coverage)?;
+        let ran = match self.run(execute.inject, execute.coverage)? {
+            Ok(ran) => ran,
+            Err(stack) => return Ok(FromAgent::Hung(cut(stack, LIMITS.text_bytes))),
+        };
         (timings.run_ns, timings.settle_ns) = (ran.run_ns, ran.settle_ns);
         let harness = self.harness.as_ref().context("the harness is gone")?;
         // In the state that an earlier round left, it need not work.
@@ -268,12 +281,17 @@ impl<'kernel> Target<'kernel> {
         self.put_back = PutBack { took_ns: nanoseconds_since(started), defect };
     }
 
-    /// Runs the steps once in the workload thread.
-    fn run(&mut self, inject: bool, coverage: Recorded) -> Result<Ran> {
+    /// Runs the steps once in the workload thread, which for ever has the harness if one does not
+    /// return: then this gives the functions in which it waits.
+    fn run(&mut self, inject: bool, coverage: Recorded) -> Result<Result<Ran, String>> {
         let harness = self.harness.take().context("the harness is gone")?;
-        let (harness, ran) = self.worker.run(harness, inject, coverage)?;
-        self.harness = Some(harness);
-        Ok(ran)
+        Ok(match self.worker.run(harness, inject, coverage)? {
+            End::Ran(harness, ran) => {
+                self.harness = Some(harness);
+                Ok(ran)
+            }
+            End::Hung(stack) => Err(stack),
+        })
     }
 
     /// All that the workload left behind.

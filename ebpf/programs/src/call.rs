@@ -9,7 +9,7 @@ use aya_ebpf::helpers::bpf_get_smp_processor_id;
 
 use crate::{
     Registers, maps,
-    memory::{Frame, Reader},
+    memory::{Frame, RETURN_ADDRESS, Reader},
 };
 
 /// 2^31 divided by the golden ratio, odd: an instruction holds no larger number.
@@ -34,7 +34,7 @@ const INTERRUPT_MASK: u32 = (0xf << 20) | (0xf << 16) | (1 << 8);
 pub(crate) fn path(registers: &Registers, step: u32, scope: u8) -> u64 {
     // The upper halves of text addresses are all ones.
     let mut hash = registers.instruction ^ (u64::from(step) << 32) ^ (u64::from(scope) << 48);
-    walk(registers, |_, address| hash = (hash ^ address).wrapping_mul(MULTIPLIER));
+    walk(registers, |_, address, _| hash = (hash ^ address).wrapping_mul(MULTIPLIER));
     // A product's upper half depends on all of both factors.
     hash ^= hash >> 32;
     if hash == 0 { 1 } else { hash }
@@ -44,7 +44,7 @@ pub(crate) fn path(registers: &Registers, step: u32, scope: u8) -> u64 {
 #[inline(always)]
 pub(crate) fn read(registers: &Registers, call: &mut Call) {
     let depth = &raw mut call.depth;
-    let more = walk(registers, |index, address| {
+    let more = walk(registers, |index, address, _| {
         if let Some(slot) = call.stack.get_mut(index) {
             *slot = address;
         }
@@ -55,22 +55,22 @@ pub(crate) fn read(registers: &Registers, call: &mut Call) {
     call.truncated = u32::from(more);
 }
 
-/// Hands the return addresses of the callers to `each`, with their indices, innermost first.
-/// Returns whether there are more than are read.
+/// Hands the return addresses of the callers to `each`, with their indices, innermost first, and
+/// the addresses of the stack slots that hold them. Returns whether there are more than are read.
 ///
 /// A plain loop, which the linker unrolls. The verifier follows it turn by turn, and then what
 /// comes after it once: no register that is needed there tells one turn from another.
 #[inline(always)]
-fn walk(registers: &Registers, mut each: impl FnMut(usize, u64)) -> bool {
+pub(crate) fn walk(registers: &Registers, mut each: impl FnMut(usize, u64, u64)) -> bool {
     let reader = registers.reader;
-    each(0, reader.number(registers.stack).unwrap_or(0));
+    each(0, reader.number(registers.stack).unwrap_or(0), registers.stack);
     if !is_above(registers.frame, registers.stack) {
         return false;
     }
     let mut frame = reader.frame_at(registers.frame);
     for index in 1..MAX_FRAMES {
         let Some(Frame { next, address }) = reader.frame(frame) else { return false };
-        each(index, address);
+        each(index, address, (frame as u64).wrapping_add(RETURN_ADDRESS));
         if !is_above(next as u64, frame as u64) {
             return false;
         }

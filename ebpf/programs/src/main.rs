@@ -3,7 +3,7 @@
 //! `injectable` runs on the entry of every function that may fail. For calls of the tasks in scope
 //! it reads the callers, records the site, and makes the call fail when a rule says so.
 //! `block_write` records which parts of the disks are written to, by whomever. `work_queued` and
-//! its like follow the work items that the workload causes.
+//! its like follow the work items that the workload causes. `returned` sees what becomes of a fault.
 //!
 //! The agent reads and writes all maps through memory mappings; their layout and meaning are in the
 //! crate `abi`.
@@ -17,6 +17,7 @@ mod dirty;
 mod maps;
 mod memory;
 mod repeat;
+mod returns;
 mod rules;
 mod scope;
 mod sites;
@@ -41,6 +42,15 @@ fn injectable(context: ProbeContext) -> u32 {
         && let Some(scope) = scope::of_current(control)
     {
         on_call(context.regs, control, scope);
+    }
+    0
+}
+
+/// A call on the call path of a fault returns. Attached only in executions that trace faults.
+#[kprobe]
+fn returned(context: ProbeContext) -> u32 {
+    if let Some(control) = maps::control() {
+        returns::note(context.regs, control);
     }
     0
 }

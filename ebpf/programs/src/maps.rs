@@ -1,9 +1,9 @@
-//! The maps. All are arrays, which the agent maps into its memory, but for the two that are the
-//! programs' own.
+//! The maps. All are arrays, which the agent maps into its memory, but for the three that are
+//! the programs' own.
 
 use abi::{
-    Call, Control, Dirty, FiredLog, MAX_DISKS, MAX_RULES, NAME_BLOCK, PATH_SLOTS, Path, Rule, SITE_SLOTS, Site,
-    Touched, Works,
+    Call, Control, Dirty, FiredLog, MAX_DISKS, MAX_RULES, NAME_BLOCK, OpenCalls, PATH_SLOTS, Path, Returns, Rule,
+    SITE_SLOTS, Site, Touched, Works,
 };
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 
@@ -26,6 +26,10 @@ static PATHS: Array<Path> = Array::with_max_entries(PATH_SLOTS as u32, 0);
 static TOUCHED: Array<Touched> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static FIRED: Array<FiredLog> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static OPEN: Array<OpenCalls> = Array::with_max_entries(MAX_RULES as u32, 0);
+#[map]
+static RETURNS: Array<Returns> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static DIRTY: Array<Dirty> = Array::with_max_entries(MAX_DISKS as u32, BPF_F_MMAPABLE);
 #[map]
@@ -53,6 +57,8 @@ value_of!(index, INDEX, u32, entry);
 value_of!(path, PATHS, Path, slot);
 value_of!(touched, TOUCHED, Touched);
 value_of!(fired, FIRED, FiredLog);
+value_of!(open, OPEN, OpenCalls, index);
+value_of!(returns, RETURNS, Returns);
 value_of!(dirty, DIRTY, Dirty, disk);
 value_of!(works, WORKS, Works);
 

@@ -31,7 +31,7 @@ pub(crate) struct Frame {
 }
 
 /// Offset of the return address in a frame.
-const ADDRESS: u64 = mem::offset_of!(Frame, address) as u64;
+pub(crate) const RETURN_ADDRESS: u64 = mem::offset_of!(Frame, address) as u64;
 
 /// Method of reading memory.
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ impl Reader {
             return unsafe { bpf_probe_read_kernel(address as *const T) }.ok();
         }
         // A program may load a pointer as a pointer only, but the number behind it as any number.
-        let frame = self.frame_at(address.wrapping_sub(ADDRESS));
+        let frame = self.frame_at(address.wrapping_sub(RETURN_ADDRESS));
         // SAFETY: the kernel catches a fault of such a load, and gives 0.
         Some(unsafe { (&raw const (*frame).address).cast::<T>().read_volatile() })
     }

@@ -8,6 +8,7 @@ use crate::{
     Registers, call, conditions, maps,
     memory::Reader,
     repeat::{BREAK, CONTINUE, repeat},
+    returns,
 };
 
 /// The rules evaluated for one call.
@@ -120,9 +121,9 @@ extern "C" fn step(_: u64, matching: *mut Matching) -> c_long {
 /// Notes that a rule fires: the first time with the call, and later that it did so once more. So
 /// the log has room for all.
 #[inline(always)]
-fn log(control: &Control, registers: &Registers, index: u32, site: u32) {
+fn log(control: &Control, registers: &Registers, rule_index: u32, site: u32) {
     let (Some(log), Some(site), Some(call)) = (maps::fired(), maps::site(site), maps::call()) else { return };
-    let Some(rule) = maps::rule(index) else { return };
+    let Some(rule) = maps::rule(rule_index) else { return };
     if let Some(entry) = rule.fired.checked_sub(1) {
         if let Some(fired) = log.fired.get_mut(entry as usize) {
             fired.times = fired.times.wrapping_add(1);
@@ -131,7 +132,7 @@ fn log(control: &Control, registers: &Registers, index: u32, site: u32) {
     }
     call::read(registers, call);
     let Some(fired) = log.fired.get_mut(log.count as usize) else { return };
-    fired.rule = index;
+    fired.rule = rule_index;
     fired.sequence = control.sequence;
     fired.depth = site.depth;
     fired.step = u32::from(site.step);
@@ -144,6 +145,7 @@ fn log(control: &Control, registers: &Registers, index: u32, site: u32) {
     for (argument, offset) in fired.arguments.iter_mut().zip(ARGUMENTS) {
         *argument = registers.reader.number(registers.all.wrapping_add(u64::from(offset))).unwrap_or(0);
     }
+    returns::open(control, registers, rule_index);
     log.generation = control.generation;
     log.count += 1;
     rule.fired = log.count;

@@ -16,6 +16,7 @@ mod timed_campaign;
 use std::{
     convert::Infallible,
     io::{self, Write},
+    num::NonZeroUsize,
     path::PathBuf,
     process::Command,
     thread,
@@ -58,6 +59,9 @@ pub struct Options {
     /// without it.
     #[arg(long, value_parser = duration)]
     pub time: Option<Duration>,
+    /// With `quiet`: targets that run at the same time, each on two guests.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub at_once: NonZeroUsize,
     /// The guests.
     #[command(flatten)]
     pub guest: GuestOptions,

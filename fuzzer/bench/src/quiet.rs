@@ -56,38 +56,48 @@ impl AllQuiet {
     }
 }
 
-/// Runs the targets one after the other, each for the time that was asked for, on the kernel that
-/// judges and at the same time on the one that explores.
+/// Runs the targets, some at once, each for the time that was asked for, on the kernel that judges
+/// and at the same time on the one that explores.
 ///
 /// # Errors
 ///
 /// The environment or the target; see [`CommandError`].
 pub(super) fn quiet(session: &Session<'_>) -> Result<AllQuiet, CommandError> {
-    let Session { options, stop, progress } = session;
+    let Session { options, progress, .. } = session;
     let project = Project::find()?;
     let time = options.time.unwrap_or(TIME);
     let names = options.target.clone().map_or_else(|| Target::names(&project.corpus()), |name| vec![name]);
     let mut runs = Vec::new();
-    for name in names {
-        let wanted = options.wanted(&name);
-        let judge = prepare(&wanted, stop, *progress)?;
-        let explorer = Catalogue::load(project.root())?.get(&judge.kernel.meta.name)?.explorer.clone();
-        let mut prepared = vec![judge];
-        if let Some(explorer) = explorer.filter(|_| wanted.kernel.is_none()) {
-            prepared.push(prepare(&Wanted { kernel: Some(explorer), ..wanted }, stop, *progress)?);
+    for at_once in names.chunks(options.at_once.get()) {
+        let mut prepared = Vec::new();
+        for name in at_once {
+            prepared.extend(on_its_kernels(session, &project, name)?);
         }
-        progress.say(&format!("{name}: {} s without faults", time.as_secs()));
-        let of_target: Vec<Result<Quiet, RunError>> = thread::scope(|scope| {
-            let run = |prepared| scope.spawn(move || run_quietly(prepared, time));
-            let threads: Vec<_> = prepared.iter().map(run).collect();
+        progress.say(&format!("{}: {} s without faults", at_once.join(", "), time.as_secs()));
+        let run = |prepared| move || run_quietly(prepared, time);
+        let ended: Vec<Result<Quiet, RunError>> = thread::scope(|scope| {
+            let threads: Vec<_> = prepared.iter().map(|prepared| scope.spawn(run(prepared))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or(Err(RunError::Stopped))).collect()
         });
-        for run in of_target {
+        for run in ended {
             runs.push(run?);
         }
     }
     let findings = runs.iter().flat_map(|run| run.findings.values()).sum();
     Ok(AllQuiet { runs, findings })
+}
+
+/// Prepares a target on the kernel that judges, and on the one that explores where there is one.
+fn on_its_kernels(session: &Session<'_>, project: &Project, name: &str) -> Result<Vec<Arc<Prepared>>, CommandError> {
+    let Session { options, stop, progress } = session;
+    let wanted = options.wanted(name);
+    let judge = prepare(&wanted, stop, *progress)?;
+    let explorer = Catalogue::load(project.root())?.get(&judge.kernel.meta.name)?.explorer.clone();
+    let mut prepared = vec![judge];
+    if let Some(explorer) = explorer.filter(|_| wanted.kernel.is_none()) {
+        prepared.push(prepare(&Wanted { kernel: Some(explorer), ..wanted }, stop, *progress)?);
+    }
+    Ok(prepared)
 }
 
 fn run_quietly(prepared: &Arc<Prepared>, time: Duration) -> Result<Quiet, RunError> {

@@ -7,13 +7,14 @@
 //! DIR/matrix/KERNEL.jsonl points found on a kernel, and what came of each error there
 //! DIR/queue.jsonl        plans that wait to be checked
 //! DIR/coverage/ID.txt    addresses that ran, by the kernel's build id
+//! DIR/coverage/ID.fault-free those that the workload runs without faults
 //! DIR/stats.jsonl        one line every few seconds
 //! DIR/crashes/SLUG/      reproducer.json, report.txt, console.log, meta.json
 //! ```
 
+mod coverage;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -22,7 +23,6 @@ use std::{
 
 use execution::Target;
 use fault_plan::PlanError;
-use guest_protocol::TraceRole;
 use kernel_report::slug;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -34,7 +34,7 @@ use files::{Journal, JournalError, cache::try_lock, cache::write_file};
 pub(crate) const FOLDER_VERSION: u32 = 1;
 
 /// The file that a process holds locked while it works on the campaign.
-const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 
 /// The folders of a campaign, itself first.
 const FOLDERS: [&str; 5] = ["", "corpus", "crashes", "coverage", "matrix"];
@@ -299,72 +299,6 @@ impl CampaignFolder {
     pub(crate) fn open_queue(&self) -> Result<(Journal, Vec<QueueRecord>), FolderError> {
         Ok(Journal::open(&self.path.join("queue.jsonl"))?)
     }
-
-    /// Writes the addresses covered so far on the kernel with this build id, one in hexadecimal on
-    /// each line. Behind one that another task than the workload's covered stands that one's role.
-    ///
-    /// # Errors
-    ///
-    /// The file system says no.
-    pub fn write_coverage(
-        &self,
-        build_id: &str,
-        covered: impl Iterator<Item = (TraceRole, u64)>,
-    ) -> Result<(), FolderError> {
-        let mut text = String::new();
-        for (role, pc) in covered {
-            let _ = match role {
-                TraceRole::Workload => writeln!(text, "{pc:x}"),
-                _ => writeln!(text, "{pc:x} {role}"),
-            };
-        }
-        self.write(&self.coverage_path(build_id), &text)
-    }
-
-    /// Reads the addresses that earlier starts covered on this very kernel.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read; lines that are no address are left out.
-    pub fn read_coverage(&self, build_id: &str) -> Result<Vec<(TraceRole, u64)>, FolderError> {
-        let path = self.coverage_path(build_id);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.lines().filter_map(covered).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(failed("read", &path)(error)),
-        }
-    }
-
-    /// Reads the coverage of the campaign in the folder `path`, which may be running: the addresses
-    /// that ran, by the kernel's build id.
-    ///
-    /// # Errors
-    ///
-    /// The folder cannot be read, as where no campaign has been.
-    pub fn coverage_in(path: &Path) -> Result<BTreeMap<String, BTreeSet<u64>>, FolderError> {
-        let folder = path.join("coverage");
-        let entries = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        let mut coverage = BTreeMap::new();
-        for path in entries.map_err(failed("read", &folder))?.iter().map(fs::DirEntry::path) {
-            let name = entry_name(&path);
-            let Some(build_id) = name.strip_suffix(".txt").filter(|name| !name.starts_with('.')) else { continue };
-            let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
-            let pcs = text.lines().filter_map(covered).map(|(_, pc)| pc).collect();
-            coverage.insert(build_id.to_owned(), pcs);
-        }
-        Ok(coverage)
-    }
-
-    fn coverage_path(&self, build_id: &str) -> PathBuf {
-        let plain: String = build_id.chars().filter(char::is_ascii_alphanumeric).collect();
-        self.path.join("coverage").join(format!("{plain}.txt"))
-    }
-}
-
-/// Gives the address on a line of the coverage file, and whose code it was.
-fn covered(line: &str) -> Option<(TraceRole, u64)> {
-    let (pc, role) = line.split_once(' ').unwrap_or((line, TraceRole::Workload.as_str()));
-    Some((TraceRole::of_name(role)?, u64::from_str_radix(pc, 16).ok()?))
 }
 
 /// Gives the name of something in the folder `path` that no campaign has put there; nothing in a

@@ -169,8 +169,13 @@ impl KnownKernel {
 
     /// Counts the places that the fault-free executions covered.
     pub(crate) fn covered_fault_free(&self) -> usize {
+        self.fault_free_places().len()
+    }
+
+    /// Gives the places that the fault-free executions covered, in whatever task.
+    fn fault_free_places(&self) -> BTreeSet<usize> {
         let points = self.kernel.call_sites.len().max(1);
-        locked(&self.coverage).fault_free.iter().map(|index| index % points).collect::<BTreeSet<_>>().len()
+        locked(&self.coverage).fault_free.iter().map(|index| index % points).collect()
     }
 
     /// Writes matrix and coverage.
@@ -180,7 +185,14 @@ impl KnownKernel {
         let points =
             TraceRole::ALL.into_iter().flat_map(|role| self.kernel.call_sites.iter().map(move |pc| (role, pc)));
         let covered = points.zip(&history).filter(|(_, seen)| **seen != 0);
-        folder.write_coverage(&self.kernel.build_id, covered.map(|(point, _)| point))
+        folder.write_coverage(&self.kernel.build_id, covered.map(|(point, _)| point))?;
+        let fault_free = self.fault_free_places();
+        // Nothing ran yet: an earlier start may have known it.
+        if fault_free.is_empty() {
+            return Ok(());
+        }
+        let covered = self.kernel.call_sites.iter().zip(0..).filter(|(_, place)| fault_free.contains(place));
+        folder.write_fault_free(&self.kernel.build_id, covered.map(|(pc, _)| pc))
     }
 }
 
@@ -267,6 +279,9 @@ mod tests {
         let places = Places { all: 3, by_role: [2, 0, 2] };
         assert_eq!(known.covered(), places);
         kernels.write(&folder).unwrap();
+        let fault_free = CampaignFolder::fault_free_in(folder.path(), &kernel.build_id).unwrap();
+        assert_eq!(fault_free, Some(pcs(&[1, 2, 3]).into_iter().collect()));
+        assert_eq!(CampaignFolder::fault_free_in(folder.path(), "other").unwrap(), None);
         let restored = fake::kernels().get(&folder, &kernel, Role::Explorer).unwrap();
         assert_eq!((restored.covered(), restored.history()), (places, history));
         assert_eq!(kernel.index_of(TraceRole::Tasks, 0), None, "no place of this kernel");

@@ -25,6 +25,7 @@ mod folder;
 mod input;
 mod kernels;
 mod matrix;
+mod minimise;
 mod mutators;
 mod objective;
 mod observers;
@@ -57,12 +58,13 @@ use self::{
 };
 pub use self::{
     clients::{Client, ClientSetup, StartClient},
-    crashes::{CrashFault, CrashMeta},
+    crashes::{CrashFault, CrashMeta, CrashRepro, MinimizedMeta, lock_around, write_program},
     error::{CampaignError, StartError},
     folder::{CampaignFile, CampaignFolder, FolderError},
     input::PlanInput,
     kernels::{CampaignKernel, Role},
     matrix::{Cell, Point},
+    minimise::{CONFIRMATIONS, Demand, Minimized, Minimizer},
     peers::{PeerOptions, join_address, listen_address},
     relax::{KnownPoints, Relaxed, run_relaxed, unfired},
     statistics::{OverClients, STATISTICS, Shown, StatisticRow, Statistics, StatsLine, Summary},

@@ -21,7 +21,7 @@ pub struct KnownPoints {
 
 impl KnownPoints {
     /// Takes in the points that an execution reached.
-    fn learn(&mut self, execution: &Execution) {
+    pub(crate) fn learn(&mut self, execution: &Execution) {
         execution.rounds.iter().for_each(|round| self.learn(round));
         for site in &execution.sites {
             self.points.entry(site.site).or_insert_with(|| (Arc::clone(site), 0));
@@ -33,7 +33,8 @@ impl KnownPoints {
         }
     }
 
-    fn points(&self) -> Vec<Point<'_>> {
+    /// Gives them.
+    pub(crate) fn points(&self) -> Vec<Point<'_>> {
         self.points.values().map(|(site, calls)| point(site, *calls)).collect()
     }
 }

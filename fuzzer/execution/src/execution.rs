@@ -10,7 +10,7 @@ use fault_plan::{Round, Scope};
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings, TraceRole};
 use sha2::{Digest, Sha256};
 
-use crate::Finding;
+use crate::{Finding, FrameReturn};
 
 /// A fault that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub struct Fired {
     pub frames: Vec<String>,
     /// The registers of the call's arguments, whether the function has as many or not.
     pub arguments: Vec<u64>,
+    /// What the functions of the call path returned after it fired; empty unless the run was
+    /// [`How::Traced`](crate::How::Traced).
+    pub returns: Vec<FrameReturn>,
 }
 
 /// The state in which an execution left its guest.

@@ -33,7 +33,7 @@ pub struct Finding {
 pub enum FindingKind {
     /// A memory access that KASAN (or KFENCE, KMSAN, KCSAN) caught.
     Kasan,
-    /// `BUG()`, a fault in kernel mode, corrupted lists, pages or slabs.
+    /// `BUG()`, a fault in kernel mode, corrupted lists, pages, slabs or file systems.
     Bug,
     /// `WARN()`.
     Warning,

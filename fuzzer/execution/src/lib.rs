@@ -10,6 +10,7 @@
 mod execution;
 mod finding;
 mod function_groups;
+mod returns;
 mod runner;
 mod stop;
 mod target;
@@ -18,6 +19,7 @@ pub use self::{
     execution::{Coverage, Execution, Fate, Fired},
     finding::{Finding, FindingKind},
     function_groups::{FunctionGroups, TargetFunction},
+    returns::{CallEnd, FrameReturn, Mark, ReturnType, UNSEEN, where_it_went},
     runner::{Attributed, How, Ran, RunError, Runner, Usage},
     stop::Stop,
     target::{DefinitionError, ImageRecipe, ImageSource, MEMORY_MIB, Oracle, Target, TargetError},

@@ -32,6 +32,9 @@ pub enum How {
     /// A fresh guest, which runs nothing before; the runner also waits for what its kernel has to
     /// say after the execution.
     Fresh,
+    /// A fresh guest with probes where the calls on the call paths of the faults return to that
+    /// fired in the run before. That must have been a run of the same plan.
+    Traced,
     /// A fresh guest whose executions repeat exactly, where there are such guests.
     Exact,
 }

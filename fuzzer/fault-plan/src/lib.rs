@@ -15,6 +15,7 @@ mod relax;
 mod reproducer;
 mod scope;
 mod serial;
+mod shrink;
 
 pub use align::{Alignment, Names, Point, align, aligned};
 pub use call_path::{CallPath, ELLIPSIS, MAX_CALL_PATH, base_name};
@@ -26,3 +27,4 @@ pub use plan::{FaultPlan, MAX_FAULTS, MAX_ROUNDS, PLAN_VERSION, PlanError, Round
 pub use relax::Relaxer;
 pub use reproducer::{REPRODUCER_VERSION, Reproducer};
 pub use scope::Scope;
+pub use shrink::{Shown, Shrink, parts, size};

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 use campaign::{CampaignError, FolderError};
 use execution::{RunError, TargetError};
 use files::cache::CacheError;
-use guests::{kernel::KernelError, prepare::PrepareError, project::ProjectError};
+use guests::{bare::BareError, kernel::KernelError, prepare::PrepareError, project::ProjectError};
 use thiserror::Error;
 
 /// The answer of a command that did what it was asked for.
@@ -13,14 +13,15 @@ use thiserror::Error;
 pub enum Answer {
     /// It is done, or it is so: exit status 0.
     Yes,
-    /// The answer is no, for example a replay that did not reproduce: exit status 1.
+    /// The answer is no: exit status 1. So says a replay whose reproducer is fixed, was not fired,
+    /// or found something else, in all its runs.
     No,
     /// This machine lacks something: exit status 3.
     Lacking,
 }
 
 /// Exit status of wrong usage or input.
-const INPUT: u8 = 2;
+pub(crate) const INPUT: u8 = 2;
 /// Exit status of an environment that lacks something.
 const ENVIRONMENT: u8 = 3;
 /// Exit status of a command that a signal stopped, as a shell says it of one that Ctrl-C ends.
@@ -56,6 +57,9 @@ pub enum CommandError {
     /// A run of a plan.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A guest without agent.
+    #[error(transparent)]
+    Bare(#[from] BareError),
     /// Other hosts cannot join there.
     #[error("cannot listen at {address}")]
     Listen {
@@ -89,7 +93,7 @@ impl CommandError {
     pub fn is_stop(&self) -> bool {
         match self {
             Self::Prepare(error) => error.is_stop(),
-            Self::Kernel(KernelError::Stopped) | Self::Run(RunError::Stopped) => true,
+            Self::Kernel(KernelError::Stopped) | Self::Run(RunError::Stopped) | Self::Bare(BareError::Stopped) => true,
             _ => false,
         }
     }

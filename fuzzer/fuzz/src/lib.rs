@@ -4,5 +4,6 @@
 pub mod commands;
 pub mod exit;
 pub mod options;
+pub mod reproducers;
 pub mod terminal;
 pub mod views;

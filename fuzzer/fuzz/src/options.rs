@@ -28,6 +28,10 @@ pub struct Options {
 pub enum Command {
     /// Run a plan or reproducer in fresh guests and say what happened.
     Replay(ReplayOptions),
+    /// Make a plan or reproducer as simple as one that makes the same crash.
+    Minimize(MinimizeOptions),
+    /// Write a C program that makes a crash without the fuzzer, and prove that it does.
+    Export(ExportOptions),
     /// Say how many places of each part of the kernel a campaign has covered.
     Coverage {
         /// The campaign's folder. The campaign may be running.
@@ -36,6 +40,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write what a campaign found: ranked, with the faults named.
+    Report(ReportOptions),
     /// List what can be fuzzed.
     Targets {
         /// One line of JSON for each target.
@@ -103,9 +109,9 @@ pub struct GuestOptions {
     pub accel: AccelChoice,
 }
 
-/// Options of a replay.
+/// A plan or reproducer, and what it runs on.
 #[derive(Args, Debug)]
-pub struct ReplayOptions {
+pub struct InputOptions {
     /// A plan, or the reproducer.json of a crash.
     pub file: PathBuf,
     /// The target's name or folder, if it is not the one that the file carries or names.
@@ -115,6 +121,36 @@ pub struct ReplayOptions {
     /// program runs only if a target here has the same, or if it is a plain mkfs.
     #[arg(long)]
     pub trust: bool,
+}
+
+/// Options of `fuzz minimize`.
+#[derive(Args, Debug)]
+pub struct MinimizeOptions {
+    /// The input.
+    #[command(flatten)]
+    pub input: InputOptions,
+    /// The file to write: a reproducer. NAME.minimized.json beside the input without it.
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// In how many fresh guests a simpler plan has to make the crash each time. The simplest one is
+    /// tried three times, and in as many guests as this says.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
+    /// Leave the target's steps as they are. Each try with fewer steps needs a guest of its own
+    /// that is prepared for them.
+    #[arg(long)]
+    pub keep_steps: bool,
+    /// The guests.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+}
+
+/// Options of a replay.
+#[derive(Args, Debug)]
+pub struct ReplayOptions {
+    /// The input.
+    #[command(flatten)]
+    pub input: InputOptions,
     /// In how many fresh guests.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
@@ -122,7 +158,68 @@ pub struct ReplayOptions {
     /// only under TCG.
     #[arg(long)]
     pub exact: bool,
-    /// One line of JSON for each run.
+    /// Run the plan once more, and tell what each function on the faults' call paths returned after
+    /// them.
+    #[arg(long)]
+    pub trace: bool,
+    /// One line of JSON for each run, and one for the verdict on a reproducer.
+    #[arg(long)]
+    pub json: bool,
+    /// The guests.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+}
+
+/// Options of a report.
+#[derive(Args, Clone, Debug)]
+pub struct ReportOptions {
+    /// The campaign's folder. The campaign may be running.
+    pub dir: PathBuf,
+    /// Form of the report: text for a terminal, json for programs, html for a browser, sarif for
+    /// code hosts, lkml for one crash as a mail to the kernel's maintainers, which nobody sends.
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: ReportFormat,
+    /// Write the report into this file, and not to standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only the crash with this key, this folder's name, or this rank. The mail is about the most
+    /// urgent one without it.
+    #[arg(long, value_name = "KEY")]
+    pub crash: Option<String>,
+    /// A tree of the kernel's source: it says whom a mail is for, and the page shows its lines.
+    #[arg(long, value_name = "DIR")]
+    pub tree: Option<PathBuf>,
+}
+
+/// A form of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For a terminal.
+    Text,
+    /// For programs.
+    Json,
+    /// One page for a browser.
+    Html,
+    /// A mail to the kernel's maintainers.
+    Lkml,
+    /// For code hosts.
+    Sarif,
+}
+
+/// Options of an export.
+#[derive(Args, Debug)]
+pub struct ExportOptions {
+    /// A reproducer.json, a crash's folder, or the folder of a campaign that has ended, for all of
+    /// its crashes.
+    pub path: PathBuf,
+    /// Where the program goes, for one crash. Without it that is the crash's folder, or repro.c
+    /// for a file that is in none.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Run the program by which the file says that its target's disk is made: see `fuzz replay`.
+    #[arg(long)]
+    pub trust: bool,
+    /// One line of JSON for each crash.
     #[arg(long)]
     pub json: bool,
     /// The guests.

@@ -97,7 +97,7 @@ impl FromAgent {
                 let lists = leftovers.chain(losses).chain(growth).chain(defects).chain(&mut report.unknown_names);
                 lists.chain([&mut report.log_before, &mut report.log]).collect()
             }
-            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => vec![reason],
+            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) | Self::Hung(reason) => vec![reason],
         }
     }
 }
@@ -178,6 +178,7 @@ mod tests {
             inject: true,
             coverage: Recorded::All,
             look: true,
+            trace: vec![vec![u64::MAX]],
             describe_all_sites: false,
         });
         assert_eq!(ToAgent::decode(&execute.encode().unwrap()).unwrap(), execute);

@@ -82,7 +82,7 @@ impl FromAgent {
             Self::Hello(hello) => hello.check(),
             Self::Ready(ready) => ready.check(),
             Self::Report(report) => report.check(),
-            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) => text(reason),
+            Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) | Self::Hung(reason) => text(reason),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 15;
+pub const PROTOCOL_VERSION: u32 = 17;
 
 /// Name in the guest's initial file system of the module by which the agent adds functions to the
 /// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for
@@ -96,6 +96,10 @@ pub struct Execute {
     /// True to mount the disk again when the workload has ended, without faults, and to compare
     /// what is there with what was written: see [`Report::losses`].
     pub look: bool,
+    /// Return addresses of the faults that are to be traced, one list for each fault up to the last
+    /// such, innermost first: it is noted what calls return to them after the fault has fired.
+    /// Empty to trace none.
+    pub trace: Vec<Vec<u64>>,
     /// True to describe every site hit, also those described in an earlier report, or reached when
     /// the guest was prepared.
     pub describe_all_sites: bool,
@@ -120,6 +124,10 @@ pub enum FromAgent {
     /// Says nothing about what was asked, and is never a finding. The guest must not be used any
     /// more.
     Trouble(String),
+    /// A step of the workload does not return, and the kernel does not say so: the functions in
+    /// which it waits, innermost first, as `/proc/PID/stack` has them. The guest must not be used
+    /// any more.
+    Hung(String),
 }
 
 /// Version of the agent, and the abilities of its kernel.
@@ -156,6 +164,8 @@ pub struct Ready {
     /// Guest-physical address of the page with the log of fired faults, for the host to read when
     /// the guest died.
     pub fired_log_address: u64,
+    /// Guest-physical address of the page with the values that traced calls return.
+    pub returns_address: u64,
     /// The coverage traces, of each role at most one. The workload's is always there, the others
     /// where the kernel can trace other tasks.
     pub traces: Vec<TraceMemory>,

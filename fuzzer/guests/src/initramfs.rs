@@ -32,23 +32,46 @@ struct Entry<'a> {
 /// A file is larger than 4 GiB, which the format cannot hold.
 #[must_use]
 pub fn initramfs(agent: &[u8], slots: Option<&[u8]>) -> Vec<u8> {
-    let directory = |name| Entry { name, mode: DIRECTORY, device: (0, 0), content: &[] };
-    let first = [
-        directory("dev"),
-        directory("proc"),
-        directory("sys"),
-        directory("mnt"),
-        directory("tmp"),
-        Entry { name: "dev/console", mode: CHARACTER_DEVICE, device: CONSOLE, content: &[] },
-        Entry { name: "init", mode: EXECUTABLE, device: (0, 0), content: agent },
-    ];
-    let slots = slots.map(|content| Entry { name: SLOTS_FILE, mode: FILE, device: (0, 0), content });
-    let trailer = Entry { name: TRAILER, mode: 0, device: (0, 0), content: &[] };
-    let mut archive = Vec::with_capacity(agent.len() + 4096);
-    for (inode, entry) in (1..).zip(first.into_iter().chain(slots).chain([trailer])) {
-        append(&mut archive, inode, &entry);
+    let mut files = Files::new();
+    files.program("init", agent);
+    if let Some(slots) = slots {
+        files.file(SLOTS_FILE, slots);
     }
-    archive
+    files.archive()
+}
+
+/// The files of an initial file system, after the folders and the console that each has.
+pub(crate) struct Files<'a>(Vec<Entry<'a>>);
+
+impl<'a> Files<'a> {
+    pub(crate) fn new() -> Self {
+        let directory = |name| Entry { name, mode: DIRECTORY, device: (0, 0), content: &[] };
+        let mut entries: Vec<Entry<'_>> = ["dev", "proc", "sys", "mnt", "tmp"].map(directory).into();
+        entries.push(Entry { name: "dev/console", mode: CHARACTER_DEVICE, device: CONSOLE, content: &[] });
+        Self(entries)
+    }
+
+    /// Adds a program.
+    pub(crate) fn program(&mut self, name: &'a str, content: &'a [u8]) -> &mut Self {
+        self.0.push(Entry { name, mode: EXECUTABLE, device: (0, 0), content });
+        self
+    }
+
+    /// Adds a file that only root changes.
+    pub(crate) fn file(&mut self, name: &'a str, content: &'a [u8]) -> &mut Self {
+        self.0.push(Entry { name, mode: FILE, device: (0, 0), content });
+        self
+    }
+
+    /// Gives the archive.
+    pub(crate) fn archive(&self) -> Vec<u8> {
+        let trailer = Entry { name: TRAILER, mode: 0, device: (0, 0), content: &[] };
+        let mut archive = Vec::new();
+        for (inode, entry) in (1..).zip(self.0.iter().chain([&trailer])) {
+            append(&mut archive, inode, entry);
+        }
+        archive
+    }
 }
 
 fn append(archive: &mut Vec<u8>, inode: u32, entry: &Entry<'_>) {

@@ -1,5 +1,6 @@
 //! QEMU guests that run plans, and all that they are made of.
 
+pub mod bare;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;

@@ -134,6 +134,8 @@ pub struct Wanted {
     pub accel: AccelChoice,
     /// True when the first executions of two guests repeat exactly: see [`GuestConfig::exact`].
     pub exact: bool,
+    /// True when the prepared guest is kept in the cache for later starts.
+    pub kept: bool,
     /// True when functions are probed; false only to measure the cost of the workload by itself.
     pub probes: bool,
 }
@@ -142,7 +144,7 @@ impl Wanted {
     /// Asks for guests of the target on its own kernel, with whatever acceleration works.
     #[must_use]
     pub fn new(target: impl Into<WantedTarget>) -> Self {
-        Self { target: target.into(), kernel: None, accel: AccelChoice::Auto, exact: false, probes: true }
+        Self { target: target.into(), kernel: None, accel: AccelChoice::Auto, exact: false, kept: true, probes: true }
     }
 }
 
@@ -185,8 +187,9 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         task.update(&format!("booting a guest, {probed} functions to be probed"), None);
         boot = Some(task);
     };
-    let functions = |setup: Setup| if wanted.probes { setup } else { Setup { functions: Vec::new(), ..setup } };
-    let template = Template::cached(config, &functions(target.setup()), &cache, stop, booting)?;
+    let setup = target.setup();
+    let setup = if wanted.probes { setup } else { Setup { functions: Vec::new(), ..setup } };
+    let template = template(wanted, config, &setup, (&cache, stop, booting))?;
     drop(boot);
     let About { hello, ready, .. } = &template.about;
     if hello.kernel_build_id != kernel.meta.build_id || ready.text_start != call_sites.text_start() {
@@ -195,11 +198,8 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     if wanted.probes {
         target.check_against(&ready.functions, &ready.left_out)?;
     }
-    if !wanted.exact {
-        left_out_lines(&ready.left_out)
-            .iter()
-            .for_each(|line| tracing::warn!("{} leaves out {line}", kernel.meta.name));
-    }
+    let left_out = if wanted.exact { Vec::new() } else { left_out_lines(&ready.left_out) };
+    left_out.iter().for_each(|line| tracing::warn!("{} leaves out {line}", kernel.meta.name));
     let exact = exact_guests(wanted, &kernel.meta.name, accel, stop);
     Ok(Arc::new(Prepared {
         target,
@@ -212,6 +212,20 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         template,
         exact,
     }))
+}
+
+/// Gives the guest that all others are clones of, from the cache where it is kept for later starts.
+fn template(
+    wanted: &Wanted,
+    config: GuestConfig,
+    setup: &Setup,
+    (cache, stop, booting): (&Path, &Stop, &mut dyn FnMut()),
+) -> Result<Template, GuestError> {
+    if wanted.kept {
+        return Template::cached(config, setup, cache, stop, booting);
+    }
+    booting();
+    Template::prepare(config, setup, stop)
 }
 
 /// Gives the same target and kernel with guests that repeat exactly, prepared when they are needed.

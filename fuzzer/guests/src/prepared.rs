@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use execution::{Stop, Target};
+use execution::{Finding, Stop, Target};
 use kcov_parser::{CallSites, Symbols};
 
 use crate::{
@@ -34,6 +34,14 @@ impl Prepared {
     #[must_use]
     pub fn template(&self) -> &Template {
         &self.template
+    }
+
+    /// Finds the kernel's reports in console text. The keys of checks say what is checked.
+    #[must_use]
+    pub fn reports(&self, console: &str) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = kernel_report::reports(console).into_iter().map(Finding::from).collect();
+        findings.iter_mut().for_each(|finding| self.checks.name(finding));
+        findings
     }
 }
 

@@ -12,6 +12,7 @@
 //!         ├─ Symbols ────▶ address to function
 //!         ├─ checks ─────▶ file and line of each WARN() and BUG()
 //!         ├─ Places ─────▶ each PC's file and line, from the debug information
+//!         ├─ SourceLines ▶ address to lines, inlined functions too, likewise
 //!         └─ build_id ───▶ which build this is
 //! ```
 //!
@@ -22,6 +23,7 @@ mod call_sites;
 mod checks;
 mod elf;
 mod places;
+mod source_lines;
 mod symbols;
 #[cfg(test)]
 mod test_elf;
@@ -31,5 +33,6 @@ pub use call_sites::CallSites;
 pub use checks::checks;
 pub use elf::{ElfError, build_id};
 pub use places::{Place, Places};
+pub use source_lines::{SourceFrame, SourceLines};
 pub use symbols::{Location, Symbols};
 pub use trace::Deduplicator;

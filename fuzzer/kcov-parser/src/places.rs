@@ -196,7 +196,7 @@ impl Places {
 /// Gives `path` relative to the source's folder. It is relative to the folder `compiled_in`, or
 /// begins with it, and that folder is at or below the source's. Where a compiler's cache had the
 /// object, the folder is one of an earlier build.
-fn relative(path: &str, compiled_in: &str) -> String {
+pub(crate) fn relative(path: &str, compiled_in: &str) -> String {
     let path = path.strip_prefix(compiled_in).filter(|rest| rest.starts_with('/')).map_or(path, |rest| &rest[1..]);
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

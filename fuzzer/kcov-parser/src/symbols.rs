@@ -87,6 +87,14 @@ impl Symbols {
         };
         (offset < bytes).then(|| Location { function: base_name(&function.name), symbol: &function.name, offset })
     }
+
+    /// Counts the functions of this name, without what the compiler appends to names. The cold part
+    /// of a function is none of its own.
+    #[must_use]
+    pub fn count(&self, name: &str) -> usize {
+        let is_one = |function: &&Function| base_name(&function.name) == name && !function.name.contains(".cold");
+        self.functions.iter().filter(is_one).count()
+    }
 }
 
 #[cfg(test)]
@@ -111,5 +119,11 @@ mod tests {
         assert_eq!(at(427), Some(("__x", 7)));
         assert_eq!(at(428), None);
         assert_eq!(symbols.resolve(0), None);
+    }
+
+    #[test]
+    fn functions_of_a_name_are_counted() {
+        let symbols = symbols();
+        assert_eq!([symbols.count("alpha"), symbols.count("nothing")], [1, 0]);
     }
 }

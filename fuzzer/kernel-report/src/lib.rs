@@ -19,6 +19,9 @@ mod access;
 mod frames;
 mod key;
 mod lines;
+#[cfg(test)]
+mod mutations;
+mod notes;
 mod rules;
 mod silence;
 mod skip;
@@ -33,6 +36,7 @@ use std::{collections::HashSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
+pub use notes::{Note, NoteKind, corruption, notes};
 use rules::{Rule, Wording};
 pub use silence::{read, silent_hang};
 pub use structure::{Access, Frame, Guilty, Stack, StackRole};
@@ -77,7 +81,7 @@ pub struct KernelReport {
 pub enum ReportKind {
     /// A memory access that KASAN (or KFENCE, KMSAN, KCSAN) caught.
     Kasan,
-    /// `BUG()`, a fault in kernel mode, corrupted lists, pages or slabs.
+    /// `BUG()`, a fault in kernel mode, corrupted lists, pages, slabs or file systems.
     Bug,
     /// `WARN()`.
     Warning,

@@ -266,7 +266,7 @@ pub(super) fn matching(line: &str) -> Option<&'static Rule> {
     (!IGNORED.iter().any(|pieces| has_pieces(line, pieces))).then_some(rule)
 }
 
-fn has_pieces(line: &str, pieces: &[&str]) -> bool {
+pub(super) fn has_pieces(line: &str, pieces: &[&str]) -> bool {
     let Some((first, others)) = pieces.split_first() else { return false };
     let Some(mut rest) = line.strip_prefix(first) else { return false };
     for piece in others {

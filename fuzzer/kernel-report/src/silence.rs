@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Guilty, KernelReport, ReportKind, first_report, key, lines, skip, stacks};
+use super::{Guilty, KernelReport, ReportKind, corruption, first_report, key, lines, skip, stacks};
 
 /// Start of such a report's text.
 const START: &str = "no reply within ";
@@ -24,7 +24,7 @@ pub fn silent_hang(target: &str, deadline: Duration, stack: &str, step: Option<(
 #[must_use]
 pub fn read(text: &str) -> Option<KernelReport> {
     let Some((head, stack)) = text.strip_prefix(START).and_then(|rest| rest.split_once(STACK)) else {
-        return first_report(text);
+        return first_report(text).or_else(|| corruption(text));
     };
     let step = head.split_once(" in step ").and_then(|(_, step)| step.split_once('(')?.1.split_once("), target "));
     Some(report(text.to_owned(), stack, step.map(|(kind, _)| kind)))

@@ -80,6 +80,15 @@ pub struct Frame {
     pub certain: bool,
 }
 
+impl Frame {
+    /// Reads a line of a stack: `? name+0x12/0x345 [module]`. The mark and the module may be missing.
+    /// `None` when it is another line.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        frames::stack_line(line).map(Self::from)
+    }
+}
+
 /// Gives the function that the report whose header, by `rule`, is the first of `body` blames.
 pub(super) fn guilty(rule: &Rule, context: &[&str], body: &[&str]) -> Option<Guilty> {
     let function = title::blamed(rule, context, body).filter(|function| !skip::is_reporting(function))?;

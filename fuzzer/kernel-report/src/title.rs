@@ -11,7 +11,7 @@ use super::{
 };
 
 /// The longest title, in bytes.
-const MAX_TITLE: usize = 120;
+pub(super) const MAX_TITLE: usize = 120;
 /// The longest name for files, in bytes.
 const MAX_SLUG: usize = 80;
 /// Hexadecimal digits of the hash in such a name.

@@ -28,6 +28,7 @@ mod interrupts;
 mod lower;
 mod mapping;
 mod marks;
+mod returns;
 mod slots;
 mod types;
 mod works;
@@ -38,7 +39,7 @@ use std::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use abi::{Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, FiredLog, MAX_RULES, Rule, SITE_SLOTS, Site, Touched};
+use abi::{Control, DIRTY_BLOCKS, DIRTY_REGION_BLOCKS, FiredLog, MAX_RULES, Returns, Rule, SITE_SLOTS, Site, Touched};
 use anyhow::Result;
 use aya::Ebpf;
 use fault_plan::{FaultPlan, InjectableFunction};
@@ -67,6 +68,7 @@ pub(crate) struct Injector {
     sites: Mapping<Site>,
     touched: Mapping<Touched>,
     fired: Mapping<FiredLog>,
+    returns: Mapping<Returns>,
     dirty: Mapping<abi::Dirty>,
     works: WorkItems,
     /// Slots of sites that an earlier report described.
@@ -137,6 +139,7 @@ impl Injector {
             sites: Mapping::new(&bpf, "SITES", SITE_SLOTS)?,
             touched: Mapping::new(&bpf, "TOUCHED", 1)?,
             fired: Mapping::new(&bpf, "FIRED", 1)?,
+            returns: Mapping::new(&bpf, "RETURNS", 1)?,
             dirty: Mapping::new(&bpf, "DIRTY", abi::MAX_DISKS)?,
             works: WorkItems::new(&bpf, setup.unrelated.iter().filter_map(|name| symbols.address(name)).collect())?,
             described: vec![false; SITE_SLOTS],
@@ -186,11 +189,20 @@ impl Injector {
         control!(self, touched = 0);
         control!(self, lost_sites = 0);
         control!(self, guarded = 0);
-        // SAFETY: the log is mapped and aligned for as long as the injector lives.
+        // SAFETY: both are mapped and aligned for as long as the injector lives.
         unsafe {
             (&raw mut (*self.fired.only()).generation).write_volatile(generation);
             (&raw mut (*self.fired.only()).count).write_volatile(0);
+            (&raw mut (*self.returns.only()).generation).write_volatile(generation);
         }
+    }
+
+    /// Has the execution that [`Injector::prepare`] then begins note what calls return to these
+    /// addresses after the faults have fired. The error is the reason why this kernel cannot.
+    pub(crate) fn trace(&mut self, symbols: &Symbols, faults: &[Vec<u64>]) -> Result<(), String> {
+        self.disarm();
+        returns::probe(&mut self.bpf, &mut self.returns, symbols, &mut self.types, faults)
+            .map_err(|error| format!("{error:#}"))
     }
 
     /// From now on calls of the tasks in scope are counted, and fail as the plan says: the workload
@@ -289,13 +301,15 @@ impl Injector {
         descriptions
     }
 
-    /// Guest-physical address of the log of fired faults, an [`abi::FiredLog`].
+    /// Guest-physical addresses of the log of fired faults, an [`abi::FiredLog`], and of the values
+    /// that calls return, an [`abi::Returns`].
     ///
     /// # Errors
     ///
     /// The kernel does not tell.
-    pub(crate) fn fired_log_address(&self) -> Result<u64> {
-        pagemap::physical_address(self.fired.only() as usize)
+    pub(crate) fn log_addresses(&self) -> Result<[u64; 2]> {
+        let (fired, returns) = (self.fired.only() as usize, self.returns.only() as usize);
+        Ok([pagemap::physical_address(fired)?, pagemap::physical_address(returns)?])
     }
 
     /// The blocks of the disk `disk`, from 0, ([`abi::DIRTY_BLOCK_BYTES`] each) written to since

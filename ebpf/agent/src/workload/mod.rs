@@ -7,6 +7,9 @@
 //!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
+//! The main thread looks now and then whether the steps go on. A step that sleeps for ever is none
+//! of the kernel's hung tasks when it wakes in between.
+//!
 //! Faults and coverage follow the thread and what works for it. While it is armed it makes the
 //! steps' system calls and no others, and it touches no memory for the first time: whatever it
 //! needs is made before, and [`keep_memory`] has put all of the agent's memory in place.
@@ -18,9 +21,14 @@ mod settle;
 mod steps;
 
 use std::{
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    fs::read_to_string,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -35,6 +43,10 @@ use self::settle::Settling;
 use crate::{coverage::Traces, init, injector::Injector};
 
 const STACK_BYTES: usize = 256 << 10;
+
+/// Time between two looks at a run, and the number of looks in a row after which a step that is
+/// still the same has hung. The kernel's own detectors speak after 10 s.
+const LOOK: (Duration, u32) = (Duration::from_secs(3), 4);
 
 /// Probes, trace and steps: an execution's parts, which the workload thread has while it runs the
 /// steps.
@@ -70,17 +82,20 @@ impl Harness {
         Ok(Self { injector, traces, program, settling: Settling::new()? })
     }
 
-    /// Runs the steps in the calling thread, number `thread`.
-    fn run(&mut self, thread: u32, arm: bool, coverage: Recorded) -> Result<Ran> {
+    /// Runs the steps in the calling thread, which is noted in `at`, as the steps are.
+    fn run(&mut self, at: &At, arm: bool, coverage: Recorded) -> Result<Ran> {
         self.program.rewind();
         self.program.set_up();
         let started = Instant::now();
         self.traces.record(coverage).context("cannot switch the coverage trace")?;
         self.traces.start();
         if arm {
-            self.injector.arm(thread);
+            self.injector.arm(at.thread.load(Ordering::Relaxed));
         }
-        self.program.run(|step| self.injector.enter_step(step));
+        self.program.run(|step| {
+            at.entered.fetch_add(1, Ordering::Relaxed);
+            self.injector.enter_step(step);
+        });
         if arm {
             self.injector.disarm();
         }
@@ -99,6 +114,31 @@ impl Harness {
     }
 }
 
+/// The place at which the workload thread is.
+#[derive(Default)]
+struct At {
+    /// The thread's number.
+    thread: AtomicU32,
+    /// Number of steps that it has entered.
+    entered: AtomicU32,
+}
+
+impl At {
+    /// Gives the functions in which the thread waits.
+    fn stack(&self) -> String {
+        let path = format!("/proc/self/task/{}/stack", self.thread.load(Ordering::Relaxed));
+        read_to_string(&path).unwrap_or_else(|error| format!("cannot read {path}: {error}\n"))
+    }
+}
+
+/// The end of a run.
+pub(crate) enum End {
+    /// The steps have run. The harness comes back.
+    Ran(Box<Harness>, Ran),
+    /// A step does not return: the functions in which it waits.
+    Hung(String),
+}
+
 struct Order {
     harness: Box<Harness>,
     arm: bool,
@@ -114,6 +154,7 @@ struct Outcome {
 pub(crate) struct Worker {
     orders: SyncSender<Order>,
     outcomes: Receiver<Outcome>,
+    at: Arc<At>,
 }
 
 impl Worker {
@@ -121,10 +162,12 @@ impl Worker {
     pub(crate) fn start() -> Result<Self> {
         let (orders, order_queue) = sync_channel::<Order>(1);
         let (outcome_queue, outcomes) = sync_channel(1);
+        let at = Arc::new(At::default());
+        let noted = Arc::clone(&at);
         let work = move || {
-            let thread = u32::try_from(gettid().as_raw()).unwrap_or_default();
+            noted.thread.store(u32::try_from(gettid().as_raw()).unwrap_or_default(), Ordering::Relaxed);
             for Order { mut harness, arm, coverage } in order_queue {
-                let ran = harness.run(thread, arm, coverage);
+                let ran = harness.run(&noted, arm, coverage);
                 if outcome_queue.send(Outcome { harness, ran }).is_err() {
                     return;
                 }
@@ -132,15 +175,32 @@ impl Worker {
         };
         let builder = thread::Builder::new().name("workload".to_owned()).stack_size(STACK_BYTES);
         builder.spawn(work).context("cannot start the workload thread")?;
-        Ok(Self { orders, outcomes })
+        Ok(Self { orders, outcomes, at })
     }
 
-    /// Runs the steps once, and waits for the end of what they cause. Returns the harness, too.
-    pub(crate) fn run(&self, harness: Box<Harness>, arm: bool, coverage: Recorded) -> Result<(Box<Harness>, Ran)> {
+    /// Runs the steps once, and waits for the end of what they cause.
+    ///
+    /// # Errors
+    ///
+    /// The thread, or what it needs of the kernel, failed.
+    pub(crate) fn run(&self, harness: Box<Harness>, arm: bool, coverage: Recorded) -> Result<End> {
         let gone = || anyhow!("the workload thread is gone: {}", init::last_panic());
         self.orders.send(Order { harness, arm, coverage }).map_err(|_| gone())?;
-        let outcome = self.outcomes.recv().map_err(|_| gone())?;
-        Ok((outcome.harness, outcome.ran?))
+        let (pause, most) = LOOK;
+        let (mut entered, mut same) = (self.at.entered.load(Ordering::Relaxed), 0);
+        loop {
+            match self.outcomes.recv_timeout(pause) {
+                Ok(Outcome { harness, ran }) => return Ok(End::Ran(harness, ran?)),
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = self.at.entered.load(Ordering::Relaxed);
+            same = if now == entered { same + 1 } else { 0 };
+            entered = now;
+            if same == most {
+                return Ok(End::Hung(self.at.stack()));
+            }
+        }
     }
 }
 

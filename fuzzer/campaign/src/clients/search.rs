@@ -36,7 +36,7 @@ use crate::{
     mutators::{LessForCostly, plan_mutations},
     objective::CrashObjective,
     observers::{COVERAGE_MAP, CoverageMap, ExecutionObserver, Observers},
-    stages::{FirstFailureStage, TriageStage},
+    stages::{FirstFailureStage, MinimiseStage, TriageStage},
 };
 use execution::Runner;
 
@@ -75,8 +75,9 @@ pub(super) fn search<R: Runner>(
     let time = TimeObserver::new("time");
     let loading = Rc::new(Cell::new(false));
     let crashes = CrashObjective::new(Arc::clone(&shared.crashes), Arc::clone(&known));
-    let is_interrupted = || lifecycle.is_interrupted();
+    let (must_end, is_interrupted) = (|| lifecycle.must_end(), || lifecycle.is_interrupted());
     let triage = TriageStage::new(crashes.clone(), Arc::clone(&shared.crashes), shared.start, &is_interrupted);
+    let minimise = MinimiseStage::new(triage.clone());
     let (learnt_points, new_point) = points_feedbacks(&known);
     let (ran, filter) = ran();
     // LibAFL asks the objective about each execution, and the feedback only about no solution.
@@ -85,8 +86,7 @@ pub(super) fn search<R: Runner>(
     let feedback = feedback(shared, &known, (&coverage, &time), new_point, Rc::clone(&loading));
     let mut feedback = OfferFeedback::others(feedback, offers);
     let before = if client == 0 { shared.executions_before() } else { 0 };
-    let seed = shared.seed.wrapping_add(client as u64);
-    let mut state = new_state(seed, folder, &known, &mut feedback, &mut objective)?;
+    let mut state = new_state(shared.seed.wrapping_add(client as u64), folder, &known, &mut feedback, &mut objective)?;
     *state.executions_mut() = before;
     let fuzzer = StdFuzzerBuilder::new()
         .input_filter(filter)
@@ -94,7 +94,6 @@ pub(super) fn search<R: Runner>(
         .feedback(feedback)
         .objective(objective)
         .build();
-    let must_end = || lifecycle.must_end();
     let is_busy = || known.matrix().has_open(Reach::Alone);
     let when = When { must_end: &must_end, is_busy: &is_busy, judges: role == Role::Checker };
     let runner = Aftermath::new(setup.runner, target, &known.sweeps, when);
@@ -117,14 +116,16 @@ pub(super) fn search<R: Runner>(
         first: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Alone, FIRST_FAILURES)),
         exploring: tuple_list!(
             triage.clone(),
+            minimise.clone(),
             FirstFailureStage::new(Arc::clone(&known), Reach::Any, FIRST_FAILURES),
             mutations(MUTATIONS),
             StdMutationalStage::with_max_iterations(LessForCostly::new(stacked, &known), STACKED_MUTATIONS)
         ),
         behind: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Behind, FIRST_FAILURES)),
         chance: tuple_list!(FirstFailureStage::new(Arc::clone(&known), Reach::Any, CHANCES)),
-        idle: tuple_list!(triage.clone(), mutations(IDLE_MUTATIONS)),
+        idle: tuple_list!(triage.clone(), minimise.clone(), mutations(IDLE_MUTATIONS)),
         triage,
+        minimise,
         reporter: Reporter::new(client, before, shared, &known),
     }
     .run()

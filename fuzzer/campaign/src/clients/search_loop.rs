@@ -5,7 +5,7 @@
 //!                                   │  then    explorer: LibAFL's next entry, through the stages
 //!                                   │          checker:  points behind faults, the queue, an entry
 //!                                   └─ report ◀┘
-//!                                          └─ the campaign ends ─▶ last words, last triage, last report
+//!                                          └─ the campaign ends ─▶ last words, last triage and minimising, last report
 //! ```
 //!
 //! Alone comes first on every kernel: what one fault shows needs no second one, and no plan of
@@ -38,7 +38,7 @@ use crate::{
     observers::Observers,
     plans::FirstPlan,
     second_kernel::QueuedPlan,
-    stages::TriageStage,
+    stages::{MinimiseStage, TriageStage},
 };
 use execution::{Fate, Fired, RunError, Runner};
 use fault_plan::Relaxer;
@@ -76,6 +76,7 @@ pub(super) struct SearchLoop<'a, R, Z, F, X, I> {
     /// The stages of a checker that has nothing to check.
     pub(super) idle: I,
     pub(super) triage: TriageStage<'a>,
+    pub(super) minimise: MinimiseStage<'a>,
     pub(super) reporter: Reporter<'a>,
 }
 
@@ -100,7 +101,7 @@ where
         self.triage.finish(self.executor.runner())?;
         let ended = match searched {
             Ok(()) | Err(Error::ShuttingDown) if !self.shared.lifecycle.is_interrupted() => {
-                self.triage.triage(self.executor.runner(), Duration::ZERO)
+                self.minimise.finish(self.executor.runner())
             }
             other => other,
         };
@@ -181,6 +182,7 @@ where
                     // Large targets have thousands of points: what was found must not wait for all.
                     if !self.check()? {
                         self.triage.triage(self.executor.runner(), LATER)?;
+                        self.minimise.minimise(self.executor.runner())?;
                     }
                 }
                 Role::Checker => self.check_or_search()?,
@@ -224,6 +226,7 @@ where
             done.map_err(disk)?;
         }
         self.triage.triage(self.executor.runner(), LATER)?;
+        self.minimise.minimise(self.executor.runner())?;
         self.triage.triage_exactly(self.executor.runner())?;
         Ok(true)
     }

@@ -19,7 +19,8 @@
 //! - *seen on the kernel that judges*, when another kernel found it: the crash is written once
 //!   more, with that kernel's report and plan, whatever its standing, and tried there.
 //!
-//! Each plan is tried once in fresh guests and then, where there are such guests, once exactly.
+//! Each plan is tried once in fresh guests. One that made its crash again there is minimised, unless
+//! another host found it. Then, where there are such guests, the plan is tried once exactly.
 //! Apart from its standing, a crash may be *the same* as another one: the kernel that judges gave
 //! the crash of the same plan another key. The next plan starts without that knowledge.
 
@@ -48,6 +49,8 @@ pub(super) enum Standing {
 pub(super) enum Next {
     /// It waits for fresh guests.
     Fresh,
+    /// It waits to be made as simple as it can be.
+    Minimal,
     /// It waits for a guest that repeats exactly.
     Exact,
     /// It waits for nothing: all was tried, or somebody is at it.
@@ -75,6 +78,8 @@ pub(super) struct Crash {
     pub(super) judged: bool,
     /// True when a version without keys found it, so that its title stands for its key.
     pub(super) by_title: bool,
+    /// Tries in fresh guests at the last triage, in which the crash came again.
+    pub(super) reproduced: u32,
     standing: Standing,
     next: Next,
     /// Its position among those that wait for the same step.
@@ -94,6 +99,7 @@ impl Crash {
             same_as: None,
             judged: false,
             by_title: false,
+            reproduced: 0,
             standing: Standing::Untried(in_vain),
             next: Next::Fresh,
             queued,
@@ -101,12 +107,17 @@ impl Crash {
     }
 
     /// Restores what an earlier start found out: how often the plan was tried in fresh guests, how
-    /// often it made the crash again, and what it did in an exact run.
-    pub(super) fn restore(&mut self, tried: u32, reproduced: u32, exact: Option<bool>) {
+    /// often it made the crash again, whether it is minimised, and what it did in an exact run.
+    pub(super) fn restore(&mut self, tried: u32, reproduced: u32, minimised: bool, exact: Option<bool>) {
         if tried > 0 {
             self.tried(reproduced, self.queued);
+            if minimised {
+                self.next = Next::Exact;
+            }
             if let Some(again) = exact {
-                self.next = Next::Nothing;
+                if self.next == Next::Exact {
+                    self.next = Next::Nothing;
+                }
                 self.tried_exactly(again);
             }
         }
@@ -152,11 +163,22 @@ impl Crash {
         (self.next, self.queued) = (Next::Fresh, queued);
     }
 
+    /// Takes in that its plan is as simple as it can be, or gave way to this one, which made the
+    /// crash again so often in fresh guests.
+    pub(super) fn is_minimal(&mut self, simpler: Option<(PlanInput, u32)>, queued: u64) {
+        if let Some((plan, reproduced)) = simpler {
+            (self.plan, self.reproduced) = (plan, reproduced);
+        }
+        (self.next, self.queued) = (Next::Exact, queued);
+    }
+
     /// Takes in that the plan made the crash again so often in fresh guests.
     pub(super) fn tried(&mut self, reproduced: u32, queued: u64) {
         let in_vain = if let Standing::Untried(before) = self.standing { before } else { 0 };
         self.standing = if reproduced > 0 { Standing::Reproduced } else { Standing::Doubtful(in_vain + 1) };
-        (self.next, self.queued) = (Next::Exact, queued);
+        self.reproduced = reproduced;
+        let next = if reproduced > 0 && !self.foreign { Next::Minimal } else { Next::Exact };
+        (self.next, self.queued) = (next, queued);
     }
 
     /// Takes in whether the plan made the crash again in an exact run.
@@ -221,15 +243,32 @@ mod tests {
 
     #[test]
     fn a_later_start_knows_what_an_earlier_one_found_out() {
-        let restored = |tried, reproduced, exact| {
+        let restored = |tried, reproduced, minimised, exact| {
             let mut crash = crash(0);
-            crash.restore(tried, reproduced, exact);
+            crash.restore(tried, reproduced, minimised, exact);
             (crash.standing, crash.next)
         };
-        assert_eq!(restored(0, 0, None), (Standing::Untried(0), Next::Fresh));
-        assert_eq!(restored(3, 0, None), (Standing::Doubtful(1), Next::Exact));
-        assert_eq!(restored(3, 2, None), (Standing::Reproduced, Next::Exact));
-        assert_eq!(restored(3, 0, Some(false)), (Standing::Doubtful(1), Next::Nothing));
-        assert_eq!(restored(3, 0, Some(true)), (Standing::Reproduced, Next::Nothing));
+        assert_eq!(restored(0, 0, false, None), (Standing::Untried(0), Next::Fresh));
+        assert_eq!(restored(3, 0, false, None), (Standing::Doubtful(1), Next::Exact));
+        assert_eq!(restored(3, 2, false, None), (Standing::Reproduced, Next::Minimal));
+        assert_eq!(restored(3, 2, false, Some(true)), (Standing::Reproduced, Next::Minimal), "of an older version");
+        assert_eq!(restored(3, 2, true, None), (Standing::Reproduced, Next::Exact));
+        assert_eq!(restored(3, 2, true, Some(true)), (Standing::Reproduced, Next::Nothing));
+        assert_eq!(restored(3, 0, false, Some(false)), (Standing::Doubtful(1), Next::Nothing));
+        assert_eq!(restored(3, 0, false, Some(true)), (Standing::Reproduced, Next::Nothing));
+    }
+
+    #[test]
+    fn a_crash_that_came_again_is_minimised_before_its_exact_run_unless_it_is_another_host_s() {
+        let mut crash = crash(0);
+        crash.tried(3, 2);
+        assert_eq!((crash.next, crash.reproduced), (Next::Minimal, 3));
+        crash.take();
+        let simpler = PlanInput(FaultPlan::fault_free("simpler"));
+        crash.is_minimal(Some((simpler.clone(), 2)), 3);
+        assert_eq!((crash.next, crash.reproduced, crash.plan), (Next::Exact, 2, simpler));
+        let mut foreign = Crash::new("BUG in f", PlanInput(FaultPlan::fault_free("fake")), "lean", true, 0, 1);
+        foreign.tried(3, 2);
+        assert_eq!(foreign.next, Next::Exact);
     }
 }

@@ -10,13 +10,19 @@ use serde::{Deserialize, Serialize};
 
 use execution::{Finding, FindingKind};
 
-use super::evidence::{Cause, CrashNews};
+use super::{
+    evidence::{Cause, CrashNews},
+    program::CrashRepro,
+};
 use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
 use files::{cache::publish_directory, cache::replace_directory};
 use kernel_report::slug;
 
 /// The file with all rounds of the guest that a crash was found in, as a plan that can be replayed.
 const HISTORY: &str = "history.json";
+
+/// The file with the reproducer as it was found, where a simpler one has taken its place.
+const FOUND: &str = "found.json";
 
 /// `meta.json` of a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,13 +53,29 @@ pub struct CrashMeta {
     /// (`fuzz replay --exact`). Not there when that was not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,
+    /// What minimising the plan has come to. Not there when that was not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimized: Option<MinimizedMeta>,
     /// The key that this crash has on the kernel that judges, if the same plan crashed in the same
     /// function there. Not there when none is known or this is that key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_as: Option<String>,
+    /// Reproducers that need no fuzzer. Not there when none was made yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repro: Option<CrashRepro>,
     /// The other host that found it, from which there is no report. Not there when this one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+}
+
+/// The outcome of minimising a crash's plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MinimizedMeta {
+    /// Executions that it took.
+    pub executions: u32,
+    /// Number of faults of the plan as found, and of the reproducer.
+    pub faults: [usize; 2],
 }
 
 /// A fault that fired before a crash.
@@ -95,7 +117,9 @@ impl CrashMeta {
             tried: 0,
             reproduced: 0,
             exact: None,
+            minimized: None,
             same_as: None,
+            repro: None,
             origin: None,
         }
     }
@@ -127,6 +151,40 @@ impl CampaignFolder {
         };
         let mut texts = vec![("report.txt", finding.text.as_str()), ("console.log", cause.console)];
         let history = cause.with_history().map(|plan| plan.to_json());
+        texts.extend(history.as_deref().map(|history| (HISTORY, history)));
+        self.publish_crash(&meta, reproducer, &texts)
+    }
+
+    /// Writes a crash's folder anew, with a simpler plan and what that has made. The reproducer as
+    /// it was found and the guest's history stay.
+    ///
+    /// # Errors
+    ///
+    /// The folder is damaged, or the file system says no.
+    pub(super) fn write_minimised(
+        &self,
+        finding: &Finding,
+        reproducer: &Reproducer,
+        cause: &Cause<'_>,
+        (minimized, tried, reproduced): (MinimizedMeta, u32, u32),
+    ) -> Result<(), FolderError> {
+        let path = self.crash_path(&reproducer.key);
+        let before = read_meta(&path.join("meta.json"))?;
+        let meta = CrashMeta {
+            fired: cause.fired.iter().map(|fired| crash_fault(&cause.plan, fired)).collect(),
+            stack: finding.stack.clone(),
+            title: finding.title.clone(),
+            minimized: Some(minimized),
+            tried,
+            reproduced,
+            // That was the other plan's.
+            exact: None,
+            ..before
+        };
+        let read = |name: &str| fs::read_to_string(path.join(name)).map_err(failed("read", &path.join(name)));
+        let found = read("reproducer.json")?;
+        let history = path.join(HISTORY).exists().then(|| read(HISTORY)).transpose()?;
+        let mut texts = vec![("report.txt", finding.text.as_str()), ("console.log", cause.console), (FOUND, &found)];
         texts.extend(history.as_deref().map(|history| (HISTORY, history)));
         self.publish_crash(&meta, reproducer, &texts)
     }
@@ -252,7 +310,7 @@ fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
     }
 }
 
-fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
+pub(super) fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
     let text = fs::read_to_string(path).map_err(failed("read", path))?;
     let mut meta: CrashMeta =
         serde_json::from_str(&text).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })?;

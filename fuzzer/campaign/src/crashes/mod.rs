@@ -9,6 +9,7 @@
 mod crash;
 mod evidence;
 mod folder;
+mod program;
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,10 @@ use libafl::Error;
 
 use self::crash::{Crash, Next};
 pub(crate) use self::evidence::{Cause, CrashNews};
-pub use self::folder::{CrashFault, CrashMeta};
+pub use self::{
+    folder::{CrashFault, CrashMeta, MinimizedMeta},
+    program::{CrashRepro, lock_around, write_program},
+};
 use crate::{
     folder::{CampaignFolder, FolderError},
     input::PlanInput,
@@ -44,6 +48,8 @@ pub(crate) struct Taken {
     pub(crate) history: Arc<[Round]>,
     /// True when another host found it.
     pub(crate) foreign: bool,
+    /// Tries at the last triage in which the plan made it again.
+    pub(crate) reproduced: u32,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +90,7 @@ impl Crashes {
         for (meta, reproducer) in folder.crashes()? {
             let (plan, foreign) = (PlanInput(reproducer.plan), meta.origin.is_some());
             let mut crash = Crash::new(&meta.title, plan, &reproducer.kernel, foreign, 0, known.next_position());
-            crash.restore(meta.tried, meta.reproduced, meta.exact);
+            crash.restore(meta.tried, meta.reproduced, meta.minimized.is_some(), meta.exact);
             crash.same_as = meta.same_as;
             crash.by_title = meta.key == meta.title;
             crash.history = folder.history(&meta.key)?.into();
@@ -202,6 +208,42 @@ impl Crashes {
         }
     }
 
+    /// Takes the crash on `kernel` that has waited longest to be minimised.
+    pub(crate) fn take_unminimised(&self, kernel: &CampaignKernel) -> Option<Taken> {
+        self.take_next(Next::Minimal, kernel)
+    }
+
+    /// Takes in how minimising the plan of a crash has ended: with the simpler one of a cause, which
+    /// was tried so often and made it again so often, or without. Writes that, unless another plan
+    /// or kernel stands for the crash by now.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn minimised(
+        &self,
+        kernel: &CampaignKernel,
+        taken: &Taken,
+        minimized: MinimizedMeta,
+        simpler: Option<(&Cause<'_>, u32, u32)>,
+    ) -> Result<(), Error> {
+        let key = &taken.key;
+        let mut known = self.known();
+        let queued = known.next_position();
+        let Some(crash) = known.still(taken) else { return Ok(()) };
+        let found = simpler.and_then(|simpler| Some((simpler, simpler.0.findings.iter().find(|of| of.has_key(key))?)));
+        let Some(((cause, tried, reproduced), finding)) = found else {
+            self.write_meta(key, |meta| meta.minimized = Some(minimized))?;
+            crash.is_minimal(None, queued);
+            return Ok(());
+        };
+        let reproducer = reproducer(kernel, key, &finding.title, &cause.plan);
+        let outcome = (minimized, tried, reproduced);
+        self.folder.write_minimised(finding, &reproducer, cause, outcome).map_err(disk)?;
+        crash.is_minimal(Some((PlanInput(cause.plan.clone()), reproduced)), queued);
+        Ok(())
+    }
+
     /// Takes in that a crash, whose plan did not make it again, is made by the sequence of `cause`.
     /// Writes that in its place.
     ///
@@ -237,9 +279,13 @@ impl Crashes {
 
     /// Takes the crash on `kernel` that has waited longest for an exact run.
     pub(crate) fn take_inexact(&self, kernel: &CampaignKernel) -> Option<Taken> {
+        self.take_next(Next::Exact, kernel)
+    }
+
+    fn take_next(&self, step: Next, kernel: &CampaignKernel) -> Option<Taken> {
         let mut known = self.known();
         let waiting =
-            known.crashes.iter().filter_map(|(key, crash)| Some((crash.waits_for(Next::Exact, kernel)?, key.clone())));
+            known.crashes.iter().filter_map(|(key, crash)| Some((crash.waits_for(step, kernel)?, key.clone())));
         let key = waiting.min()?.1;
         known.take(key)
     }
@@ -326,7 +372,8 @@ impl Known {
         crash.take();
         let (title, kernel) = (crash.title.clone(), crash.kernel.clone());
         let (plan, history) = (crash.plan.clone(), Arc::clone(&crash.history));
-        Some(Taken { key, title, kernel, plan, history, foreign: crash.foreign })
+        let (foreign, reproduced) = (crash.foreign, crash.reproduced);
+        Some(Taken { key, title, kernel, plan, history, foreign, reproduced })
     }
 }
 

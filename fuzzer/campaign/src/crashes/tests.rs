@@ -67,6 +67,11 @@ fn what_is_known_of_an_earlier_plan_is_not_said_of_the_next_one() {
     let untried = found.crashes.take_untried(&lean, Duration::ZERO).unwrap();
     assert_eq!(untried.plan, other);
     found.crashes.tried(&untried, 3, 3).unwrap();
+    assert!(found.crashes.take_inexact(&lean).is_none(), "it is to be as simple as it can be");
+    let minimal = found.crashes.take_unminimised(&lean).unwrap();
+    let outcome = MinimizedMeta { executions: 4, faults: [1, 1] };
+    found.crashes.minimised(&lean, &minimal, outcome, None).unwrap();
+    assert_eq!((found.meta("BUG in f").minimized, minimal.plan), (Some(outcome), other.clone()));
     assert_eq!(found.crashes.take_inexact(&lean).unwrap().plan, other);
     assert!(found.crashes.take_inexact(&lean).is_none());
 }

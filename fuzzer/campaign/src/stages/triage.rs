@@ -36,10 +36,10 @@ pub(crate) const TRIES: u32 = 3;
 /// made its crash again.
 #[derive(Clone)]
 pub(crate) struct TriageStage<'a> {
-    objective: CrashObjective,
-    crashes: Arc<Crashes>,
+    pub(super) objective: CrashObjective,
+    pub(super) crashes: Arc<Crashes>,
     start: Instant,
-    is_interrupted: &'a dyn Fn() -> bool,
+    pub(super) is_interrupted: &'a dyn Fn() -> bool,
 }
 
 impl<'a> TriageStage<'a> {
@@ -187,7 +187,7 @@ impl<'a> TriageStage<'a> {
     }
 
     /// Gives the execution of a crash's plan, if there was one.
-    fn tried(&self, title: &str, ran: Ran) -> Result<Option<Execution>, Error> {
+    pub(super) fn tried(&self, title: &str, ran: Ran) -> Result<Option<Execution>, Error> {
         let Ran { execution, late } = ran;
         self.objective.note_late(&late)?;
         match execution {

@@ -1,13 +1,15 @@
 //! `fuzz replay FILE`: runs a plan or reproducer in fresh guests and says what happened.
 
-mod target;
+pub(super) mod target;
+
+pub(super) use self::target::chosen;
 
 use std::{collections::BTreeSet, fs, io::Write};
 
 use fault_plan::{FaultPlan, Reproducer};
 
 use campaign::{KnownPoints, Relaxed, run_relaxed};
-use execution::{Execution, Fate, How, Stop, chain};
+use execution::{Execution, Fate, How, Runner as _, Stop, chain};
 use guests::{
     prepare::{Wanted, prepare},
     runner::GuestRunner,
@@ -15,20 +17,31 @@ use guests::{
 
 use crate::{
     exit::{Answer, CommandError},
-    options::ReplayOptions,
-    views::{progress::Progress, replay::Run},
+    options::{InputOptions, ReplayOptions},
+    views::{
+        progress::Progress,
+        replay::Run,
+        verdict::{Tally, Verdict},
+        way::Way,
+    },
 };
 
-struct Asked {
-    plan: FaultPlan,
+/// A plan or reproducer as a file has it.
+pub(super) struct Asked {
+    pub(super) plan: FaultPlan,
     /// Key and title of the crash that is to come again.
-    crash: Option<(String, String)>,
-    kernel: Option<String>,
+    pub(super) crash: Option<(String, String)>,
+    pub(super) kernel: Option<String>,
     /// Definition of the target, where the file carries one.
-    target: Option<serde_json::Value>,
+    pub(super) target: Option<serde_json::Value>,
 }
 
-fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
+/// Reads it.
+///
+/// # Errors
+///
+/// It is neither a plan nor a reproducer.
+pub(super) fn read(options: &InputOptions) -> Result<Asked, CommandError> {
     let path = options.file.display();
     let text = fs::read_to_string(&options.file)
         .map_err(|error| CommandError::Input(format!("cannot read {path}: {error}")))?;
@@ -44,8 +57,8 @@ fn read(options: &ReplayOptions) -> Result<Asked, CommandError> {
 
 /// Replays. Where faults do not fire, the plan is relaxed: another kernel may inline differently.
 ///
-/// The answer is no when a reproducer's key did not come again in every run, when faults of a
-/// plan without one did not fire, or when runs that are to be the same were not.
+/// The answer is no when a reproducer's key did not come again in any run, when faults of a plan
+/// without one did not fire, or when runs that are to be the same were not.
 ///
 /// # Errors
 ///
@@ -56,41 +69,52 @@ pub fn replay(
     out: &mut dyn Write,
     progress: &Progress,
 ) -> Result<Answer, CommandError> {
-    let asked = read(options)?;
+    let asked = read(&options.input)?;
     let wanted = Wanted {
         kernel: options.guest.kernel.clone().or_else(|| asked.kernel.clone()),
         accel: options.guest.accel,
         exact: options.exact,
-        ..Wanted::new(target::chosen(options, &asked.plan, asked.target.as_ref(), progress)?)
+        ..Wanted::new(chosen(&options.input, &asked.plan, asked.target.as_ref(), progress)?)
     };
     let prepared = prepare(&wanted, stop, progress)?;
     let mut runner = GuestRunner::new(&prepared);
     asked
         .plan
         .check_against(&prepared.template().about.ready.functions)
-        .map_err(|error| CommandError::Input(format!("{}: {}", options.file.display(), chain(&error))))?;
+        .map_err(|error| CommandError::Input(format!("{}: {}", options.input.file.display(), chain(&error))))?;
     let is_same = |execution: &Execution| asked.crash.as_ref().is_some_and(|(key, _)| execution.has_key(key));
-    let (mut again, mut held, mut known) = (0, 0, KnownPoints::default());
+    let (mut tally, mut held, mut known, mut last) = (Tally::default(), 0, KnownPoints::default(), None);
     let mut fingerprints = BTreeSet::new();
     for number in 1..=options.runs {
         let relaxed = run_relaxed(&mut runner, &asked.plan, How::Fresh, &mut known, is_same)?;
         let Relaxed { plan, execution, unfired, .. } = &relaxed;
-        again += u32::from(is_same(execution));
+        tally.add(execution, unfired, is_same(execution));
         held += u32::from(execution.guest == Fate::Dead || unfired.is_empty());
         fingerprints.insert(execution.fingerprint());
         let (asked, steps) = (&asked.plan, &prepared.target.steps);
         let run = Run { number, of: options.runs, asked, plan, steps, execution };
-        if options.json { run.write_json(out)? } else { run.write_text(out)? }
-    }
-    if !options.json {
-        if let Some((_, title)) = &asked.crash {
-            writeln!(out, "\"{title}\" came again in {again} of {} runs", options.runs)?;
+        if options.json {
+            run.write_json(out)?
+        } else {
+            run.write_text(out)?
         }
-        if options.exact && options.runs > 1 {
-            writeln!(out, "{} different executions in {} runs", fingerprints.len(), options.runs)?;
-        }
+        last = Some(relaxed.plan);
     }
-    let reproduced = options.runs == if asked.crash.is_some() { again } else { held };
+    if let Some(plan) = last.filter(|_| options.trace) {
+        let execution = &runner.run(&plan, How::Traced).execution?;
+        let way = Way { plan: &plan, execution, again: asked.crash.as_ref().map(|_| is_same(execution)) };
+        if options.json { way.write_json(out)? } else { way.write_text(out)? }
+    }
+    if let Some((key, title)) = &asked.crash {
+        if options.json { tally.write_json(key, out)? } else { tally.write_text(title, out)? }
+    }
+    if options.exact && options.runs > 1 && !options.json {
+        writeln!(out, "{} different executions in {} runs", fingerprints.len(), options.runs)?;
+    }
+    let reproduced = match asked.crash {
+        Some(_) => tally.verdict() == Verdict::StillThere,
+        None => held == options.runs,
+    };
     let repeated = !options.exact || fingerprints.len() == 1;
     Ok(if reproduced && repeated { Answer::Yes } else { Answer::No })
 }

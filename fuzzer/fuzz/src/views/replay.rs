@@ -181,7 +181,7 @@ fn fired_json(fired: &Fired) -> serde_json::Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use execution::Fate;
@@ -193,7 +193,7 @@ mod tests {
     const PLAN: &str = r#"{ "version": 1, "target": "t", "faults": [
         { "function": "should_failslab", "call_path": ["kmalloc"], "occurrence": 2, "error": "ENOMEM" } ] }"#;
 
-    fn execution(fired: Vec<Fired>, steps: Vec<StepResult>) -> Execution {
+    pub(in crate::views) fn execution(fired: Vec<Fired>, steps: Vec<StepResult>) -> Execution {
         Execution {
             findings: Vec::new(),
             guest: Fate::Alive,
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(json["relaxed"]["faults"][0]["call_path"][1], "mount");
     }
 
-    fn fired(fault: usize) -> Fired {
+    pub(in crate::views) fn fired(fault: usize) -> Fired {
         Fired {
             fault,
             sequence: 1,
@@ -290,6 +290,7 @@ mod tests {
             call_path: Vec::new(),
             frames: Vec::new(),
             arguments: Vec::new(),
+            returns: Vec::new(),
         }
     }
 

@@ -18,7 +18,7 @@ use files::{TextFile, TextFileError};
 
 /// Part of every cache key: to be raised when the way of building changes so that the kernel
 /// or what is kept of it differs.
-const RECIPE: &str = "8";
+const RECIPE: &str = "9";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,13 +5,14 @@
 //! CACHE/kernels/NAME-KEY.lock        held while NAME-KEY is being built
 //! CACHE/kernels/NAME-KEY.log         output of its last build
 //! CACHE/kernels/.build-NAME-KEY-PID  a build under way, or what a killed one left
-//! CACHE/kernels/NAME-KEY/            vmlinux, config, checks.json, places.txt, meta.json, and slots.ko
-//!                                    if it has modules; appears by one rename
+//! CACHE/kernels/NAME-KEY/            vmlinux, vmlinux.debug, config, checks.json, places.txt, meta.json,
+//!                                    and slots.ko if it has modules; appears by one rename
 //! ```
 
 mod build;
 mod catalogue;
 mod checks;
+mod decode;
 mod fragment;
 mod lock;
 mod make;
@@ -30,7 +31,8 @@ use std::{
 pub use build::{BUILD_LEFTOVER, build};
 pub use catalogue::{Catalogue, Kernel};
 pub(crate) use checks::Checks;
-use kcov_parser::{CallSites, Places};
+pub use decode::decode;
+use kcov_parser::{CallSites, Places, SourceLines};
 use serde::{Deserialize, Serialize};
 pub use source::{FETCH_LEFTOVER, Source};
 use thiserror::Error;
@@ -39,6 +41,9 @@ use files::TextFileError;
 
 /// File of a kernel's folder that says where in the source its coverage is.
 const PLACES: &str = "places.txt";
+/// File of a kernel's folder that has its debug information. The kernel's image names it, so that a
+/// debugger finds it by itself.
+const DEBUG: &str = "vmlinux.debug";
 /// The module in a kernel's folder by which functions get on its list of those that may fail.
 const SLOTS: &str = guest_protocol::SLOTS_FILE;
 
@@ -237,6 +242,18 @@ impl Built {
         Places::parse(&text).ok_or_else(|| damaged("it is of another form"))
     }
 
+    /// Reads the kernel's debug information, for the source lines of a few addresses. That takes a
+    /// second and some 100 MiB of memory.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is damaged.
+    pub fn source_lines(&self) -> Result<SourceLines, KernelError> {
+        let path = self.dir.join(DEBUG);
+        let elf = fs::read(&path).map_err(|source| make::failed("read", &path, source))?;
+        SourceLines::from_elf(&elf).map_err(|error| KernelError::Vmlinux { path, reason: error.to_string() })
+    }
+
     /// Counts the places with these `addresses`, as KCOV reports them, by the folder of the
     /// kernel's source that they are in.
     ///
@@ -335,6 +352,22 @@ pub fn list<'a>(catalogue: &'a Catalogue, cache: &Path) -> Result<Vec<Listed<'a>
     catalogue.kernels().iter().map(listed).collect()
 }
 
+/// Finds a kernel in the cache folder `cache` whose facts `fits`, whether the catalogue still knows
+/// it or not; nothing where there is none. One that says where its coverage is comes first. What it
+/// lacks of a kernel of today is found out by whoever asks for it.
+#[must_use]
+pub fn find_built(cache: &Path, fits: impl Fn(&Meta) -> bool) -> Option<Built> {
+    let entries = fs::read_dir(cache.join("kernels")).ok()?.flatten();
+    let mut folders: Vec<_> = entries.map(|entry| entry.path()).collect();
+    folders.sort_by_key(|dir| (!dir.join(PLACES).is_file(), dir.clone()));
+    folders.into_iter().find_map(|dir| {
+        let meta: Meta = serde_json::from_str(&fs::read_to_string(dir.join("meta.json")).ok()?).ok()?;
+        let (vmlinux, config) = (dir.join("vmlinux"), dir.join("config"));
+        let slots = Some(dir.join(SLOTS)).filter(|slots| slots.is_file());
+        fits(&meta).then(|| Built { dir, vmlinux, config, slots, meta, options: String::new() })
+    })
+}
+
 /// Characters of the key in a folder's name.
 const SHORT_KEY: usize = 16;
 
@@ -358,7 +391,7 @@ fn open(kernel: &Kernel, dir: &Path) -> Result<Option<Built>, KernelError> {
         options: kernel.options.clone(),
     };
     let missing = |file: &Path| damaged(format!("{} is missing", file.display()));
-    for file in [&built.vmlinux, &built.config, &dir.join(checks::FILE), &dir.join(PLACES)] {
+    for file in [&built.vmlinux, &built.config, &dir.join(checks::FILE), &dir.join(PLACES), &dir.join(DEBUG)] {
         if !file.is_file() {
             return Err(missing(file));
         }

@@ -5,13 +5,14 @@ use std::{env, process::Command};
 use super::KernelError;
 
 /// Commands that a build runs, and the Debian package that has each.
-const COMMANDS: [(&str, &str); 12] = [
+const COMMANDS: [(&str, &str); 13] = [
     ("bc", "bc"),
     ("bison", "bison"),
     ("flex", "flex"),
     ("gcc", "gcc"),
     ("ld", "binutils"),
     ("make", "make"),
+    ("objcopy", "binutils"),
     ("pahole", "pahole"),
     ("patch", "patch"),
     ("perl", "perl"),

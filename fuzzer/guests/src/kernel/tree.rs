@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Kernel, KernelError, Meta, PLACES, Progress, SLOTS,
+    DEBUG, Kernel, KernelError, Meta, PLACES, Progress, SLOTS,
     checks::{self, Checks},
     fragment,
     make::{Log, failed},
@@ -70,7 +70,7 @@ impl Tree<'_> {
         let objects = self.compile(progress)?;
         self.make_slots(progress)?;
         self.find_places(progress)?;
-        self.strip(&self.out().join("vmlinux"))?;
+        self.split_debug(progress)?;
         let meta = Meta {
             name: self.kernel.name.clone(),
             release: self.release()?,
@@ -170,8 +170,19 @@ impl Tree<'_> {
         write(&self.out().join(PLACES), &places.to_text())
     }
 
-    /// Removes the debug information of `file`, which is several times the kernel: pahole has made
-    /// the kernel's types (BTF) of it.
+    /// Moves the kernel's debug information, which is several times the kernel, to a file of its own:
+    /// pahole has made the kernel's types (BTF) of it.
+    fn split_debug(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
+        progress(Progress::Step("keeping the debug information"));
+        let mut keep = Command::new("objcopy");
+        keep.args(["--only-keep-debug", "--compress-debug-sections=zlib", "vmlinux", DEBUG]).current_dir(self.out());
+        self.log.run("keeping the debug information", keep, self.stop, |_| {})?;
+        let mut strip = Command::new("objcopy");
+        strip.arg("--strip-debug").arg(format!("--add-gnu-debuglink={DEBUG}")).arg("vmlinux").current_dir(self.out());
+        self.log.run("removing debug information", strip, self.stop, |_| {})
+    }
+
+    /// Removes the debug information of `file`.
     fn strip(&mut self, file: &Path) -> Result<(), KernelError> {
         let mut strip = Command::new("strip");
         strip.arg("--strip-debug").arg(file);
@@ -217,6 +228,7 @@ impl Tree<'_> {
             (out.join("vmlinux"), "vmlinux"),
             (out.join(".config"), "config"),
             (out.join(PLACES), PLACES),
+            (out.join(DEBUG), DEBUG),
             (slots.clone(), SLOTS),
         ];
         for (path, to) in files {

@@ -149,13 +149,18 @@ impl GuestConfig {
         Duration::from_secs(if self.accel == Accel::Kvm { 30 } else { 120 })
     }
 
+    /// QEMU's name of the processor.
+    pub(crate) fn processor(&self) -> &'static str {
+        if self.accel == Accel::Kvm { "host" } else { "max,la57=off" }
+    }
+
     pub(super) fn memory_bytes(&self) -> u64 {
         u64::from(self.memory_mib) << 20
     }
 
     /// Increments in a millisecond of the time stamp counter that the guest sees, where that has to
     /// be told.
-    pub(super) fn counter_khz(&self) -> Option<u64> {
+    pub(crate) fn counter_khz(&self) -> Option<u64> {
         match self.accel {
             Accel::Kvm => None,
             Accel::Tcg if self.exact => Some(EXACT_KHZ),
@@ -164,14 +169,15 @@ impl GuestConfig {
     }
 
     /// The kernel's command line, which says at what rate its time stamp counter counts.
-    pub(super) fn kernel_command_line(&self, counter_khz: Option<u64>) -> String {
+    pub(crate) fn kernel_command_line(&self, counter_khz: Option<u64>) -> String {
         let words = [
             // The console: errors and warnings, the least that a whole report needs.
             "console=ttyS0 loglevel=5",
             // Whatever the kernel finds fatal ends the guest at once. A soft lockup is one after
             // twice the threshold.
             "panic=-1 oops=panic watchdog_thresh=5 sysctl.kernel.softlockup_panic=1",
-            "sysctl.kernel.hung_task_timeout_secs=10 sysctl.kernel.hung_task_panic=1",
+            "sysctl.kernel.hung_task_timeout_secs=10 sysctl.kernel.hung_task_check_interval_secs=1",
+            "sysctl.kernel.hung_task_panic=1",
             "rcupdate.rcu_cpu_stall_timeout=20",
             // The host interrupts a kernel that hangs, to hear where.
             "unknown_nmi_panic",
@@ -210,7 +216,7 @@ impl GuestConfig {
         let share = if birth == Birth::Boot { "on" } else { "off" };
         let memory_bytes = self.memory_bytes();
         add("-machine", format!("pc,memory-backend=ram,accel={}", self.accel));
-        add("-cpu", if self.accel == Accel::Kvm { "host" } else { "max,la57=off" }.to_owned());
+        add("-cpu", self.processor().to_owned());
         add("-smp", "1".to_owned());
         add("-m", format!("{}M,slots=2,maxmem={}M", self.memory_mib, self.memory_mib + 1024));
         add("-object", memory_file("ram", memory_bytes, &plumbing.memory, share));

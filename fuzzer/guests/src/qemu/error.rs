@@ -146,6 +146,7 @@ impl GuestError {
             FromAgent::Report(_) => "a report",
             FromAgent::Refused(_) => "a refusal",
             FromAgent::Unclean(_) => "word of something left behind",
+            FromAgent::Hung(_) => "word of a step that does not return",
         };
         Self::Unexpected { found: found.to_owned(), expected }
     }

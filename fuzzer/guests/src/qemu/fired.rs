@@ -77,12 +77,12 @@ fn entry(bytes: &[u8]) -> Option<Fired> {
 }
 
 /// The 32-bit word number `index`.
-fn word(bytes: &[u8], index: usize) -> Option<u32> {
+pub(super) fn word(bytes: &[u8], index: usize) -> Option<u32> {
     bytes.get(index * 4..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
 /// The 64-bit word number `index`.
-fn long(bytes: &[u8], index: usize) -> Option<u64> {
+pub(super) fn long(bytes: &[u8], index: usize) -> Option<u64> {
     bytes.get(index * 8..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use execution::Stop;
 
 use super::{
-    FiredLog, GuestConfig, GuestError,
+    FiredLog, GuestConfig, GuestError, Returns,
     config::{Birth, Plumbing},
     console::Console,
     fired::LOG_BYTES,
@@ -30,6 +30,7 @@ use super::{
     physical::{Physical, Trace},
     process, qmp,
     qmp::Event,
+    returns::RETURNS_BYTES,
     watch::{Streams, Watched, watch},
 };
 
@@ -331,12 +332,23 @@ impl Machine {
     /// The log of fired faults at the guest-physical `address`; nothing when that is no place for
     /// it, or there is no log.
     pub(super) fn fired_log(&self, address: u64) -> Option<FiredLog> {
-        let mut log = [0; LOG_BYTES];
-        let range = MemoryRange { address, bytes: LOG_BYTES as u64 };
-        match self.memory.as_ref()?.read(&[range], &mut log) {
-            Ok(()) => FiredLog::parse(&log),
+        FiredLog::parse(&self.piece::<LOG_BYTES>(address)?)
+    }
+
+    /// The values that traced calls returned, which are at `address` of the guest's memory; nothing
+    /// when they cannot be read.
+    pub(super) fn returns(&self, address: u64) -> Option<Returns> {
+        Returns::parse(&self.piece::<RETURNS_BYTES>(address)?)
+    }
+
+    /// A piece of the guest's memory.
+    fn piece<const BYTES: usize>(&self, address: u64) -> Option<[u8; BYTES]> {
+        let mut piece = [0; BYTES];
+        let range = MemoryRange { address, bytes: BYTES as u64 };
+        match self.memory.as_ref()?.read(&[range], &mut piece) {
+            Ok(()) => Some(piece),
             Err(error) => {
-                tracing::debug!(%error, "the log of fired faults cannot be read");
+                tracing::debug!(%error, "what the agent logs cannot be read");
                 None
             }
         }

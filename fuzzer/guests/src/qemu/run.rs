@@ -10,7 +10,7 @@ use guest_protocol::{Execute, FromAgent, Recorded, Report, ToAgent, TraceMemory}
 use serde_json::json;
 
 use super::{
-    FiredLog, GuestError, Traces,
+    FiredLog, GuestError, Returns, Traces,
     console::Mark,
     machine::{Machine, Wake},
     physical::Trace,
@@ -44,6 +44,8 @@ pub struct Guest {
 pub(super) struct Addresses {
     /// Guest-physical address of the log of fired faults.
     pub(super) fired_log: u64,
+    /// Guest-physical address of the values that traced calls return.
+    pub(super) returns: u64,
     /// Places of the coverage traces.
     pub(super) traces: Vec<TraceMemory>,
 }
@@ -69,6 +71,8 @@ pub struct Observed {
     pub generation_before: Option<u32>,
     /// The log of fired faults after the request; nothing when it cannot be read.
     pub log: Option<FiredLog>,
+    /// The values that calls returned, where the request asks to trace them and they can be read.
+    pub returns: Option<Returns>,
     /// From the request to the guest's answer or end.
     pub wall: Duration,
     /// Time that the guest's threads, all together, were ready to run while the host ran something
@@ -91,11 +95,11 @@ pub enum End {
     DeadBefore,
     /// The kernel died. The guest is dead.
     Died,
-    /// The deadline passed. The guest is dead.
+    /// The deadline passed, or a step does not return. The guest is dead.
     Hung {
         /// Text that the kernel printed when the host interrupted it after the deadline: a panic
         /// ("NMI: Not continuing") that is none of its own, with the stack of its processor. Empty
-        /// when it did not answer.
+        /// when it did not answer. Of a step that does not return, the functions in which it waits.
         stack: String,
     },
     /// Guest or host failed. The guest is dead.
@@ -163,9 +167,11 @@ impl Guest {
         let starved =
             if wall < WAITED_INTERVAL { Duration::ZERO } else { self.machine.waited().saturating_sub(waited) };
         let log = if matches!(end, End::Lost(_)) { None } else { self.fired_log() };
+        let returns = log.as_ref().filter(|_| !request.trace.is_empty());
+        let returns = returns.and_then(|_| self.machine.returns(self.addresses.returns));
         self.told = until.unwrap_or_else(|| self.machine.console().mark());
         let console = self.machine.console().between(start, self.told);
-        Observed { end, before, console, generation_before, log, wall, starved }
+        Observed { end, before, console, generation_before, log, returns, wall, starved }
     }
 
     /// Sends the request and waits for the end. `until` gets the end of its console text where that
@@ -196,6 +202,10 @@ impl Guest {
             Wake::Message(FromAgent::Unclean(leftover)) if self.reported && self.generation() == generation_before => {
                 self.machine.settle();
                 Ok(End::Unclean(leftover))
+            }
+            Wake::Message(FromAgent::Hung(waits)) => {
+                *until = Some(self.machine.console().mark());
+                Ok(End::Hung { stack: format!("idle; the step waits in\n{waits}") })
             }
             Wake::Message(other) => Err(GuestError::unexpected(&other, "a report")),
             Wake::Ended => {

@@ -130,8 +130,8 @@ impl Template {
         machine.command(command, &json!({ "uri": format!("fd:{}", state.as_raw_fd()) }))?;
         machine.migrated(command, &self.stop)?;
         machine.continue_from(self.about.sequence);
-        let Ready { fired_log_address, traces, .. } = &self.about.ready;
-        let addresses = Addresses { fired_log: *fired_log_address, traces: traces.clone() };
+        let Ready { fired_log_address, returns_address, traces, .. } = &self.about.ready;
+        let addresses = Addresses { fired_log: *fired_log_address, returns: *returns_address, traces: traces.clone() };
         Ok(Guest::new(machine, addresses, self.config.exact, self.stop.clone()))
     }
 

@@ -19,6 +19,7 @@ pub(super) fn of_report(fired: &FiredFault, symbols: &Symbols) -> Fired {
         call_path: fired.call_path.clone(),
         frames: frames(&fired.stack, symbols),
         arguments: fired.arguments.clone(),
+        returns: Vec::new(),
     }
 }
 
@@ -35,6 +36,7 @@ pub(super) fn of_log(fired: &qemu::Fired, symbols: &Symbols) -> Fired {
         call_path: fired.stack.iter().map(name).collect(),
         frames: frames(&fired.stack, symbols),
         arguments: fired.arguments.clone(),
+        returns: Vec::new(),
     }
 }
 

@@ -120,6 +120,7 @@ mod tests {
             call_path: path.clone(),
             frames: Vec::new(),
             arguments: Vec::new(),
+            returns: Vec::new(),
         }];
         let found =
             left(&leftover(LeftoverKind::Device), &plan, &fired, &[StepResult::Failed(12), StepResult::Skipped]);

@@ -22,6 +22,7 @@ mod reported;
 mod retry;
 mod rounds;
 mod text;
+mod traced;
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,6 +39,7 @@ use self::{
     looks::Looks,
     reported::Own,
     retry::Retry,
+    traced::Stacks,
 };
 use crate::{
     prepared::Prepared,
@@ -45,8 +47,8 @@ use crate::{
     qemu::{Guest, GuestError},
 };
 
-/// An execution that takes longer has hung. The kernel's own detectors speak after 10 to 20 s and
-/// should have the first word.
+/// An execution that takes longer has hung. The kernel's own detectors and the agent, which looks
+/// at the steps, speak after 10 to 20 s and should have the first word.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A round that a guest is asked to run.
@@ -62,11 +64,13 @@ struct Asked<'a> {
     verify: Option<u32>,
     /// True to compare what the disk holds afterwards.
     look: bool,
+    /// Its number among the plan's rounds, from 0.
+    number: usize,
 }
 
 impl<'a> Asked<'a> {
     fn warm(plan: &'a FaultPlan) -> Self {
-        Self { plan, how: How::Warm, keep: false, leave: false, verify: None, look: false }
+        Self { plan, how: How::Warm, keep: false, leave: false, verify: None, look: false, number: 0 }
     }
 }
 
@@ -99,6 +103,8 @@ pub struct GuestRunner {
     /// Source lines of which the last execution left more in use.
     growth: Vec<Growth>,
     looks: Looks,
+    /// Return addresses of the faults of the run before.
+    stacks: Stacks,
     /// Part of the disk that was looked at last.
     part: u32,
     usage: Usage,
@@ -130,6 +136,7 @@ impl GuestRunner {
             leaks: Leaks::default(),
             growth: Vec::new(),
             looks: Looks::default(),
+            stacks: Stacks::default(),
             part: 0,
             usage: Usage::default(),
             deadline: DEADLINE,
@@ -174,7 +181,8 @@ impl GuestRunner {
 
     /// Has the guest at hand execute what is asked, and judges what the host sees of it.
     fn attempt(&mut self, asked: Asked<'_>) -> Result<Judgement, GuestError> {
-        let Asked { plan, how, keep, leave, verify, look } = asked;
+        let Asked { plan, how, keep, leave, verify, look, number } = asked;
+        let trace = if how == How::Traced { self.stacks.of(number) } else { Vec::new() };
         self.next_id += 1;
         let request = Execute {
             id: self.next_id,
@@ -185,6 +193,7 @@ impl GuestRunner {
             inject: self.inject,
             coverage: self.coverage,
             look: look && self.inject && self.has(Oracle::Data),
+            trace: trace.clone(),
             describe_all_sites: self.describe_all,
         };
         let deadline = self.deadline;
@@ -196,8 +205,19 @@ impl GuestRunner {
         self.usage.longest_life = self.usage.longest_life.max(self.drift.executions);
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
         let (steps, symbols) = (&self.prepared.target.steps, &self.prepared.symbols);
+        // A step that does not return is told of earlier.
+        let deadline = deadline.min(observed.wall);
         let request = Request { plan, how, keep, inject: self.inject, deadline, steps, symbols };
-        Ok(self.attribution.judge(&request, observed))
+        if how != How::Traced {
+            self.stacks.note(number, observed.log.as_ref());
+            return Ok(self.attribution.judge(&request, observed));
+        }
+        let seen = observed.log.clone().zip(observed.returns.clone());
+        let mut judgement = self.attribution.judge(&request, observed);
+        if let (Verdict::Ran(own), Some((log, returns))) = (&mut judgement.verdict, seen) {
+            traced::add(own, plan, &trace, &log, &returns);
+        }
+        Ok(judgement)
     }
 
     /// Has the guest at hand execute what is asked, once.
@@ -368,12 +388,15 @@ impl GuestRunner {
 
 impl Runner for GuestRunner {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        if how != How::Traced {
+            self.stacks.clear();
+        }
         let execution = match how {
             How::Exact => return self.run_exact(plan),
             _ if !plan.earlier.is_empty() => self.run_rounds(plan, how),
             How::Warm => self.run_warm(plan),
             How::Next => self.run_next(plan),
-            How::Fresh => self.run_fresh(plan, how),
+            How::Fresh | How::Traced => self.run_fresh(plan, how),
         };
         self.ran(execution)
     }

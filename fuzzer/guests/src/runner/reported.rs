@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use execution::{Fate, Finding, Fired};
-use fault_plan::{FaultPlan, Round};
+use fault_plan::{Errno, FaultPlan, InjectedError, Round};
 use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report, WorkloadStep};
 
 use super::{errno::wrong, leftover::left, losses::lost, text::reports};
@@ -39,6 +39,10 @@ pub(super) fn reported(
     let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
     let (found, console) = if in_log.is_empty() { (reports(&text), text) } else { (in_log, report.log.clone()) };
     let mut findings: Vec<_> = found.into_iter().map(Finding::from).collect();
+    if findings.is_empty() && only_plain_errors(plan, &fired) {
+        let called = [&report.log, &console].into_iter().find_map(|log| kernel_report::corruption(log));
+        findings.extend(called.map(Finding::from));
+    }
     let guest = match (findings.is_empty(), report.leftovers.is_empty()) {
         (true, true) => Fate::Alive,
         (true, false) => Fate::Unclean,
@@ -55,6 +59,16 @@ pub(super) fn reported(
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
 }
 
+/// Says whether only allocations, reads and writes `fired`, as far as their errors tell: no function
+/// was made to call anything damaged.
+fn only_plain_errors(plan: &FaultPlan, fired: &[Fired]) -> bool {
+    let is_plain = |fired: &Fired| {
+        let error = plan.faults.get(fired.fault).map(|fault| fault.error);
+        matches!(error, Some(InjectedError::Errno(Errno::ENOMEM | Errno::EIO)))
+    };
+    !fired.is_empty() && fired.iter().all(is_plain)
+}
+
 /// Says whether this was left `before`. The words for it change with every round, as they tell
 /// numbers; those of a taint or a work item are its name. A mount that stays holds its disk and its
 /// file system.
@@ -69,6 +83,8 @@ fn is_old(leftover: &Leftover, before: &[Leftover]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use fault_plan::{CallPath, Fault, Scope};
+
     use super::*;
 
     const ANNOUNCED: &str = "BTRFS: Transaction aborted (error -12)\n";
@@ -95,6 +111,35 @@ mod tests {
             assert_eq!(found, expected, "{before:?} and then {now:?}");
         }
         assert!(is_old(&leftover(Taint, "W"), &[leftover(Taint, "W")]));
+    }
+
+    #[test]
+    fn corruption_is_a_finding_where_only_plain_errors_fired() {
+        let called = |errors: &[InjectedError], console: &str| {
+            let fault = |error: &InjectedError| Fault::new("f", CallPath::default(), 1, *error);
+            let plan = FaultPlan { faults: errors.iter().map(fault).collect(), ..FaultPlan::fault_free("test") };
+            let fired = (0..errors.len()).map(|fault| Fired {
+                fault,
+                sequence: 1,
+                site: 1,
+                step: 1,
+                scope: Scope::Workload,
+                times: 1,
+                call_path: Vec::new(),
+                frames: Vec::new(),
+                arguments: Vec::new(),
+            });
+            let fired = fired.collect();
+            let found = reported(&plan, Box::default(), fired, &[], console.to_owned(), Duration::ZERO);
+            (found.findings.iter().map(|finding| finding.key.clone()).collect::<Vec<_>>(), found.guest)
+        };
+        let [memory, io, damage] = ["ENOMEM", "EIO", "EUCLEAN"].map(|name| InjectedError::from_name(name).unwrap());
+        let line = "XFS (ram0): Internal error i != 1 at line 7 of file fs/xfs/f.c.  Caller f+0x3a2/0x900\n";
+        let key = "corruption: XFS: Internal error i != N at line N of file fs/xfs/f.c. Caller f".to_owned();
+        assert_eq!(called(&[memory, io], line), (vec![key], Fate::Retired));
+        for (errors, console) in [(&[memory, damage][..], line), (&[], line), (&[io], ANNOUNCED)] {
+            assert_eq!(called(errors, console), (Vec::new(), Fate::Alive), "{errors:?}");
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl GuestRunner {
     /// Runs a plan with earlier rounds. It ends with the round in which the kernel dies or reports
     /// something.
     pub(super) fn run_rounds(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
-        let how = if how == How::Exact { how } else { How::Fresh };
+        let how = if matches!(how, How::Exact | How::Traced) { how } else { How::Fresh };
         let execution = self.attempts(|runner| {
             runner.discard();
             runner.sequence(plan, how)
@@ -89,10 +89,10 @@ impl GuestRunner {
         let mut sequence = Sequence::default();
         let mut keep = false;
         let rounds = plan.earlier.iter().map(|round| (&round.faults, !round.reset)).chain([(&plan.faults, false)]);
-        for (faults, leave) in rounds {
+        for (number, (faults, leave)) in rounds.enumerate() {
             let round = FaultPlan { earlier: Vec::new(), faults: faults.clone(), ..plan.clone() };
             let Judgement { verdict, late } =
-                self.attempt(Asked { how, keep, leave, ..Asked::warm(&round) }).map_err(Failed::Trouble)?;
+                self.attempt(Asked { how, keep, leave, number, ..Asked::warm(&round) }).map_err(Failed::Trouble)?;
             // Before the first round there was nothing of this plan.
             if sequence.rounds.is_empty() {
                 late.into_iter().for_each(|late| self.note_late(late));

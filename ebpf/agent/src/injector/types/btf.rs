@@ -14,6 +14,7 @@ pub(super) const TYPEDEF: u32 = 8;
 pub(super) const VOLATILE: u32 = 9;
 pub(super) const CONST: u32 = 10;
 pub(super) const RESTRICT: u32 = 11;
+pub(super) const FUNCTION: u32 = 12;
 pub(super) const TYPE_TAG: u32 = 18;
 pub(super) const ENUM64: u32 = 19;
 
@@ -47,6 +48,13 @@ pub(super) struct Member<'a> {
     pub(super) kind: u32,
     /// Bits from the structure's begin, with the size of a bit field where the type says so.
     pub(super) offset: u32,
+}
+
+impl Type<'_> {
+    /// The encoding of an integer.
+    pub(super) fn encoding(self) -> u32 {
+        word(self.rest, 0).map_or(0, |word| word >> 24)
+    }
 }
 
 impl Btf {

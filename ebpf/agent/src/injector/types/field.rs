@@ -72,7 +72,7 @@ fn member<'a>(btf: &'a Btf, of: Type<'a>, name: &str, depth: u32) -> Option<(Mem
 }
 
 /// The type of this id, or the one that it is another name of.
-fn plain(btf: &Btf, mut id: u32) -> Option<Type<'_>> {
+pub(super) fn plain(btf: &Btf, mut id: u32) -> Option<Type<'_>> {
     for _ in 0..DEPTH {
         let of = btf.get(id)?;
         if !matches!(of.kind, TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG) {

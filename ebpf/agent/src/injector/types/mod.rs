@@ -2,15 +2,20 @@
 //!
 //! ```text
 //!   /sys/kernel/btf/vmlinux ── Btf ──┬─ constant("___GFP_NOFAIL_BIT") ─▶ 15
-//!                                    └─ field("bio.bi_iter.bi_sector") ─▶ offset, size
+//!                                    ├─ field("bio.bi_iter.bi_sector") ─▶ offset, size
+//!                                    └─ returned_by("bio_alloc_bioset") ─▶ a pointer
 //! ```
 //!
-//! aya reads types as well, but tells neither.
+//! aya reads types as well, but tells none of these.
 
 mod btf;
 mod field;
+mod function;
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -61,6 +66,16 @@ impl Types {
         let found = field::find(btf, path)?;
         self.fields.insert(path.to_owned(), found);
         Ok(found)
+    }
+
+    /// The return types of the functions with these `names`, as [`abi::return_type`] has them. One
+    /// that is missing is unknown.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's types cannot be understood.
+    pub(super) fn returned_by(&mut self, names: &HashSet<&str>) -> Result<HashMap<String, u8>> {
+        Ok(self.btf()?.map_or_else(HashMap::new, |btf| function::returned_by(btf, names)))
     }
 
     /// Lets the file go, which takes some 5 MB.

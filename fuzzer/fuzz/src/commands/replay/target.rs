@@ -13,7 +13,7 @@ use fault_plan::FaultPlan;
 use guests::{prepare::WantedTarget, project::Project};
 use serde_json::Value;
 
-use crate::{exit::CommandError, options::ReplayOptions, views::progress::Progress};
+use crate::{exit::CommandError, options::InputOptions, views::progress::Progress};
 
 /// Number of characters of a digest that are shown.
 const SHOWN: usize = 12;
@@ -24,8 +24,8 @@ const SHOWN: usize = 12;
 ///
 /// The definition is refused, the file that its disk is made of is not at hand, or its disk is made
 /// by a program that nobody trusts.
-pub(super) fn chosen(
-    options: &ReplayOptions,
+pub(in crate::commands) fn chosen(
+    options: &InputOptions,
     plan: &FaultPlan,
     definition: Option<&Value>,
     progress: &Progress,

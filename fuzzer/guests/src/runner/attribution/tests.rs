@@ -48,7 +48,16 @@ fn request(plan: &FaultPlan) -> Request<'_> {
 /// A quiet request that ended so.
 fn observed(end: End) -> Observed {
     let (before, console) = (String::new(), String::new());
-    Observed { end, before, console, generation_before: Some(4), log: None, wall: WALL, starved: Duration::ZERO }
+    Observed {
+        end,
+        before,
+        console,
+        generation_before: Some(4),
+        log: None,
+        returns: None,
+        wall: WALL,
+        starved: Duration::ZERO,
+    }
 }
 
 fn report(log_before: &str, log: &str) -> End {

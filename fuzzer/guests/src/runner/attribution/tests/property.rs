@@ -140,6 +140,7 @@ impl Model {
             console,
             generation_before,
             log,
+            returns: None,
             wall: WALL,
             starved: Duration::ZERO,
         };

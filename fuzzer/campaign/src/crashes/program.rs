@@ -1,0 +1,92 @@
+//! Programs in crashes' folders that make the crash without the fuzzer.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+};
+
+use files::cache::{try_lock, write_file};
+use serde::{Deserialize, Serialize};
+
+use super::folder::read_meta;
+use crate::folder::{FolderError, LOCK, failed, json};
+
+/// The C program.
+const PROGRAM: &str = "repro.c";
+
+/// Reproducers of a crash that need no fuzzer: of each in how many guests it made the crash, such
+/// as `3 of 3`, or why there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrashRepro {
+    /// The C program, `repro.c`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub c: Option<String>,
+}
+
+/// Locks the campaign that has the crash's folder `crash`, so that nobody changes it while the lock is
+/// there. Nothing for a folder that is in no campaign.
+///
+/// # Errors
+///
+/// A campaign is at work in it.
+pub fn lock_around(crash: &Path) -> Result<Option<File>, FolderError> {
+    let Some(path) = crash.ancestors().nth(2).filter(|path| path.join(LOCK).is_file()) else { return Ok(None) };
+    let lock = try_lock(&path.join(LOCK)).map_err(failed("lock", path))?;
+    lock.ok_or_else(|| FolderError::Busy { path: path.to_owned() }).map(Some)
+}
+
+/// Puts `program` into the folder of a crash as its `repro.c`, or removes one that is there, and
+/// says in `meta.json` what came of it.
+///
+/// # Errors
+///
+/// `meta.json` is damaged, or the file system says no.
+pub fn write_program(crash: &Path, program: Option<&str>, outcome: &str) -> Result<(), FolderError> {
+    let (path, meta_path) = (crash.join(PROGRAM), crash.join("meta.json"));
+    let written = match program {
+        Some(text) => write_file(&path, text.as_bytes()),
+        None if path.exists() => fs::remove_file(&path),
+        None => Ok(()),
+    };
+    written.map_err(failed("write", &path))?;
+    let mut meta = read_meta(&meta_path)?;
+    meta.repro.get_or_insert_default().c = Some(outcome.to_owned());
+    let text = json(&meta_path, &meta)?;
+    write_file(&meta_path, text.as_bytes()).map_err(failed("write", &meta_path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_of_a_program_is_said_and_an_old_program_goes() {
+        let campaign = tempfile::tempdir().unwrap();
+        let crash = campaign.path().join("crashes/KEY");
+        fs::create_dir_all(&crash).unwrap();
+        let meta = r#"{ "version": 1, "title": "t", "kind": "kasan", "fired": [], "stack": [], "tried": 3,
+            "reproduced": 3 }"#;
+        fs::write(crash.join("meta.json"), meta).unwrap();
+        write_program(&crash, Some("int main"), "2 of 3").unwrap();
+        let said = || read_meta(&crash.join("meta.json")).unwrap().repro.unwrap().c.unwrap();
+        assert_eq!(
+            (fs::read_to_string(crash.join(PROGRAM)).unwrap().as_str(), said().as_str()),
+            ("int main", "2 of 3")
+        );
+        write_program(&crash, None, "it cannot be said").unwrap();
+        assert!(!crash.join(PROGRAM).exists() && said() == "it cannot be said");
+    }
+
+    #[test]
+    fn a_campaign_at_work_is_left_alone() {
+        let campaign = tempfile::tempdir().unwrap();
+        let crash = campaign.path().join("crashes/KEY");
+        fs::create_dir_all(&crash).unwrap();
+        assert!(lock_around(&crash).unwrap().is_none(), "it is no campaign's");
+        fs::write(campaign.path().join(LOCK), "").unwrap();
+        let lock = lock_around(&crash).unwrap();
+        assert!(lock.is_some());
+        assert!(matches!(lock_around(&crash), Err(FolderError::Busy { .. })));
+    }
+}

@@ -1,0 +1,175 @@
+//! Minimising the plans of crashes, in a bounded share of a client's time.
+//!
+//! LibAFL's `StdTMinMutationalStage` shortens an entry of the corpus by mutations of chance, and
+//! keeps what shows the same observations. A crash is in no corpus, and its plan has to make the
+//! same key in fresh guests. So this is a stage of its own, over [`Minimizer`].
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use execution::{How, Runner};
+use libafl::{
+    Error,
+    stages::{Restartable, Stage},
+};
+
+use super::triage::{TRIES, TriageStage};
+use crate::{
+    crashes::{Cause, MinimizedMeta, Taken},
+    executor::PlanExecutor,
+    input::PlanInput,
+    minimise::{Demand, Minimized, Minimizer},
+};
+
+/// One part in this many of a client's time is for minimising.
+const SHARE: u32 = 10;
+/// Time for what is left when the search has ended: a short campaign finds more than its share is
+/// enough for.
+const AT_END: Duration = Duration::from_secs(60);
+
+/// The crash under way. A campaign that ends leaves it for the next start, which begins it anew.
+struct Job {
+    taken: Taken,
+    /// None until the crash has come once.
+    minimizer: Option<Minimizer>,
+    /// Runs in which it did not.
+    in_vain: u32,
+}
+
+struct Work {
+    job: Option<Job>,
+    spent: Duration,
+}
+
+/// The stage that makes the reproducers of crashes as simple as they can be. Clones share the
+/// crash that is under way.
+#[derive(Clone)]
+pub(crate) struct MinimiseStage<'a> {
+    triage: TriageStage<'a>,
+    start: Instant,
+    work: Rc<RefCell<Work>>,
+}
+
+impl<'a> MinimiseStage<'a> {
+    /// Makes a stage for the crashes that `triage` has made again.
+    pub(crate) fn new(triage: TriageStage<'a>) -> Self {
+        let work = Work { job: None, spent: Duration::ZERO };
+        Self { triage, start: Instant::now(), work: Rc::new(RefCell::new(work)) }
+    }
+
+    /// Goes on while the client's share of time lasts.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or the user wants to stop.
+    pub(crate) fn minimise<R: Runner>(&self, runner: &mut R) -> Result<(), Error> {
+        while self.work.borrow().spent < self.start.elapsed() / SHARE && self.step(runner)? {}
+        Ok(())
+    }
+
+    /// Minimises what is left and tries what else came to light, for a time, at the end of a
+    /// search.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or the user wants to stop.
+    pub(crate) fn finish<R: Runner>(&self, runner: &mut R) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut more = true;
+        while more {
+            self.triage.triage(runner, Duration::ZERO)?;
+            more = false;
+            while started.elapsed() < AT_END && self.step(runner)? {
+                more = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one plan. Returns whether there was one.
+    fn step<R: Runner>(&self, runner: &mut R) -> Result<bool, Error> {
+        if (self.triage.is_interrupted)() {
+            return Err(Error::shutting_down());
+        }
+        let mut work = self.work.borrow_mut();
+        let next = || self.triage.crashes.take_unminimised(self.triage.objective.kernel());
+        let begin = |taken| Job { taken, minimizer: None, in_vain: 0 };
+        let Some(mut job) = work.job.take().or_else(|| next().map(begin)) else { return Ok(false) };
+        let started = Instant::now();
+        let is_done = self.run(&mut job, runner)?;
+        if is_done {
+            self.write(job)?
+        } else {
+            work.job = Some(job)
+        }
+        work.spent += started.elapsed();
+        Ok(true)
+    }
+
+    /// Runs the next plan for a crash. Returns whether that was all.
+    fn run<R: Runner>(&self, job: &mut Job, runner: &mut R) -> Result<bool, Error> {
+        let Job { taken, minimizer, in_vain } = job;
+        let next = minimizer.as_mut().map_or_else(|| Some(taken.plan.0.clone()), Minimizer::next_plan);
+        let Some(plan) = next else { return Ok(true) };
+        let execution = self.triage.tried(&taken.title, runner.run(&plan, How::Fresh))?;
+        if let Some(execution) = &execution {
+            self.triage.objective.note(&PlanInput(plan.clone()), execution)?;
+        }
+        match minimizer {
+            Some(minimizer) => minimizer.ran(execution),
+            None => match execution.filter(|execution| execution.has_key(&taken.key)) {
+                Some(execution) => *minimizer = Some(begun(taken, &execution)),
+                None => *in_vain += 1,
+            },
+        }
+        Ok(*in_vain == TRIES)
+    }
+
+    /// Writes what came of a crash.
+    fn write(&self, job: Job) -> Result<(), Error> {
+        let Job { taken, minimizer, in_vain } = job;
+        let count = taken.plan.0.all_faults().count();
+        let executions = minimizer.as_ref().map_or(in_vain, Minimizer::runs);
+        let simpler = minimizer.and_then(Minimizer::finish);
+        let kernel = self.triage.objective.kernel();
+        let unchanged = MinimizedMeta { executions, faults: [count; 2] };
+        let Some(Minimized { plan, execution, tried, reproduced }) = simpler else {
+            return self.triage.crashes.minimised(kernel, &taken, unchanged, None);
+        };
+        let cause = Cause::of(&plan, &execution);
+        let faults = [count, cause.plan.all_faults().count()];
+        tracing::info!(title = taken.title, "minimised: {executions} tries, {count} faults → {}", faults[1]);
+        let minimized = MinimizedMeta { faults, ..unchanged };
+        self.triage.crashes.minimised(kernel, &taken, minimized, Some((&cause, tried, reproduced)))
+    }
+}
+
+/// Begins with the plan of a crash that came in this execution. It has to come as often as it did
+/// at its triage. Where it came each time then, one try says enough of a candidate.
+fn begun(taken: &Taken, execution: &execution::Execution) -> Minimizer {
+    let confirmed = Demand { runs: TRIES, needed: taken.reproduced.clamp(1, TRIES) };
+    let candidate = if confirmed.needed == TRIES { Demand { runs: 1, needed: 1 } } else { confirmed };
+    Minimizer::new(&taken.plan.0, &taken.key, execution, candidate, confirmed)
+}
+
+impl<EM, R: Runner, S, Z> Stage<PlanExecutor<'_, R>, EM, S, Z> for MinimiseStage<'_> {
+    fn perform(&mut self, _: &mut Z, executor: &mut PlanExecutor<'_, R>, _: &mut S, _: &mut EM) -> Result<(), Error> {
+        self.minimise(executor.runner())
+    }
+}
+
+impl<S> Restartable<S> for MinimiseStage<'_> {
+    fn should_restart(&mut self, _: &mut S) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn clear_progress(&mut self, _: &mut S) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Minimising in a campaign's folder, over a fake runner.
+
+use std::{cell::Cell, fs, sync::Arc};
+
+use execution::{Attributed, Execution, Ran, Usage};
+use fault_plan::{FaultPlan, Reproducer, Round};
+use kernel_report::slug;
+
+use super::*;
+use crate::{
+    crashes::{CrashMeta, Crashes},
+    fake,
+    kernels::Role,
+    objective::CrashObjective,
+};
+
+const TITLE: &str = "KASAN in f";
+
+/// Guests in which a plan crashes when it fails at site 9, whatever else it does.
+struct Guests {
+    runs: u32,
+}
+
+impl Runner for Guests {
+    fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        assert_eq!(how, How::Fresh);
+        self.runs += 1;
+        let fired = |(index, fault): (usize, &fault_plan::Fault)| {
+            let call_path = fault.call_path.0.clone();
+            execution::Fired { call_path, ..fake::fired(index, index as u64) }
+        };
+        let fired = (0..).zip(plan.all_faults()).map(fired).collect();
+        let findings = if fake::fails_at(plan, 9) { vec![fake::warning(TITLE)] } else { Vec::new() };
+        let history = plan.earlier.clone();
+        Ok(Execution { findings, fired, history, ..fake::quiet() }).into()
+    }
+
+    fn finish(&mut self) -> Vec<Attributed> {
+        Vec::new()
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+struct Campaign {
+    folder: tempfile::TempDir,
+    interrupted: Cell<bool>,
+}
+
+impl Campaign {
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join("crashes").join(slug(TITLE)).join(name)).unwrap()
+    }
+
+    fn meta(&self) -> CrashMeta {
+        serde_json::from_str(&self.file("meta.json")).unwrap()
+    }
+
+    fn plan_of(&self, name: &str) -> FaultPlan {
+        Reproducer::from_json(&self.file(name)).unwrap().plan
+    }
+
+    /// Does something with a start of the campaign: its crashes, objective and stage.
+    fn start(&self, with: impl FnOnce(&CrashObjective, &MinimiseStage<'_>)) {
+        let opened = Arc::new(fake::open(self.folder.path()));
+        let known = fake::kernels().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
+        let crashes = Arc::new(Crashes::restore(opened, Duration::ZERO, None).unwrap());
+        let objective = CrashObjective::new(Arc::clone(&crashes), known);
+        let interrupted = || self.interrupted.get();
+        let triage = TriageStage::new(objective.clone(), crashes, Instant::now(), &interrupted);
+        with(&objective, &MinimiseStage::new(triage));
+    }
+}
+
+#[test]
+fn a_crash_is_minimised_once_and_a_later_start_begins_anew_what_was_interrupted() {
+    let campaign = Campaign { folder: tempfile::tempdir().unwrap(), interrupted: Cell::new(false) };
+    let mut found = fake::plan(fake::caller(5), 1);
+    found.faults.extend(fake::plan(fake::caller(9), 1).faults);
+    found.earlier = vec![Round { faults: fake::plan(fake::caller(3), 1).faults, reset: true }];
+    let mut guests = Guests { runs: 0 };
+    campaign.start(|objective, stage| {
+        let ran = guests.run(&found, How::Fresh).execution.unwrap();
+        objective.note(&PlanInput(found.clone()), &ran).unwrap();
+        stage.triage.triage(&mut guests, Duration::ZERO).unwrap();
+        for _ in 0..3 {
+            assert!(stage.step(&mut guests).unwrap());
+        }
+        assert_eq!(campaign.meta().minimized, None);
+        campaign.interrupted.set(true);
+        assert!(stage.step(&mut guests).is_err());
+    });
+    campaign.interrupted.set(false);
+    let found_ms = campaign.meta().found_ms;
+    guests.runs = 0;
+    campaign.start(|_, stage| stage.finish(&mut guests).unwrap());
+    let (meta, reproducer) = (campaign.meta(), campaign.plan_of("reproducer.json"));
+    assert_eq!(meta.minimized, Some(MinimizedMeta { executions: guests.runs, faults: [3, 1] }));
+    assert_eq!((meta.tried, meta.reproduced, meta.found_ms), (TRIES, TRIES, found_ms));
+    assert_eq!((reproducer.earlier.len(), reproducer.faults.len()), (0, 1));
+    assert!(fake::fails_at(&reproducer, 9));
+    assert_eq!((meta.fired.len(), meta.fired[0].fault), (1, 1), "they are those of the new plan");
+    assert_eq!(campaign.plan_of("found.json"), found);
+    let runs = guests.runs;
+    campaign.start(|_, stage| stage.finish(&mut guests).unwrap());
+    assert_eq!(guests.runs, runs, "nothing is left to do");
+}

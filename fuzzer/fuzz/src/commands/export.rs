@@ -1,0 +1,178 @@
+//! `fuzz export PATH`: writes C programs that make crashes without the fuzzer.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use campaign::{lock_around, write_program};
+use execution::{Stop, Target, chain};
+use fault_plan::Reproducer;
+use files::cache::write_file;
+use guests::{
+    prepare::{Wanted, WantedTarget, prepare},
+    project::Project,
+};
+use serde::Serialize;
+
+use super::replay::target;
+use crate::{
+    exit::{Answer, CommandError, INPUT},
+    options::{ExportOptions, InputOptions},
+    reproducers::{Crash, Made, in_c},
+    views::progress::Progress,
+};
+
+/// The program's name in a crash's folder.
+const PROGRAM: &str = "repro.c";
+/// The reproducer's name in a crash's folder.
+const REPRODUCER: &str = "reproducer.json";
+
+/// Result for a crash.
+#[derive(Serialize)]
+struct Line<'a> {
+    key: &'a str,
+    /// The program's file; none when there is no program.
+    program: Option<PathBuf>,
+    /// In how many guests it made the crash, such as `3 of 3`, or why there is none.
+    outcome: String,
+}
+
+/// Makes a program for each crash that is asked for. The answer is no when one has none.
+///
+/// # Errors
+///
+/// A file is refused, or the environment; see [`CommandError`].
+pub fn export(
+    options: &ExportOptions,
+    stop: &Stop,
+    out: &mut dyn Write,
+    progress: &Progress,
+) -> Result<Answer, CommandError> {
+    let files = files(&options.path)?;
+    if options.output.is_some() && files.len() != 1 {
+        return Err(CommandError::Input(format!("--output takes one program, and there are {} crashes", files.len())));
+    }
+    let (mut answer, several) = (Answer::Yes, files.len() > 1);
+    for file in &files {
+        let reproducer = read(file)?;
+        let key = reproducer.identity();
+        let crash = file.parent().filter(|folder| folder.join("meta.json").is_file());
+        let _lock = crash.map(lock_around).transpose()?;
+        let made = match made(file, &reproducer, options, stop, progress) {
+            // The next crash may have a target that is at hand.
+            Err(error) if several && error.status() == INPUT => Made::Not(chain(&error)),
+            made => made?,
+        };
+        let (text, outcome) = match &made {
+            Made::Verified { text, again, tried } => (Some(text.as_str()), format!("{again} of {tried}")),
+            Made::Not(reason) => (None, reason.clone()),
+        };
+        let path = match (&options.output, crash) {
+            (Some(path), _) => path.clone(),
+            (None, Some(folder)) => folder.join(PROGRAM),
+            (None, None) => PathBuf::from(PROGRAM),
+        };
+        if let (Some(crash), None) = (crash, &options.output) {
+            write_program(crash, text, &outcome)?;
+        } else if let Some(text) = text {
+            write_file(&path, text.as_bytes())
+                .map_err(|error| CommandError::Input(format!("cannot write {}: {error}", path.display())))?;
+        }
+        if text.is_none() {
+            answer = Answer::No;
+        }
+        write(&Line { key, program: text.map(|_| path), outcome }, options.json, out)?;
+    }
+    Ok(answer)
+}
+
+/// Finds the reproducers that `path` stands for.
+fn files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    if path.join(REPRODUCER).is_file() {
+        return Ok(vec![path.join(REPRODUCER)]);
+    }
+    let entries = fs::read_dir(path.join("crashes")).into_iter().flatten().flatten();
+    let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| !hidden(path)).collect();
+    files = files.into_iter().map(|folder| folder.join(REPRODUCER)).filter(|file| file.is_file()).collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(CommandError::Input(format!(
+            "{}: there is neither a crash nor a campaign with one",
+            path.display()
+        )));
+    }
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<Reproducer, CommandError> {
+    let refuse = |reason: String| CommandError::Input(format!("{}: {reason}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    if !Reproducer::is_one(&text) {
+        return Err(refuse("it is no reproducer, and says no crash that is to come".to_owned()));
+    }
+    Reproducer::from_json(&text).map_err(|error| refuse(chain(&error)))
+}
+
+/// Makes the program for a crash on its kernel.
+fn made(
+    file: &Path,
+    reproducer: &Reproducer,
+    options: &ExportOptions,
+    stop: &Stop,
+    progress: &Progress,
+) -> Result<Made, CommandError> {
+    let input = InputOptions { file: file.to_owned(), target: None, trust: options.trust };
+    let kernel = options.guest.kernel.clone().unwrap_or_else(|| reproducer.kernel.clone());
+    let target = match target::chosen(&input, &reproducer.plan, reproducer.target.as_ref(), progress)? {
+        WantedTarget::Named(name) => Arc::new(Target::find(&Project::find()?.corpus(), &name)?),
+        WantedTarget::Given(target) => target,
+    };
+    // What else may fail changes nothing for this plan, and probing it takes its time.
+    let target = Arc::new(target.narrowed(&reproducer.plan));
+    let wanted = Wanted { kernel: Some(kernel), accel: options.guest.accel, ..Wanted::new(target) };
+    let prepared = prepare(&wanted, stop, progress)?;
+    let crash = Crash { plan: &reproducer.plan, key: reproducer.identity(), title: &reproducer.title };
+    in_c(crash, &prepared, stop, &|text| progress.say(text))
+}
+
+fn write(line: &Line<'_>, json: bool, out: &mut dyn Write) -> Result<(), CommandError> {
+    if json {
+        writeln!(out, "{}", serde_json::to_string(line).map_err(std::io::Error::other)?)?;
+        return Ok(());
+    }
+    match &line.program {
+        Some(path) => writeln!(out, "{}: {} in {} fresh guests", line.key, path.display(), line.outcome)?,
+        None => writeln!(out, "{}: no program: {}", line.key, line.outcome)?,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_file_a_crash_or_a_campaign() {
+        let folder = tempfile::tempdir().unwrap();
+        let crash = folder.path().join("crashes/KASAN");
+        fs::create_dir_all(&crash).unwrap();
+        fs::create_dir(folder.path().join("crashes/.unfinished")).unwrap();
+        assert!(files(folder.path()).is_err(), "there is no crash yet");
+        let file = crash.join(REPRODUCER);
+        for path in [&file, &folder.path().join("crashes/.unfinished").join(REPRODUCER)] {
+            fs::write(path, "{}").unwrap();
+        }
+        for path in [folder.path(), &crash, &file] {
+            assert_eq!(files(path).unwrap(), std::slice::from_ref(&file));
+        }
+        let refused = read(&file).unwrap_err();
+        assert!(refused.status() == INPUT && refused.to_string().contains("no reproducer"), "{refused}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Coverage of a campaign's kernels, by file and function.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use campaign::CampaignFolder;
+use guests::kernel::Built;
+use kcov_parser::{CallSites, Symbols};
+use triage::{CoveredPlace, KernelCoverage, Ran, Report, by_file, with_source};
+
+use super::kernels::CachedKernels;
+use crate::exit::CommandError;
+
+/// Reads what the campaign in the folder `dir` covered of each of its kernels that the cache has.
+/// `tree` has the source whose lines are shown. Kernels of which nothing can be said are gaps.
+///
+/// # Errors
+///
+/// The campaign's files of coverage cannot be read.
+pub(super) fn coverage(
+    dir: &Path,
+    report: &Report,
+    kernels: &CachedKernels,
+    tree: Option<&Path>,
+) -> Result<(Vec<KernelCoverage>, Vec<String>), CommandError> {
+    let covered = if dir.join("coverage").is_dir() { CampaignFolder::coverage_in(dir)? } else { Default::default() };
+    let (mut found, mut gaps) = (Vec::new(), Vec::new());
+    for (build_id, ran) in covered {
+        let Some(built) = kernels.built(&build_id) else {
+            gaps.push(format!("no coverage of the kernel with the build id {build_id}: the cache has it no more"));
+            continue;
+        };
+        let fault_free = CampaignFolder::fault_free_in(dir, &build_id)?;
+        let by_faults_known = fault_free.is_some();
+        match files(&built, &ran, fault_free.as_ref().unwrap_or(&ran), report) {
+            Ok(mut files) => {
+                if let Some(tree) = tree {
+                    with_source(&mut files, &|file| fs::read_to_string(tree.join(file)).ok());
+                }
+                found.push(KernelCoverage { kernel: built.meta.name.clone(), build_id, by_faults_known, files });
+            }
+            Err(reason) => gaps.push(format!("no coverage of {}: {reason}", built.meta.name)),
+        }
+    }
+    // The kernel that judges comes first.
+    found.sort_by_key(|kernel| (kernel.kernel != report.campaign.kernel, kernel.kernel.clone()));
+    Ok((found, gaps))
+}
+
+fn files(
+    built: &Built,
+    ran: &BTreeSet<u64>,
+    fault_free: &BTreeSet<u64>,
+    report: &Report,
+) -> Result<Vec<triage::FileCoverage>, String> {
+    let elf = fs::read(&built.vmlinux).map_err(|error| format!("{}: {error}", built.vmlinux.display()))?;
+    let places = built.places().map_err(|error| execution::chain(&error))?;
+    let sites = CallSites::from_elf(&elf).map_err(|error| execution::chain(&error))?;
+    let symbols = Symbols::from_elf(&elf).map_err(|error| execution::chain(&error))?;
+    let place = |(index, pc): (u32, u64)| {
+        let (place, location) = (places.get(index)?, symbols.resolve(pc)?);
+        let ran = match (fault_free.contains(&pc), ran.contains(&pc)) {
+            (true, _) => Ran::Workload,
+            (false, true) => Ran::Faults,
+            (false, false) => Ran::Never,
+        };
+        Some(CoveredPlace { function: location.function, unit: place.unit, file: place.file, line: place.line, ran })
+    };
+    let all: Vec<_> = (0..).zip(sites.iter()).filter_map(place).collect();
+    Ok(by_file(&all, &report.telling_callers))
+}

@@ -1,0 +1,398 @@
+//! Reproducers without the fuzzer: a C program that makes a crash by the kernel's own interfaces.
+//!
+//! ```text
+//! plan ─ our guest ─▶ faults that fired, in their order
+//!                      │ for each: the program without it in a guest without agent, traced
+//!                      ▼
+//!                     settings of the kernel's hooks ─▶ repro.c ─ three fresh guests ─▶ k of 3, or why not
+//! ```
+//!
+//! The calls are counted where they will be counted: in a guest without agent that runs the program
+//! itself. So what the agent does differently moves no occurrence.
+
+mod arming;
+mod program;
+mod steps;
+mod trace;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use execution::{Finding, Fired, How, Runner, Stop, Target};
+use fault_plan::{Fault, FaultPlan, InjectedError, base_name};
+use guests::{
+    bare::{self, BareError, BareRun, Program},
+    prepared::Prepared,
+    qemu::GuestConfig,
+    runner::GuestRunner,
+};
+
+use self::{
+    arming::{Arming, Counts, Hook, Wanted, arm, play},
+    program::{Content, image_command},
+    trace::{Call, calls, event},
+};
+use crate::exit::CommandError;
+
+/// Fresh guests in which a reproducer has to show itself.
+const GUESTS: u32 = 3;
+/// The words by which the program says what is left in use, and the keys that this is.
+const LEFT: [(&str, &[&str]); 2] = [
+    ("repro: LEFT: /dev/", &["device left open", "file system state left"]),
+    ("repro: LEFT: a mount", &["mount left"]),
+];
+/// Words of keys of what only the agent sees.
+const AGENTS_OWN: [&str; 3] = ["memory does not come back", "kernel tainted without a report", "work does not end"];
+
+/// The crash that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Crash<'a> {
+    /// Its plan.
+    pub plan: &'a FaultPlan,
+    /// Its key, or its title in older files.
+    pub key: &'a str,
+    /// Its title.
+    pub title: &'a str,
+}
+
+/// The outcome of making a reproducer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// The program made the crash in so many of so many fresh guests.
+    Verified {
+        /// Text of the program.
+        text: String,
+        /// Guests in which the crash came.
+        again: u32,
+        /// Guests in which it was tried.
+        tried: u32,
+    },
+    /// There is none, for this reason.
+    Not(String),
+}
+
+/// Makes the C program for a crash and verifies it. Tells `say` what it is at.
+///
+/// # Errors
+///
+/// The environment lacks something, or the user wants to stop.
+pub fn in_c(crash: Crash<'_>, prepared: &Arc<Prepared>, stop: &Stop, say: &dyn Fn(&str)) -> Result<Made, CommandError> {
+    let maker = Maker { crash, prepared, config: prepared.template().config(), stop, say };
+    match maker.make() {
+        Ok(made) => Ok(made),
+        Err(Trouble::Unsaid(reason)) => Ok(Made::Not(reason)),
+        Err(Trouble::Failed(error)) => Err(*error),
+    }
+}
+
+/// Why making a reproducer ends early.
+enum Trouble {
+    /// The kernel's interfaces cannot say it, or it does not come.
+    Unsaid(String),
+    Failed(Box<CommandError>),
+}
+
+impl<E: Into<CommandError>> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error.into()))
+    }
+}
+
+fn unsaid<T>(reason: impl Into<String>) -> Result<T, Trouble> {
+    Err(Trouble::Unsaid(reason.into()))
+}
+
+struct Maker<'a> {
+    crash: Crash<'a>,
+    prepared: &'a Arc<Prepared>,
+    config: &'a GuestConfig,
+    stop: &'a Stop,
+    say: &'a dyn Fn(&str),
+}
+
+/// A fault that fired, and where.
+struct Hit {
+    fault: Fault,
+    fired: Fired,
+    hook: Hook,
+    /// Round and step, from 1.
+    place: (u32, u32),
+}
+
+impl Hit {
+    /// Says whether an allocation within the function fails in its place.
+    fn is_stand_in(&self) -> bool {
+        self.hook.function() != self.fault.function
+    }
+}
+
+impl Maker<'_> {
+    fn make(&self) -> Result<Made, Trouble> {
+        self.check(&self.prepared.target)?;
+        (self.say)("replaying the plan, to see which faults fire");
+        let execution = GuestRunner::new(self.prepared).run(self.crash.plan, How::Fresh).execution?;
+        if !execution.has_key(self.crash.key) {
+            return unsaid("the crash did not come again in a guest with the agent");
+        }
+        let hits = hits(self.crash.plan, &self.prepared.target, &execution.fired)?;
+        let mut armings: Vec<Arming> = Vec::new();
+        for (number, hit) in (1..).zip(&hits) {
+            (self.say)(&format!("counting the calls before fault {number} of {}", hits.len()));
+            let run = self.run(&self.content(&armings, &[], true).text(), &hits)?;
+            self.add(&mut armings, &hits[..number - 1], hit, &calls(&run.trace))?;
+        }
+        self.verify(&hits, &armings)
+    }
+
+    /// Says what can be said without a guest against a reproducer.
+    fn check(&self, target: &Target) -> Result<(), Trouble> {
+        if let Some(words) = AGENTS_OWN.iter().find(|words| self.crash.key.starts_with(**words)) {
+            return unsaid(format!("only the fuzzer's agent sees it: {words}"));
+        }
+        if let Some(step) = self.content(&[], &[], false).unknown_step() {
+            return unsaid(format!("the step {step} is no system call"));
+        }
+        self.crash.plan.all_faults().try_for_each(|fault| hook(fault, target).map(drop))
+    }
+
+    fn content<'c>(&'c self, armings: &'c [Arming], head: &'c [String], marks: bool) -> Content<'c> {
+        let rounds = self.crash.plan.earlier.iter().map(|round| round.reset).chain([false]).collect();
+        Content { target: &self.prepared.target, rounds, armings, head, marks }
+    }
+
+    /// Runs a program in a guest without agent; with `hits`, the calls of their functions are
+    /// recorded.
+    fn run(&self, text: &str, hits: &[Hit]) -> Result<BareRun, Trouble> {
+        let disks = (0..self.prepared.target.disks()).map(|number| format!("/dev/ram{number}"));
+        let image = (self.prepared.target.disks() > 0).then(|| "/dev/vda".to_owned());
+        let functions: BTreeSet<&str> =
+            hits.iter().flat_map(|hit| [hit.fault.function.as_str(), hit.hook.function()]).collect();
+        let program = Program {
+            executable: bare::compile(text).map_err(BareError::from)?,
+            arguments: image.into_iter().chain(disks).collect(),
+            events: functions.into_iter().map(event).collect(),
+        };
+        let run = bare::run(self.config, &program, self.stop)?;
+        tracing::debug!(console = run.console, "a guest without agent");
+        Ok(run)
+    }
+
+    /// Adds the settings for the fault `hit` to those of the faults `before`, with which `calls` were
+    /// recorded.
+    fn add(&self, armings: &mut Vec<Arming>, before: &[Hit], hit: &Hit, calls: &[Call]) -> Result<(), Trouble> {
+        let Some(target) = target(calls, hit) else {
+            let (number, function) = (hit.fired.fault + 1, &hit.fault.function);
+            return unsaid(if hit.is_stand_in() {
+                format!("{function} is not on the kernel's list of functions that may fail, and allocates nothing")
+            } else {
+                format!("fault {number} is not reached without the agent")
+            });
+        };
+        let in_step: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].place == hit.place).collect();
+        let step: Vec<&Call> = in_step.iter().map(|index| &calls[*index]).collect();
+        let mut counts = Counts::new();
+        for place in before.iter().map(|hit| hit.place).collect::<BTreeSet<_>>() {
+            if place < hit.place {
+                let calls: Vec<&Call> = calls.iter().filter(|call| call.place == place).collect();
+                play(&calls, &of(armings, place), &mut counts);
+            }
+        }
+        let failed = play(&step, &of(armings, hit.place), &mut counts.clone());
+        let mut wanted: Vec<Wanted> = before
+            .iter()
+            .filter(|before| before.place == hit.place)
+            .zip(&failed)
+            .map(|(before, call)| Wanted { hook: before.hook.clone(), call: *call })
+            .collect();
+        let call = in_step.iter().position(|index| *index == target).unwrap_or_default();
+        wanted.push(Wanted { hook: hit.hook.clone(), call });
+        wanted.sort_by_key(|wanted| wanted.call);
+        let only = |name: &str| self.prepared.symbols.count(base_name(name)) == 1;
+        let Some(found) = arm(hit.place, &step, &wanted, &only, &counts) else {
+            return unsaid(format!(
+                "{} faults in step {} have no order that the kernel's hooks can tell: a hook has one filter and one count",
+                wanted.len(),
+                hit.place.1
+            ));
+        };
+        armings.retain(|arming| arming.place != hit.place);
+        armings.extend(found);
+        Ok(())
+    }
+
+    /// Tries the program in fresh guests.
+    fn verify(&self, hits: &[Hit], armings: &[Arming]) -> Result<Made, Trouble> {
+        let head = self.head(hits, 0, 0);
+        let text = self.content(armings, &head, false).text();
+        let (mut again, mut seen) = (0, BTreeSet::new());
+        for number in 1..=GUESTS {
+            (self.say)(&format!("trying repro.c in guest {number} of {GUESTS}"));
+            let run = self.run(&text, &[])?;
+            let came = self.came(&run);
+            again += u32::from(came);
+            if !came {
+                seen.insert(seen_instead(&run, &self.prepared.reports(&run.console)));
+            }
+        }
+        if again == 0 {
+            let seen: Vec<_> = seen.into_iter().collect();
+            return unsaid(format!("repro.c was tried in {GUESTS} guests in vain: {}", seen.join("; ")));
+        }
+        let text = self.content(armings, &self.head(hits, again, GUESTS), false).text();
+        Ok(Made::Verified { text, again, tried: GUESTS })
+    }
+
+    /// Says whether the crash came in a run.
+    fn came(&self, run: &BareRun) -> bool {
+        let reported = self.prepared.reports(&run.console);
+        let left = LEFT
+            .iter()
+            .any(|(words, keys)| keys.iter().any(|key| self.crash.key.starts_with(key)) && run.console.contains(words));
+        left || reported.iter().any(|report| report.has_key(self.crash.key))
+    }
+
+    /// The comment at the program's head.
+    fn head(&self, hits: &[Hit], again: u32, tried: u32) -> Vec<String> {
+        let Prepared { target, kernel, .. } = &**self.prepared;
+        let mut lines = vec![self.crash.title.to_owned(), String::new()];
+        lines.push(format!("Kernel {} ({}), {}.", kernel.meta.release, kernel.meta.source, kernel.meta.name));
+        lines.push(format!("It came in {again} of {tried} fresh guests that ran nothing but this program."));
+        lines.push(String::new());
+        lines.push("These calls are made to fail, on purpose, by the kernel's own fault injection:".to_owned());
+        for hit in hits {
+            let Hit { fault, fired, place, .. } = hit;
+            let (round, step) = place;
+            let round = if self.crash.plan.earlier.is_empty() { String::new() } else { format!("round {round}, ") };
+            let kind = target.steps.get(*step as usize - 1).map_or("?", |step| step.kind());
+            lines.push(if hit.is_stand_in() {
+                format!("  {round}step {step} ({kind}): {} fails for want of memory", fault.function)
+            } else {
+                format!("  {round}step {step} ({kind}): {} returns {}", fault.function, fault.error)
+            });
+            lines.extend(fired.call_path.iter().map(|caller| format!("    {caller}")));
+        }
+        lines.push(String::new());
+        lines.push(
+            "The kernel needs CONFIG_FAULT_INJECTION_DEBUG_FS, CONFIG_FAULT_INJECTION_STACKTRACE_FILTER,".to_owned(),
+        );
+        let hooks: BTreeSet<_> = hits.iter().map(|hit| configuration(&hit.hook)).collect();
+        lines.push(format!("CONFIG_KALLSYMS and {}.", hooks.into_iter().collect::<Vec<_>>().join(", ")));
+        lines.push("Run it as root, once after a boot: a hook's count of calls cannot be set back.".to_owned());
+        lines.push(String::new());
+        lines.push("  mount -t debugfs none /sys/kernel/debug".to_owned());
+        lines.push("  cc -static repro.c -o repro".to_owned());
+        match &target.image {
+            None => lines.push("  ./repro".to_owned()),
+            Some(image) => {
+                lines.extend(image_command(image).into_iter().map(|line| format!("  {line}")));
+                let names: Vec<_> = (0..image.disks).map(|number| format!("/dev/ram{number}")).collect();
+                let (count, size) = (image.disks, u64::from(image.size_mib) << 10);
+                lines.push(format!("  ./repro disk.img {}     # LOST: what is on these disks", names.join(" ")));
+                lines.push(format!("RAM disks of this size: boot with brd.rd_nr={count} brd.rd_size={size}."));
+            }
+        }
+        lines
+    }
+}
+
+/// The settings of a step.
+fn of(armings: &[Arming], place: (u32, u32)) -> Vec<Arming> {
+    armings.iter().filter(|arming| arming.place == place).cloned().collect()
+}
+
+/// The faults of `plan` that `fired`, in their order.
+fn hits(plan: &FaultPlan, target: &Target, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
+    let counts = plan.earlier.iter().map(|round| round.faults.len()).chain([plan.faults.len()]);
+    let rounds: Vec<u32> = counts.zip(1..).flat_map(|(count, round)| std::iter::repeat_n(round, count)).collect();
+    let faults: Vec<&Fault> = plan.all_faults().collect();
+    let mut hits = Vec::new();
+    for fired in fired {
+        let (Some(fault), Some(round)) = (faults.get(fired.fault), rounds.get(fired.fault)) else { continue };
+        if fired.times > 1 {
+            return unsaid(format!(
+                "{} fails {} times, and the calls after the first are not known",
+                fault.function, fired.times
+            ));
+        }
+        let hook = hook(fault, target)?;
+        hits.push(Hit { fault: (*fault).clone(), fired: fired.clone(), hook, place: (*round, fired.step) });
+    }
+    hits.sort_by_key(|hit| (hit.place, hit.fired.sequence));
+    Ok(hits)
+}
+
+/// The hook of the kernel's that makes the call fail in this way. For a function that is not on the
+/// kernel's list that is an allocation within it.
+fn hook(fault: &Fault, target: &Target) -> Result<Hook, Trouble> {
+    let off_list =
+        target.functions.iter().any(|function| function.name == fault.function && function.error_type.is_some());
+    let (hook, error) = match fault.function.as_str() {
+        "should_failslab" => (Hook::Slab, "ENOMEM"),
+        "should_fail_alloc_page" => (Hook::Page, "true"),
+        "should_fail_bio" => (Hook::Bio, "EIO"),
+        _ if off_list => return Ok(Hook::Slab),
+        name => return Ok(Hook::Function(name.to_owned(), fault.error.return_value())),
+    };
+    if InjectedError::from_name(error) == Some(fault.error) {
+        return Ok(hook);
+    }
+    unsaid(format!("{} returns {error} where the kernel's own hook fails it, not {}", fault.function, fault.error))
+}
+
+fn configuration(hook: &Hook) -> &'static str {
+    match hook {
+        Hook::Slab => "CONFIG_FAILSLAB",
+        Hook::Page => "CONFIG_FAIL_PAGE_ALLOC",
+        Hook::Bio => "CONFIG_FAIL_MAKE_REQUEST",
+        Hook::Function(..) => "CONFIG_FAIL_FUNCTION",
+    }
+}
+
+/// Finds the call that a fault hit, by index: the plan's occurrence where that is on the same call
+/// path, else the first call on that path in the step.
+fn target(calls: &[Call], hit: &Hit) -> Option<usize> {
+    let Hit { fault, fired, place: (round, step), .. } = hit;
+    let on_path = |call: &Call| {
+        let same = |(own, other): (&String, &String)| base_name(own) == base_name(other);
+        call.counts
+            && call.place == (*round, *step)
+            && call.scope == fired.scope
+            && call.function == fault.function
+            && call.callers.iter().zip(&fired.call_path).all(same)
+    };
+    let matches = |call: &Call| {
+        call.counts
+            && call.place.0 == *round
+            && fault.may_match(&call.function, &call.callers, (call.place.1, call.scope))
+    };
+    let matching = (0..calls.len()).filter(|index| matches(&calls[*index]));
+    let planned = { matching }.nth(fault.occurrence as usize - 1).filter(|index| on_path(&calls[*index]));
+    let call = planned.or_else(|| calls.iter().position(on_path))?;
+    if !hit.is_stand_in() {
+        return Some(call);
+    }
+    let outer = &calls[call];
+    let within = |call: &Call| {
+        let at = call.callers.iter().position(|caller| *caller == fault.function);
+        let callers = at.map(|at| &call.callers[at + 1..]);
+        let same = |(own, other): (&String, &String)| own == other;
+        hit.hook.function() == call.function
+            && callers.is_some_and(|callers| callers.iter().zip(&outer.callers).all(same))
+    };
+    (call + 1..calls.len()).find(|index| within(&calls[*index]))
+}
+
+/// Says in a few words what a run without the crash showed.
+fn seen_instead(run: &BareRun, reported: &[Finding]) -> String {
+    if let Some(report) = reported.first() {
+        return format!("\"{}\" came instead", report.title);
+    }
+    let said = run.console.lines().rev().find_map(|line| {
+        let line = line.strip_prefix("repro: ")?;
+        (line.contains("DID NOT FAIL") || line.contains("CONFIG_") || line.contains("as planned")).then_some(line)
+    });
+    match (said, run.hung) {
+        (_, true) => "the guest did not end".to_owned(),
+        (Some(said), _) => said.to_owned(),
+        (None, _) => "the program did not come to its end, and the kernel reported nothing".to_owned(),
+    }
+}

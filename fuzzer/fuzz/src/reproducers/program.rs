@@ -1,0 +1,299 @@
+//! The text of `repro.c`.
+//!
+//! ```text
+//! c/support.c ─┐
+//! c/steps.c   ─┤ the parts that the steps need
+//! c/step.c    ─┼─▶ head, parts, the table of faults, workload(), main()
+//! c/end.c     ─┘
+//! ```
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use execution::{ImageRecipe, ImageSource, Target};
+use guest_protocol::{Step, WorkloadStep};
+
+use super::{
+    arming::{Arming, Hook},
+    steps,
+};
+
+const SUPPORT: &str = include_str!("c/support.c");
+const STEPS: &str = include_str!("c/steps.c");
+const STEP: &str = include_str!("c/step.c");
+const END: &str = include_str!("c/end.c");
+/// Begin of the line with a part's name, and those of the parts that it needs.
+const PART: &str = "//: ";
+
+/// Content of a reproducer.
+pub(super) struct Content<'a> {
+    /// The target.
+    pub(super) target: &'a Target,
+    /// For each round whether the disk is put back after it.
+    pub(super) rounds: Vec<bool>,
+    /// The faults.
+    pub(super) armings: &'a [Arming],
+    /// Lines of the comment at its head.
+    pub(super) head: &'a [String],
+    /// True for a program whose steps are recorded by the kernel's tracing.
+    pub(super) marks: bool,
+}
+
+impl Content<'_> {
+    /// Gives the first step that there is no C for.
+    pub(super) fn unknown_step(&self) -> Option<&'static str> {
+        let mut steps = self.all_steps();
+        steps.find(|step| steps::in_c(&step.step).is_none()).map(WorkloadStep::kind)
+    }
+
+    fn all_steps(&self) -> impl Iterator<Item = &WorkloadStep> {
+        let image = self.target.image.iter().flat_map(|image| &image.steps);
+        image.chain(&self.target.setup_steps).chain(&self.target.steps)
+    }
+
+    /// Writes the program.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::from("/*\n");
+        for line in self.head {
+            text.push_str(format!(" * {line}").trim_end());
+            text.push('\n');
+        }
+        text.push_str(" */\n");
+        let needed: Vec<&str> = self.all_steps().filter_map(|step| Some(steps::in_c(&step.step)?.parts)).collect();
+        let forgets = self.mounts_btrfs();
+        parts(&mut text, SUPPORT, None);
+        parts(&mut text, STEPS, Some(needed.iter().copied().chain(forgets.then_some("forget")).collect()));
+        self.faults(&mut text);
+        let mark = if self.marks { "static int marks;\n#define MARK(...) dprintf(marks, __VA_ARGS__)\n\n" } else { "" };
+        let step: String =
+            STEP.lines().filter(|line| self.marks || !line.contains("MARK(")).fold(String::new(), |mut step, line| {
+                step.push_str(line);
+                step.push('\n');
+                step
+            });
+        text.push_str(mark);
+        parts(&mut text, &step, None);
+        let end = END.lines().filter(|line| forgets || !line.contains("forget(")).collect::<Vec<_>>().join("\n");
+        parts(&mut text, &end, None);
+        self.workload(&mut text);
+        self.main(&mut text);
+        text
+    }
+
+    fn mounts_btrfs(&self) -> bool {
+        self.all_steps().any(|step| matches!(&step.step, Step::Mount { fstype, .. } if fstype == "btrfs"))
+    }
+
+    fn faults(&self, text: &mut String) {
+        text.push_str("static const struct fault faults[] = {\n");
+        for arming in self.armings {
+            let (round, step) = arming.place;
+            let (inject, retval) = match &arming.hook {
+                Hook::Function(name, value) => (steps::text(name), format!("\"{value:#x}\"")),
+                _ => ("NULL".to_owned(), "NULL".to_owned()),
+            };
+            let what = format!("calls of {} below {}", arming.hook.function(), arming.below);
+            let _ = writeln!(
+                text,
+                "    {{{round}, {step}, \"{}\", {}, {}, {}, {}, {inject}, {retval}, {}}},",
+                arming.hook.attribute(),
+                steps::text(&arming.below),
+                arming.nth,
+                arming.interval,
+                arming.times,
+                steps::text(&what),
+            );
+        }
+        let count = self.armings.len();
+        if count == 0 {
+            text.push_str("    {0},\n");
+        }
+        let _ = writeln!(text, "}};\n#define FAULTS {count}\n");
+    }
+
+    fn workload(&self, text: &mut String) {
+        let call = |step: &WorkloadStep| steps::in_c(&step.step).map(|step| step.call).unwrap_or_default();
+        if let Some(image) = self.target.image.as_ref().filter(|image| !image.steps.is_empty()) {
+            text.push_str("/* What the disks hold before. */\nstatic void make_image(void) {\n");
+            for step in &image.steps {
+                let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step));
+            }
+            text.push_str("    clean_up(0, NULL);\n}\n\n");
+        }
+        text.push_str("static void workload(int round) {\n");
+        for step in &self.target.setup_steps {
+            let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step));
+        }
+        for (step, number) in self.target.steps.iter().zip(1..) {
+            let needs = u8::from(steps::needs_mount(&step.step));
+            let _ = writeln!(text, "    STEP({number}, \"{}\", {needs}, {});", step.kind(), call(step));
+        }
+        text.push_str("}\n\n");
+    }
+
+    fn main(&self, text: &mut String) {
+        let disks = self.target.disks();
+        let names: String = (1..=disks).map(|number| format!(" DISK{number}")).collect();
+        let usage = if disks == 0 { String::new() } else { format!(" IMAGE{names}") };
+        let first = if disks == 0 { 1 } else { 2 };
+        let wanted: u32 = self.armings.iter().map(|arming| arming.times).sum();
+        text.push_str("int main(int count, char **arguments) {\n");
+        if self.marks {
+            text.push_str("    marks = open(\"/sys/kernel/tracing/trace_marker\", O_WRONLY);\n");
+        }
+        if self.target.steps.iter().any(|step| matches!(step.step, Step::Fork { exec: true })) {
+            text.push_str("    if (count > 1 && strcmp(arguments[1], \"child\") == 0) {\n        if (fork() == 0)\n            _exit(0);\n        return 0;\n    }\n");
+        }
+        let _ = write!(
+            text,
+            "    setvbuf(stdout, NULL, _IONBF, 0);
+    if (count != {}) {{
+        printf(\"usage: %s{usage}\\n\", arguments[0]);
+        return 2;
+    }}
+    disk = arguments + {first};
+    disks = {disks};
+    mlockall(MCL_CURRENT | MCL_FUTURE);
+    fail_nth = open(\"/proc/thread-self/fail-nth\", O_RDWR | O_CLOEXEC);
+    if (fail_nth < 0)
+        die(\"/proc/thread-self/fail-nth (CONFIG_FAULT_INJECTION)\");
+    silence_all();
+    for (int index = 0; index < FAULTS; index++)
+        prepare(&faults[index], index);
+",
+            first + disks
+        );
+        if disks > 0 {
+            text.push_str("    mkdir(\"/mnt\", 0755);\n    mkdir(ROOT, 0755);\n    fill_disks(arguments[1]);\n");
+        }
+        if self.target.image.as_ref().is_some_and(|image| !image.steps.is_empty()) {
+            text.push_str("    make_image();\n");
+        }
+        for (reset, round) in self.rounds.iter().zip(1..) {
+            let image = if disks == 0 { "NULL" } else { "arguments[1]" };
+            let reset = u8::from(*reset && disks > 0);
+            let _ = writeln!(text, "    workload({round});\n    clean_up({reset}, {image});");
+        }
+        let _ = writeln!(
+            text,
+            "    printf(\"repro: %d of {wanted} calls failed as planned\\n\", fired);\n    return fired == {wanted} ? 0 : 1;\n}}"
+        );
+    }
+}
+
+/// Appends the parts of `source` that are `wanted`, with those that they need; all for `None`.
+fn parts(text: &mut String, source: &str, wanted: Option<Vec<&str>>) {
+    let pieces: Vec<(Vec<&str>, &str)> = source
+        .split(PART)
+        .skip(1)
+        .filter_map(|piece| piece.split_once('\n'))
+        .map(|(names, body)| (names.split(' ').collect(), body))
+        .collect();
+    let mut needed: Option<BTreeSet<&str>> = wanted.map(|wanted| wanted.into_iter().collect());
+    if let Some(needed) = &mut needed {
+        // A part needs only parts before it.
+        for (names, _) in pieces.iter().rev() {
+            if needed.contains(names[0]) {
+                needed.extend(&names[1..]);
+            }
+        }
+    }
+    for (names, body) in pieces {
+        if needed.as_ref().is_none_or(|needed| needed.contains(names[0])) {
+            text.push_str(body.trim_end());
+            text.push_str("\n\n");
+        }
+    }
+}
+
+/// Gives the command by which the image is made, in words.
+pub(super) fn image_command(image: &ImageRecipe) -> Vec<String> {
+    let size = image.size_mib;
+    let mut lines = vec![format!("truncate -s {size}M disk.img")];
+    lines.push(match &image.source {
+        ImageSource::Mkfs(words) => format!("{} disk.img", words.join(" ")),
+        ImageSource::Script { name, .. } => format!("./{name} disk.img     # the script is in reproducer.json"),
+        ImageSource::File { name, sha256, .. } => {
+            format!("cp {name} disk.img     # decompressed; its SHA-256 is {sha256}")
+        }
+    });
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use execution::FunctionGroups;
+    use guests::bare::compile;
+
+    use super::*;
+
+    const TARGET: &str = r#"
+description = "every step that there is C for"
+kernel = "k"
+functions = [{ name = "f", errors = ["EIO"] }]
+setup = [{ write-file = { path = "/proc/sys/vm/drop_caches", text = "1\n" } }]
+steps = [
+    { mount = { fstype = "btrfs", options = "ro,noatime,compress=zstd" } },
+    { remount = { options = "rw" } }, { mkdir = { path = "d" } }, { create = { path = "d/f" } },
+    { write = { path = "d/f", length = 100 } }, { write = { path = "d/f", length = 512, direct = true, sync = true } },
+    { mmap-write = { path = "d/f", length = 100 } }, { read = { path = "d/f" } }, { fsync = { path = "d/f" } },
+    { truncate = { path = "d/f", length = 5 } }, { rename = { from = "d/f", to = "g" } },
+    { link = { from = "g", to = "h" } }, { unlink = { path = "h" } }, { symlink = { target = "a\"b", path = "s" } },
+    { set-xattr = { path = "g", name = "user.a", value = "b" } }, { chmod = { path = "g", mode = 0o600 } },
+    { chown = { path = "g", uid = 1, gid = 1 } }, { readdir = {} }, { readdir = { path = "d" } }, { sync = {} },
+    { sleep = { ms = 1 } }, { fallocate = { path = "g", mode = "punch-hole", length = 4096 } },
+    { reflink = { from = "g", to = "d/f" } }, { freeze = {} }, { thaw = {} }, { fstrim = {} }, { shutdown = {} },
+    { subvolume-create = { path = "v" } }, { subvolume-snapshot = { from = "v", to = "d/w" } },
+    { subvolume-delete = { path = "d/w" } }, { trigger = { name = "t" } }, { read-file = { path = "/proc/stat" } },
+    { fork = {} }, { fork = { exec = true } }, { balance = { groups = ["data"], usage = 5 } },
+    { balance = { convert = "single" } }, { scrub = {} }, { defragment = { path = "g" } }, { resize = { size = "max" } },
+    { device-add = { disk = 1 } }, { device-remove = { disk = 1 } }, { device-remove = {} },
+    { device-replace = { device = 1, disk = 1 } }, { device-forget = { disk = 0 } }, { quota-enable = {} },
+    { quota-disable = {} }, { quota-rescan = {} }, { umount = {} },
+]
+[image]
+mkfs = ["mkfs.btrfs", "-q"]
+size_mib = 128
+disks = 2
+"#;
+
+    fn target(text: &str) -> Target {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("target.toml"), text).unwrap();
+        Target::load(folder.path(), &FunctionGroups::default()).unwrap()
+    }
+
+    fn arming(hook: Hook, nth: u32, interval: u32) -> Arming {
+        Arming { place: (2, 1), hook, below: "open_ctree".to_owned(), nth, interval, times: 1 }
+    }
+
+    #[test]
+    fn each_step_is_c_that_compiles() {
+        let target = target(TARGET);
+        let armings = [arming(Hook::Slab, 3, 0), arming(Hook::Function("btrfs_search_slot".to_owned(), -5), 0, 2)];
+        for marks in [false, true] {
+            let head = ["a title".to_owned()];
+            let content = Content { target: &target, rounds: vec![true, false], armings: &armings, head: &head, marks };
+            assert_eq!(content.unknown_step(), None);
+            let text = content.text();
+            compile(&text).unwrap();
+            assert!(text.starts_with("/*\n * a title\n */\n"), "{}", &text[..100]);
+            assert!(text.contains(r#"{2, 1, "failslab", "open_ctree", 3, 0, 1, NULL, NULL,"#));
+            assert!(text.contains(r#""btrfs_search_slot", "0xfffffffffffffffb","#));
+            assert_eq!(text.contains("tracing"), marks, "a reproducer needs no tracing");
+        }
+    }
+
+    #[test]
+    fn a_program_has_what_its_steps_need_and_no_more() {
+        let target = target(
+            "description = 'd'\nkernel = 'k'\nsteps = [{ trigger = { name = 't' } }]\n\
+             functions = [{ name = 'f', errors = ['EIO'] }]\n",
+        );
+        let content = Content { target: &target, rounds: vec![false], armings: &[], head: &[], marks: false };
+        let text = content.text();
+        compile(&text).unwrap();
+        assert!(text.contains("write_text(") && !text.contains("btrfs") && !text.contains("umount2(ROOT, 0));"));
+    }
+}

@@ -1,0 +1,201 @@
+//! Guests without agent: a kernel, a program that it runs, and what it prints.
+//!
+//! ```text
+//! GuestConfig, Program ─▶ initramfs: init, program ─▶ QEMU ─▶ console text, perhaps a trace
+//! ```
+//!
+//! They prove what a reproducer does by itself: there is neither BPF nor a window, and nobody asks
+//! anything of the guest. It ends by itself, or at a deadline.
+
+mod compiler;
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+pub use compiler::{CompileError, compile};
+use crossbeam::{
+    channel::{at, bounded},
+    select,
+};
+use execution::Stop;
+use thiserror::Error;
+
+use crate::{initramfs::Files, process, qemu::GuestConfig};
+
+/// Process 1 of these guests, in C.
+const INIT: &str = include_str!("init.c");
+/// Most bytes of a console that are kept.
+const CONSOLE_BYTES: u64 = 16 << 20;
+/// Room for a trace, in bytes.
+const TRACE_BYTES: u64 = 64 << 20;
+/// Most time that a guest may take from its start to its end, while the host runs it.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Time between two looks at a guest that runs.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why a guest did not run the program.
+#[derive(Debug, Error)]
+pub enum BareError {
+    /// A program cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// QEMU cannot be started.
+    #[error("cannot start {qemu}")]
+    Start {
+        /// The program.
+        qemu: PathBuf,
+        /// Underlying error.
+        source: io::Error,
+    },
+    /// Something of the host.
+    #[error("cannot use the {what} of a guest without agent")]
+    Host {
+        /// The thing.
+        what: &'static str,
+        /// Underlying error.
+        source: io::Error,
+    },
+    /// The user wants to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// A program that a guest runs.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The static executable.
+    pub executable: Vec<u8>,
+    /// Its arguments. The image of [`GuestConfig::disk`] is `/dev/vda`.
+    pub arguments: Vec<String>,
+    /// Kprobe events of `Documentation/trace/kprobetrace.rst` (6.12), one a line, that are recorded
+    /// with their call traces while it runs; empty for none.
+    pub events: String,
+}
+
+/// The outcome of a run.
+#[derive(Clone, Debug)]
+pub struct BareRun {
+    /// Text of the console: the kernel's and the program's.
+    pub console: String,
+    /// The recorded events, as `/sys/kernel/tracing/trace` has them; empty when none were asked for.
+    pub trace: String,
+    /// True when the guest did not end by itself.
+    pub hung: bool,
+}
+
+/// Runs `program` on a kernel as `config` has it. Its initramfs and disk are not looked at but for
+/// the image, which the guest can only read.
+///
+/// # Errors
+///
+/// The host lacks something, or the user wants to stop.
+pub fn run(config: &GuestConfig, program: &Program, stop: &Stop) -> Result<BareRun, BareError> {
+    let host = |what| move |source| BareError::Host { what, source };
+    let init = compile(INIT)?;
+    let folder = tempfile::tempdir().map_err(host("temporary folder"))?;
+    let initramfs = folder.path().join("initramfs");
+    let mut files = Files::new();
+    files.program("init", &init).program("program", &program.executable);
+    let arguments: String = program.arguments.iter().map(|argument| format!("{argument}\n")).collect();
+    files.file("arguments", arguments.as_bytes()).file("events", program.events.as_bytes());
+    std::fs::write(&initramfs, files.archive()).map_err(host("initramfs"))?;
+    let trace = (!program.events.is_empty()).then(|| folder.path().join("trace"));
+    if let Some(trace) = &trace {
+        let made = File::create(trace).and_then(|file| file.set_len(TRACE_BYTES));
+        made.map_err(host("trace"))?;
+    }
+    let (console, hung) = watch(config, qemu_arguments(config, &initramfs, trace.as_deref()), stop)?;
+    let trace = match trace {
+        Some(trace) => text(&std::fs::read(trace).map_err(host("trace"))?),
+        None => String::new(),
+    };
+    Ok(BareRun { console, trace, hung })
+}
+
+/// Runs QEMU with these arguments to its end, or the deadline. Gives the console's text, and whether
+/// it was the deadline.
+fn watch(config: &GuestConfig, arguments: Vec<OsString>, stop: &Stop) -> Result<(String, bool), BareError> {
+    let host = |what| move |source| BareError::Host { what, source };
+    let mut command = process::setpriv_command(&config.qemu);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let start = |source| BareError::Start { qemu: config.qemu.clone(), source };
+    let mut child = process::start_by_setpriv(command, Vec::new()).map_err(start)?;
+    let stdout = child.stdout.take().ok_or_else(|| host("console")(io::Error::other("no output")))?;
+    let (sender, ended) = bounded(1);
+    let reader = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is the console.
+        let _ = stdout.take(CONSOLE_BYTES).read_to_end(&mut bytes);
+        let _ = sender.send(());
+        bytes
+    });
+    let started = Instant::now();
+    let hung = loop {
+        select! {
+            recv(ended) -> _ => break Ok(false),
+            recv(stop.receiver()) -> _ => break Err(BareError::Stopped),
+            // A guest that the host does not run is not slow.
+            recv(at(Instant::now() + LOOK)) -> _ => {
+                if started.elapsed() >= DEADLINE + process::waited(child.id()) {
+                    break Ok(true);
+                }
+            }
+        }
+    };
+    process::end(&mut child).map_err(host("process"))?;
+    let console = reader.join().unwrap_or_default();
+    Ok((text(&console), hung?))
+}
+
+/// Gives bytes as text without control characters, up to the first zero.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let text = String::from_utf8_lossy(&bytes[..end]);
+    text.chars().filter(|character| !character.is_control() || matches!(character, '\n' | '\t')).collect()
+}
+
+fn qemu_arguments(config: &GuestConfig, initramfs: &Path, trace: Option<&Path>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut add = |option: &str, value: String| words.extend([option.into(), value.into()]);
+    add("-machine", format!("pc,accel={}", config.accel));
+    add("-cpu", config.processor().to_owned());
+    add("-smp", "1".to_owned());
+    // The trace needs room of its own.
+    add("-m", format!("{}M", config.memory_mib + 128));
+    add("-serial", "stdio".to_owned());
+    add("-monitor", "none".to_owned());
+    add("-display", "none".to_owned());
+    add("-net", "none".to_owned());
+    add("-kernel", config.vmlinux.to_string_lossy().into_owned());
+    add("-initrd", initramfs.to_string_lossy().into_owned());
+    let mut line = config.kernel_command_line(config.counter_khz());
+    let image = config.disk.as_deref().map(|path| (path, true));
+    let disks = image.into_iter().chain(trace.map(|path| (path, false)));
+    for ((path, read_only), letter) in disks.zip(['a', 'b']) {
+        add("-blockdev", disk(letter, path, read_only));
+        add("-device", format!("virtio-blk-pci,drive=vd{letter}"));
+        if !read_only {
+            line.push_str(&format!(" trace=/dev/vd{letter}"));
+        }
+    }
+    add("-append", line);
+    words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(Into::into));
+    words
+}
+
+fn disk(letter: char, path: &Path, read_only: bool) -> String {
+    let file = serde_json::json!({
+        "driver": "file", "filename": path.to_string_lossy(), "read-only": read_only, "locking": "off",
+    });
+    serde_json::json!({
+        "driver": "raw", "node-name": format!("vd{letter}"), "read-only": read_only, "file": file,
+    })
+    .to_string()
+}

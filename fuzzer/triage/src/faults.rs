@@ -1,0 +1,241 @@
+//! The named fault, and the guilty place.
+
+use fault_plan::{Fault, FaultPlan, Reproducer};
+use kernel_report::{first_report, telling_caller};
+
+use crate::{
+    chance::{Failure, chance},
+    kernels::Kernels,
+    meta::FiredJson,
+    model::{Caller, Guilty, NamedFault},
+    subsystem,
+};
+
+/// `PAGE_SIZE` of x86-64.
+const PAGE_BYTES: u64 = 4096;
+
+/// Names a fault that fired. `plans` are the reproducer's and, behind it, the one that the crash
+/// was found with.
+pub(crate) fn named(fired: &FiredJson, plans: &[&FaultPlan], build_id: &str, kernels: &dyn Kernels) -> NamedFault {
+    let (fault, round) = planned(fired, plans).unzip();
+    let error = fault.map(|fault| fault.error.name().to_owned());
+    let contract = kernels.contract(&fired.function);
+    let (likely, reason) = chance(&Failure {
+        function: &fired.function,
+        error: error.as_deref(),
+        call_path: &fired.call_path,
+        arguments: &fired.arguments,
+        contract: contract.as_deref(),
+    });
+    let caller = |(at, function): (usize, &String)| {
+        let frame = fired.frames.get(at);
+        // The lists are as long, unless somebody changed the file.
+        let frame = frame.filter(|frame| name_of(frame) == function);
+        let lines = frame.map(|frame| kernels.lines(build_id, frame)).unwrap_or_default();
+        Caller { function: frame.unwrap_or(function).clone(), lines }
+    };
+    NamedFault {
+        number: fired.fault,
+        function: fired.function.clone(),
+        caller: telling_caller(&fired.call_path).map(str::to_owned),
+        call_path: fired.call_path.iter().enumerate().map(caller).collect(),
+        occurrence: fault.map(|fault| fault.occurrence),
+        sequence: fired.sequence,
+        round: round.flatten(),
+        step: fired.step.or_else(|| fault.and_then(|fault| fault.step)),
+        scope: fired.task.clone().unwrap_or_else(|| "workload".to_owned()),
+        arguments: arguments(fired),
+        chance: likely,
+        chance_reason: reason,
+        error,
+    }
+}
+
+/// Finds the plan's fault that fired, and its round where there are several: that of its number if
+/// it may be it, or any that may be it.
+fn planned<'a>(fired: &FiredJson, plans: &[&'a FaultPlan]) -> Option<(&'a Fault, Option<usize>)> {
+    let same = |fault: &Fault| fault.function == fired.function;
+    let may = |fault: &Fault| same(fault) && fault.call_path.matches(&fired.call_path);
+    let all: Vec<Vec<_>> = plans.iter().map(|plan| with_rounds(plan)).collect();
+    let number = fired.fault.checked_sub(1);
+    let numbered = |faults: &Vec<(&'a Fault, _)>| faults.get(number?).filter(|(fault, _)| may(fault)).copied();
+    let any = |fits: &dyn Fn(&Fault) -> bool| all.iter().flatten().find(|(fault, _)| fits(fault)).copied();
+    // A file that was changed by hand may say less.
+    all.iter().find_map(numbered).or_else(|| any(&may)).or_else(|| any(&same))
+}
+
+/// Gives the faults of a plan, each with its round, from 1, where there are several.
+fn with_rounds(plan: &FaultPlan) -> Vec<(&Fault, Option<usize>)> {
+    let rounds = plan.earlier.iter().map(|round| &round.faults).chain([&plan.faults]);
+    let several = !plan.earlier.is_empty();
+    let numbered = (1..).zip(rounds);
+    { numbered }.flat_map(|(round, faults)| faults.iter().map(move |fault| (fault, several.then_some(round)))).collect()
+}
+
+/// Says what the arguments mean of the functions that are known.
+fn arguments(fired: &FiredJson) -> Vec<String> {
+    let argument = |at: usize| fired.arguments.get(at).copied();
+    match fired.function.as_str() {
+        "should_failslab" => argument(1).map(|flags| format!("GFP flags {flags:#x}")).into_iter().collect(),
+        "should_fail_alloc_page" => {
+            let flags = argument(0).map(|flags| format!("GFP flags {flags:#x}"));
+            let order = argument(1).map(|order| {
+                let bytes = PAGE_BYTES.checked_shl(u32::try_from(order).unwrap_or(u32::MAX)).unwrap_or(0);
+                format!("order {order} ({bytes} bytes)")
+            });
+            flags.into_iter().chain(order).collect()
+        }
+        _ => (0..fired.arguments.len())
+            .filter_map(|at| Some(format!("argument {} {:#x}", at + 1, argument(at)?)))
+            .collect(),
+    }
+}
+
+/// Gives the name in `name+0x12`, without the compiler's suffixes.
+fn name_of(frame: &str) -> &str {
+    fault_plan::base_name(frame.split_once("+0x").map_or(frame, |(name, _)| name))
+}
+
+/// Names the steps of the reproducer's workload, `mount` and the like.
+pub(crate) fn steps(reproducer: &Reproducer) -> Vec<String> {
+    let steps = reproducer.target.as_ref().and_then(|target| target.get("steps")?.as_array());
+    let name = |step: &serde_json::Value| match step {
+        serde_json::Value::String(name) => name.clone(),
+        serde_json::Value::Object(fields) => fields.keys().next().cloned().unwrap_or_default(),
+        _ => String::new(),
+    };
+    steps.into_iter().flatten().map(name).collect()
+}
+
+/// Gives the command that makes the disk of the reproducer's target, and the disk's size.
+pub(crate) fn disk(reproducer: &Reproducer) -> Option<String> {
+    let image = reproducer.target.as_ref()?.get("image")?;
+    let words: Vec<_> = image.get("mkfs")?.as_array()?.iter().filter_map(serde_json::Value::as_str).collect();
+    Some(format!("{} ({} MiB)", words.join(" "), image.get("size_mib")?))
+}
+
+/// Finds the place that a report blames. An oracle's finding blames nobody: there it is the first
+/// function below which the last fault fired that tells a subsystem.
+pub(crate) fn guilty(
+    key: &str,
+    report: &str,
+    stack: &[String],
+    build_id: &str,
+    kernels: &dyn Kernels,
+) -> Option<Guilty> {
+    let report = first_report(report);
+    let blamed = report.as_ref().and_then(|report| report.guilty.clone());
+    if let Some(kernel_report::Guilty { function, file: Some(file), line }) = blamed {
+        return Some(Guilty { function, file: Some(file), line });
+    }
+    let in_key = || key.rsplit_once(' ').map(|(_, function)| function).filter(|function| is_name(function));
+    let owner = || stack.iter().map(String::as_str).find(|function| subsystem::of_function(function).is_some());
+    let telling = || {
+        owner()
+            .filter(|_| report.is_none())
+            .or_else(|| telling_caller(stack))
+            .or_else(|| stack.first().map(String::as_str))
+    };
+    let function = blamed.map(|blamed| blamed.function).or_else(|| telling().or_else(in_key).map(str::to_owned))?;
+    let frames = report.iter().flat_map(|report| &report.stacks).flat_map(|stack| &stack.frames);
+    let frame = { frames }.find(|frame| fault_plan::base_name(&frame.function) == function);
+    let frame = frame.map(|frame| format!("{}+{:#x}/{:#x}", frame.function, frame.offset, frame.size));
+    // The outermost of the inlined functions is the one that is blamed.
+    let place = frame.and_then(|frame| kernels.lines(build_id, &frame).pop());
+    let place = place.as_deref().and_then(|place| place.rsplit_once(':'));
+    let (file, line) = place.map(|(file, line)| (file.to_owned(), line.parse().ok())).unzip();
+    let file = file.or_else(|| kernels.file(build_id, &function));
+    Some(Guilty { function, file, line: line.flatten() })
+}
+
+fn is_name(text: &str) -> bool {
+    text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{KnownKernel, NoKernels};
+
+    struct Lines;
+
+    impl Kernels for Lines {
+        fn known(&self, _build_id: &str) -> Option<KnownKernel> {
+            None
+        }
+
+        fn lines(&self, _build_id: &str, frame: &str) -> Vec<String> {
+            let known = name_of(frame) == "g";
+            if known { vec![format!("fs/g.h:{}", frame.len()), "fs/g.c:7".to_owned()] } else { Vec::new() }
+        }
+
+        fn decode(&self, _build_id: &str, _report: &str) -> Option<String> {
+            None
+        }
+
+        fn file(&self, _build_id: &str, function: &str) -> Option<String> {
+            (function == "fsync").then(|| "fs/f.c".to_owned())
+        }
+
+        fn contract(&self, _function: &str) -> Option<String> {
+            None
+        }
+    }
+
+    #[test]
+    fn the_guilty_place_is_the_checks_or_the_functions() {
+        let of = |key: &str, report: &str, stack: &[&str]| {
+            let stack: Vec<_> = stack.iter().map(|name| (*name).to_owned()).collect();
+            guilty(key, report, &stack, "", &Lines)
+        };
+        let warning = "------------[ cut here ]------------\n\
+                       WARNING: CPU: 0 PID: 3 at fs/btrfs/inode.c:7762 btrfs_x+0x1/0x2\nCall Trace:\n btrfs_y+0x1/0x2\n";
+        let found = of("check: fs/btrfs/inode.c btrfs_x: WARN_ON(a)", warning, &["btrfs_x"]).unwrap();
+        assert_eq!(
+            (found.function.as_str(), found.file.as_deref(), found.line),
+            ("btrfs_x", Some("fs/btrfs/inode.c"), Some(7762))
+        );
+        let access = "BUG: KASAN: slab-use-after-free in g+0x3/0x10\nRead of size 8 at addr f by task w/3\nCall Trace:\n \
+                      g+0x3/0x10\n f+0x1/0x2\n";
+        let found = of("access: bad memory Read in g", access, &["g"]).unwrap();
+        assert_eq!((found.function.as_str(), found.file.as_deref(), found.line), ("g", Some("fs/g.c"), Some(7)));
+        let left = of("device left open: fsync", "", &["fsync"]).unwrap();
+        assert_eq!((left.file.as_deref(), left.line), (Some("fs/f.c"), None));
+        assert_eq!(of("a mount was left in /mnt", "", &[]), None);
+    }
+
+    #[test]
+    fn a_fault_of_a_later_round_says_so() {
+        let fault = r#"{ "function": "should_failslab", "occurrence": 1, "error": "ENOMEM" }"#;
+        let text = format!(
+            r#"{{ "version": 1, "target": "t", "rounds": [ {{ "faults": [] }}, {{ "faults": [{fault}] }} ] }}"#
+        );
+        let plan = FaultPlan::from_json(&text).unwrap();
+        let fired = FiredJson { fault: 1, function: "should_failslab".to_owned(), ..FiredJson::default() };
+        assert_eq!(named(&fired, &[&plan], "", &NoKernels).round, Some(2));
+    }
+
+    #[test]
+    fn a_fault_is_found_in_the_plan_that_has_it() {
+        let plan = |function: &str| {
+            FaultPlan::from_json(&format!(
+                r#"{{ "version": 1, "target": "t", "faults": [
+                    {{ "function": "{function}", "call_path": ["a"], "occurrence": 4, "error": "ENOMEM", "step": 2 }} ] }}"#
+            ))
+            .unwrap()
+        };
+        let (smaller, found) = (plan("should_fail_bio"), plan("should_failslab"));
+        let fired = FiredJson {
+            fault: 1,
+            function: "should_failslab".to_owned(),
+            call_path: vec!["a".to_owned(), "g".to_owned()],
+            frames: vec!["a+0x7".to_owned(), "g+0x5".to_owned()],
+            arguments: vec![1, 0xcc0],
+            ..FiredJson::default()
+        };
+        let named = named(&fired, &[&smaller, &found], "", &Lines);
+        assert_eq!((named.occurrence, named.step, named.error.as_deref()), (Some(4), Some(2), Some("ENOMEM")));
+        assert_eq!(named.call_path[1].lines, ["fs/g.h:5", "fs/g.c:7"]);
+        assert_eq!(named.arguments, ["GFP flags 0xcc0"]);
+    }
+}

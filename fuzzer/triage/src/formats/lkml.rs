@@ -1,0 +1,322 @@
+//! A crash as a mail to the kernel's maintainers, by the kernel's conventions
+//! (`Documentation/admin-guide/reporting-issues.rst`, `process/threat-model.rst`). It is written,
+//! and never sent: a person reads it first.
+//!
+//! The first screen decides. So it has the named fault, that it was injected, the damage, and the
+//! facts; the trace follows, then the reproducer.
+
+use std::fmt::Write as _;
+
+use super::wrap::{indent, plain, wrap};
+use crate::{
+    Report, Standing,
+    model::{Crash, NamedFault},
+    subsystem,
+};
+
+/// Most columns of prose in a mail.
+const COLUMNS: usize = 72;
+/// Most lines of the kernel's report.
+const MOST_TRACE: usize = 120;
+/// Callers of a fault that the first paragraph names.
+const FEW_CALLERS: usize = 4;
+
+/// Those whom a mail is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addressees {
+    /// What `scripts/get_maintainer.pl` says.
+    Known {
+        /// Maintainers.
+        to: Vec<String>,
+        /// Lists.
+        cc: Vec<String>,
+    },
+    /// The command by which a person finds out.
+    Ask(String),
+}
+
+/// A mail to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Mail<'a> {
+    /// The campaign's report.
+    pub report: &'a Report,
+    /// The crash that it is about.
+    pub crash: &'a Crash,
+    /// Those whom it is for.
+    pub addressees: &'a Addressees,
+}
+
+/// Writes the mail.
+#[must_use]
+pub fn lkml(mail: &Mail<'_>) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = mail.head(&mut out).and_then(|()| mail.facts(&mut out)).and_then(|()| mail.evidence(&mut out));
+    plain(&out)
+}
+
+impl Mail<'_> {
+    fn head(&self, out: &mut String) -> std::fmt::Result {
+        match self.addressees {
+            Addressees::Known { to, cc } => {
+                writeln!(out, "To: {}", to.join(",\n    "))?;
+                writeln!(out, "Cc: {}", cc.join(",\n    "))?;
+            }
+            Addressees::Ask(command) => writeln!(out, "To: (ask {command})")?,
+        }
+        writeln!(out, "Subject: {}\n", self.subject())?;
+        if self.crash.standing == Standing::Alarm {
+            paragraph("This looks like an alarm by design, and may not be worth a mail:", out)?;
+            self.crash.reasons.iter().take(1).try_for_each(|reason| paragraph(reason, out))?;
+        }
+        paragraph(&self.named_faults(), out)?;
+        paragraph(&self.effect(), out)
+    }
+
+    fn subject(&self) -> String {
+        let crash = self.crash;
+        let guilty = crash.guilty.as_ref();
+        let mut functions: Vec<_> = guilty.iter().map(|guilty| guilty.function.clone()).collect();
+        functions
+            .extend(crash.faults.iter().flat_map(|fault| fault.call_path.iter().map(|caller| caller.function.clone())));
+        let prefix = subsystem(guilty.and_then(|guilty| guilty.file.as_deref()), &functions);
+        let prefix = prefix.map_or_else(String::new, |prefix| format!("{prefix}: "));
+        let title = crash.title.strip_prefix("KASAN: ").unwrap_or(&crash.title);
+        // The title of a leftover names the fault's caller already.
+        let named = |fault: &NamedFault| fault.caller.as_ref().is_some_and(|caller| title.contains(caller.as_str()));
+        match crash.faults.as_slice() {
+            [fault] if !named(fault) => format!("[BUG] {prefix}{title} after {}", failure(fault)),
+            [] | [_] => format!("[BUG] {prefix}{title}"),
+            faults => format!("[BUG] {prefix}{title} after {} injected errors", faults.len()),
+        }
+    }
+
+    /// Names the faults: the first paragraph.
+    fn named_faults(&self) -> String {
+        let faults = &self.crash.faults;
+        if faults.is_empty() {
+            return "This was found by fault injection; which faults fired is not known.".to_owned();
+        }
+        let mut text = match faults.len() {
+            1 => "An error was injected on purpose: ".to_owned(),
+            count => format!("{count} errors were injected on purpose, one after the other: "),
+        };
+        for (index, fault) in faults.iter().enumerate() {
+            let number = if faults.len() > 1 { format!("({}) ", index + 1) } else { String::new() };
+            let callers: Vec<_> = self.telling_path(fault).iter().map(|name| format!("{name}()")).collect();
+            let below =
+                if callers.is_empty() { String::new() } else { format!(", called by {}", callers.join(" <- ")) };
+            let _ = write!(
+                text,
+                "{number}{}() returned {}{below}, {}{}",
+                fault.function,
+                fault.error.as_deref().unwrap_or("an error"),
+                self.occasion(fault),
+                if index + 1 < faults.len() { "; " } else { ". " }
+            );
+        }
+        text.push_str(
+            "The function did not run: a BPF program on a kprobe called bpf_override_return(), as \
+             CONFIG_BPF_KPROBE_OVERRIDE allows.",
+        );
+        text
+    }
+
+    /// Gives the callers that say something, innermost first.
+    fn telling_path<'a>(&self, fault: &'a NamedFault) -> Vec<&'a str> {
+        let name = |function: &'a str| function.split_once("+0x").map_or(function, |(name, _)| name);
+        let names: Vec<_> = fault.call_path.iter().map(|caller| name(&caller.function)).collect();
+        let first = fault.caller.as_deref().and_then(|telling| names.iter().position(|name| *name == telling));
+        // One service below it says what was asked for.
+        let start = first.unwrap_or(0).saturating_sub(1);
+        names.into_iter().skip(start).take(FEW_CALLERS + 1).collect()
+    }
+
+    fn occasion(&self, fault: &NamedFault) -> String {
+        let step = fault.step.map(|step| {
+            match self.crash.steps.get((step as usize).saturating_sub(1)).filter(|name| !name.is_empty()) {
+                Some(name) => format!("during {name} (step {step})"),
+                None => format!("during step {step} of the workload"),
+            }
+        });
+        let scope = match fault.scope.as_str() {
+            "workload" => None,
+            "worker" => Some("in a work item".to_owned()),
+            "thread" => Some("in a kernel thread".to_owned()),
+            scope => Some(format!("in a {scope} of the workload")),
+        };
+        let occurrence = fault.occurrence.map(|occurrence| format!("call {occurrence} of those on this path"));
+        let arguments = (!fault.arguments.is_empty()).then(|| fault.arguments.join(", "));
+        let round = fault.round.map(|round| format!("in round {round} of {}", self.crash.plan_rounds));
+        round.into_iter().chain(step).chain(scope).chain(occurrence).chain(arguments).collect::<Vec<_>>().join(", ")
+    }
+
+    fn effect(&self) -> String {
+        let crash = self.crash;
+        let place = crash.guilty.as_ref().map_or_else(String::new, |guilty| match (&guilty.file, guilty.line) {
+            (Some(file), Some(line)) => format!(", at {file}:{line}"),
+            (Some(file), None) => format!(", in {file}"),
+            _ => String::new(),
+        });
+        let chance = crash.faults.iter().max_by_key(|fault| fault.chance);
+        let chance = chance.map_or_else(String::new, |fault| {
+            let least = if crash.faults.len() > 1 { "The least likely of these failures" } else { "Such a failure" };
+            format!(" {least} {}: {}.", fault.chance.words(), fault.chance_reason)
+        });
+        format!("What happens then: {} ({}){place}.{chance}", crash.title, crash.impact.words())
+    }
+
+    fn facts(&self, out: &mut String) -> std::fmt::Result {
+        let crash = self.crash;
+        for (index, kernel) in crash.kernels.iter().enumerate() {
+            let release = kernel.release.as_deref().unwrap_or("release not known");
+            let source = kernel.source.as_ref().map_or_else(String::new, |source| format!(", {source}"));
+            let head = if index == 0 { "Kernel" } else { "Seen on too" };
+            writeln!(out, "{head:<12} {release} ({}{source})", kernel.name)?;
+            if let (0, Some(compiler), Some(config)) = (index, &kernel.compiler, &kernel.config) {
+                writeln!(out, "{:<12} {compiler}", "Compiler")?;
+                writeln!(out, "{:<12} to be attached: {}", "Config", config.display())?;
+            }
+        }
+        if crash.kernels.first().is_none_or(|kernel| kernel.config.is_none()) {
+            writeln!(out, "{:<12} not at hand: the kernel is not in the cache any more", "Config")?;
+        }
+        writeln!(out, "{:<12} {}", "Tried", self.tried())?;
+        if !crash.steps.is_empty() {
+            let disk = crash.disk.as_ref().map_or_else(String::new, |disk| format!("{disk}; "));
+            let steps: Vec<_> = (1..).zip(&crash.steps).map(|(number, step)| format!("{number} {step}")).collect();
+            out.push_str(&indent(&format!("{disk}{}", steps.join(", ")), "Workload     ", COLUMNS));
+        }
+        let version = &self.report.campaign.fuzz_version;
+        let version = if version.is_empty() { env!("CARGO_PKG_VERSION") } else { version };
+        writeln!(out, "{:<12} fuzz {version}, a coverage-guided fuzzer of error paths", "Found by")?;
+        writeln!(out)?;
+        paragraph(
+            "It takes fault injection to see this. By the kernel's threat model \
+             (Documentation/process/threat-model.rst) that makes it a regular bug, and this mail no security report.",
+            out,
+        )
+    }
+
+    /// Says on which versions it was tried.
+    fn tried(&self) -> String {
+        let crash = self.crash;
+        let times = match crash.tried {
+            0 => "not tried again yet".to_owned(),
+            tried => format!("again in {} of {tried} fresh QEMU guests", crash.reproduced),
+        };
+        format!("{times}; no other version was tried")
+    }
+
+    fn evidence(&self, out: &mut String) -> std::fmt::Result {
+        let trace = trace(&self.crash.report);
+        if !trace.is_empty() {
+            writeln!(out, "{trace}")?;
+        }
+        self.reproducer(out)?;
+        writeln!(out, "Assisted-by: fuzz:{}", self.report.campaign.fuzz_version)
+    }
+
+    fn reproducer(&self, out: &mut String) -> std::fmt::Result {
+        let crash = self.crash;
+        let texts = crash.reproducers.iter().filter_map(|standalone| Some((standalone, standalone.text.as_ref()?)));
+        // A C program comes first.
+        if let Some((standalone, text)) = { texts }.next() {
+            let what = if standalone.kind == "c" { "a C program" } else { "a bpftrace script" };
+            paragraph(&format!("Reproducer, {what} (verified: {}):", standalone.verdict), out)?;
+            return writeln!(out, "{}\n", text.trim_end());
+        }
+        let why: Vec<_> = crash.reproducers.iter().map(|one| format!("{}: {}", one.kind, one.verdict)).collect();
+        let why =
+            if why.is_empty() { String::new() } else { format!(" There is none without it ({}).", why.join("; ")) };
+        paragraph(
+            &format!(
+                "Reproducer, a fault plan for the fuzzer: put it into plan.json, and run \"fuzz replay plan.json\".{why}"
+            ),
+            out,
+        )?;
+        match &crash.plan {
+            Some(plan) => writeln!(out, "{}\n", json_lines(&serde_json::to_string(plan).unwrap_or_default())),
+            None => writeln!(out, "(the plan is not known)\n"),
+        }
+    }
+}
+
+fn paragraph(text: &str, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "{}\n", wrap(text, COLUMNS))
+}
+
+/// Names a failure in a few words.
+fn failure(fault: &NamedFault) -> String {
+    let what = match fault.function.as_str() {
+        "should_failslab" => "failed allocation".to_owned(),
+        "should_fail_alloc_page" => "failed page allocation".to_owned(),
+        "should_fail_bio" => "I/O error".to_owned(),
+        function => format!("{} of {function}()", fault.error.as_deref().unwrap_or("error")),
+    };
+    match &fault.caller {
+        Some(caller) => format!("{what} in {caller}()"),
+        None => what,
+    }
+}
+
+/// Gives the lines of a report that a maintainer reads: no registers, nor what the unwinder only
+/// guesses.
+fn trace(report: &str) -> String {
+    const REGISTERS: [&str; 12] =
+        ["RSP: ", "RAX: ", "RDX: ", "RBP: ", "R10: ", "R13: ", "FS:  ", "CS:  ", "CR2: ", "Code: ", "DR0: ", "DR3: "];
+    let keeps = |line: &&str| {
+        let line = line.trim();
+        !line.starts_with("? ") && !REGISTERS.iter().any(|start| line.starts_with(start))
+    };
+    let mut lines: Vec<_> = report.lines().filter(keeps).take(MOST_TRACE + 1).collect();
+    if lines.len() > MOST_TRACE {
+        lines[MOST_TRACE] = "[cut off here]";
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Breaks compact JSON into lines, at commas and brackets outside of strings: it stays valid.
+fn json_lines(json: &str) -> String {
+    let (mut lines, mut line, mut width, mut quoted, mut escaped) = (String::new(), String::new(), 0, false, false);
+    for character in json.chars() {
+        line.push(character);
+        match character {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        if !quoted && matches!(character, ',' | '{' | '[' | '}' | ']') {
+            let length = line.chars().count();
+            if width > 0 && width + length > COLUMNS {
+                lines.push('\n');
+                width = 0;
+            }
+            lines.push_str(&line);
+            width += length;
+            line.clear();
+        }
+    }
+    lines + &line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_json_is_still_json() {
+        let plan = serde_json::json!({ "faults": [ { "function": "a, {b}\\\"", "call_path": vec!["function"; 30] } ] });
+        let lines = json_lines(&plan.to_string());
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&lines).unwrap(), plan);
+        assert!(lines.lines().count() > 3 && lines.lines().all(|line| line.len() <= COLUMNS), "{lines}");
+    }
+
+    #[test]
+    fn a_trace_has_neither_registers_nor_guesses() {
+        let report = "WARNING: x\nRIP: 0010:f+0x1/0x2\nRAX: 0\n? guess+0x1/0x2\n g+0x1/0x2\n";
+        assert_eq!(trace(report), "WARNING: x\nRIP: 0010:f+0x1/0x2\n g+0x1/0x2\n");
+        assert!(trace(&"line\n".repeat(500)).ends_with("line\n[cut off here]\n"));
+    }
+}

@@ -1,0 +1,72 @@
+//! The subsystem of a file or function, as subjects of mails name it.
+
+/// Folders whose files' subsystem is not the folder's own name.
+const FOLDERS: &[(&str, &str)] = &[
+    ("drivers/block/", "block"),
+    ("drivers/md/", "dm"),
+    ("fs/xfs/", "xfs"),
+    ("mm/kasan/", "kasan"),
+    ("include/linux/", ""),
+    ("include/", ""),
+    ("lib/", "lib"),
+    ("mm/", "mm"),
+    ("block/", "block"),
+    ("kernel/", "kernel"),
+];
+
+/// Starts of functions' names that say whose they are.
+const FUNCTIONS: &[(&str, &str)] = &[
+    ("btrfs", "btrfs"),
+    ("_btrfs", "btrfs"),
+    ("__btrfs", "btrfs"),
+    ("ext4", "ext4"),
+    ("__ext4", "ext4"),
+    ("jbd2", "jbd2"),
+    ("xfs", "xfs"),
+    ("xlog", "xfs"),
+    ("open_ctree", "btrfs"),
+    ("close_ctree", "btrfs"),
+];
+
+/// Names the subsystem of the file that is guilty, or else of the first function that tells one;
+/// nothing where none does.
+#[must_use]
+pub fn subsystem(file: Option<&str>, functions: &[String]) -> Option<String> {
+    file.and_then(of_file).or_else(|| functions.iter().find_map(|function| of_function(function).map(str::to_owned)))
+}
+
+fn of_file(file: &str) -> Option<String> {
+    if let Some((_, name)) = FOLDERS.iter().find(|(folder, _)| file.starts_with(folder)) {
+        return (!name.is_empty()).then(|| (*name).to_owned());
+    }
+    let mut parts = file.split('/');
+    match (parts.next()?, parts.next()?, parts.next()) {
+        ("fs", folder, Some(_)) => Some(folder.to_owned()),
+        ("fs", _, None) => Some("fs".to_owned()),
+        ("drivers", folder, Some(_)) => Some(folder.to_owned()),
+        (folder, ..) => Some(folder.to_owned()),
+    }
+}
+
+/// Names the subsystem that a function's name tells.
+pub(crate) fn of_function(function: &str) -> Option<&'static str> {
+    FUNCTIONS.iter().find(|(start, _)| function.starts_with(start)).map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_or_a_function_names_its_subsystem() {
+        let of = |file: Option<&str>, functions: &[&str]| {
+            subsystem(file, &functions.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(of(Some("fs/btrfs/inode.c"), &[]).as_deref(), Some("btrfs"));
+        assert_eq!(of(Some("fs/super.c"), &[]).as_deref(), Some("fs"));
+        assert_eq!(of(Some("drivers/block/loop.c"), &[]).as_deref(), Some("block"));
+        assert_eq!(of(Some("include/linux/list.h"), &["string", "xfs_buf_read"]).as_deref(), Some("xfs"));
+        assert_eq!(of(None, &["string", "_btrfs_printk"]).as_deref(), Some("btrfs"));
+        assert_eq!(of(None, &["string"]), None);
+    }
+}
