@@ -190,6 +190,8 @@ fn a_fault_behind_a_fault_fires_in_a_fresh_guest_and_is_known_when_the_guest_die
 fn tells_the_call(fired: &Fired) {
     let names: Vec<_> = fired.frames.iter().filter_map(|frame| frame.split_once("+0x")).map(|(name, _)| name).collect();
     assert_eq!(names.into_iter().map(base_name).collect::<Vec<_>>(), fired.call_path, "{:?}", fired.frames);
+    let told = ["cache kmalloc-", ", size ", " bytes, flags GFP_KERNEL"];
+    assert!(told.iter().all(|word| fired.words.contains(word)), "{}", fired.words);
     assert_eq!((fired.arguments[0] >> 40, fired.arguments[1] & 0xcc0), (0xff_ff88, 0xcc0), "{:x?}", fired.arguments);
 }
 

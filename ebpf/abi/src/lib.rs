@@ -42,6 +42,12 @@ pub const MAX_FUNCTIONS: usize = 512;
 pub const MAX_CONDITIONS: usize = 4;
 /// The most conditions on arguments that a rule has.
 pub const MAX_RULE_CONDITIONS: usize = 2;
+/// The most parts of a call's arguments that are noted when a rule fires.
+pub const MAX_SHOWN: usize = 4;
+/// The number noted for a part that is not there.
+pub const NOT_SHOWN: u64 = u64::MAX;
+/// Bytes of a text that is noted.
+pub const SHOWN_TEXT: usize = 24;
 /// The most callers below which a function never fails.
 pub const MAX_CALLERS: usize = 8;
 /// The most callers below which calls of other tasks have nothing to do with the workload.
@@ -176,6 +182,24 @@ pub struct Control {
     pub functions: Functions,
 }
 
+/// A part of a call's arguments that is noted when a rule fires.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Offset of the argument, one of [`ARGUMENTS`]; 0 when nothing is noted.
+    pub argument: u8,
+    /// 1 when it is the field that is `offset` bytes behind where the argument points.
+    pub field: u8,
+    /// 1 when that points to a text, which is noted too.
+    pub text: u8,
+    /// Always 0.
+    pub reserved: u8,
+    /// See `field`. A field does not cross a multiple of eight bytes.
+    pub offset: u32,
+    /// The bits of it that count.
+    pub mask: u64,
+}
+
 /// A value of map `RULES`: one fault of the plan, lowered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -207,6 +231,8 @@ pub struct Rule {
     pub conditions: [Condition; MAX_RULE_CONDITIONS],
     /// [`name_set`] of all names in `path`: a call whose set lacks a bit cannot match.
     pub name_set: u64,
+    /// What is noted of the arguments when it fires.
+    pub shown: [Shown; MAX_SHOWN],
     /// The callers as name ids, innermost first, or [`ELLIPSIS`].
     pub path: [u32; MAX_FRAMES],
 }
@@ -296,6 +322,10 @@ pub struct Fired {
     pub stack: [u32; MAX_FRAMES],
     /// The registers that [`ARGUMENTS`] names, whether the function has as many arguments or not.
     pub arguments: [u64; ARGUMENTS.len()],
+    /// What the rule wants noted of them, or [`NOT_SHOWN`].
+    pub shown: [u64; MAX_SHOWN],
+    /// The text among these, with zeros behind it.
+    pub text: [u8; SHOWN_TEXT],
 }
 
 /// Only value of map `FIRED`. It fills less than a page, whose physical address the agent tells the

@@ -99,6 +99,7 @@ mod tests {
             return_value: -12,
             conditions: [crate::Condition::NONE; crate::MAX_RULE_CONDITIONS],
             name_set: 0,
+            shown: [crate::Shown::default(); crate::MAX_SHOWN],
             path: [0; MAX_FRAMES],
         };
         rule.elements = path.len() as u32;

@@ -200,7 +200,8 @@ mod tests {
         let (port, mut host) = UnixStream::pair().unwrap();
         let mut channel = Channel { window, port: File::from(OwnedFd::from(port)), received: 0, sent: 0 };
         let message = |name: &str| {
-            let functions = vec![Contract { function: name.to_owned(), error_type: None, never: Vec::new() }];
+            let functions =
+                vec![Contract { function: name.to_owned(), error_type: None, never: Vec::new(), shown: Vec::new() }];
             ToAgent::Setup(Setup { functions, ..Setup::default() })
         };
         // One ring too many, and one before its message.

@@ -1,8 +1,12 @@
 //! The plan's rules.
 
-use core::ffi::c_long;
+use core::ffi::{c_long, c_void};
 
-use abi::{ARGUMENTS, Condition, Control, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, Rule, Verdict};
+use abi::{
+    ARGUMENTS, Condition, Control, Fired, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, NOT_SHOWN, Rule, SHOWN_TEXT,
+    Verdict,
+};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 
 use crate::{
     Registers, call, conditions, maps,
@@ -118,6 +122,33 @@ extern "C" fn step(_: u64, matching: *mut Matching) -> c_long {
     }
 }
 
+/// Notes what the rule wants to have noted of the arguments.
+#[inline(always)]
+fn show(registers: &Registers, rule: &Rule, fired: &mut Fired) {
+    let reader = registers.reader;
+    fired.text = [0; SHOWN_TEXT];
+    for (shown, into) in rule.shown.iter().zip(&mut fired.shown) {
+        *into = NOT_SHOWN;
+        if shown.argument == 0 {
+            continue;
+        }
+        let mut value: u64 = reader.number(registers.all.wrapping_add(u64::from(shown.argument))).unwrap_or(0);
+        if shown.field != 0 {
+            let address = value.wrapping_add(u64::from(shown.offset));
+            let word: u64 = reader.number(address & !7).unwrap_or(0);
+            value = word >> ((address & 7) * 8);
+        }
+        value &= shown.mask;
+        *into = value;
+        if shown.text != 0 {
+            // SAFETY: the text is as long as is said, and the helper checks the address.
+            unsafe {
+                bpf_probe_read_kernel_str(fired.text.as_mut_ptr().cast(), SHOWN_TEXT as u32, value as *const c_void)
+            };
+        }
+    }
+}
+
 /// Notes that a rule fires: the first time with the call, and later that it did so once more. So
 /// the log has room for all.
 #[inline(always)]
@@ -145,6 +176,7 @@ fn log(control: &Control, registers: &Registers, rule_index: u32, site: u32) {
     for (argument, offset) in fired.arguments.iter_mut().zip(ARGUMENTS) {
         *argument = registers.reader.number(registers.all.wrapping_add(u64::from(offset))).unwrap_or(0);
     }
+    show(registers, rule, fired);
     returns::open(control, registers, rule_index);
     log.generation = control.generation;
     log.count += 1;

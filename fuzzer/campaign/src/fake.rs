@@ -93,6 +93,7 @@ pub(crate) fn fired(fault: usize, site: u64) -> Fired {
         call_path: Vec::new(),
         frames: Vec::new(),
         arguments: Vec::new(),
+        words: String::new(),
         returns: Vec::new(),
     }
 }

@@ -35,6 +35,9 @@ pub struct Fired {
     pub frames: Vec<String>,
     /// The registers of the call's arguments, whether the function has as many or not.
     pub arguments: Vec<u64>,
+    /// Those of them that matter, in words, such as `size 64 bytes, flags GFP_KERNEL`. Empty where
+    /// the function's group names none.
+    pub words: String,
     /// What the functions of the call path returned after it fired; empty unless the run was
     /// [`How::Traced`](crate::How::Traced).
     pub returns: Vec<FrameReturn>,

@@ -13,6 +13,8 @@ use guest_protocol::{Contract, MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::arguments::{self, NamedArgument, shown};
+
 use self::wanted::WantedFunction;
 pub(crate) use self::wanted::WantedFunctions;
 
@@ -31,6 +33,9 @@ pub struct TargetFunction {
     /// A call for which any of these holds never fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never: Vec<Condition>,
+    /// The arguments that a report tells. They change nothing of what a plan means.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<NamedArgument>,
 }
 
 /// The groups, by name.
@@ -56,6 +61,8 @@ struct GroupFunction {
     source: String,
     #[serde(default)]
     never: Vec<Condition>,
+    #[serde(default)]
+    arguments: Vec<NamedArgument>,
 }
 
 impl FunctionGroups {
@@ -83,8 +90,8 @@ impl FunctionGroups {
         let mut functions: Vec<TargetFunction> = Vec::with_capacity(file.functions.len());
         for function in file.functions {
             let offset = function.span().start;
-            let GroupFunction { name, error_type, errors, source, never } = function.into_inner();
-            let function = TargetFunction { name, error_type, errors, never };
+            let GroupFunction { name, error_type, errors, source, never, arguments } = function.into_inner();
+            let function = TargetFunction { name, error_type, errors, never, arguments };
             let defect = match self.function(&function.name) {
                 _ if source.trim().is_empty() => Some("has no source".to_owned()),
                 Some((group, _)) => Some(format!("is in the group \"{group}\" already")),
@@ -170,6 +177,9 @@ impl FunctionGroups {
         }
         function.error_type = function.error_type.or(known.error_type);
         function.never.extend_from_slice(&known.never);
+        if function.arguments.is_empty() {
+            function.arguments.clone_from(&known.arguments);
+        }
         Ok(function)
     }
 
@@ -184,8 +194,8 @@ impl TargetFunction {
     /// Gives the part of it that the agent needs to know.
     #[must_use]
     pub fn contract(&self) -> Contract {
-        let Self { name, error_type, never, errors: _ } = self.clone();
-        Contract { function: name, error_type, never }
+        let Self { name, error_type, never, arguments, errors: _ } = self.clone();
+        Contract { function: name, error_type, never, shown: shown(&arguments) }
     }
 
     /// Says what is wrong with it, in words that go behind its name.
@@ -197,6 +207,9 @@ impl TargetFunction {
             && let Some(error) = self.errors.iter().find(|error| !error_type.allows(**error))
         {
             return Some(format!("is of type {error_type} and cannot return {error}"));
+        }
+        if let Some(defect) = arguments::defect(&self.arguments) {
+            return Some(defect);
         }
         let (mut arguments, mut callers) = (0, 0);
         for condition in &self.never {

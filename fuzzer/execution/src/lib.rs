@@ -7,6 +7,7 @@
 //!
 //! The search knows this crate and no guest; the guests know this crate and no search.
 
+mod arguments;
 mod execution;
 mod finding;
 mod function_groups;
@@ -16,6 +17,7 @@ mod stop;
 mod target;
 
 pub use self::{
+    arguments::{Form, NamedArgument, words},
     execution::{Coverage, Execution, Fate, Fired},
     finding::{Finding, FindingKind},
     function_groups::{FunctionGroups, TargetFunction},

@@ -143,6 +143,8 @@ mod tests {
                 call_path: vec!["open_ctree".to_owned()],
                 stack: vec![u64::MAX],
                 arguments: vec![1, 0xcc0],
+                shown: vec![Some(64), None],
+                text: "kmalloc-64".to_owned(),
             }],
             ..Report::default()
         }))
@@ -195,6 +197,7 @@ mod tests {
         assert!(refused(|report| report.fired[0].fault = 16));
         assert!(refused(|report| report.fired[0].stack = vec![0; 25]));
         assert!(refused(|report| report.fired[0].arguments = vec![0; 7]));
+        assert!(refused(|report| report.fired[0].shown = vec![None; 5]));
         assert!(refused(|report| report.log = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.log_before = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.leftovers = vec![leftover("x".repeat(LIMITS.text_bytes + 1))]));

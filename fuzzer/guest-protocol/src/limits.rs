@@ -11,6 +11,8 @@ pub const MAX_CONDITIONS: usize = 4;
 /// The most callers below which a function never fails.
 pub const MAX_CALLERS: usize = 8;
 
+/// The most parts of a call's arguments that are noted when it fails.
+pub const MAX_SHOWN: usize = 4;
 /// The most arguments that a call has in registers.
 pub const MAX_ARGUMENTS: usize = 6;
 
@@ -152,6 +154,8 @@ impl Report {
             call_path(&fired.call_path)?;
             within(fired.stack.len() <= LIMITS.call_path, "the return addresses of a fault")?;
             within(fired.arguments.len() <= MAX_ARGUMENTS, "the arguments of a fault")?;
+            within(fired.shown.len() <= MAX_SHOWN, "the parts of a fault's arguments")?;
+            text(&fired.text)?;
             step_number(fired.step)?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 18;
+pub const PROTOCOL_VERSION: u32 = 19;
 
 /// Name in the guest's initial file system of the module by which the agent adds functions to the
 /// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for
@@ -71,6 +71,20 @@ pub struct Contract {
     /// [`MAX_CONDITIONS`](crate::MAX_CONDITIONS) speak of arguments, and the others of at most
     /// [`MAX_CALLERS`](crate::MAX_CALLERS) callers.
     pub never: Vec<Condition>,
+    /// Parts of a call's arguments that are noted when it fails, at most
+    /// [`MAX_SHOWN`](crate::MAX_SHOWN). A kernel may lack some.
+    pub shown: Vec<Shown>,
+}
+
+/// A part of a call's arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Number of the argument, from 1.
+    pub argument: u8,
+    /// Field of the structure that it points to, such as `kmem_cache.object_size`.
+    pub field: Option<String>,
+    /// True when that points to a text. Only one part is a text.
+    pub text: bool,
 }
 
 /// One execution.
@@ -332,6 +346,11 @@ pub struct FiredFault {
     pub stack: Vec<u64>,
     /// The registers of the call's arguments, at most [`MAX_ARGUMENTS`](crate::MAX_ARGUMENTS).
     pub arguments: Vec<u64>,
+    /// The parts of them that the function's contract wants noted, in its order; nothing for one
+    /// that the kernel lacks.
+    pub shown: Vec<Option<u64>>,
+    /// The text among them; cut off when it is long.
+    pub text: String,
 }
 
 /// Times of an execution's phases in the guest, in nanoseconds of the guest's monotonic clock.

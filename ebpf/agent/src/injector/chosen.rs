@@ -215,7 +215,7 @@ mod tests {
 
     fn contract(function: &str, error_type: Option<ErrorType>, never: &[&str]) -> Contract {
         let never = never.iter().map(|text| toml::from_str(text).unwrap()).collect();
-        Contract { function: function.to_owned(), error_type, never }
+        Contract { function: function.to_owned(), error_type, never, shown: Vec::new() }
     }
 
     /// What is probed, or why not; an error is a refusal of everything.

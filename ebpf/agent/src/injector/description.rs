@@ -1,6 +1,6 @@
 //! Sites and faults that fired, as the host is told of them: numbers become names again.
 
-use abi::{Fired, MAX_FRAMES, Site, TEXT_HALF};
+use abi::{Fired, MAX_FRAMES, NOT_SHOWN, Site, TEXT_HALF};
 use fault_plan::Scope;
 use guest_protocol::{FiredFault, SiteDescription};
 
@@ -35,6 +35,7 @@ pub(super) fn bytes_of(description: &SiteDescription) -> usize {
 pub(super) fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
     let depth = (fired.depth as usize).min(MAX_FRAMES);
     let stack: Vec<_> = fired.stack[..depth].iter().map(|low| TEXT_HALF | u64::from(*low)).collect();
+    let text = fired.text.split(|byte| *byte == 0).next().unwrap_or_default();
     FiredFault {
         fault: fired.rule,
         sequence: fired.sequence,
@@ -45,5 +46,7 @@ pub(super) fn fired_fault(fired: &Fired, symbols: &Symbols) -> FiredFault {
         call_path: stack.iter().map(|address| symbols.caller(*address).to_owned()).collect(),
         stack,
         arguments: fired.arguments.to_vec(),
+        shown: fired.shown.iter().map(|value| Some(*value).filter(|value| *value != NOT_SHOWN)).collect(),
+        text: String::from_utf8_lossy(text).into_owned(),
     }
 }

@@ -130,7 +130,7 @@ mod tests {
 
     fn lowered(conditions: &[&str], list: &str) -> Result<Function, String> {
         let never = conditions.iter().map(|text| toml::from_str(text).unwrap()).collect();
-        let contract = Contract { function: "f".to_owned(), error_type: None, never };
+        let contract = Contract { function: "f".to_owned(), error_type: None, never, shown: Vec::new() };
         let absent = ["A", "OTHER_BIT"].map(|name| (name, None));
         let constants = [&absent[..], &[("GFP_BIT", Some(3))]].concat();
         let mut types = Types::of(&constants, &[("s.f", Field { offset: 12, bytes: 2 })]);

@@ -1,7 +1,7 @@
 //! Lowers a plan's faults to what the BPF program compares: names to numbers, errors to return
 //! values.
 
-use abi::{Condition, MAX_FRAMES, MAX_RULE_CONDITIONS, Rule};
+use abi::{Condition, MAX_FRAMES, MAX_RULE_CONDITIONS, MAX_SHOWN, Rule, Shown};
 use fault_plan::{ELLIPSIS, Fault, Scope};
 
 use super::{guards, types::Types};
@@ -79,6 +79,7 @@ pub(super) fn lower(fault: &Fault, with: &mut Lowering<'_>) -> Result<Lowered, S
         return_value: fault.error.return_value(),
         conditions,
         name_set: 0,
+        shown: [Shown::default(); MAX_SHOWN],
         path: [abi::NO_NAME; MAX_FRAMES],
     };
     for (element, id) in rule.path.iter_mut().zip(path) {

@@ -29,6 +29,7 @@ mod lower;
 mod mapping;
 mod marks;
 mod returns;
+mod shown;
 mod slots;
 mod types;
 mod works;
@@ -51,6 +52,7 @@ use self::{
     lower::{Lowered, Lowering},
     mapping::Mapping,
     marks::marked,
+    shown::AllShown,
     types::Types,
     works::WorkItems,
 };
@@ -77,6 +79,7 @@ pub(crate) struct Injector {
     /// Steps of the workload.
     steps: u32,
     types: Types,
+    shown: AllShown,
     /// Names in the plan's call paths that this kernel has no function of.
     unknown_names: BTreeSet<String>,
     /// Keeps programs and probes in place.
@@ -129,6 +132,7 @@ impl Injector {
         let mut types = Types::default();
         let Chosen { probed, left_out } = Chosen::of(symbols, listed, &setup.functions, &mut types)?;
         let loaded = attach::load(symbols, setup, &probed, &mut types)?;
+        let shown = AllShown::of(&setup.functions, &mut types);
         types.forget();
         let bpf = loaded.bpf;
         let mut control = Mapping::new(&bpf, "CONTROL", 1)?;
@@ -146,6 +150,7 @@ impl Injector {
             generation: 0,
             steps: u32::try_from(setup.steps.len())?,
             types,
+            shown,
             unknown_names: BTreeSet::new(),
             bpf,
         };
@@ -170,7 +175,7 @@ impl Injector {
             let lowered =
                 lower::lower(fault, &mut Lowering { symbols, types: &mut self.types, steps: self.steps, scopes });
             let Lowered { rule, unknown } = lowered.map_err(|reason| format!("fault {}: {reason}", index + 1))?;
-            self.rules.write(index, rule);
+            self.rules.write(index, Rule { shown: self.shown.of_function(&fault.function), ..rule });
             self.unknown_names.extend(unknown.into_iter().map(|name| cut(name, LIMITS.text_bytes)));
         }
         self.types.forget();

@@ -101,6 +101,9 @@ pub struct CrashFault {
     /// folders of older versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<u64>,
+    /// Those of them that matter, in words, such as `size 64 bytes, flags GFP_KERNEL`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub words: String,
 }
 
 impl CrashMeta {
@@ -307,6 +310,7 @@ fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
         call_path: fired.call_path.clone(),
         frames: fired.frames.clone(),
         arguments: fired.arguments.clone(),
+        words: fired.words.clone(),
     }
 }
 

@@ -98,9 +98,13 @@ pub fn replay(
         } else {
             run.write_text(out)?
         }
-        last = Some(relaxed.plan);
+        last = Some(relaxed);
     }
-    if let Some(plan) = last.filter(|_| options.trace) {
+    if let Some(Relaxed { plan, runs, .. }) = last.filter(|_| options.trace) {
+        if runs > 1 {
+            // The last run may have been of another candidate.
+            runner.run(&plan, How::Fresh).execution?;
+        }
         let execution = &runner.run(&plan, How::Traced).execution?;
         let way = Way { plan: &plan, execution, again: asked.crash.as_ref().map(|_| is_same(execution)) };
         if options.json { way.write_json(out)? } else { way.write_text(out)? }

@@ -116,6 +116,9 @@ impl Run<'_> {
         let times = if fired.times > 1 { format!(", the first of {} times", fired.times) } else { String::new() };
         let scope = fired.scope.condition().map_or_else(String::new, |scope| format!(", in scope {scope}"));
         writeln!(out, "  fault {number} fired: {function} returned {error}, call {sequence}{scope}{times}")?;
+        if !fired.words.is_empty() {
+            writeln!(out, "    of {}", fired.words)?;
+        }
         fired.call_path.iter().try_for_each(|caller| writeln!(out, "      {caller}"))
     }
 
@@ -177,6 +180,7 @@ fn fired_json(fired: &Fired) -> serde_json::Value {
         "call_path": fired.call_path,
         "frames": fired.frames,
         "arguments": fired.arguments,
+        "words": fired.words,
     })
 }
 
@@ -290,6 +294,7 @@ pub(super) mod tests {
             call_path: Vec::new(),
             frames: Vec::new(),
             arguments: Vec::new(),
+            words: String::new(),
             returns: Vec::new(),
         }
     }

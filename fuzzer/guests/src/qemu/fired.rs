@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use abi::{ARGUMENTS, MAX_FRAMES, MAX_RULES, TEXT_HALF};
+use abi::{ARGUMENTS, MAX_FRAMES, MAX_RULES, MAX_SHOWN, NOT_SHOWN, SHOWN_TEXT, TEXT_HALF};
 use fault_plan::Scope;
 use guest_protocol::LIMITS;
 
@@ -39,6 +39,10 @@ pub struct Fired {
     pub stack: Vec<u64>,
     /// The registers of the call's arguments.
     pub arguments: Vec<u64>,
+    /// What is noted of them, in the order of the function's contract.
+    pub shown: Vec<Option<u64>>,
+    /// The text among these, printable ASCII.
+    pub text: String,
 }
 
 /// Size of [`abi::FiredLog`].
@@ -63,6 +67,8 @@ impl FiredLog {
 /// The first 32-bit word of an entry's stack, and the first 64-bit word of its arguments.
 const STACK: usize = offset_of!(abi::Fired, stack) / 4;
 const REGISTERS: usize = offset_of!(abi::Fired, arguments) / 8;
+const SHOWN: usize = offset_of!(abi::Fired, shown) / 8;
+const TEXT: usize = offset_of!(abi::Fired, text);
 
 fn entry(bytes: &[u8]) -> Option<Fired> {
     let fault = word(bytes, 0).filter(|rule| (*rule as usize) < MAX_RULES)?;
@@ -73,7 +79,11 @@ fn entry(bytes: &[u8]) -> Option<Fired> {
     let frames = (0..depth).map(|frame| word(bytes, STACK + frame));
     let stack = frames.map(|low| Some(TEXT_HALF | u64::from(low?))).collect::<Option<_>>()?;
     let arguments = (0..ARGUMENTS.len()).map(|index| long(bytes, REGISTERS + index)).collect::<Option<_>>()?;
-    Some(Fired { fault, sequence, site, step, scope, times, stack, arguments })
+    let shown = (0..MAX_SHOWN).map(|index| Some(Some(long(bytes, SHOWN + index)?).filter(|value| *value != NOT_SHOWN)));
+    let shown = shown.collect::<Option<_>>()?;
+    let text = bytes.get(TEXT..)?.get(..SHOWN_TEXT)?.iter().take_while(|byte| byte.is_ascii_graphic());
+    let text = text.map(|byte| char::from(*byte)).collect();
+    Some(Fired { fault, sequence, site, step, scope, times, stack, arguments, shown, text })
 }
 
 /// The 32-bit word number `index`.
@@ -122,6 +132,13 @@ mod tests {
                 let offset = offset_of!(abi::Fired, arguments) + index * 8;
                 set(&mut bytes, at + offset, &argument.to_le_bytes());
             }
+            for (index, shown) in fired.shown.iter().enumerate() {
+                let offset = offset_of!(abi::Fired, shown) + index * 8;
+                set(&mut bytes, at + offset, &shown.unwrap_or(NOT_SHOWN).to_le_bytes());
+            }
+            let mut text = [0; SHOWN_TEXT];
+            set(&mut text, 0, fired.text.as_bytes());
+            set(&mut bytes, at + offset_of!(abi::Fired, text), &text);
         }
         bytes
     }
@@ -137,6 +154,8 @@ mod tests {
             times: 5,
             stack,
             arguments: (1..7).collect(),
+            shown: vec![Some(1), None, Some(2), None],
+            text: "kmalloc-8k".to_owned(),
         };
         FiredLog {
             generation: 9,
@@ -198,7 +217,8 @@ mod tests {
             let fired = fired.into_iter().map(|(fault, sequence, site, step, scope, times, stack, arguments)| {
                 let scope = Scope::from_number(scope).unwrap();
                 let stack = stack.into_iter().map(|low| TEXT_HALF | u64::from(low)).collect();
-                Fired { fault, sequence, site, step, scope, times, stack, arguments }
+                let (shown, text) = (vec![None, Some(site), None, None], "".to_owned());
+                Fired { fault, sequence, site, step, scope, times, stack, arguments, shown, text }
             });
             let log = FiredLog { generation, seen_us, step, fired: fired.collect() };
             prop_assert_eq!(FiredLog::parse(&encode(&log)), Some(log));

@@ -72,9 +72,10 @@ impl GuestRunner {
         self.usage.longest_life = self.usage.longest_life.max(self.drift.executions);
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
         let (steps, symbols) = (&self.prepared.target.steps, &self.prepared.symbols);
+        let functions = &self.prepared.target.functions;
         // A step that does not return is told of earlier.
         let deadline = deadline.min(observed.wall);
-        let request = Request { plan, how, keep, inject: self.inject, deadline, steps, symbols };
+        let request = Request { plan, how, keep, inject: self.inject, deadline, steps, symbols, functions };
         if how != How::Traced {
             self.stacks.note(number, observed.log.as_ref());
             return Ok(self.attribution.judge(&request, observed));

@@ -31,9 +31,9 @@
 
 use std::time::Duration;
 
-use execution::{Attributed, Fate, Finding, FindingKind, Fired, How};
+use execution::{Attributed, Fate, Finding, FindingKind, Fired, How, TargetFunction};
 use fault_plan::FaultPlan;
-use guest_protocol::{Leftover, LeftoverKind, WorkloadStep};
+use guest_protocol::{FiredFault, Leftover, LeftoverKind, Report, WorkloadStep};
 use kcov_parser::Symbols;
 use kernel_report::{KernelReport, ReportKind, silent_hang};
 
@@ -44,7 +44,7 @@ use super::{
     reported::{Executed, Own, reported},
     text::{bytes_until, death, reports},
 };
-use crate::qemu::{End, FiredLog, GuestError, Observed};
+use crate::qemu::{self, End, FiredLog, GuestError, Observed};
 
 /// A guest that was asked for something for so long is watched: see [`Observed::starved`].
 const WATCHED: Duration = Duration::from_secs(1);
@@ -68,6 +68,8 @@ pub(super) struct Request<'a> {
     pub(super) steps: &'a [WorkloadStep],
     /// The functions of the guest's kernel.
     pub(super) symbols: &'a Symbols,
+    /// The functions that may fail.
+    pub(super) functions: &'a [TargetFunction],
 }
 
 impl Request<'_> {
@@ -83,7 +85,25 @@ impl Request<'_> {
     /// Gives the faults that fired, as `log` tells them. Measurements put no plan in place.
     fn fired(&self, log: Option<&FiredLog>) -> Vec<Fired> {
         let log = log.filter(|_| self.inject);
-        log.into_iter().flat_map(|log| &log.fired).map(|fired| fired::of_log(fired, self.symbols)).collect()
+        let fired = |fired: &qemu::Fired| {
+            fired::of_log(fired, self.words(fired.fault, &fired.shown, &fired.text), self.symbols)
+        };
+        log.into_iter().flat_map(|log| &log.fired).map(fired).collect()
+    }
+
+    /// Gives the faults that fired, as the agent reports them.
+    fn reported(&self, report: &Report) -> Vec<Fired> {
+        let fired = |fired: &FiredFault| {
+            fired::of_report(fired, self.words(fired.fault, &fired.shown, &fired.text), self.symbols)
+        };
+        report.fired.iter().map(fired).collect()
+    }
+
+    /// Tells the arguments of a call that failed, of which the guest noted this.
+    fn words(&self, fault: u32, shown: &[Option<u64>], text: &str) -> String {
+        let fault = self.plan.faults.get(fault as usize);
+        let function = fault.and_then(|fault| self.functions.iter().find(|known| known.name == fault.function));
+        function.map_or_else(String::new, |function| execution::words(&function.arguments, shown, text))
     }
 }
 
@@ -298,7 +318,7 @@ impl Attribution {
         };
         match end {
             End::Reported(report) => {
-                let fired = report.fired.iter().map(|fired| fired::of_report(fired, request.symbols)).collect();
+                let fired = request.reported(&report);
                 let executed = Executed { plan: request.plan, workload: request.steps };
                 let own = reported(executed, report, fired, self.left_before(request), text.clone(), wall);
                 if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }

@@ -8,7 +8,7 @@ use crate::qemu;
 
 /// Gives a fault as the agent reports it. Its names are those of the sites that the agent
 /// describes.
-pub(super) fn of_report(fired: &FiredFault, symbols: &Symbols) -> Fired {
+pub(super) fn of_report(fired: &FiredFault, words: String, symbols: &Symbols) -> Fired {
     Fired {
         fault: fired.fault as usize,
         sequence: fired.sequence,
@@ -19,12 +19,13 @@ pub(super) fn of_report(fired: &FiredFault, symbols: &Symbols) -> Fired {
         call_path: fired.call_path.clone(),
         frames: frames(&fired.stack, symbols),
         arguments: fired.arguments.clone(),
+        words,
         returns: Vec::new(),
     }
 }
 
 /// Gives a fault out of the memory of a guest that died.
-pub(super) fn of_log(fired: &qemu::Fired, symbols: &Symbols) -> Fired {
+pub(super) fn of_log(fired: &qemu::Fired, words: String, symbols: &Symbols) -> Fired {
     let name = |address: &u64| call(*address, symbols).map_or_else(|| "?".to_owned(), |call| call.function.to_owned());
     Fired {
         fault: fired.fault as usize,
@@ -36,6 +37,7 @@ pub(super) fn of_log(fired: &qemu::Fired, symbols: &Symbols) -> Fired {
         call_path: fired.stack.iter().map(name).collect(),
         frames: frames(&fired.stack, symbols),
         arguments: fired.arguments.clone(),
+        words,
         returns: Vec::new(),
     }
 }
@@ -71,9 +73,11 @@ mod tests {
             times: 5,
             stack: vec![0xffff_ffff_8100_0010],
             arguments: vec![7],
+            shown: Vec::new(),
+            text: String::new(),
         };
-        let fired = of_log(&fired, &Symbols::default());
+        let fired = of_log(&fired, "size 8".to_owned(), &Symbols::default());
         assert_eq!((fired.call_path, fired.frames), (vec!["?".to_owned()], vec!["0xffffffff81000010".to_owned()]));
-        assert_eq!((fired.fault, fired.arguments), (1, vec![7]));
+        assert_eq!((fired.fault, fired.arguments, fired.words.as_str()), (1, vec![7], "size 8"));
     }
 }

@@ -120,6 +120,7 @@ mod tests {
             call_path: path.clone(),
             frames: Vec::new(),
             arguments: Vec::new(),
+            words: String::new(),
             returns: Vec::new(),
         }];
         let found =

@@ -135,6 +135,7 @@ mod tests {
                 call_path: Vec::new(),
                 frames: Vec::new(),
                 arguments: Vec::new(),
+                words: String::new(),
                 returns: Vec::new(),
             });
             let fired = fired.collect();

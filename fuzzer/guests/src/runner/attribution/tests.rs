@@ -21,7 +21,7 @@ fn plan(number: u32) -> FaultPlan {
 }
 
 fn log(generation: u32) -> Option<FiredLog> {
-    let fired = crate::qemu::Fired {
+    let fired = qemu::Fired {
         fault: 0,
         sequence: 1,
         site: u64::from(generation),
@@ -30,6 +30,8 @@ fn log(generation: u32) -> Option<FiredLog> {
         times: 1,
         stack: Vec::new(),
         arguments: Vec::new(),
+        shown: Vec::new(),
+        text: String::new(),
     };
     Some(FiredLog { generation, seen_us: 0, step: 0, fired: vec![fired] })
 }
@@ -42,7 +44,16 @@ fn log_until(seen_us: u64) -> Option<FiredLog> {
 static NO_SYMBOLS: LazyLock<Symbols> = LazyLock::new(Symbols::default);
 
 fn request(plan: &FaultPlan) -> Request<'_> {
-    Request { plan, how: How::Warm, inject: true, keep: false, deadline: WALL, steps: &[], symbols: &NO_SYMBOLS }
+    Request {
+        plan,
+        how: How::Warm,
+        inject: true,
+        keep: false,
+        deadline: WALL,
+        steps: &[],
+        symbols: &NO_SYMBOLS,
+        functions: &[],
+    }
 }
 
 /// A quiet request that ended so.
@@ -78,6 +89,8 @@ fn after_one() -> Attribution {
         call_path: Vec::new(),
         stack: Vec::new(),
         arguments: Vec::new(),
+        shown: Vec::new(),
+        text: String::new(),
     };
     let end = End::Reported(Box::new(Report { fired: vec![fired], ..Report::default() }));
     let judgement = attribution.judge(&request(&plan(1)), observed(end));
