@@ -17,3 +17,4 @@ mod scope;
 mod steps;
 mod targets;
 mod templates;
+mod verdicts;

@@ -106,12 +106,8 @@ fn what_real_file_systems_hold_is_what_was_acknowledged() {
         let fault_free = guest.prepared.target.fault_free();
         assert_silent(&mut guest, &fault_free);
         // A failed write is told, and what was on the disk before stays.
-        let failed = Fault::new(
-            "should_fail_bio",
-            fault_plan::CallPath(vec!["...".to_owned()]),
-            9,
-            InjectedError::Errno(Errno::EIO),
-        );
+        let failed =
+            Fault::new("should_fail_bio", fault_plan::CallPath::default(), 9, InjectedError::Errno(Errno::EIO));
         assert_silent(&mut guest, &FaultPlan { faults: vec![failed], ..fault_free });
     }
 }

@@ -14,12 +14,14 @@
 //! 2. only what fired fails;
 //! 3. fewer rounds: the last one alone, then halves, quarters, … and single rounds left out;
 //! 4. fewer faults, likewise;
-//! 5. fewer calls in a row that fail (`times`);
-//! 6. one condition less (`after`, `arg`, `task`, `step`);
-//! 7. an earlier occurrence: 1, 2, 4, …;
-//! 8. the shortest call path that selects the same points.
+//! 5. the same calls, said in fewer words: no step, no task, the shortest call path;
+//! 6. fewer calls in a row that fail (`times`);
+//! 7. one condition less (`after`, `arg`, `task`, `step`);
+//! 8. an earlier occurrence: 1, 2, 4, …;
+//! 9. the shortest call path that selects the same points.
 //!
-//! After a candidate that holds all begins anew. None comes twice.
+//! After a candidate of the first four that holds all begins anew. After a later one it goes on from
+//! there: which calls fail matters more than how they are called. No candidate comes twice.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -40,16 +42,20 @@ pub struct Shown<'a> {
 type Way = fn(&FaultPlan, &Shown<'_>) -> Vec<FaultPlan>;
 
 /// All ways, in their order.
-const WAYS: [Way; 8] = [
+const WAYS: [Way; 9] = [
     |plan, _| vec![FaultPlan::fault_free(&*plan.target)],
     fired_only,
     |plan, _| fewer_rounds(plan),
     |plan, _| fewer_faults(plan),
+    fewer_words,
     |plan, _| each_fault(plan, |_, fault| fewer_times(fault)),
     |plan, shown| each_fault(plan, |index, fault| fewer_conditions(fault, at(shown, index), shown)),
     |plan, shown| each_fault(plan, |index, fault| earlier(fault, at(shown, index), shown)),
     shorter,
 ];
+
+/// The number of those that leave out faults.
+const STRUCTURE: usize = 4;
 
 /// The size of a plan, by which candidates are simpler, the most important number first: rounds,
 /// faults, calls that fail, conditions, sum of the occurrences, elements of all call paths.
@@ -74,7 +80,10 @@ pub fn size(plan: &FaultPlan) -> [u64; 6] {
 #[derive(Clone, Debug)]
 pub struct Shrink {
     plan: FaultPlan,
-    candidate: Option<FaultPlan>,
+    /// With the way that it was made in.
+    candidate: Option<(usize, FaultPlan)>,
+    /// The first way that may still make it simpler.
+    way: usize,
     tried: HashSet<FaultPlan>,
     left: u32,
 }
@@ -83,7 +92,7 @@ impl Shrink {
     /// Makes a source for `plan`, which makes its crash. It gives at most `most` candidates.
     #[must_use]
     pub fn new(plan: &FaultPlan, most: u32) -> Self {
-        Self { plan: plan.clone(), candidate: None, tried: HashSet::from([plan.clone()]), left: most }
+        Self { plan: plan.clone(), candidate: None, way: 0, tried: HashSet::from([plan.clone()]), left: most }
     }
 
     /// Gives the simplest plan so far that makes the crash.
@@ -98,23 +107,29 @@ impl Shrink {
         self.candidate = None;
         let left = self.left.checked_sub(1)?;
         let before = size(&self.plan);
-        let candidates = WAYS.iter().flat_map(|way| way(&self.plan, shown));
-        let mut simpler = candidates.filter(|candidate| size(candidate) < before && candidate.check().is_ok());
-        let candidate = simpler.find(|candidate| !self.tried.contains(candidate))?;
+        let candidates = |way: usize| WAYS[way](&self.plan, shown).into_iter().map(move |candidate| (way, candidate));
+        let mut simpler = (self.way..WAYS.len()).flat_map(candidates).filter(|(_, candidate)| {
+            size(candidate) < before && candidate.check().is_ok() && !self.tried.contains(candidate)
+        });
+        let (way, candidate) = simpler.next()?;
         self.left = left;
         self.tried.insert(candidate.clone());
-        Some(self.candidate.insert(candidate))
+        Some(&self.candidate.insert((way, candidate)).1)
     }
 
-    /// Takes in whether the candidate `holds`: it makes the crash. A shorter path counts only if it
-    /// still selects the same points by what is `shown` now. Returns whether it is the plan now.
+    /// Takes in whether the candidate `holds`: it makes the crash. One that says the same calls by
+    /// another path counts only if that still selects the same points by what is `shown` now.
+    /// Returns whether it is the plan now.
     pub fn keep(&mut self, holds: bool, shown: &Shown<'_>) -> bool {
-        let Some(candidate) = self.candidate.take().filter(|_| holds) else { return false };
-        let is_same = |(old, new)| selected(old, shown.points) == selected(new, shown.points);
-        let is_path = size(&self.plan)[..5] == size(&candidate)[..5];
-        if is_path && !self.plan.all_faults().zip(candidate.all_faults()).all(is_same) {
+        let Some((way, candidate)) = self.candidate.take().filter(|_| holds) else { return false };
+        let is_wider = |(old, new): (&Fault, &Fault)| {
+            let is_path = old.call_path != new.call_path && old.occurrence == new.occurrence;
+            is_path && selected(old, shown.points) != selected(new, shown.points)
+        };
+        if way >= STRUCTURE && self.plan.all_faults().zip(candidate.all_faults()).any(is_wider) {
             return false;
         }
+        self.way = if way < STRUCTURE { 0 } else { way };
         self.plan = candidate;
         true
     }
@@ -210,6 +225,24 @@ fn earlier(fault: &Fault, point: Option<Point<'_>>, shown: &Shown<'_>) -> Vec<Fa
 
 fn whole(point: &Point<'_>) -> CallPath {
     CallPath(point.call_path.iter().take(MAX_CALL_PATH).cloned().collect())
+}
+
+/// Gives the plan whose faults match the same calls with as few conditions and names as possible.
+fn fewer_words(plan: &FaultPlan, shown: &Shown<'_>) -> Vec<FaultPlan> {
+    let mut plan = plan.clone();
+    for (index, fault) in (0..).zip(plan.all_faults_mut()) {
+        let Some(point) = at(shown, index) else { continue };
+        let without: [fn(&mut Fault); 2] = [|fault| fault.task = None, |fault| fault.step = None];
+        for without in without {
+            let mut other = fault.clone();
+            without(&mut other);
+            if selected(&other, shown.points) == selected(fault, shown.points) {
+                *fault = other;
+            }
+        }
+        fault.call_path = shortest(fault, &point, shown.points).unwrap_or_else(|| fault.call_path.clone());
+    }
+    vec![plan]
 }
 
 /// Gives the plan with the shortest path for each fault, and those with one such path.

@@ -287,7 +287,9 @@ mod tests {
             }
             match FromAgent::decode(&bytes) {
                 Ok(FromAgent::Report(report)) => assert_bounded(&report),
-                Ok(FromAgent::Unclean(reason) | FromAgent::Refused(reason) | FromAgent::Trouble(reason)) => assert_printable(&reason, 16 << 10),
+                Ok(
+                    FromAgent::Unclean(text) | FromAgent::Refused(text) | FromAgent::Trouble(text) | FromAgent::Hung(text),
+                ) => assert_printable(&text, 16 << 10),
                 Ok(FromAgent::Hello(_) | FromAgent::Ready(_)) | Err(_) => {}
             }
         }

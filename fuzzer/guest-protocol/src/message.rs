@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 17;
+pub const PROTOCOL_VERSION: u32 = 18;
 
 /// Name in the guest's initial file system of the module by which the agent adds functions to the
 /// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for
@@ -124,9 +124,9 @@ pub enum FromAgent {
     /// Says nothing about what was asked, and is never a finding. The guest must not be used any
     /// more.
     Trouble(String),
-    /// A step of the workload does not return, and the kernel does not say so: the functions in
-    /// which it waits, innermost first, as `/proc/PID/stack` has them. The guest must not be used
-    /// any more.
+    /// A step of the workload does not return in an idle guest, and the kernel does not say so: the
+    /// functions in which it waits, innermost first, as `/proc/PID/stack` has them. The guest must
+    /// not be used any more.
     Hung(String),
 }
 

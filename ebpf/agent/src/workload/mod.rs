@@ -7,8 +7,9 @@
 //!     oracles, report ◀── Outcome ───    owns nothing again
 //! ```
 //!
-//! The main thread looks now and then whether the steps go on. A step that sleeps for ever is none
-//! of the kernel's hung tasks when it wakes in between.
+//! The main thread looks every second whether the steps go on. A step that sleeps for ever is none
+//! of the kernel's hung tasks when it wakes in between. The guest is idle then, so that this does not
+//! depend on how often the host lets it run.
 //!
 //! Faults and coverage follow the thread and what works for it. While it is armed it makes the
 //! steps' system calls and no others, and it touches no memory for the first time: whatever it
@@ -44,9 +45,9 @@ use crate::{coverage::Traces, init, injector::Injector};
 
 const STACK_BYTES: usize = 256 << 10;
 
-/// Time between two looks at a run, and the number of looks in a row after which a step that is
-/// still the same has hung. The kernel's own detectors speak after 10 s.
-const LOOK: (Duration, u32) = (Duration::from_secs(3), 4);
+/// Time between two looks at a run, and the number of looks in a row after which a step has hung
+/// that is still the same, in an idle guest. The kernel's own detectors speak after 10 s.
+const LOOK: (Duration, u32) = (Duration::from_secs(1), 12);
 
 /// Probes, trace and steps: an execution's parts, which the workload thread has while it runs the
 /// steps.
@@ -135,7 +136,7 @@ impl At {
 pub(crate) enum End {
     /// The steps have run. The harness comes back.
     Ran(Box<Harness>, Ran),
-    /// A step does not return: the functions in which it waits.
+    /// A step does not return in an idle guest: the functions in which it waits.
     Hung(String),
 }
 
@@ -187,6 +188,7 @@ impl Worker {
         let gone = || anyhow!("the workload thread is gone: {}", init::last_panic());
         self.orders.send(Order { harness, arm, coverage }).map_err(|_| gone())?;
         let (pause, most) = LOOK;
+        let settling = Settling::new()?;
         let (mut entered, mut same) = (self.at.entered.load(Ordering::Relaxed), 0);
         loop {
             match self.outcomes.recv_timeout(pause) {
@@ -195,7 +197,7 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = self.at.entered.load(Ordering::Relaxed);
-            same = if now == entered { same + 1 } else { 0 };
+            same = if now == entered && settling.is_idle()? { same + 1 } else { 0 };
             entered = now;
             if same == most {
                 return Ok(End::Hung(self.at.stack()));

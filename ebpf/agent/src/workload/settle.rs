@@ -56,6 +56,16 @@ impl Settling {
         }
     }
 
+    /// Says whether no task but this one is ready to run.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub(super) fn is_idle(&self) -> Result<bool> {
+        sched_yield().context("cannot step aside")?;
+        Ok(self.ready()? <= 1)
+    }
+
     /// Counts the tasks that are ready to run, this one included.
     fn ready(&self) -> Result<u32> {
         let mut text = [0; 64];

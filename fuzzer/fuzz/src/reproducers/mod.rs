@@ -11,14 +11,15 @@
 //! itself. So what the agent does differently moves no occurrence.
 
 mod arming;
+mod hits;
 mod program;
 mod steps;
 mod trace;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use execution::{Finding, Fired, How, Runner, Stop, Target};
-use fault_plan::{Fault, FaultPlan, InjectedError, base_name};
+use execution::{Finding, FindingKind, How, Runner, Stop, Target};
+use fault_plan::{FaultPlan, base_name};
 use guests::{
     bare::{self, BareError, BareRun, Program},
     prepared::Prepared,
@@ -28,6 +29,7 @@ use guests::{
 
 use self::{
     arming::{Arming, Counts, Hook, Wanted, arm, play},
+    hits::{Hit, hits, hook},
     program::{Content, image_command},
     trace::{Call, calls, event},
 };
@@ -40,9 +42,6 @@ const LEFT: [(&str, &[&str]); 2] = [
     ("repro: LEFT: /dev/", &["device left open", "file system state left"]),
     ("repro: LEFT: a mount", &["mount left"]),
 ];
-/// Words of keys of what only the agent sees.
-const AGENTS_OWN: [&str; 3] = ["memory does not come back", "kernel tainted without a report", "work does not end"];
-
 /// The crash that is to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct Crash<'a> {
@@ -109,29 +108,16 @@ struct Maker<'a> {
     say: &'a dyn Fn(&str),
 }
 
-/// A fault that fired, and where.
-struct Hit {
-    fault: Fault,
-    fired: Fired,
-    hook: Hook,
-    /// Round and step, from 1.
-    place: (u32, u32),
-}
-
-impl Hit {
-    /// Says whether an allocation within the function fails in its place.
-    fn is_stand_in(&self) -> bool {
-        self.hook.function() != self.fault.function
-    }
-}
-
 impl Maker<'_> {
     fn make(&self) -> Result<Made, Trouble> {
         self.check(&self.prepared.target)?;
         (self.say)("replaying the plan, to see which faults fire");
         let execution = GuestRunner::new(self.prepared).run(self.crash.plan, How::Fresh).execution?;
-        if !execution.has_key(self.crash.key) {
+        let Some(finding) = execution.findings.iter().find(|finding| finding.has_key(self.crash.key)) else {
             return unsaid("the crash did not come again in a guest with the agent");
+        };
+        if !is_on_console(finding) {
+            return unsaid(format!("only an oracle of the fuzzer's sees it: {}", finding.title));
         }
         let hits = hits(self.crash.plan, &self.prepared.target, &execution.fired)?;
         let mut armings: Vec<Arming> = Vec::new();
@@ -145,9 +131,6 @@ impl Maker<'_> {
 
     /// Says what can be said without a guest against a reproducer.
     fn check(&self, target: &Target) -> Result<(), Trouble> {
-        if let Some(words) = AGENTS_OWN.iter().find(|words| self.crash.key.starts_with(**words)) {
-            return unsaid(format!("only the fuzzer's agent sees it: {words}"));
-        }
         if let Some(step) = self.content(&[], &[], false).unknown_step() {
             return unsaid(format!("the step {step} is no system call"));
         }
@@ -179,7 +162,7 @@ impl Maker<'_> {
     /// Adds the settings for the fault `hit` to those of the faults `before`, with which `calls` were
     /// recorded.
     fn add(&self, armings: &mut Vec<Arming>, before: &[Hit], hit: &Hit, calls: &[Call]) -> Result<(), Trouble> {
-        let Some(target) = target(calls, hit) else {
+        let Some(target) = hit.target(calls) else {
             let (number, function) = (hit.fired.fault + 1, &hit.fault.function);
             return unsaid(if hit.is_stand_in() {
                 format!("{function} is not on the kernel's list of functions that may fail, and allocates nothing")
@@ -247,7 +230,16 @@ impl Maker<'_> {
         let left = LEFT
             .iter()
             .any(|(words, keys)| keys.iter().any(|key| self.crash.key.starts_with(key)) && run.console.contains(words));
-        left || reported.iter().any(|report| report.has_key(self.crash.key))
+        left || self.hangs(run) || reported.iter().any(|report| report.has_key(self.crash.key))
+    }
+
+    /// Says whether a guest that did not end was in the step that never returns.
+    fn hangs(&self, run: &BareRun) -> bool {
+        let reported = run.console.lines().rev().find_map(|line| line.strip_prefix("repro: step ")?.split_once(','));
+        let last: usize = reported.and_then(|(number, _)| number.parse().ok()).unwrap_or_default();
+        let steps = &self.prepared.target.steps;
+        let step = steps.get(last % steps.len()).map(|step| (1, step.kind()));
+        run.hung && kernel_report::silent_hang("", Duration::ZERO, "", step).key == self.crash.key
     }
 
     /// The comment at the program's head.
@@ -294,48 +286,16 @@ impl Maker<'_> {
     }
 }
 
+/// Says whether the console of a guest without agent shows the finding.
+fn is_on_console(finding: &Finding) -> bool {
+    use FindingKind::{Bug, Hang, Kasan, Kmemleak, Lockdep, Panic, Ubsan, Warning};
+    let left = || LEFT.iter().flat_map(|(_, keys)| *keys).any(|key| finding.key.starts_with(key));
+    matches!(finding.kind, Kasan | Bug | Warning | Lockdep | Hang | Kmemleak | Ubsan | Panic) || left()
+}
+
 /// The settings of a step.
 fn of(armings: &[Arming], place: (u32, u32)) -> Vec<Arming> {
     armings.iter().filter(|arming| arming.place == place).cloned().collect()
-}
-
-/// The faults of `plan` that `fired`, in their order.
-fn hits(plan: &FaultPlan, target: &Target, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
-    let counts = plan.earlier.iter().map(|round| round.faults.len()).chain([plan.faults.len()]);
-    let rounds: Vec<u32> = counts.zip(1..).flat_map(|(count, round)| std::iter::repeat_n(round, count)).collect();
-    let faults: Vec<&Fault> = plan.all_faults().collect();
-    let mut hits = Vec::new();
-    for fired in fired {
-        let (Some(fault), Some(round)) = (faults.get(fired.fault), rounds.get(fired.fault)) else { continue };
-        if fired.times > 1 {
-            return unsaid(format!(
-                "{} fails {} times, and the calls after the first are not known",
-                fault.function, fired.times
-            ));
-        }
-        let hook = hook(fault, target)?;
-        hits.push(Hit { fault: (*fault).clone(), fired: fired.clone(), hook, place: (*round, fired.step) });
-    }
-    hits.sort_by_key(|hit| (hit.place, hit.fired.sequence));
-    Ok(hits)
-}
-
-/// The hook of the kernel's that makes the call fail in this way. For a function that is not on the
-/// kernel's list that is an allocation within it.
-fn hook(fault: &Fault, target: &Target) -> Result<Hook, Trouble> {
-    let off_list =
-        target.functions.iter().any(|function| function.name == fault.function && function.error_type.is_some());
-    let (hook, error) = match fault.function.as_str() {
-        "should_failslab" => (Hook::Slab, "ENOMEM"),
-        "should_fail_alloc_page" => (Hook::Page, "true"),
-        "should_fail_bio" => (Hook::Bio, "EIO"),
-        _ if off_list => return Ok(Hook::Slab),
-        name => return Ok(Hook::Function(name.to_owned(), fault.error.return_value())),
-    };
-    if InjectedError::from_name(error) == Some(fault.error) {
-        return Ok(hook);
-    }
-    unsaid(format!("{} returns {error} where the kernel's own hook fails it, not {}", fault.function, fault.error))
 }
 
 fn configuration(hook: &Hook) -> &'static str {
@@ -345,40 +305,6 @@ fn configuration(hook: &Hook) -> &'static str {
         Hook::Bio => "CONFIG_FAIL_MAKE_REQUEST",
         Hook::Function(..) => "CONFIG_FAIL_FUNCTION",
     }
-}
-
-/// Finds the call that a fault hit, by index: the plan's occurrence where that is on the same call
-/// path, else the first call on that path in the step.
-fn target(calls: &[Call], hit: &Hit) -> Option<usize> {
-    let Hit { fault, fired, place: (round, step), .. } = hit;
-    let on_path = |call: &Call| {
-        let same = |(own, other): (&String, &String)| base_name(own) == base_name(other);
-        call.counts
-            && call.place == (*round, *step)
-            && call.scope == fired.scope
-            && call.function == fault.function
-            && call.callers.iter().zip(&fired.call_path).all(same)
-    };
-    let matches = |call: &Call| {
-        call.counts
-            && call.place.0 == *round
-            && fault.may_match(&call.function, &call.callers, (call.place.1, call.scope))
-    };
-    let matching = (0..calls.len()).filter(|index| matches(&calls[*index]));
-    let planned = { matching }.nth(fault.occurrence as usize - 1).filter(|index| on_path(&calls[*index]));
-    let call = planned.or_else(|| calls.iter().position(on_path))?;
-    if !hit.is_stand_in() {
-        return Some(call);
-    }
-    let outer = &calls[call];
-    let within = |call: &Call| {
-        let at = call.callers.iter().position(|caller| *caller == fault.function);
-        let callers = at.map(|at| &call.callers[at + 1..]);
-        let same = |(own, other): (&String, &String)| own == other;
-        hit.hook.function() == call.function
-            && callers.is_some_and(|callers| callers.iter().zip(&outer.callers).all(same))
-    };
-    (call + 1..calls.len()).find(|index| within(&calls[*index]))
 }
 
 /// Says in a few words what a run without the crash showed.

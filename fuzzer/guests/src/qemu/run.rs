@@ -95,7 +95,7 @@ pub enum End {
     DeadBefore,
     /// The kernel died. The guest is dead.
     Died,
-    /// The deadline passed, or a step does not return. The guest is dead.
+    /// The deadline passed, or a step does not return in an idle guest. The guest is dead.
     Hung {
         /// Text that the kernel printed when the host interrupted it after the deadline: a panic
         /// ("NMI: Not continuing") that is none of its own, with the stack of its processor. Empty
@@ -164,8 +164,11 @@ impl Guest {
             end.unwrap_or_else(End::Lost)
         };
         let wall = started.elapsed();
+        // A hang before the deadline is the agent's word, of a guest that is idle: it asks for no
+        // processor.
+        let idle = matches!(end, End::Hung { .. }) && wall < deadline;
         let starved =
-            if wall < WAITED_INTERVAL { Duration::ZERO } else { self.machine.waited().saturating_sub(waited) };
+            if idle || wall < WAITED_INTERVAL { Duration::ZERO } else { self.machine.waited().saturating_sub(waited) };
         let log = if matches!(end, End::Lost(_)) { None } else { self.fired_log() };
         let returns = log.as_ref().filter(|_| !request.trace.is_empty());
         let returns = returns.and_then(|_| self.machine.returns(self.addresses.returns));

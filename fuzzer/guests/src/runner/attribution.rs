@@ -41,7 +41,7 @@ use super::{
     fired,
     history::History,
     leftover::left,
-    reported::{Own, reported},
+    reported::{Executed, Own, reported},
     text::{bytes_until, death, reports},
 };
 use crate::qemu::{End, FiredLog, GuestError, Observed};
@@ -299,8 +299,8 @@ impl Attribution {
         match end {
             End::Reported(report) => {
                 let fired = report.fired.iter().map(|fired| fired::of_report(fired, request.symbols)).collect();
-                let own =
-                    reported(request.plan, request.steps, report, fired, self.left_before(request), text.clone(), wall);
+                let executed = Executed { plan: request.plan, workload: request.steps };
+                let own = reported(executed, report, fired, self.left_before(request), text.clone(), wall);
                 if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }
             }
             End::Refused(reason) => Verdict::Refused(reason),

@@ -63,6 +63,7 @@ mod tests {
             call_path: path,
             frames: Vec::new(),
             arguments: Vec::new(),
+            returns: Vec::new(),
         };
         let fired = if fired { vec![fault] } else { Vec::new() };
         let workload = [WorkloadStep::from(Step::Sync {})];

@@ -22,17 +22,24 @@ pub(super) struct Own {
     pub(super) history: Vec<Round>,
 }
 
-/// Gives the execution of `plan` on this `workload` that the agent reports, in which these faults `fired`, in a guest
-/// in which so much was left `before`. `text` is the console's.
+/// A plan and the workload that ran under it.
+#[derive(Clone, Copy)]
+pub(super) struct Executed<'a> {
+    pub(super) plan: &'a FaultPlan,
+    pub(super) workload: &'a [WorkloadStep],
+}
+
+/// Gives the execution that the agent reports, in which these faults `fired`, in a guest in which so
+/// much was left `before`. `text` is the console's.
 pub(super) fn reported(
-    plan: &FaultPlan,
-    workload: &[WorkloadStep],
+    executed: Executed<'_>,
     report: Box<Report>,
     fired: Vec<Fired>,
     before: &[Leftover],
     text: String,
     wall: Duration,
 ) -> Own {
+    let Executed { plan, workload } = executed;
     let announced =
         [&report.log, &report.log_before, &text].into_iter().any(|log| kernel_report::has_announcement(log));
     // The console has less of each report, and loses none.
@@ -128,9 +135,17 @@ mod tests {
                 call_path: Vec::new(),
                 frames: Vec::new(),
                 arguments: Vec::new(),
+                returns: Vec::new(),
             });
             let fired = fired.collect();
-            let found = reported(&plan, Box::default(), fired, &[], console.to_owned(), Duration::ZERO);
+            let found = reported(
+                Executed { plan: &plan, workload: &[] },
+                Box::default(),
+                fired,
+                &[],
+                console.to_owned(),
+                Duration::ZERO,
+            );
             (found.findings.iter().map(|finding| finding.key.clone()).collect::<Vec<_>>(), found.guest)
         };
         let [memory, io, damage] = ["ENOMEM", "EIO", "EUCLEAN"].map(|name| InjectedError::from_name(name).unwrap());
@@ -149,7 +164,16 @@ mod tests {
             let (log, log_before) = (log.to_owned(), log_before.to_owned());
             let report = Box::new(Report { log, log_before, leftovers, ..Report::default() });
             let plan = FaultPlan::fault_free("test");
-            reported(&plan, &[], report, Vec::new(), &[], console.to_owned(), Duration::ZERO).findings.len()
+            reported(
+                Executed { plan: &plan, workload: &[] },
+                report,
+                Vec::new(),
+                &[],
+                console.to_owned(),
+                Duration::ZERO,
+            )
+            .findings
+            .len()
         };
         assert_eq!(findings("", "", ""), 1);
         assert_eq!([findings(ANNOUNCED, "", ""), findings("", ANNOUNCED, ""), findings("", "", ANNOUNCED)], [0; 3]);

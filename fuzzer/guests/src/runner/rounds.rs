@@ -6,7 +6,11 @@ use std::time::Duration;
 use execution::{Execution, Fate, Finding, Fired, How, RunError};
 use fault_plan::FaultPlan;
 
-use super::{Asked, Failed, GuestRunner, Judgement, attribution::Verdict};
+use super::{
+    GuestRunner,
+    attempt::{Asked, Failed},
+    attribution::{Judgement, Verdict},
+};
 use crate::qemu::GuestError;
 
 /// What all rounds so far have shown.

@@ -60,7 +60,7 @@ impl Content {
             return Vec::new();
         }
         let first_fault = fired.iter().map(|fired| fired.step).filter(|step| *step > 0).min();
-        let mut model = Model::new(first_fault.or(fired.first().map(|_| u32::MAX - 1)));
+        let mut model = Model::new(first_fault.or_else(|| fired.first().map(|_| u32::MAX - 1)));
         for (step, pattern) in self.setup.iter().zip(1..) {
             let result = if step.expect.is_empty() { StepResult::Done(worked(step)) } else { StepResult::Skipped };
             model.step(&step.step, 0, pattern, result);

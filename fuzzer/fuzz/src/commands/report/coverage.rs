@@ -53,7 +53,8 @@ fn files(
     report: &Report,
 ) -> Result<Vec<triage::FileCoverage>, String> {
     let elf = fs::read(&built.vmlinux).map_err(|error| format!("{}: {error}", built.vmlinux.display()))?;
-    let places = built.places().map_err(|error| execution::chain(&error))?;
+    // Builds of older versions lack the file.
+    let places = built.places().map_err(|_| format!("{} does not say where its coverage is", built.dir.display()))?;
     let sites = CallSites::from_elf(&elf).map_err(|error| execution::chain(&error))?;
     let symbols = Symbols::from_elf(&elf).map_err(|error| execution::chain(&error))?;
     let place = |(index, pc): (u32, u64)| {

@@ -1,0 +1,95 @@
+//! Faults that fired, as the kernel's hooks see them.
+
+use execution::{Fired, Target};
+use fault_plan::{Fault, FaultPlan, InjectedError, base_name};
+
+use super::{Trouble, arming::Hook, trace::Call, unsaid};
+
+/// A fault that fired, and where.
+pub(super) struct Hit {
+    pub(super) fault: Fault,
+    pub(super) fired: Fired,
+    pub(super) hook: Hook,
+    /// Round and step, from 1.
+    pub(super) place: (u32, u32),
+}
+
+impl Hit {
+    /// Says whether an allocation within the function fails in its place.
+    pub(super) fn is_stand_in(&self) -> bool {
+        self.hook.function() != self.fault.function
+    }
+
+    /// Finds the call that a fault hit, by index: the plan's occurrence where that is on the same call
+    /// path, else the first call on that path in the step.
+    pub(super) fn target(&self, calls: &[Call]) -> Option<usize> {
+        let Self { fault, fired, place: (round, step), .. } = self;
+        let on_path = |call: &Call| {
+            let same = |(own, other): (&String, &String)| base_name(own) == base_name(other);
+            call.counts
+                && call.place == (*round, *step)
+                && call.scope == fired.scope
+                && call.function == fault.function
+                && call.callers.iter().zip(&fired.call_path).all(same)
+        };
+        let matches = |call: &Call| {
+            call.counts
+                && call.place.0 == *round
+                && fault.may_match(&call.function, &call.callers, (call.place.1, call.scope))
+        };
+        let matching = (0..calls.len()).filter(|index| matches(&calls[*index]));
+        let planned = { matching }.nth(fault.occurrence as usize - 1).filter(|index| on_path(&calls[*index]));
+        let call = planned.or_else(|| calls.iter().position(on_path))?;
+        if !self.is_stand_in() {
+            return Some(call);
+        }
+        let outer = &calls[call];
+        let within = |call: &Call| {
+            let at = call.callers.iter().position(|caller| *caller == fault.function);
+            let callers = at.map(|at| &call.callers[at + 1..]);
+            let same = |(own, other): (&String, &String)| own == other;
+            self.hook.function() == call.function
+                && callers.is_some_and(|callers| callers.iter().zip(&outer.callers).all(same))
+        };
+        (call + 1..calls.len()).find(|index| within(&calls[*index]))
+    }
+}
+
+/// The faults of `plan` that `fired`, in their order.
+pub(super) fn hits(plan: &FaultPlan, target: &Target, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
+    let counts = plan.earlier.iter().map(|round| round.faults.len()).chain([plan.faults.len()]);
+    let rounds: Vec<u32> = counts.zip(1..).flat_map(|(count, round)| std::iter::repeat_n(round, count)).collect();
+    let faults: Vec<&Fault> = plan.all_faults().collect();
+    let mut hits = Vec::new();
+    for fired in fired {
+        let (Some(fault), Some(round)) = (faults.get(fired.fault), rounds.get(fired.fault)) else { continue };
+        if fired.times > 1 {
+            return unsaid(format!(
+                "{} fails {} times, and the calls after the first are not known",
+                fault.function, fired.times
+            ));
+        }
+        let hook = hook(fault, target)?;
+        hits.push(Hit { fault: (*fault).clone(), fired: fired.clone(), hook, place: (*round, fired.step) });
+    }
+    hits.sort_by_key(|hit| (hit.place, hit.fired.sequence));
+    Ok(hits)
+}
+
+/// The hook of the kernel's that makes the call fail in this way. For a function that is not on the
+/// kernel's list that is an allocation within it.
+pub(super) fn hook(fault: &Fault, target: &Target) -> Result<Hook, Trouble> {
+    let off_list =
+        target.functions.iter().any(|function| function.name == fault.function && function.error_type.is_some());
+    let (hook, error) = match fault.function.as_str() {
+        "should_failslab" => (Hook::Slab, "ENOMEM"),
+        "should_fail_alloc_page" => (Hook::Page, "true"),
+        "should_fail_bio" => (Hook::Bio, "EIO"),
+        _ if off_list => return Ok(Hook::Slab),
+        name => return Ok(Hook::Function(name.to_owned(), fault.error.return_value())),
+    };
+    if InjectedError::from_name(error) == Some(fault.error) {
+        return Ok(hook);
+    }
+    unsaid(format!("{} returns {error} where the kernel's own hook fails it, not {}", fault.function, fault.error))
+}
