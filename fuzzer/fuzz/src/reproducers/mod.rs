@@ -165,7 +165,7 @@ impl Maker<'_> {
         let Some(target) = hit.target(calls) else {
             let (number, function) = (hit.fired.fault + 1, &hit.fault.function);
             return unsaid(if hit.is_stand_in() {
-                format!("{function} is not on the kernel's list of functions that may fail, and allocates nothing")
+                format!("{function} is not on the kernel's list of functions that may fail, and no allocation was seen in it")
             } else {
                 format!("fault {number} is not reached without the agent")
             });
