@@ -51,7 +51,7 @@ fn lost_and_stale_data_and_busy_inodes_are_found_on_the_disk_and_named() {
         assert_silent(&mut guest, &plan(&[]));
 
         let (swallowed, execution) =
-            found(&mut guest, fault(&["...", "selftest_block_write", "selftest_data_flush"], 2));
+            found(&mut guest, fault(&["__kmalloc_cache_noprof", "selftest_block_write", "selftest_data_flush"], 2));
         assert_eq!(swallowed.kind, FindingKind::Data);
         assert_eq!(swallowed.key, "error swallowed, data lost: selftest_block_write");
         assert!(swallowed.text.contains("data: byte 4096 is 0xfe"), "{}", swallowed.text);

@@ -74,6 +74,7 @@ pub struct Minimizer {
     known: KnownPoints,
     fired: Vec<Fired>,
     runs: u32,
+    most_runs: u32,
     /// The last execution of the simplest plan that made the crash, while that is confirmed.
     evidence: Option<Execution>,
     state: State,
@@ -109,6 +110,7 @@ impl Minimizer {
             known,
             fired,
             runs: 1,
+            most_runs: MOST_RUNS,
             evidence: None,
             state: State::Shrinking,
         }
@@ -131,13 +133,18 @@ impl Minimizer {
     }
 
     fn candidate(&mut self) -> Option<FaultPlan> {
-        if self.runs >= MOST_RUNS {
+        if self.runs >= self.most_runs {
             return None;
         }
         let points = self.known.points();
         let plan = self.shrink.plan().clone();
         let fired = points_of(&plan, &self.fired);
         self.shrink.next(&Shown { fired: &fired, points: &points }).cloned()
+    }
+
+    /// Ends the search after the candidate under way: what is the simplest plan by then is confirmed.
+    pub fn hurry(&mut self) {
+        self.most_runs = 0;
     }
 
     /// Takes in the execution of the plan that was to run, if there was one.

@@ -76,9 +76,9 @@ fn with_rounds(plan: &FaultPlan) -> Vec<(&Fault, Option<usize>)> {
 fn arguments(fired: &FiredJson) -> Vec<String> {
     let argument = |at: usize| fired.arguments.get(at).copied();
     match fired.function.as_str() {
-        "should_failslab" => argument(1).map(|flags| format!("GFP flags {flags:#x}")).into_iter().collect(),
+        "should_failslab" => argument(1).map(flags).into_iter().collect(),
         "should_fail_alloc_page" => {
-            let flags = argument(0).map(|flags| format!("GFP flags {flags:#x}"));
+            let flags = argument(0).map(flags);
             let order = argument(1).map(|order| {
                 let bytes = PAGE_BYTES.checked_shl(u32::try_from(order).unwrap_or(u32::MAX)).unwrap_or(0);
                 format!("order {order} ({bytes} bytes)")
@@ -89,6 +89,22 @@ fn arguments(fired: &FiredJson) -> Vec<String> {
             .filter_map(|at| Some(format!("argument {} {:#x}", at + 1, argument(at)?)))
             .collect(),
     }
+}
+
+/// Names an allocation's flags by those that say whether it may wait (`include/linux/gfp_types.h`,
+/// 6.12).
+fn flags(flags: u64) -> String {
+    /// `___GFP_HIGH`, `_IO`, `_FS`, `_DIRECT_RECLAIM` and `_KSWAPD_RECLAIM`.
+    const WAITING: u64 = 0xce0;
+    let name = match flags & WAITING {
+        0xcc0 => "GFP_KERNEL, ",
+        0xc40 => "GFP_NOFS, ",
+        0xc00 => "GFP_NOIO, ",
+        0x820 => "GFP_ATOMIC, ",
+        0x800 => "GFP_NOWAIT, ",
+        _ => "",
+    };
+    format!("{name}GFP flags {flags:#x}")
 }
 
 /// Gives the name in `name+0x12`, without the compiler's suffixes.
@@ -236,6 +252,7 @@ mod tests {
         let named = named(&fired, &[&smaller, &found], "", &Lines);
         assert_eq!((named.occurrence, named.step, named.error.as_deref()), (Some(4), Some(2), Some("ENOMEM")));
         assert_eq!(named.call_path[1].lines, ["fs/g.h:5", "fs/g.c:7"]);
-        assert_eq!(named.arguments, ["GFP flags 0xcc0"]);
+        assert_eq!(named.arguments, ["GFP_KERNEL, GFP flags 0xcc0"]);
+        assert_eq!(flags(0x1820), "GFP_ATOMIC, GFP flags 0x1820");
     }
 }

@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use execution::{Finding, FindingKind};
 
-use super::{
-    evidence::{Cause, CrashNews},
-    program::CrashRepro,
-};
+use super::evidence::{Cause, CrashNews};
 use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
 use files::{cache::publish_directory, cache::replace_directory};
 use kernel_report::slug;
@@ -76,6 +73,16 @@ pub struct MinimizedMeta {
     pub executions: u32,
     /// Number of faults of the plan as found, and of the reproducer.
     pub faults: [usize; 2],
+}
+
+/// Reproducers of a crash that need no fuzzer: of each in how many guests it made the crash, such
+/// as `3 of 3`, or why there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrashRepro {
+    /// The C program, `repro.c`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub c: Option<String>,
 }
 
 /// A fault that fired before a crash.

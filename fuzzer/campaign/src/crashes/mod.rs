@@ -24,8 +24,8 @@ use libafl::Error;
 use self::crash::{Crash, Next};
 pub(crate) use self::evidence::{Cause, CrashNews};
 pub use self::{
-    folder::{CrashFault, CrashMeta, MinimizedMeta},
-    program::{CrashRepro, lock_around, write_program},
+    folder::{CrashFault, CrashMeta, CrashRepro, MinimizedMeta},
+    program::{lock_around, write_program},
 };
 use crate::{
     folder::{CampaignFolder, FolderError},

@@ -6,23 +6,12 @@ use std::{
 };
 
 use files::cache::{try_lock, write_file};
-use serde::{Deserialize, Serialize};
 
 use super::folder::read_meta;
 use crate::folder::{FolderError, LOCK, failed, json};
 
 /// The C program.
 const PROGRAM: &str = "repro.c";
-
-/// Reproducers of a crash that need no fuzzer: of each in how many guests it made the crash, such
-/// as `3 of 3`, or why there is none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CrashRepro {
-    /// The C program, `repro.c`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub c: Option<String>,
-}
 
 /// Locks the campaign that has the crash's folder `crash`, so that nobody changes it while the lock is
 /// there. Nothing for a folder that is in no campaign.

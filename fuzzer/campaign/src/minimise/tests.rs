@@ -79,6 +79,21 @@ fn what_held_by_chance_is_found_out_and_candidates_run_as_often_as_they_have_to(
 }
 
 #[test]
+fn whoever_is_in_a_hurry_gets_what_is_simplest_by_then() {
+    let all = plan(&[1, 2, 3, 4]);
+    let demand = Demand { runs: 1, needed: 1 };
+    let mut minimizer = Minimizer::new(&all, KEY, &execution(&all, true), demand, demand);
+    while let Some(next) = minimizer.next_plan() {
+        minimizer.ran(Some(execution(&next, fails_at(&next, &[1]))));
+        if minimizer.faults()[1] == 2 {
+            minimizer.hurry();
+        }
+    }
+    assert_eq!(minimizer.faults(), [4, 2]);
+    assert_eq!(minimizer.finish().unwrap().plan, plan(&[1, 2]));
+}
+
+#[test]
 fn a_plan_that_cannot_be_run_is_none() {
     let both = plan(&[1, 2]);
     let demand = Demand { runs: 1, needed: 1 };

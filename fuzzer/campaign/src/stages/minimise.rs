@@ -30,6 +30,10 @@ const SHARE: u32 = 10;
 /// enough for.
 const AT_END: Duration = Duration::from_secs(60);
 
+/// Time after which no simpler plan is looked for, so that a crash of many rounds, each of which
+/// takes seconds, does not keep the others waiting.
+const MOST_TIME: Duration = Duration::from_secs(180);
+
 /// The crash under way. A campaign that ends leaves it for the next start, which begins it anew.
 struct Job {
     taken: Taken,
@@ -37,6 +41,7 @@ struct Job {
     minimizer: Option<Minimizer>,
     /// Runs in which it did not.
     in_vain: u32,
+    spent: Duration,
 }
 
 struct Work {
@@ -96,22 +101,26 @@ impl<'a> MinimiseStage<'a> {
         }
         let mut work = self.work.borrow_mut();
         let next = || self.triage.crashes.take_unminimised(self.triage.objective.kernel());
-        let begin = |taken| Job { taken, minimizer: None, in_vain: 0 };
+        let begin = |taken| Job { taken, minimizer: None, in_vain: 0, spent: Duration::ZERO };
         let Some(mut job) = work.job.take().or_else(|| next().map(begin)) else { return Ok(false) };
         let started = Instant::now();
         let is_done = self.run(&mut job, runner)?;
-        if is_done {
-            self.write(job)?
-        } else {
-            work.job = Some(job)
+        let taken = started.elapsed();
+        (job.spent, work.spent) = (job.spent + taken, work.spent + taken);
+        if let Some(minimizer) = job.minimizer.as_mut().filter(|_| job.spent > MOST_TIME) {
+            minimizer.hurry();
         }
-        work.spent += started.elapsed();
+        if is_done {
+            self.write(job)?;
+        } else {
+            work.job = Some(job);
+        }
         Ok(true)
     }
 
     /// Runs the next plan for a crash. Returns whether that was all.
     fn run<R: Runner>(&self, job: &mut Job, runner: &mut R) -> Result<bool, Error> {
-        let Job { taken, minimizer, in_vain } = job;
+        let Job { taken, minimizer, in_vain, .. } = job;
         let next = minimizer.as_mut().map_or_else(|| Some(taken.plan.0.clone()), Minimizer::next_plan);
         let Some(plan) = next else { return Ok(true) };
         let execution = self.triage.tried(&taken.title, runner.run(&plan, How::Fresh))?;
@@ -130,7 +139,7 @@ impl<'a> MinimiseStage<'a> {
 
     /// Writes what came of a crash.
     fn write(&self, job: Job) -> Result<(), Error> {
-        let Job { taken, minimizer, in_vain } = job;
+        let Job { taken, minimizer, in_vain, .. } = job;
         let count = taken.plan.0.all_faults().count();
         let executions = minimizer.as_ref().map_or(in_vain, Minimizer::runs);
         let simpler = minimizer.and_then(Minimizer::finish);

@@ -112,9 +112,16 @@ impl Maker<'_> {
     fn make(&self) -> Result<Made, Trouble> {
         self.check(&self.prepared.target)?;
         (self.say)("replaying the plan, to see which faults fire");
-        let execution = GuestRunner::new(self.prepared).run(self.crash.plan, How::Fresh).execution?;
+        let mut runner = GuestRunner::new(self.prepared);
+        let mut execution = runner.run(self.crash.plan, How::Fresh).execution?;
+        for _ in 1..GUESTS {
+            if execution.has_key(self.crash.key) {
+                break;
+            }
+            execution = runner.run(self.crash.plan, How::Fresh).execution?;
+        }
         let Some(finding) = execution.findings.iter().find(|finding| finding.has_key(self.crash.key)) else {
-            return unsaid("the crash did not come again in a guest with the agent");
+            return unsaid(format!("the crash did not come again in {GUESTS} guests with the agent"));
         };
         if !is_on_console(finding) {
             return unsaid(format!("only an oracle of the fuzzer's sees it: {}", finding.title));
@@ -165,7 +172,9 @@ impl Maker<'_> {
         let Some(target) = hit.target(calls) else {
             let (number, function) = (hit.fired.fault + 1, &hit.fault.function);
             return unsaid(if hit.is_stand_in() {
-                format!("{function} is not on the kernel's list of functions that may fail, and allocates nothing")
+                format!(
+                    "{function} is not on the kernel's list of functions that may fail, and no allocation was seen in it"
+                )
             } else {
                 format!("fault {number} is not reached without the agent")
             });

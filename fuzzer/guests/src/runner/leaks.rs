@@ -4,8 +4,8 @@
 //! by and by is not free yet. So the plan runs again, twice, in the same guest. A line that grew
 //! each time by the same number of allocations leaks, unless it grows without faults, too.
 //!
-//! That costs executions. A line that did not grow again waits for longer and longer until it is
-//! looked at again.
+//! That costs executions. A line that was looked at waits for longer and longer until it is looked
+//! at again. In a fresh guest, in which crashes are tried, none waits.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +17,7 @@ use super::{Asked, GuestRunner, leftover::evidence};
 
 /// Runs of a plan after the first one, and then of the fault-free one.
 const MORE_RUNS: usize = 2;
-/// Executions until a line that did not grow again is looked at once more; twice as many the next
+/// Executions until a line is looked at once more; twice as many the next
 /// time.
 const PAUSE: u64 = 32;
 /// The most doublings.
@@ -45,7 +45,7 @@ const OTHERS: &[&str] = &[
 pub(super) struct Leaks {
     /// Those that grow without faults.
     normal: HashSet<String>,
-    /// Those that did not grow again: how often, and when to look again, in executions.
+    /// Those that were looked at: how often, and when to look again, in executions.
     waiting: HashMap<String, (u32, u64)>,
     executions: u64,
 }
@@ -56,14 +56,14 @@ impl Leaks {
         self.normal.extend(growth.iter().map(|growth| growth.place.clone()));
     }
 
-    /// Gives the lines that may leak.
-    fn candidates(&mut self, growth: &[Growth]) -> Vec<Growth> {
+    /// Gives the lines that may leak: all of them, or those that need not wait.
+    fn candidates(&mut self, growth: &[Growth], all: bool) -> Vec<Growth> {
         self.executions += 1;
         let is_open = |growth: &&Growth| {
             let place = growth.place.as_str();
             !OTHERS.iter().any(|other| place.starts_with(other))
                 && !self.normal.contains(place)
-                && self.waiting.get(place).is_none_or(|(_, at)| *at <= self.executions)
+                && (all || self.waiting.get(place).is_none_or(|(_, at)| *at <= self.executions))
         };
         growth.iter().filter(is_open).cloned().collect()
     }
@@ -112,11 +112,13 @@ impl GuestRunner {
         if execution.fired.is_empty() {
             return;
         }
-        let candidates = self.leaks.candidates(&growth);
+        let candidates = self.leaks.candidates(&growth, how == How::Fresh);
         if candidates.is_empty() {
             return;
         }
-        self.leaks.looked_at(&candidates);
+        if how != How::Fresh {
+            self.leaks.looked_at(&candidates);
+        }
         let mut lines = candidates;
         for _ in 0..MORE_RUNS {
             match self.grown(plan, how, execution) {
@@ -170,7 +172,7 @@ mod tests {
         let growth = [line("fs/cache.c:1", 3), line("mm/slub.c:9", 1), line("fs/f.c:7", 2)];
         let mut looked = Vec::new();
         for execution in 1..=300 {
-            let candidates = leaks.candidates(&growth);
+            let candidates = leaks.candidates(&growth, false);
             if !candidates.is_empty() {
                 assert_eq!(candidates, [line("fs/f.c:7", 2)]);
                 leaks.looked_at(&candidates);
@@ -178,6 +180,7 @@ mod tests {
             }
         }
         assert_eq!(looked, [1, 33, 97, 225]);
+        assert_eq!(leaks.candidates(&growth, true).len(), 1, "in a fresh guest it does not wait");
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn reproducer(crash: &Crash, out: &mut String) -> std::fmt::Result {
     }
     if let Some(minimized) = &crash.minimized {
         let [before, after] = minimized.faults;
-        writeln!(out, "  minimised from {before} to {after} faults in {} executions", minimized.executions)?;
+        writeln!(out, "  minimised in {} executions: {before} faults before, {after} after", minimized.executions)?;
     }
     for standalone in &crash.reproducers {
         out.push_str(&indent(
