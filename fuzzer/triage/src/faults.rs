@@ -32,7 +32,9 @@ pub(crate) fn named(fired: &FiredJson, plans: &[&FaultPlan], build_id: &str, ker
         // The lists are as long, unless somebody changed the file.
         let frame = frame.filter(|frame| name_of(frame) == function);
         let lines = frame.map(|frame| kernels.lines(build_id, frame)).unwrap_or_default();
-        Caller { function: frame.unwrap_or(function).clone(), lines }
+        let end = fired.returns.get(at).filter(|end| end.function == *function);
+        let (returned, mark) = end.map(|end| (end.returned.clone(), end.mark.clone())).unzip();
+        Caller { function: frame.unwrap_or(function).clone(), lines, returned, mark: mark.flatten() }
     };
     NamedFault {
         number: fired.fault,
@@ -74,6 +76,9 @@ fn with_rounds(plan: &FaultPlan) -> Vec<(&Fault, Option<usize>)> {
 
 /// Says what the arguments mean of the functions that are known.
 fn arguments(fired: &FiredJson) -> Vec<String> {
+    if !fired.words.is_empty() {
+        return vec![fired.words.clone()];
+    }
     let argument = |at: usize| fired.arguments.get(at).copied();
     match fired.function.as_str() {
         "should_failslab" => argument(1).map(flags).into_iter().collect(),

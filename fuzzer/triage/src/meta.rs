@@ -51,6 +51,17 @@ pub(crate) struct FiredJson {
     /// `name+0x12` of each caller, innermost first.
     pub(crate) frames: Vec<String>,
     pub(crate) arguments: Vec<u64>,
+    pub(crate) words: String,
+    pub(crate) returns: Vec<ReturnJson>,
+}
+
+/// What a function on a fault's call path returned.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ReturnJson {
+    pub(crate) function: String,
+    pub(crate) returned: String,
+    pub(crate) mark: Option<String>,
 }
 
 /// Work of the minimiser.

@@ -174,6 +174,12 @@ pub struct Caller {
     /// Lines of source, the innermost inlined function's first, `fs/f.c:7` each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<String>,
+    /// What it returned after the fault, such as `-ENOMEM`, where a traced run told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub returned: Option<String>,
+    /// What it did to the error: `swallowed` or `changed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
 }
 
 /// Work of the minimiser on a plan.

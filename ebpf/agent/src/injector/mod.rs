@@ -307,11 +307,7 @@ impl Injector {
     }
 
     /// Guest-physical addresses of the log of fired faults, an [`abi::FiredLog`], and of the values
-    /// that calls return, an [`abi::Returns`].
-    ///
-    /// # Errors
-    ///
-    /// The kernel does not tell.
+    /// that calls return, an [`abi::Returns`]. The error is that the kernel does not tell.
     pub(crate) fn log_addresses(&self) -> Result<[u64; 2]> {
         let (fired, returns) = (self.fired.only() as usize, self.returns.only() as usize);
         Ok([pagemap::physical_address(fired)?, pagemap::physical_address(returns)?])

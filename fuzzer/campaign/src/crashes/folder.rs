@@ -8,7 +8,7 @@ use std::{
 use fault_plan::{FaultPlan, Reproducer, Round, Scope};
 use serde::{Deserialize, Serialize};
 
-use execution::{Finding, FindingKind};
+use execution::{Finding, FindingKind, FrameReturn};
 
 use super::evidence::{Cause, CrashNews};
 use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
@@ -111,6 +111,10 @@ pub struct CrashFault {
     /// Those of them that matter, in words, such as `size 64 bytes, flags GFP_KERNEL`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub words: String,
+    /// What the functions of the call path returned after it, innermost first. Not there before a
+    /// traced run took the same way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returns: Vec<FrameReturn>,
 }
 
 impl CrashMeta {
@@ -318,6 +322,7 @@ fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
         frames: fired.frames.clone(),
         arguments: fired.arguments.clone(),
         words: fired.words.clone(),
+        returns: fired.returns.clone(),
     }
 }
 

@@ -10,6 +10,7 @@ mod crash;
 mod evidence;
 mod folder;
 mod program;
+mod traced;
 
 use std::{
     collections::BTreeMap,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use execution::{How, Runner};
+use fault_plan::FaultPlan;
 use libafl::{
     Error,
     stages::{Restartable, Stage},
@@ -111,7 +112,8 @@ impl<'a> MinimiseStage<'a> {
             minimizer.hurry();
         }
         if is_done {
-            self.write(job)?;
+            let (key, plan) = self.write(job)?;
+            self.trace(runner, &key, &plan)?;
         } else {
             work.job = Some(job);
         }
@@ -137,8 +139,8 @@ impl<'a> MinimiseStage<'a> {
         Ok(*in_vain == TRIES)
     }
 
-    /// Writes what came of a crash.
-    fn write(&self, job: Job) -> Result<(), Error> {
+    /// Writes what came of a crash. Gives its key and its plan.
+    fn write(&self, job: Job) -> Result<(String, FaultPlan), Error> {
         let Job { taken, minimizer, in_vain, .. } = job;
         let count = taken.plan.0.all_faults().count();
         let executions = minimizer.as_ref().map_or(in_vain, Minimizer::runs);
@@ -146,13 +148,26 @@ impl<'a> MinimiseStage<'a> {
         let kernel = self.triage.objective.kernel();
         let unchanged = MinimizedMeta { executions, faults: [count; 2] };
         let Some(Minimized { plan, execution, tried, reproduced }) = simpler else {
-            return self.triage.crashes.minimised(kernel, &taken, unchanged, None);
+            self.triage.crashes.minimised(kernel, &taken, unchanged, None)?;
+            return Ok((taken.key, taken.plan.0));
         };
         let cause = Cause::of(&plan, &execution);
         let faults = [count, cause.plan.all_faults().count()];
         tracing::info!(title = taken.title, "minimised: {executions} tries, {count} faults → {}", faults[1]);
         let minimized = MinimizedMeta { faults, ..unchanged };
-        self.triage.crashes.minimised(kernel, &taken, minimized, Some((&cause, tried, reproduced)))
+        self.triage.crashes.minimised(kernel, &taken, minimized, Some((&cause, tried, reproduced)))?;
+        Ok((taken.key, cause.plan))
+    }
+
+    /// Finds out where the errors of a crash's faults went, in two more runs: the first one tells
+    /// where probes are to stand.
+    fn trace<R: Runner>(&self, runner: &mut R, key: &str, plan: &FaultPlan) -> Result<(), Error> {
+        let Some(first) = self.triage.tried(key, runner.run(plan, How::Fresh))? else { return Ok(()) };
+        self.triage.objective.note(&PlanInput(plan.clone()), &first)?;
+        match self.triage.tried(key, runner.run(plan, How::Traced))? {
+            Some(traced) if traced.has_key(key) => self.triage.crashes.traced(key, &traced.fired),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -135,7 +135,9 @@ fn named(fault: &NamedFault, steps: &[String], out: &mut String) -> std::fmt::Re
     out.push_str(&indent(&format!("{}: {}", fault.chance.words(), fault.chance_reason), "     ", COLUMNS));
     for caller in &fault.call_path {
         let lines = if caller.lines.is_empty() { String::new() } else { format!("  {}", caller.lines.join(" ")) };
-        writeln!(out, "       {}{lines}", caller.function)?;
+        let returned = caller.returned.as_ref().map_or_else(String::new, |value| format!("[{value}] "));
+        let mark = caller.mark.as_ref().map_or_else(String::new, |mark| format!("  ! {mark} the error"));
+        writeln!(out, "       {returned}{}{lines}{mark}", caller.function)?;
     }
     Ok(())
 }
