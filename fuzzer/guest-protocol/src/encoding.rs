@@ -264,7 +264,7 @@ mod tests {
             }
             match FromAgent::decode(&bytes) {
                 Ok(FromAgent::Report(report)) => assert_bounded(&report),
-                Ok(FromAgent::Unclean(reason) | FromAgent::Refused(reason) | FromAgent::Trouble(reason)) => assert_printable(&reason, 16 << 10),
+                Ok(FromAgent::Unclean(reason) | FromAgent::Refused(reason) | FromAgent::Trouble(reason) | FromAgent::Hung(reason)) => assert_printable(&reason, 16 << 10),
                 Ok(FromAgent::Hello(_) | FromAgent::Ready(_)) | Err(_) => {}
             }
         }
