@@ -118,7 +118,7 @@ impl FileModel {
             let place = if nobodys && self.now().get(at) == Some(&0) { &mut hole } else { &mut lost };
             place.get_or_insert(text);
         }
-        lost.map(|text| (LossKind::Lost, text)).or(hole.map(|text| (LossKind::Stale, text)))
+        lost.map(|text| (LossKind::Lost, text)).or_else(|| hole.map(|text| (LossKind::Stale, text)))
     }
 
     /// Says of the length `found` why it cannot be, in words.
