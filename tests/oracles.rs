@@ -59,7 +59,7 @@ fn lost_and_stale_data_and_busy_inodes_are_found_on_the_disk_and_named() {
 
         let (stale, execution) = found(&mut guest, fault(&["...", "selftest_block_alloc"], 3));
         assert_eq!((stale.kind, execution.steps[2]), (FindingKind::Data, ENOMEM));
-        assert_eq!(stale.key, "stale data: selftest_block_alloc");
+        assert_eq!(stale.key, "stale data: selftest_block_get");
         assert!(
             stale.text.contains("data: byte 8192 is 0xfe") && stale.text.contains("nobody wrote"),
             "{}",

@@ -21,6 +21,7 @@ mod injector;
 mod kernel;
 mod kernel_log;
 mod oracles;
+mod pattern;
 mod session;
 mod symbols;
 mod workload;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 19;
+pub const PROTOCOL_VERSION: u32 = 20;
 
 /// Name in the guest's initial file system of the module by which the agent adds functions to the
 /// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for

@@ -1,8 +1,33 @@
 //! Frames: a function on a stack and the place in it, as the kernel prints them.
 
 use fault_plan::base_name;
+use serde::{Deserialize, Serialize};
 
-use super::Frame;
+/// Function on a stack, and the place in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The function's name with compiler suffixes, as the kernel's symbols have it.
+    pub function: String,
+    /// Bytes from the function's start to the place: the instruction itself where the processor
+    /// was, and the one behind the call in callers.
+    pub offset: u64,
+    /// Bytes of the function.
+    pub size: u64,
+    /// Its module; `None` when it is part of the kernel's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    /// False when the unwinder doubts that it was called (`?`).
+    pub certain: bool,
+}
+
+impl Frame {
+    /// Reads a line of a stack: `? name+0x12/0x345 [module]`. The mark and the module may be
+    /// missing. `None` when it is another line.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        stack_line(line).map(Self::from)
+    }
+}
 
 /// Place in a function's code: `name+0x12/0x345`, as `%pS` prints it (`lib/vsprintf.c`, 6.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

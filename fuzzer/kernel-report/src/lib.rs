@@ -36,10 +36,11 @@ use std::{collections::HashSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
+pub use frames::Frame;
 pub use notes::{Note, NoteKind, corruption, notes};
 use rules::{Rule, Wording};
 pub use silence::{read, silent_hang};
-pub use structure::{Access, Frame, Guilty, Stack, StackRole};
+pub use structure::{Access, Guilty, Stack, StackRole};
 pub use title::slug;
 
 /// The most lines of one report that are kept.

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    frames, key,
+    frames::{self, Frame},
+    key,
     rules::{Rule, Wording},
     skip,
     stacks::{self, Section},
@@ -61,32 +62,6 @@ pub enum StackRole {
     Lock,
     /// Somebody else: who queued a work item, another processor.
     Other,
-}
-
-/// Function on a stack, and the place in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frame {
-    /// The function's name with compiler suffixes, as the kernel's symbols have it.
-    pub function: String,
-    /// Bytes from the function's start to the place: the instruction itself where the processor
-    /// was, and the one behind the call in callers.
-    pub offset: u64,
-    /// Bytes of the function.
-    pub size: u64,
-    /// Its module; `None` when it is part of the kernel's image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub module: Option<String>,
-    /// False when the unwinder doubts that it was called (`?`).
-    pub certain: bool,
-}
-
-impl Frame {
-    /// Reads a line of a stack: `? name+0x12/0x345 [module]`. The mark and the module may be
-    /// missing. `None` when it is another line.
-    #[must_use]
-    pub fn parse(line: &str) -> Option<Self> {
-        frames::stack_line(line).map(Self::from)
-    }
 }
 
 /// Gives the function that the report whose header, by `rule`, is the first of `body` blames.

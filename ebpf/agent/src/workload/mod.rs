@@ -16,7 +16,6 @@
 //! needs is made before, and [`keep_memory`] has put all of the agent's memory in place.
 
 pub(crate) mod fs;
-pub(crate) mod pattern;
 mod program;
 mod settle;
 mod steps;

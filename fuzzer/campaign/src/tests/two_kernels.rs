@@ -41,7 +41,7 @@ fn a_checker_sees_what_the_explorer_cannot() {
     let mut coverage: Vec<_> = fs::read_dir(folder.path().join("coverage")).unwrap().flatten().collect();
     coverage.sort_by_key(fs::DirEntry::file_name);
     let names: Vec<_> = coverage.iter().map(|entry| entry.file_name().into_string().unwrap()).collect();
-    assert_eq!(names, ["fake.txt", "lean.txt"]);
+    assert_eq!(names, ["fake.fault-free", "fake.txt", "lean.fault-free", "lean.txt"]);
 }
 
 /// The checker's kernel has one caller more on each path.

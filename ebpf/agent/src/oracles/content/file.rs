@@ -87,28 +87,38 @@ impl FileModel {
     }
 
     /// Compares it with what the disk holds. The first difference that no order of writing can
-    /// explain, in words; data that was never the file's before all others.
+    /// explain, in words; data that was never the file's, and in the place of no promised data,
+    /// before all others.
     pub(super) fn difference(&self, found: &[u8]) -> Option<(LossKind, String)> {
         if self.unknown || found == self.now() {
             return None;
         }
-        let first = if self.must_exist() { self.acknowledged.map_or(0, |(version, _)| version) } else { 0 };
+        let promised = self.must_exist();
+        let first = if promised { self.acknowledged.map_or(0, |(version, _)| version) } else { 0 };
         let earlier = self.doubtful.iter().filter(|version| **version < first).map(|version| &self.versions[*version]);
         let candidates: Vec<&Vec<u8>> = self.versions[first..].iter().chain(earlier).collect();
         let mut lost = self.other_length(found.len(), &candidates);
+        let mut hole = None;
         for (at, byte) in found.iter().enumerate() {
-            if is_possible(&candidates, at, *byte, self.must_exist()) {
+            let firm = promised && is_firm(&candidates, at);
+            let is_candidate = candidates.iter().any(|version| version.get(at) == Some(byte));
+            if is_candidate || *byte == 0 && !firm {
                 continue;
             }
-            let was_ever = *byte == 0 || self.versions.iter().any(|version| version.get(at) == Some(byte));
+            let nobodys = *byte != 0 && !self.versions.iter().any(|version| version.get(at) == Some(byte));
             let wanted = self.now().get(at).map_or_else(|| "nothing".to_owned(), |byte| format!("{byte:#04x}"));
-            let text = format!("byte {at} is {byte:#04x} and should be {wanted}{}", self.by());
-            if !was_ever {
-                return Some((LossKind::Stale, text + "; nobody wrote that"));
+            let mut text = format!("byte {at} is {byte:#04x} and should be {wanted}{}", self.by());
+            if nobodys {
+                text += "; nobody wrote that";
             }
-            lost = lost.or(Some(text));
+            if nobodys && !firm {
+                return Some((LossKind::Stale, text));
+            }
+            // Where nothing but zeros was promised, nothing is lost.
+            let place = if nobodys && self.now().get(at) == Some(&0) { &mut hole } else { &mut lost };
+            place.get_or_insert(text);
         }
-        lost.map(|text| (LossKind::Lost, text))
+        lost.map(|text| (LossKind::Lost, text)).or_else(|| hole.map(|text| (LossKind::Stale, text)))
     }
 
     /// Says of the length `found` why it cannot be, in words.
@@ -121,14 +131,11 @@ impl FileModel {
     }
 }
 
-/// Says whether the file may hold `byte` at this offset. Zero is what a block holds that was made
-/// and not written: so it may be there where versions differ, and everywhere in a file that nobody
-/// acknowledged.
-fn is_possible(candidates: &[&Vec<u8>], at: usize, byte: u8, acknowledged: bool) -> bool {
+/// Says whether all versions have the same byte at this offset. Elsewhere there may be zero, too:
+/// it is what a block holds that was made and not written.
+fn is_firm(candidates: &[&Vec<u8>], at: usize) -> bool {
     let first = candidates[0].get(at);
-    let same = candidates.iter().all(|version| version.get(at) == first);
-    let may_be_zero = !acknowledged || !same || first.is_none();
-    byte == 0 && may_be_zero || candidates.iter().any(|version| version.get(at) == Some(&byte))
+    first.is_some() && candidates.iter().all(|version| version.get(at) == first)
 }
 
 #[cfg(test)]
@@ -156,7 +163,7 @@ mod tests {
         assert!(file.must_exist() && file.is_acknowledged());
         assert_eq!(kind(&file, b"aaaa"), None);
         assert_eq!([kind(&file, b"aaa"), kind(&file, b"aa\0a")], [Some(LossKind::Lost); 2]);
-        assert_eq!(kind(&file, b"\0axa"), Some(LossKind::Stale), "the worse of two");
+        assert_eq!(kind(&file, b"axaa"), Some(LossKind::Lost), "whatever is in its place");
         let (_, text) = file.difference(b"aa\0a").unwrap();
         assert_eq!(text, "byte 2 is 0x00 and should be 0x61, acknowledged by step 5");
     }
@@ -169,7 +176,8 @@ mod tests {
         for found in [b"aaaa".as_slice(), b"aabbbb", b"aaab", b"aab\0\0b", b"aa\0a"] {
             assert_eq!(kind(&file, found), None, "{found:?}");
         }
-        assert_eq!([kind(&file, b"baaa"), kind(&file, b"\0aaa")], [Some(LossKind::Stale), Some(LossKind::Lost)]);
+        assert_eq!([kind(&file, b"baaa"), kind(&file, b"\0aaa")], [Some(LossKind::Lost); 2]);
+        assert_eq!(kind(&file, b"aaxb"), Some(LossKind::Stale));
         file.acknowledge(2);
         assert_eq!(kind(&file, b"aaaa"), Some(LossKind::Lost), "the old is lost data now");
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use guest_protocol::{Fallocate, RelativePath, Step, StepResult};
 
 use super::file::FileModel;
-use crate::workload::pattern::{byte_at, shift_of};
+use crate::pattern::{byte_at, shift_of};
 
 /// The owner of a path of which nobody knows what it leads to.
 const NOBODY: usize = usize::MAX;
@@ -330,7 +330,10 @@ mod tests {
         let expected = [byte(0), 0, byte(5), byte(6), byte(7), byte(8), 0, 0];
         assert_eq!(named.file.now(), expected);
         assert_eq!((named.paths, named.all), (vec!["d/f"], true));
-        let (lost, stale) = ([byte(0), byte(1), byte(2), byte(3), byte(4), byte(5), 0, 0], [0xee; 8]);
+        let (lost, stale) = (
+            [byte(0), byte(1), byte(2), byte(3), byte(4), byte(5), 0, 0],
+            [expected[0], 0xee, expected[2], expected[3], expected[4], expected[5], 0, 0],
+        );
         assert_eq!(named.file.difference(&lost).map(|(kind, _)| kind), Some(Lost));
         assert_eq!(named.file.difference(&stale).map(|(kind, _)| kind), Some(Stale));
     }

@@ -39,7 +39,7 @@ use nix::{
 use self::upkeep::Upkeep;
 pub(super) use self::workspace::Workspace;
 use super::fs::MOUNT_POINT;
-use super::pattern::{PATTERN_PERIOD, shift_of};
+use crate::pattern::{PATTERN_PERIOD, shift_of};
 
 /// Most bytes of one read or write.
 const CHUNK_BYTES: usize = 64 << 10;
