@@ -24,12 +24,14 @@ const PAUSE: u64 = 32;
 const DOUBLINGS: u32 = 8;
 
 /// Lines whose memory is not the workload's: the disk, which is memory; slabs and pages behind
-/// objects that have lines of their own; the detectors, BPF and KCOV; memory of user space.
+/// objects that have lines of their own; areas of `vmalloc()`, which are freed many at once (what
+/// is in them counts for its caller); the detectors, BPF and KCOV; memory of user space.
 const OTHERS: &[&str] = &[
     "drivers/block/brd.c",
     "mm/slub.c",
     "mm/slab_common.c",
     "mm/percpu",
+    "mm/vmalloc.c",
     "mm/memory.c",
     "mm/kasan/",
     "mm/kmemleak.c",
