@@ -13,6 +13,7 @@
 
 mod channel;
 mod child;
+mod content;
 mod coverage;
 mod detectors;
 mod disk;

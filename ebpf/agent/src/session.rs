@@ -11,6 +11,7 @@ use guest_protocol::{
 
 use crate::{
     channel::Channel,
+    content::Content,
     coverage::Traces,
     detectors::Detectors,
     disk::{Dirty, Disks, read_all},
@@ -18,7 +19,7 @@ use crate::{
     injector::{Collected, Injector},
     kernel,
     kernel_log::KernelLog,
-    oracles::{self, Allocations, Content, HeldDisk, Oracle, Oracles},
+    oracles::{self, Allocations, HeldDisk, Oracle, Oracles},
     symbols::Symbols,
     workload::{End, Harness, Program, Ran, Worker, fs, keep_memory, nanoseconds_since},
 };

@@ -40,7 +40,8 @@ pub use frames::Frame;
 pub use notes::{Note, NoteKind, corruption, notes};
 use rules::{Rule, Wording};
 pub use silence::{read, silent_hang};
-pub use structure::{Access, Guilty, Stack, StackRole};
+pub use stacks::{Stack, StackRole};
+pub use structure::{Access, Guilty};
 pub use title::slug;
 
 /// The most lines of one report that are kept.

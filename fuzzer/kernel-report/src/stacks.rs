@@ -9,11 +9,38 @@
 //!
 //! Lines of others in between change nothing. A header without frames makes no stack.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
-    Stack, StackRole,
-    frames::{self, StackLine},
+    frames::{self, Frame, StackLine},
     skip,
 };
+
+/// Call stack that a report shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stack {
+    /// Whose stack it is.
+    pub role: StackRole,
+    /// Its frames, innermost first; never empty. Those are among them that the unwinder doubts.
+    pub frames: Vec<Frame>,
+}
+
+/// Role of a stack in a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StackRole {
+    /// Who noticed, and mostly who did it.
+    Call,
+    /// Who allocated the memory.
+    Allocated,
+    /// Who freed the memory.
+    Freed,
+    /// Who took a lock: now, or when lockdep learned an order. Of a lock that is held the kernel
+    /// shows one frame.
+    Lock,
+    /// Somebody else: who queued a work item, another processor.
+    Other,
+}
 
 /// Sections of a report that follow its first trace and can hold other traces.
 const AFTER_TRACE: [&str; 4] =

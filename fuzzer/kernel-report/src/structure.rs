@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    frames::{self, Frame},
-    key,
+    frames, key,
     rules::{Rule, Wording},
     skip,
     stacks::{self, Section},
@@ -36,32 +35,6 @@ pub struct Access {
     /// Address of it; the lowest where only a range is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<u64>,
-}
-
-/// Call stack that a report shows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stack {
-    /// Whose stack it is.
-    pub role: StackRole,
-    /// Its frames, innermost first; never empty. Those are among them that the unwinder doubts.
-    pub frames: Vec<Frame>,
-}
-
-/// Role of a stack in a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StackRole {
-    /// Who noticed, and mostly who did it.
-    Call,
-    /// Who allocated the memory.
-    Allocated,
-    /// Who freed the memory.
-    Freed,
-    /// Who took a lock: now, or when lockdep learned an order. Of a lock that is held the kernel
-    /// shows one frame.
-    Lock,
-    /// Somebody else: who queued a work item, another processor.
-    Other,
 }
 
 /// Gives the function that the report whose header, by `rule`, is the first of `body` blames.

@@ -4,7 +4,6 @@
 //! `workload/fs/`.
 
 mod allocations;
-mod content;
 mod held_disk;
 mod memory;
 mod mounts;
@@ -13,7 +12,7 @@ mod taint;
 use anyhow::Result;
 use guest_protocol::{LIMITS, Leftover, LeftoverKind, cut};
 
-pub(crate) use self::{allocations::Allocations, content::Content, held_disk::HeldDisk};
+pub(crate) use self::{allocations::Allocations, held_disk::HeldDisk};
 use self::{memory::Memory, mounts::Mounts, taint::Taint};
 
 /// Something that a workload can leave behind.
