@@ -11,9 +11,6 @@ use crate::{
     subsystem,
 };
 
-/// `PAGE_SIZE` of x86-64.
-const PAGE_BYTES: u64 = 4096;
-
 /// Names a fault that fired. `plans` are the reproducer's and, behind it, the one that the crash
 /// was found with.
 pub(crate) fn named(fired: &FiredJson, plans: &[&FaultPlan], build_id: &str, kernels: &dyn Kernels) -> NamedFault {
@@ -46,7 +43,7 @@ pub(crate) fn named(fired: &FiredJson, plans: &[&FaultPlan], build_id: &str, ker
         round: round.flatten(),
         step: fired.step.or_else(|| fault.and_then(|fault| fault.step)),
         scope: fired.task.clone().unwrap_or_else(|| "workload".to_owned()),
-        arguments: arguments(fired),
+        arguments: fired.words.clone(),
         chance: likely,
         chance_reason: reason,
         error,
@@ -72,44 +69,6 @@ fn with_rounds(plan: &FaultPlan) -> Vec<(&Fault, Option<usize>)> {
     let several = !plan.earlier.is_empty();
     let numbered = (1..).zip(rounds);
     { numbered }.flat_map(|(round, faults)| faults.iter().map(move |fault| (fault, several.then_some(round)))).collect()
-}
-
-/// Says what the arguments mean of the functions that are known.
-fn arguments(fired: &FiredJson) -> Vec<String> {
-    if !fired.words.is_empty() {
-        return vec![fired.words.clone()];
-    }
-    let argument = |at: usize| fired.arguments.get(at).copied();
-    match fired.function.as_str() {
-        "should_failslab" => argument(1).map(flags).into_iter().collect(),
-        "should_fail_alloc_page" => {
-            let flags = argument(0).map(flags);
-            let order = argument(1).map(|order| {
-                let bytes = PAGE_BYTES.checked_shl(u32::try_from(order).unwrap_or(u32::MAX)).unwrap_or(0);
-                format!("order {order} ({bytes} bytes)")
-            });
-            flags.into_iter().chain(order).collect()
-        }
-        _ => (0..fired.arguments.len())
-            .filter_map(|at| Some(format!("argument {} {:#x}", at + 1, argument(at)?)))
-            .collect(),
-    }
-}
-
-/// Names an allocation's flags by those that say whether it may wait (`include/linux/gfp_types.h`,
-/// 6.12).
-fn flags(flags: u64) -> String {
-    /// `___GFP_HIGH`, `_IO`, `_FS`, `_DIRECT_RECLAIM` and `_KSWAPD_RECLAIM`.
-    const WAITING: u64 = 0xce0;
-    let name = match flags & WAITING {
-        0xcc0 => "GFP_KERNEL, ",
-        0xc40 => "GFP_NOFS, ",
-        0xc00 => "GFP_NOIO, ",
-        0x820 => "GFP_ATOMIC, ",
-        0x800 => "GFP_NOWAIT, ",
-        _ => "",
-    };
-    format!("{name}GFP flags {flags:#x}")
 }
 
 /// Gives the name in `name+0x12`, without the compiler's suffixes.
@@ -252,12 +211,12 @@ mod tests {
             call_path: vec!["a".to_owned(), "g".to_owned()],
             frames: vec!["a+0x7".to_owned(), "g+0x5".to_owned()],
             arguments: vec![1, 0xcc0],
+            words: "flags GFP_KERNEL".to_owned(),
             ..FiredJson::default()
         };
         let named = named(&fired, &[&smaller, &found], "", &Lines);
         assert_eq!((named.occurrence, named.step, named.error.as_deref()), (Some(4), Some(2), Some("ENOMEM")));
         assert_eq!(named.call_path[1].lines, ["fs/g.h:5", "fs/g.c:7"]);
-        assert_eq!(named.arguments, ["GFP_KERNEL, GFP flags 0xcc0"]);
-        assert_eq!(flags(0x1820), "GFP_ATOMIC, GFP flags 0x1820");
+        assert_eq!(named.arguments, "flags GFP_KERNEL");
     }
 }

@@ -49,7 +49,8 @@ fn fault(function: &str, call_path: &str, error: &str) -> Value {
 }
 
 fn fired(number: u32, function: &str, call_path: &str) -> Value {
-    json!({ "fault": number, "function": function, "sequence": 36 + number, "call_path": path(call_path) })
+    let words = if function == "should_failslab" { "size 64 bytes, flags GFP_KERNEL" } else { "operation READ" };
+    json!({ "fault": number, "function": function, "sequence": 36 + number, "call_path": path(call_path), "words": words })
 }
 
 /// Writes the campaign.

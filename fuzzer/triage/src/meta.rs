@@ -51,6 +51,7 @@ pub(crate) struct FiredJson {
     /// `name+0x12` of each caller, innermost first.
     pub(crate) frames: Vec<String>,
     pub(crate) arguments: Vec<u64>,
+    /// The arguments that matter, in words.
     pub(crate) words: String,
     pub(crate) returns: Vec<ReturnJson>,
 }

@@ -158,8 +158,9 @@ pub struct NamedFault {
     pub step: Option<u32>,
     /// Whose call it was.
     pub scope: String,
-    /// Arguments of the call that matter, in words.
-    pub arguments: Vec<String>,
+    /// Arguments of the call that matter, in words; empty where they are not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub arguments: String,
     /// Likelihood of such a failure.
     pub chance: Chance,
     /// Why so, a sentence.

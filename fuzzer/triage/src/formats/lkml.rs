@@ -146,7 +146,7 @@ impl Mail<'_> {
             scope => Some(format!("in a {scope} of the workload")),
         };
         let occurrence = fault.occurrence.map(|occurrence| format!("call {occurrence} of those on this path"));
-        let arguments = (!fault.arguments.is_empty()).then(|| fault.arguments.join(", "));
+        let arguments = Some(fault.arguments.clone()).filter(|words| !words.is_empty());
         let round = fault.round.map(|round| format!("in round {round} of {}", self.crash.plan_rounds));
         round.into_iter().chain(step).chain(scope).chain(occurrence).chain(arguments).collect::<Vec<_>>().join(", ")
     }

@@ -125,7 +125,7 @@ pub(super) fn occasion(fault: &NamedFault, steps: &[String]) -> String {
         "workload" => "by the workload's task".to_owned(),
         scope => format!("in scope {scope}"),
     });
-    parts.extend(fault.arguments.iter().cloned());
+    parts.extend(Some(fault.arguments.clone()).filter(|words| !words.is_empty()));
     parts.join(", ")
 }
 

@@ -15,7 +15,7 @@ fn fault(function: &str, caller: &str, chance: Chance) -> NamedFault {
         round: None,
         step: None,
         scope: "workload".to_owned(),
-        arguments: Vec::new(),
+        arguments: String::new(),
         chance,
         chance_reason: "so it is".to_owned(),
     }
