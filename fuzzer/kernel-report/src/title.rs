@@ -127,7 +127,7 @@ pub(super) fn bad_address<'log>(body: &[&'log str]) -> Option<&'log str> {
 
 /// `divide error`, from "Oops: divide error: 0000 [#1]" or, in 6.1, "divide error: 0000 [#1]".
 fn fault_words(header: &str) -> String {
-    let words = header.trim_start_matches("Oops: ").split([':', ',', '[']).next().unwrap_or_default();
+    let words = header.trim_start_matches("Oops: ").split([':', ',', '[']).next().unwrap_or_default().trim();
     let unnamed = words.is_empty() || words == "Oops" || words.bytes().any(|byte| byte.is_ascii_digit());
     if unnamed { "BUG: Oops".to_owned() } else { words.to_owned() }
 }

@@ -39,8 +39,18 @@ impl FileModel {
         !self.unknown && !self.given_up && self.doubtful.is_empty()
     }
 
-    /// Takes in that a step changed the content, or failed to.
-    pub(super) fn change(&mut self, worked: bool, change: impl FnOnce(&mut Vec<u8>)) {
+    /// True when nobody knows what it holds.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.unknown
+    }
+
+    /// Takes in that a step changed the content up to byte `end`, or failed to.
+    pub(super) fn change(&mut self, worked: bool, end: u64, change: impl FnOnce(&mut Vec<u8>)) {
+        // Such a content would take the guest's memory.
+        self.unknown |= end > MOST_BYTES as u64;
+        if self.unknown {
+            return;
+        }
         let mut content = self.now().to_vec();
         change(&mut content);
         self.unknown |= content.len() > MOST_BYTES;
@@ -145,7 +155,7 @@ mod tests {
     fn file(contents: &[&[u8]]) -> FileModel {
         let mut file = FileModel::new();
         for content in contents {
-            file.change(true, |now| *now = content.to_vec());
+            file.change(true, 0, |now| *now = content.to_vec());
         }
         file
     }
@@ -172,7 +182,7 @@ mod tests {
     fn later_changes_may_be_there_or_not() {
         let mut file = file(&[b"aaaa"]);
         file.acknowledge(1);
-        file.change(true, |now| now.splice(2..4, *b"bbbb").for_each(drop));
+        file.change(true, 0, |now| now.splice(2..4, *b"bbbb").for_each(drop));
         for found in [b"aaaa".as_slice(), b"aabbbb", b"aaab", b"aab\0\0b", b"aa\0a"] {
             assert_eq!(kind(&file, found), None, "{found:?}");
         }
@@ -186,7 +196,7 @@ mod tests {
     fn a_step_that_failed_may_have_done_a_part() {
         let mut file = file(&[b"aaaa"]);
         file.acknowledge(1);
-        file.change(false, |now| *now = b"cccccc".to_vec());
+        file.change(false, 0, |now| *now = b"cccccc".to_vec());
         assert!(!file.is_known());
         file.acknowledge(2);
         for found in [b"aaaa".as_slice(), b"aacc", b"cccccc", b"aaaac\0"] {
@@ -209,7 +219,7 @@ mod tests {
         whole.acknowledge(1);
         whole.give_up();
         assert!(whole.must_exist(), "all of it was there");
-        whole.change(true, |now| now.resize(MOST_BYTES + 1, 1));
+        whole.change(true, MOST_BYTES as u64 + 1, |_| panic!("it takes no memory"));
         assert_eq!(kind(&whole, b"x"), None, "too large to be judged");
     }
 }

@@ -112,6 +112,9 @@ fn unmount() {
 
 /// Says how a file that is mounted differs from what it may hold.
 fn difference(named: &Named<'_>) -> Option<Loss> {
+    if named.file.is_unknown() {
+        return None;
+    }
     for path in &named.paths {
         let place: PathBuf = Path::new(MOUNT_POINT).join(path);
         let found = match fs::read(&place) {

@@ -81,7 +81,10 @@ impl Model {
             }
             Step::Shutdown { .. } => self.stopped = true,
             Step::Umount {} if worked => self.unmounted(number),
-            Step::Sync {} | Step::Freeze {} if worked => self.synced(number, self.first_fault >= number),
+            Step::Sync {} if worked => self.synced(number, self.first_fault >= number),
+            // freeze_super() of fs/super.c, 6.12, hears of no failed write: sync_inodes_sb() returns
+            // nothing.
+            Step::Freeze {} if worked => self.synced(number, self.first_fault > number),
             Step::Fsync { path } => self.fsynced(path, number, worked),
             _ => self.changed(step, number, pattern, (worked, result)),
         }
@@ -114,26 +117,33 @@ impl Model {
                 let whole = worked && result == StepResult::Done(i64::from(*length));
                 let Some(file) = self.file(path) else { return };
                 let promised = *sync && whole && file.is_acknowledged();
-                file.change(whole, |content| fill(content, *offset, *length, shift_of(pattern)));
+                let end = offset.saturating_add(u64::from(*length));
+                file.change(whole, end, |content| fill(content, *offset, *length, shift_of(pattern)));
                 if promised {
                     file.acknowledge(number);
+                } else if *sync && !worked {
+                    // The error was told: the next fsync returns 0.
+                    file.give_up();
                 }
             }
             Step::MmapWrite { path, offset, length } => {
                 let Some(file) = self.file(path) else { return };
-                file.change(worked, |content| fill(content, *offset, *length, shift_of(pattern)));
+                let end = offset.saturating_add(u64::from(*length));
+                file.change(worked, end, |content| fill(content, *offset, *length, shift_of(pattern)));
             }
             Step::Truncate { path, length } => {
                 let Some(file) = self.file(path) else { return };
-                file.change(worked, |content| content.resize(index(*length), 0));
+                file.change(worked, *length, |content| content.resize(index(*length), 0));
             }
             Step::Fallocate { path, mode, offset, length } => {
                 let Some(file) = self.file(path) else { return };
-                // A part that moves may have moved half way.
-                if !worked && matches!(mode, Fallocate::CollapseRange | Fallocate::InsertRange) {
+                // A part that moves may have moved half way, and moves what is in doubt.
+                let moves = matches!(mode, Fallocate::CollapseRange | Fallocate::InsertRange);
+                if moves && !(worked && file.is_known()) {
                     return file.forget();
                 }
-                file.change(worked, |content| allocate(content, *mode, index(*offset), index(*length)));
+                let end = offset.saturating_add(*length);
+                file.change(worked, end, |content| allocate(content, *mode, index(*offset), index(*length)));
             }
             Step::Reflink { from, to, from_offset, to_offset, length } => {
                 let known = self.file(from).filter(|from| from.is_known()).map(|from| from.now().to_vec());
@@ -141,7 +151,8 @@ impl Model {
                 let Some(from) = known else { return file.forget() };
                 let part = from.get(index(*from_offset)..).unwrap_or_default();
                 let part = if *length == 0 { part } else { part.get(..index(*length)).unwrap_or(part) };
-                file.change(worked, |content| put(content, index(*to_offset), part));
+                let end = to_offset.saturating_add(part.len() as u64);
+                file.change(worked, end, |content| put(content, index(*to_offset), part));
             }
             Step::Rename { from, to } => self.renamed(from.as_str(), to.as_str(), worked),
             Step::Link { from, to } => self.linked(from.as_str(), to.as_str(), worked),
@@ -162,6 +173,10 @@ impl Model {
     fn created(&mut self, path: &str, worked: bool) {
         if !worked {
             return self.own(path, NOBODY);
+        }
+        // It is made with O_EXCL: what another step failed to make was not there.
+        if let Some(owners) = self.owners.get_mut(path) {
+            owners.remove(&NOBODY);
         }
         self.files.push(FileModel::new());
         let number = self.files.len() - 1;
@@ -308,6 +323,14 @@ mod tests {
             let model = model(fault, &[create(), write(9), last.clone()]);
             assert_eq!(promised(&model), expected, "{fault:?} {last:?}");
         }
+        let freeze = (Step::Freeze {}, DONE);
+        assert!(!promised(&model(Some(3), &[create(), write(9), freeze.clone()])), "it hears of no failed write");
+        assert!(promised(&model(Some(4), &[create(), write(9), freeze])));
+        let synchronous = Step::Write { path: path("d/f"), offset: 5, length: 1, direct: false, sync: true };
+        let told = model(Some(3), &[create(), write(9), (synchronous, FAILED), fsync(DONE)]);
+        assert!(!promised(&told), "the write told the error");
+        let again = model(None, &[(Step::Create { path: path("d/f") }, FAILED), create(), write(9), fsync(DONE)]);
+        assert!(promised(&again) && again.files().next().unwrap().all, "the name was free");
         let failed = model(Some(3), &[create(), write(9), fsync(FAILED), fsync(DONE)]);
         assert!(!promised(&failed), "the error was told once, and the pages count as written");
         let unmounted = model(Some(3), &[create(), write(9), (Step::Umount {}, DONE), fsync(DONE)]);

@@ -85,7 +85,10 @@ impl Harness {
     /// Runs the steps in the calling thread, which is noted in `at`, as the steps are.
     fn run(&mut self, at: &At, arm: bool, coverage: Recorded) -> Result<Ran> {
         self.program.rewind();
-        self.program.set_up();
+        let entered = || at.entered.fetch_add(1, Ordering::Relaxed);
+        self.program.set_up(|_| {
+            entered();
+        });
         let started = Instant::now();
         self.traces.record(coverage).context("cannot switch the coverage trace")?;
         self.traces.start();
@@ -93,7 +96,7 @@ impl Harness {
             self.injector.arm(at.thread.load(Ordering::Relaxed));
         }
         self.program.run(|step| {
-            at.entered.fetch_add(1, Ordering::Relaxed);
+            entered();
             self.injector.enter_step(step);
         });
         if arm {

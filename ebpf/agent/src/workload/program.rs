@@ -74,8 +74,8 @@ impl Program {
     }
 
     /// Runs the steps of the set-up.
-    pub(super) fn set_up(&mut self) {
-        self.setup.run(&mut self.workspace, |_| {});
+    pub(super) fn set_up(&mut self, enter: impl FnMut(u32)) {
+        self.setup.run(&mut self.workspace, enter);
     }
 
     /// Runs the workload's steps: their system calls and nothing else. Tells `enter` before each

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The execution that findings are of, as far as a crash is written of it.
 #[derive(Debug)]
 pub(crate) struct Cause<'a> {
-    /// The plan, without the faults that did not fire.
+    /// The plan, mostly without the faults that did not fire.
     pub(crate) plan: FaultPlan,
     /// The faults that fired, by their indices in that plan.
     pub(crate) fired: Vec<Fired>,
@@ -23,6 +23,13 @@ impl<'a> Cause<'a> {
         let Execution { fired, findings, console, history, .. } = execution;
         let (plan, fired) = fired_only(plan, fired);
         Self { plan, fired, findings, console, history }
+    }
+
+    /// Gives the cause of what was found in `execution`, with all faults of `plan`: it was tried as
+    /// it is.
+    pub(crate) fn as_tried(plan: &FaultPlan, execution: &'a Execution) -> Self {
+        let Execution { fired, findings, console, history, .. } = execution;
+        Self { plan: plan.clone(), fired: fired.clone(), findings, console, history }
     }
 
     /// Gives the cause of late effects.

@@ -151,7 +151,7 @@ impl<'a> MinimiseStage<'a> {
             self.triage.crashes.minimised(kernel, &taken, unchanged, None)?;
             return Ok((taken.key, taken.plan.0));
         };
-        let cause = Cause::of(&plan, &execution);
+        let cause = Cause::as_tried(&plan, &execution);
         let faults = [count, cause.plan.all_faults().count()];
         tracing::info!(title = taken.title, "minimised: {executions} tries, {count} faults → {}", faults[1]);
         let minimized = MinimizedMeta { faults, ..unchanged };
