@@ -54,7 +54,7 @@ impl Content<'_> {
     pub(super) fn text(&self) -> String {
         let mut text = String::from("/*\n");
         for line in self.head {
-            text.push_str(format!(" * {line}").trim_end());
+            text.push_str(format!(" * {}", in_comment(line)).trim_end());
             text.push('\n');
         }
         text.push_str(" */\n");
@@ -205,6 +205,12 @@ fn parts(text: &mut String, source: &str, wanted: Option<Vec<&str>>) {
     }
 }
 
+/// Gives a line that stays inside its comment whatever it says: strangers' titles are in it.
+fn in_comment(line: &str) -> String {
+    let printable = |letter: char| if matches!(letter, ' '..='~') { letter } else { '?' };
+    line.chars().map(printable).collect::<String>().replace("*/", "* /").replace("/*", "/ *")
+}
+
 /// Gives the command by which the image is made, in words.
 pub(super) fn image_command(image: &ImageRecipe) -> Vec<String> {
     let size = image.size_mib;
@@ -283,6 +289,22 @@ disks = 2
             assert!(text.contains(r#""btrfs_search_slot", "0xfffffffffffffffb","#));
             assert_eq!(text.contains("tracing"), marks, "a reproducer needs no tracing");
         }
+    }
+
+    #[test]
+    fn a_title_cannot_leave_its_comment() {
+        let target = target(
+            "description = 'd'\nkernel = 'k'\nsteps = [{ trigger = { name = 't' } }]\n\
+             functions = [{ name = 'f', errors = ['EIO'] }]\n",
+        );
+        let hostile = ["f */ int evil; /*/ */", "/* f /**/", "f\n*/ int evil; /*\r\u{1b}[2J\u{202e}", "f *\\"];
+        let head = hostile.map(str::to_owned);
+        let content = Content { target: &target, rounds: vec![false], armings: &[], head: &head, marks: false };
+        let text = content.text();
+        compile(&text).unwrap();
+        let (comment, _) = text.split_once("*/").unwrap();
+        assert_eq!((comment.lines().count(), comment.matches("/*").count()), (6, 1), "{comment}");
+        assert!(!comment.contains(['\r', '\u{1b}', '\u{202e}']), "{comment}");
     }
 
     #[test]
