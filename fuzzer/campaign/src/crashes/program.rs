@@ -18,8 +18,11 @@ const PROGRAM: &str = "repro.c";
 ///
 /// # Errors
 ///
-/// A campaign is at work in it.
+/// A campaign is at work in it, or the folder is gone.
 pub fn lock_around(crash: &Path) -> Result<Option<File>, FolderError> {
+    // A relative path need not have the campaign in it, and that of this folder may be empty.
+    let crash = Path::new(".").join(crash);
+    let crash = crash.canonicalize().map_err(failed("find", &crash))?;
     let Some(path) = crash.ancestors().nth(2).filter(|path| path.join(LOCK).is_file()) else { return Ok(None) };
     let lock = try_lock(&path.join(LOCK)).map_err(failed("lock", path))?;
     lock.ok_or_else(|| FolderError::Busy { path: path.to_owned() }).map(Some)
@@ -76,6 +79,10 @@ mod tests {
         fs::write(campaign.path().join(LOCK), "").unwrap();
         let lock = lock_around(&crash).unwrap();
         assert!(lock.is_some());
-        assert!(matches!(lock_around(&crash), Err(FolderError::Busy { .. })));
+        let relative = crash.join("../KEY");
+        for path in [&crash, &relative] {
+            assert!(matches!(lock_around(path), Err(FolderError::Busy { .. })), "{}", path.display());
+        }
+        assert!(lock_around(Path::new("")).unwrap().is_none(), "this folder is in no campaign");
     }
 }
