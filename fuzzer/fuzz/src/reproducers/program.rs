@@ -123,6 +123,7 @@ impl Content<'_> {
         for step in &self.target.setup_steps {
             let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step));
         }
+        text.push_str("    printf(\"repro: round %d\\n\", round);\n");
         for (step, number) in self.target.steps.iter().zip(1..) {
             let needs = u8::from(steps::needs_mount(&step.step));
             let _ = writeln!(text, "    STEP({number}, \"{}\", {needs}, {});", step.kind(), call(step));
@@ -316,6 +317,7 @@ disks = 2
         let content = Content { target: &target, rounds: vec![false], armings: &[], head: &[], marks: false };
         let text = content.text();
         compile(&text).unwrap();
+        assert!(text.contains("repro: clean-up") && text.contains("repro: round"), "what a hang is told by");
         assert!(text.contains("write_text(") && !text.contains("btrfs") && !text.contains("umount2(ROOT, 0));"));
     }
 }
