@@ -42,12 +42,13 @@ impl Content<'_> {
     /// Gives the first step that there is no C for.
     pub(super) fn unknown_step(&self) -> Option<&'static str> {
         let mut steps = self.all_steps();
-        steps.find(|step| steps::in_c(&step.step).is_none()).map(WorkloadStep::kind)
+        steps.find(|(step, number)| steps::in_c(&step.step, *number).is_none()).map(|(step, _)| step.kind())
     }
 
-    fn all_steps(&self) -> impl Iterator<Item = &WorkloadStep> {
-        let image = self.target.image.iter().flat_map(|image| &image.steps);
-        image.chain(&self.target.setup_steps).chain(&self.target.steps)
+    /// Gives all steps, with their numbers in their sequences, from 1.
+    fn all_steps(&self) -> impl Iterator<Item = (&WorkloadStep, u32)> {
+        let image = self.target.image.iter().flat_map(|image| image.steps.iter().zip(1..));
+        image.chain(self.target.setup_steps.iter().zip(1..)).chain(self.target.steps.iter().zip(1..))
     }
 
     /// Writes the program.
@@ -58,7 +59,8 @@ impl Content<'_> {
             text.push('\n');
         }
         text.push_str(" */\n");
-        let needed: Vec<&str> = self.all_steps().filter_map(|step| Some(steps::in_c(&step.step)?.parts)).collect();
+        let needed: Vec<&str> =
+            self.all_steps().filter_map(|(step, number)| Some(steps::in_c(&step.step, number)?.parts)).collect();
         let forgets = self.mounts_btrfs();
         parts(&mut text, SUPPORT, None);
         parts(&mut text, STEPS, Some(needed.iter().copied().chain(forgets.then_some("forget")).collect()));
@@ -80,7 +82,7 @@ impl Content<'_> {
     }
 
     fn mounts_btrfs(&self) -> bool {
-        self.all_steps().any(|step| matches!(&step.step, Step::Mount { fstype, .. } if fstype == "btrfs"))
+        self.all_steps().any(|(step, _)| matches!(&step.step, Step::Mount { fstype, .. } if fstype == "btrfs"))
     }
 
     fn faults(&self, text: &mut String) {
@@ -111,22 +113,23 @@ impl Content<'_> {
     }
 
     fn workload(&self, text: &mut String) {
-        let call = |step: &WorkloadStep| steps::in_c(&step.step).map(|step| step.call).unwrap_or_default();
+        let call =
+            |step: &WorkloadStep, number| steps::in_c(&step.step, number).map(|step| step.call).unwrap_or_default();
         if let Some(image) = self.target.image.as_ref().filter(|image| !image.steps.is_empty()) {
             text.push_str("/* What the disks hold before. */\nstatic void make_image(void) {\n");
-            for step in &image.steps {
-                let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step));
+            for (step, number) in image.steps.iter().zip(1..) {
+                let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step, number));
             }
             text.push_str("    clean_up(0, NULL);\n}\n\n");
         }
         text.push_str("static void workload(int round) {\n");
-        for step in &self.target.setup_steps {
-            let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step));
+        for (step, number) in self.target.setup_steps.iter().zip(1..) {
+            let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step, number));
         }
         text.push_str("    printf(\"repro: round %d\\n\", round);\n");
         for (step, number) in self.target.steps.iter().zip(1..) {
             let needs = u8::from(steps::needs_mount(&step.step));
-            let _ = writeln!(text, "    STEP({number}, \"{}\", {needs}, {});", step.kind(), call(step));
+            let _ = writeln!(text, "    STEP({number}, \"{}\", {needs}, {});", step.kind(), call(step, number));
         }
         text.push_str("}\n\n");
     }
