@@ -10,7 +10,6 @@ use std::{
 use campaign::{lock_around, write_program};
 use execution::{Stop, Target, chain};
 use fault_plan::Reproducer;
-use files::cache::write_file;
 use guests::{
     prepare::{Wanted, WantedTarget, prepare},
     project::Project,
@@ -19,7 +18,7 @@ use serde::Serialize;
 
 use super::replay::target;
 use crate::{
-    exit::{Answer, CommandError, INPUT},
+    exit::{Answer, CommandError, INPUT, write_result},
     options::{ExportOptions, InputOptions},
     reproducers::{Crash, Made, in_c},
     views::progress::Progress,
@@ -84,8 +83,7 @@ pub fn export(
         if let (Some(crash), None) = (crash, &options.output) {
             write_program(crash, text, &outcome)?;
         } else if let Some(text) = text {
-            write_file(&path, text.as_bytes())
-                .map_err(|error| CommandError::Input(format!("cannot write {}: {error}", path.display())))?;
+            write_result(&path, text)?;
         }
         if text.is_none() {
             answer = Answer::No;
