@@ -1,10 +1,15 @@
 //! Exit statuses, and which error has which.
 
-use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use campaign::{CampaignError, FolderError};
 use execution::{RunError, TargetError};
-use files::cache::CacheError;
+use files::cache::{CacheError, write_file};
 use guests::{bare::BareError, kernel::KernelError, prepare::PrepareError, project::ProjectError};
 use thiserror::Error;
 
@@ -125,6 +130,12 @@ impl CommandError {
     }
 }
 
+/// Writes the result `text` of a command into the file that the user named.
+pub(crate) fn write_result(path: &Path, text: &str) -> Result<(), CommandError> {
+    write_file(path, text.as_bytes())
+        .map_err(|error| CommandError::Write(io::Error::new(error.kind(), format!("{}: {error}", path.display()))))
+}
+
 /// Gives the exit code of a command, and tells its error on standard error by `say`.
 pub fn code(result: Result<Answer, CommandError>, say: impl Fn(&str)) -> ExitCode {
     match result {
@@ -161,5 +172,15 @@ mod tests {
         }
         let closed = CommandError::Write(io::ErrorKind::BrokenPipe.into());
         assert_eq!(code(Err(closed), |text| panic!("{text}")), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_written_is_no_wrong_input() {
+        let folder = tempfile::tempdir().unwrap();
+        write_result(&folder.path().join("file"), "text").unwrap();
+        let path = folder.path().join("file/below");
+        let error = write_result(&path, "text").unwrap_err();
+        assert_eq!(error.status(), ENVIRONMENT);
+        assert!(execution::chain(&error).contains(&path.display().to_string()), "{error}");
     }
 }

@@ -191,8 +191,9 @@ impl CampaignFolder {
             minimized: Some(minimized),
             tried,
             reproduced,
-            // That was the other plan's.
+            // Those were the other plan's.
             exact: None,
+            repro: None,
             ..before
         };
         let read = |name: &str| fs::read_to_string(path.join(name)).map_err(failed("read", &path.join(name)));

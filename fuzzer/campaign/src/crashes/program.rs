@@ -18,8 +18,11 @@ const PROGRAM: &str = "repro.c";
 ///
 /// # Errors
 ///
-/// A campaign is at work in it.
+/// A campaign is at work in it, or the folder is gone.
 pub fn lock_around(crash: &Path) -> Result<Option<File>, FolderError> {
+    // A relative path need not have the campaign in it, and that of this folder may be empty.
+    let crash = Path::new(".").join(crash);
+    let crash = crash.canonicalize().map_err(failed("find", &crash))?;
     let Some(path) = crash.ancestors().nth(2).filter(|path| path.join(LOCK).is_file()) else { return Ok(None) };
     let lock = try_lock(&path.join(LOCK)).map_err(failed("lock", path))?;
     lock.ok_or_else(|| FolderError::Busy { path: path.to_owned() }).map(Some)
@@ -33,16 +36,17 @@ pub fn lock_around(crash: &Path) -> Result<Option<File>, FolderError> {
 /// `meta.json` is damaged, or the file system says no.
 pub fn write_program(crash: &Path, program: Option<&str>, outcome: &str) -> Result<(), FolderError> {
     let (path, meta_path) = (crash.join(PROGRAM), crash.join("meta.json"));
-    let written = match program {
-        Some(text) => write_file(&path, text.as_bytes()),
-        None if path.exists() => fs::remove_file(&path),
-        None => Ok(()),
-    };
-    written.map_err(failed("write", &path))?;
     let mut meta = read_meta(&meta_path)?;
     meta.repro.get_or_insert_default().c = Some(outcome.to_owned());
-    let text = json(&meta_path, &meta)?;
-    write_file(&meta_path, text.as_bytes()).map_err(failed("write", &meta_path))
+    let meta = json(&meta_path, &meta)?;
+    let say = || write_file(&meta_path, meta.as_bytes()).map_err(failed("write", &meta_path));
+    // The one that is killed in between leaves no program that is said to work and is not there.
+    let Some(text) = program else {
+        say()?;
+        return if path.exists() { fs::remove_file(&path).map_err(failed("remove", &path)) } else { Ok(()) };
+    };
+    write_file(&path, text.as_bytes()).map_err(failed("write", &path))?;
+    say()
 }
 
 #[cfg(test)]
@@ -65,6 +69,9 @@ mod tests {
         );
         write_program(&crash, None, "it cannot be said").unwrap();
         assert!(!crash.join(PROGRAM).exists() && said() == "it cannot be said");
+        fs::create_dir(crash.join(PROGRAM)).unwrap();
+        write_program(&crash, None, "it did not come").unwrap_err();
+        assert_eq!(said(), "it did not come", "a program that stays is not said to be verified");
     }
 
     #[test]
@@ -76,6 +83,10 @@ mod tests {
         fs::write(campaign.path().join(LOCK), "").unwrap();
         let lock = lock_around(&crash).unwrap();
         assert!(lock.is_some());
-        assert!(matches!(lock_around(&crash), Err(FolderError::Busy { .. })));
+        let relative = crash.join("../KEY");
+        for path in [&crash, &relative] {
+            assert!(matches!(lock_around(path), Err(FolderError::Busy { .. })), "{}", path.display());
+        }
+        assert!(lock_around(Path::new("")).unwrap().is_none(), "this folder is in no campaign");
     }
 }

@@ -77,6 +77,22 @@ fn what_is_known_of_an_earlier_plan_is_not_said_of_the_next_one() {
 }
 
 #[test]
+fn a_simpler_plan_has_no_program_yet() {
+    let (mut found, lean, [plan, other]) = (Found::new(), kernel("lean"), plans());
+    assert!(found.found("BUG in f", &lean, &plan));
+    let untried = found.crashes.take_untried(&lean, Duration::ZERO).unwrap();
+    found.crashes.tried(&untried, 3, 3).unwrap();
+    let folder = found.folder.path().join("crashes").join(slug("BUG in f"));
+    write_program(&folder, Some("int main"), "3 of 3").unwrap();
+    let minimal = found.crashes.take_unminimised(&lean).unwrap();
+    let (outcome, cause) = (MinimizedMeta { executions: 4, faults: [1, 0] }, Cause::of(&other.0, &found.execution));
+    found.crashes.minimised(&lean, &minimal, outcome, Some((&cause, 3, 3))).unwrap();
+    let meta = found.meta("BUG in f");
+    assert_eq!((meta.minimized, meta.repro), (Some(outcome), None));
+    assert!(!folder.join("repro.c").exists());
+}
+
+#[test]
 fn a_crash_is_another_one_only_on_another_kernel_and_never_both_ways() {
     let (mut found, lean, check, [plan, _]) = (Found::new(), kernel("lean"), kernel("check"), plans());
     assert!(found.found("BUG in f", &lean, &plan));

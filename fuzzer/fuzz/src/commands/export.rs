@@ -10,7 +10,6 @@ use std::{
 use campaign::{lock_around, write_program};
 use execution::{Stop, Target, chain};
 use fault_plan::Reproducer;
-use files::cache::write_file;
 use guests::{
     prepare::{Wanted, WantedTarget, prepare},
     project::Project,
@@ -19,7 +18,7 @@ use serde::Serialize;
 
 use super::replay::target;
 use crate::{
-    exit::{Answer, CommandError, INPUT},
+    exit::{Answer, CommandError, INPUT, write_result},
     options::{ExportOptions, InputOptions},
     reproducers::{Crash, Made, in_c},
     views::progress::Progress,
@@ -61,9 +60,15 @@ pub fn export(
         let key = reproducer.identity();
         let crash = file.parent().filter(|folder| folder.join("meta.json").is_file());
         let _lock = crash.map(lock_around).transpose()?;
-        let made = match made(file, &reproducer, options, stop, progress) {
-            // The next crash may have a target that is at hand.
-            Err(error) if several && error.status() == INPUT => Made::Not(chain(&error)),
+        let made =
+            check_kernel(&reproducer, options, crash).and_then(|()| made(file, &reproducer, options, stop, progress));
+        let made = match made {
+            // The next crash may have a target that is at hand. What is known of this one stays.
+            Err(error) if several && error.status() == INPUT => {
+                write(&Line { key, program: None, outcome: chain(&error) }, options.json, out)?;
+                answer = Answer::No;
+                continue;
+            }
             made => made?,
         };
         let (text, outcome) = match &made {
@@ -78,8 +83,7 @@ pub fn export(
         if let (Some(crash), None) = (crash, &options.output) {
             write_program(crash, text, &outcome)?;
         } else if let Some(text) = text {
-            write_file(&path, text.as_bytes())
-                .map_err(|error| CommandError::Input(format!("cannot write {}: {error}", path.display())))?;
+            write_result(&path, text)?;
         }
         if text.is_none() {
             answer = Answer::No;
@@ -120,6 +124,19 @@ fn read(file: &Path) -> Result<Reproducer, CommandError> {
     Reproducer::from_json(&text).map_err(|error| refuse(chain(&error)))
 }
 
+/// Refuses a program for another kernel in the place of the one for the crash's own.
+fn check_kernel(reproducer: &Reproducer, options: &ExportOptions, crash: Option<&Path>) -> Result<(), CommandError> {
+    match &options.guest.kernel {
+        Some(kernel) if crash.is_some() && options.output.is_none() && *kernel != reproducer.kernel => {
+            Err(CommandError::Input(format!(
+                "the crash's folder has the program for its own kernel {}: give an --output for {kernel}",
+                reproducer.kernel
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes the program for a crash on its kernel.
 fn made(
     file: &Path,
@@ -156,7 +173,53 @@ fn write(line: &Line<'_>, json: bool, out: &mut dyn Write) -> Result<(), Command
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
+    use clap::Parser as _;
+
     use super::*;
+    use crate::options::{Command, Options};
+
+    /// A crash's folder with a verified program; its target is not here.
+    fn crash(folder: &Path) {
+        fs::create_dir_all(folder).unwrap();
+        let reproducer = r#"{ "reproducer_version": 1, "title": "t", "kernel": "k", "kernel_build_id": "",
+            "plan": { "version": 1, "target": "nowhere", "faults": [] } }"#;
+        let meta = r#"{ "version": 1, "title": "t", "kind": "kasan", "fired": [], "stack": [], "tried": 3,
+            "reproduced": 3, "repro": { "c": "3 of 3" } }"#;
+        for (name, text) in [(REPRODUCER, reproducer), ("meta.json", meta), (PROGRAM, "int main")] {
+            fs::write(folder.join(name), text).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_refused_changes_no_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let crashes = ["a", "b"].map(|name| folder.path().join("crashes").join(name));
+        crashes.iter().for_each(|folder| crash(folder));
+        let export = |path: &Path, kernel: &[&str]| {
+            let words = ["fuzz", "export"].into_iter().chain(kernel.iter().copied()).map(OsStr::new);
+            let Ok(Options { command: Some(Command::Export(options)), .. }) =
+                Options::try_parse_from(words.chain([path.as_os_str()]))
+            else {
+                panic!("{kernel:?}")
+            };
+            let mut out = Vec::new();
+            let answer = export(&options, &Stop::new(), &mut out, &Progress::stderr());
+            (answer, String::from_utf8(out).unwrap())
+        };
+        let said = |(answer, said): (Result<Answer, CommandError>, String), words: &str| {
+            assert_eq!((answer.unwrap(), said.matches(words).count()), (Answer::No, 2), "{said}");
+        };
+        said(export(folder.path(), &[]), "nowhere");
+        said(export(folder.path(), &["--kernel", "other"]), "its own kernel k");
+        let refused = export(&crashes[0], &["--kernel", "other"]).0.unwrap_err();
+        assert!(refused.status() == INPUT && refused.to_string().contains("its own kernel k"), "{refused}");
+        for crash in crashes {
+            assert_eq!(fs::read_to_string(crash.join(PROGRAM)).unwrap(), "int main");
+            assert!(fs::read_to_string(crash.join("meta.json")).unwrap().contains("3 of 3"));
+        }
+    }
 
     #[test]
     fn a_path_is_a_file_a_crash_or_a_campaign() {

@@ -9,12 +9,11 @@
 
 mod steps;
 
-use std::{io, io::Write, path::Path, sync::Arc};
+use std::{io::Write, sync::Arc};
 
 use campaign::{CONFIRMATIONS, Demand, KnownPoints, Minimized, Minimizer, run_relaxed};
 use execution::{Execution, How, RunError, Runner, Stop, Target, chain};
 use fault_plan::{FaultPlan, REPRODUCER_VERSION, Reproducer};
-use files::cache::write_file;
 use guests::{
     prepare::{Wanted, prepare},
     prepared::Prepared,
@@ -25,7 +24,7 @@ use guests::{
 use self::steps::Steps;
 use super::replay::{Asked, chosen, read};
 use crate::{
-    exit::{Answer, CommandError},
+    exit::{Answer, CommandError, write_result},
     options::MinimizeOptions,
     views::{plan::write_plan, progress::Progress},
 };
@@ -93,16 +92,12 @@ pub fn minimize(
     drop(task);
     let to = options.out.clone().unwrap_or_else(|| file.with_extension("minimized.json"));
     let written = reproducer(&crash, &result, &prepared).to_json();
-    write_file(&to, written.as_bytes()).map_err(|error| cannot_write(&to, &error))?;
+    write_result(&to, &written)?;
     writeln!(out, "\"{}\" is made by", crash.title)?;
     write_plan(&result.plan, out)?;
     writeln!(out, "in {} of {} steps", result.target.steps.len(), prepared.target.steps.len())?;
     writeln!(out, "written to {}", to.display())?;
     Ok(Answer::Yes)
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> CommandError {
-    CommandError::Write(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// Runs the plan until its crash comes: that of the reproducer, or the first that a plan makes.

@@ -7,7 +7,6 @@ mod kernels;
 use std::io::Write;
 
 use execution::chain;
-use files::cache::write_file;
 use triage::{
     Crash, Report, ReportError,
     formats::{self, FormatError, Mail},
@@ -15,7 +14,7 @@ use triage::{
 
 use self::kernels::CachedKernels;
 use crate::{
-    exit::{Answer, CommandError},
+    exit::{Answer, CommandError, write_result},
     options::{ReportFormat, ReportOptions},
     views::progress::Progress,
 };
@@ -58,8 +57,7 @@ pub fn report(options: &ReportOptions, out: &mut dyn Write, progress: &Progress)
         }
     };
     match &options.output {
-        Some(file) => write_file(file, text.as_bytes())
-            .map_err(|error| CommandError::Input(format!("cannot write {}: {error}", file.display())))?,
+        Some(file) => write_result(file, &text)?,
         None => out.write_all(text.as_bytes())?,
     }
     Ok(Answer::Yes)

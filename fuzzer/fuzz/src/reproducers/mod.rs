@@ -20,6 +20,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use execution::{Finding, FindingKind, How, Runner, Stop, Target};
 use fault_plan::{FaultPlan, base_name};
+use guest_protocol::WorkloadStep;
 use guests::{
     bare::{self, BareError, BareRun, Program},
     prepared::Prepared,
@@ -244,11 +245,9 @@ impl Maker<'_> {
 
     /// Says whether a guest that did not end was in the step that never returns.
     fn hangs(&self, run: &BareRun) -> bool {
-        let reported = run.console.lines().rev().find_map(|line| line.strip_prefix("repro: step ")?.split_once(','));
-        let last: usize = reported.and_then(|(number, _)| number.parse().ok()).unwrap_or_default();
-        let steps = &self.prepared.target.steps;
-        let step = steps.get(last % steps.len()).map(|step| (1, step.kind()));
-        run.hung && kernel_report::silent_hang("", Duration::ZERO, "", step).key == self.crash.key
+        step_under_way(run, &self.prepared.target.steps).is_some_and(|kind| {
+            kernel_report::silent_hang("", Duration::ZERO, "", Some((1, kind))).key == self.crash.key
+        })
     }
 
     /// The comment at the program's head.
@@ -295,6 +294,23 @@ impl Maker<'_> {
     }
 }
 
+/// Gives the kind of the step that a guest did not come out of. None for one that ended, and for one
+/// that was setting up or cleaning up.
+fn step_under_way(run: &BareRun, steps: &[WorkloadStep]) -> Option<&'static str> {
+    if !run.hung {
+        return None;
+    }
+    let ended = run.console.lines().rev().filter_map(|line| line.strip_prefix("repro: ")).find_map(|line| {
+        if line.starts_with("clean-up") {
+            return Some(None);
+        }
+        let ended = line.starts_with("round ").then_some(0);
+        let step = || line.strip_prefix("step ")?.split_once(',')?.0.parse().ok().filter(|step| *step > 0);
+        ended.or_else(step).map(Some)
+    })?;
+    steps.get(ended?).map(WorkloadStep::kind)
+}
+
 /// Says whether the console of a guest without agent shows the finding.
 fn is_on_console(finding: &Finding) -> bool {
     use FindingKind::{Bug, Hang, Kasan, Kmemleak, Lockdep, Panic, Ubsan, Warning};
@@ -329,5 +345,34 @@ fn seen_instead(run: &BareRun, reported: &[Finding]) -> String {
         (_, true) => "the guest did not end".to_owned(),
         (Some(said), _) => said.to_owned(),
         (None, _) => "the program did not come to its end, and the kernel reported nothing".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::Step;
+
+    use super::*;
+
+    #[test]
+    fn a_guest_hangs_in_the_step_after_the_last_that_ended() {
+        let steps = [Step::Sync {}, Step::Umount {}].map(WorkloadStep::from);
+        let in_step = |console: &str, hung| {
+            let run = BareRun { console: console.to_owned(), trace: String::new(), hung };
+            (step_under_way(&run, &steps), step_under_way(&run, &[]))
+        };
+        let (setup, first) = ("repro: step 0, mkdir: ok, 0\n", "repro: round 1\n");
+        let second = format!("{first}[1.0] a word of the kernel\nrepro: step 1, sync: ok, 0\nrepro: fault 1: f\n");
+        let last = format!("{second}repro: step 2, umount: Device or resource busy\n");
+        let cleaned = format!("{last}repro: clean-up\nrepro: LEFT: a mount cannot be undone: busy\n");
+        assert_eq!(in_step("", true), (None, None));
+        assert_eq!(in_step(setup, true).0, None);
+        assert_eq!(in_step(first, true), (Some("sync"), None));
+        assert_eq!(in_step(&second, true).0, Some("umount"));
+        assert_eq!(in_step(&second, false), (None, None), "it ended");
+        assert_eq!(in_step(&last, true).0, None);
+        assert_eq!(in_step(&cleaned, true).0, None, "it cleans up");
+        assert_eq!(in_step(&format!("{cleaned}{setup}"), true).0, None, "the next round is set up");
+        assert_eq!(in_step(&format!("{cleaned}{setup}repro: round 2\n"), true).0, Some("sync"));
     }
 }

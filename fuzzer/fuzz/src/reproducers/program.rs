@@ -42,23 +42,25 @@ impl Content<'_> {
     /// Gives the first step that there is no C for.
     pub(super) fn unknown_step(&self) -> Option<&'static str> {
         let mut steps = self.all_steps();
-        steps.find(|step| steps::in_c(&step.step).is_none()).map(WorkloadStep::kind)
+        steps.find(|(step, number)| steps::in_c(&step.step, *number).is_none()).map(|(step, _)| step.kind())
     }
 
-    fn all_steps(&self) -> impl Iterator<Item = &WorkloadStep> {
-        let image = self.target.image.iter().flat_map(|image| &image.steps);
-        image.chain(&self.target.setup_steps).chain(&self.target.steps)
+    /// Gives all steps, with their numbers in their sequences, from 1.
+    fn all_steps(&self) -> impl Iterator<Item = (&WorkloadStep, u32)> {
+        let image = self.target.image.iter().flat_map(|image| image.steps.iter().zip(1..));
+        image.chain(self.target.setup_steps.iter().zip(1..)).chain(self.target.steps.iter().zip(1..))
     }
 
     /// Writes the program.
     pub(super) fn text(&self) -> String {
         let mut text = String::from("/*\n");
         for line in self.head {
-            text.push_str(format!(" * {line}").trim_end());
+            text.push_str(format!(" * {}", in_comment(line)).trim_end());
             text.push('\n');
         }
         text.push_str(" */\n");
-        let needed: Vec<&str> = self.all_steps().filter_map(|step| Some(steps::in_c(&step.step)?.parts)).collect();
+        let needed: Vec<&str> =
+            self.all_steps().filter_map(|(step, number)| Some(steps::in_c(&step.step, number)?.parts)).collect();
         let forgets = self.mounts_btrfs();
         parts(&mut text, SUPPORT, None);
         parts(&mut text, STEPS, Some(needed.iter().copied().chain(forgets.then_some("forget")).collect()));
@@ -80,7 +82,7 @@ impl Content<'_> {
     }
 
     fn mounts_btrfs(&self) -> bool {
-        self.all_steps().any(|step| matches!(&step.step, Step::Mount { fstype, .. } if fstype == "btrfs"))
+        self.all_steps().any(|(step, _)| matches!(&step.step, Step::Mount { fstype, .. } if fstype == "btrfs"))
     }
 
     fn faults(&self, text: &mut String) {
@@ -111,21 +113,23 @@ impl Content<'_> {
     }
 
     fn workload(&self, text: &mut String) {
-        let call = |step: &WorkloadStep| steps::in_c(&step.step).map(|step| step.call).unwrap_or_default();
+        let call =
+            |step: &WorkloadStep, number| steps::in_c(&step.step, number).map(|step| step.call).unwrap_or_default();
         if let Some(image) = self.target.image.as_ref().filter(|image| !image.steps.is_empty()) {
             text.push_str("/* What the disks hold before. */\nstatic void make_image(void) {\n");
-            for step in &image.steps {
-                let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step));
+            for (step, number) in image.steps.iter().zip(1..) {
+                let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step, number));
             }
             text.push_str("    clean_up(0, NULL);\n}\n\n");
         }
         text.push_str("static void workload(int round) {\n");
-        for step in &self.target.setup_steps {
-            let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step));
+        for (step, number) in self.target.setup_steps.iter().zip(1..) {
+            let _ = writeln!(text, "    report(0, \"{}\", {});", step.kind(), call(step, number));
         }
+        text.push_str("    printf(\"repro: round %d\\n\", round);\n");
         for (step, number) in self.target.steps.iter().zip(1..) {
             let needs = u8::from(steps::needs_mount(&step.step));
-            let _ = writeln!(text, "    STEP({number}, \"{}\", {needs}, {});", step.kind(), call(step));
+            let _ = writeln!(text, "    STEP({number}, \"{}\", {needs}, {});", step.kind(), call(step, number));
         }
         text.push_str("}\n\n");
     }
@@ -203,6 +207,12 @@ fn parts(text: &mut String, source: &str, wanted: Option<Vec<&str>>) {
             text.push_str("\n\n");
         }
     }
+}
+
+/// Gives a line that stays inside its comment whatever it says: strangers' titles are in it.
+fn in_comment(line: &str) -> String {
+    let printable = |letter: char| if matches!(letter, ' '..='~') { letter } else { '?' };
+    line.chars().map(printable).collect::<String>().replace("*/", "* /").replace("/*", "/ *")
 }
 
 /// Gives the command by which the image is made, in words.
@@ -286,6 +296,22 @@ disks = 2
     }
 
     #[test]
+    fn a_title_cannot_leave_its_comment() {
+        let target = target(
+            "description = 'd'\nkernel = 'k'\nsteps = [{ trigger = { name = 't' } }]\n\
+             functions = [{ name = 'f', errors = ['EIO'] }]\n",
+        );
+        let hostile = ["f */ int evil; /*/ */", "/* f /**/", "f\n*/ int evil; /*\r\u{1b}[2J\u{202e}", "f *\\"];
+        let head = hostile.map(str::to_owned);
+        let content = Content { target: &target, rounds: vec![false], armings: &[], head: &head, marks: false };
+        let text = content.text();
+        compile(&text).unwrap();
+        let (comment, _) = text.split_once("*/").unwrap();
+        assert_eq!((comment.lines().count(), comment.matches("/*").count()), (6, 1), "{comment}");
+        assert!(!comment.contains(['\r', '\u{1b}', '\u{202e}']), "{comment}");
+    }
+
+    #[test]
     fn a_program_has_what_its_steps_need_and_no_more() {
         let target = target(
             "description = 'd'\nkernel = 'k'\nsteps = [{ trigger = { name = 't' } }]\n\
@@ -294,6 +320,7 @@ disks = 2
         let content = Content { target: &target, rounds: vec![false], armings: &[], head: &[], marks: false };
         let text = content.text();
         compile(&text).unwrap();
+        assert!(text.contains("repro: clean-up") && text.contains("repro: round"), "what a hang is told by");
         assert!(text.contains("write_text(") && !text.contains("btrfs") && !text.contains("umount2(ROOT, 0));"));
     }
 }

@@ -28,6 +28,11 @@ const FLAGS: &[(&str, &str, bool)] = &[
     ("remount", "MS_REMOUNT", true),
 ];
 
+/// Period of the content that steps write, and the distance between those of two steps: as the
+/// agent has them, so that the file system sees the same bytes.
+const PERIOD: u32 = 251;
+const SHIFT: u32 = 37;
+
 /// A step in C.
 pub(super) struct InC {
     /// The parts of `c/steps.c` that it needs.
@@ -51,10 +56,11 @@ pub(super) fn needs_mount(step: &Step) -> bool {
     )
 }
 
-/// Gives a step in C; nothing where there is none.
+/// Gives a step in C, the `number`-th of its sequence, from 1; nothing where there is none.
 #[allow(clippy::too_many_lines, reason = "a table, with a line for each step")]
-pub(super) fn in_c(step: &Step) -> Option<InC> {
+pub(super) fn in_c(step: &Step, number: u32) -> Option<InC> {
     let c = |parts, call: String| Some(InC { parts, call });
+    let shift = SHIFT * (number % PERIOD) % PERIOD;
     match step {
         Step::Mount { fstype, options, disk } => {
             let (flags, rest) = split(options);
@@ -69,10 +75,10 @@ pub(super) fn in_c(step: &Step) -> Option<InC> {
         Step::Create { path } => c("create", format!("create({})", below(path))),
         Step::Write { path, offset, length, direct, sync } => {
             let flags = flags(&[("O_DIRECT", *direct), ("O_SYNC", *sync)]);
-            c("write", format!("write_file({}, {offset}, {length}, {flags})", below(path)))
+            c("write", format!("write_file({}, {offset}, {length}, {flags}, {shift})", below(path)))
         }
         Step::MmapWrite { path, offset, length } => {
-            c("mmap-write", format!("mmap_write({}, {offset}, {length})", below(path)))
+            c("mmap-write", format!("mmap_write({}, {offset}, {length}, {shift})", below(path)))
         }
         Step::Read { path } => c("read", format!("read_file({})", below(path))),
         Step::Fsync { path } => c("fsync", format!("flush_file({})", below(path))),
@@ -241,6 +247,14 @@ mod tests {
         assert_eq!(text("a\"b\\c"), r#""a\"b\\c""#);
         assert_eq!(text("ä\n1"), r#""\303\244\0121""#);
         assert_eq!(text("??="), r#""\?\?=""#, "a trigraph");
+    }
+
+    #[test]
+    fn two_steps_write_other_bytes() {
+        let write = Step::Write { path: "f".parse().unwrap(), offset: 1, length: 2, direct: false, sync: false };
+        let mapped = Step::MmapWrite { path: "f".parse().unwrap(), offset: 1, length: 2 };
+        assert_eq!(in_c(&write, 3).unwrap().call, r#"write_file(ROOT "/f", 1, 2, 0, 111)"#);
+        assert_eq!(in_c(&mapped, 7).unwrap().call, r#"mmap_write(ROOT "/f", 1, 2, 8)"#);
     }
 
     #[test]

@@ -36,6 +36,7 @@ static void clean_up(int reset, const char *image) {
     struct timespec moment = {0, 300000000};
     int tries, held;
 
+    printf("repro: clean-up\n");
     if (frozen) {
         int root = opened(ROOT, O_RDONLY | O_DIRECTORY), unused = 0;
 

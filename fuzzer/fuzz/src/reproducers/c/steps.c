@@ -30,14 +30,14 @@ static long create(const char *path) {
 //: pattern
 static unsigned char buffer[65536] __attribute__((aligned(4096)));
 
-/* The byte at offset n of a file is n modulo 251. */
-static void pattern(long long offset, size_t bytes) {
+/* The byte that a step writes at offset n is n + shift modulo 251. Each step has a shift of its own. */
+static void pattern(long long offset, size_t bytes, int shift) {
     for (size_t index = 0; index < bytes; index++)
-        buffer[index] = (offset + index) % 251;
+        buffer[index] = (offset + index + shift) % 251;
 }
 
 //: write pattern
-static long write_file(const char *path, long long offset, long long length, int flags) {
+static long write_file(const char *path, long long offset, long long length, int flags, int shift) {
     long long at = offset;
     int file = opened(path, O_WRONLY | flags);
 
@@ -47,7 +47,7 @@ static long write_file(const char *path, long long offset, long long length, int
         size_t bytes = offset + length - at < (long long)sizeof buffer ? offset + length - at : sizeof buffer;
         ssize_t written;
 
-        pattern(at, bytes);
+        pattern(at, bytes, shift);
         written = pwrite(file, buffer, bytes, at);
         if (written < 0)
             return closed(file, -1);
@@ -59,7 +59,7 @@ static long write_file(const char *path, long long offset, long long length, int
 }
 
 //: mmap-write pattern
-static long mmap_write(const char *path, long long offset, long long length) {
+static long mmap_write(const char *path, long long offset, long long length, int shift) {
     long long first = offset % 4096, start_of = offset - first, total = first + length, at = first;
     int file = opened(path, O_RDWR), data = memfd_create("pattern", MFD_CLOEXEC);
     long result = 0;
@@ -73,7 +73,7 @@ static long mmap_write(const char *path, long long offset, long long length) {
     while (at < total && result == 0) {
         size_t bytes = total - at < (long long)sizeof buffer ? total - at : sizeof buffer;
 
-        pattern(start_of + at, bytes);
+        pattern(start_of + at, bytes, shift);
         if (pwrite(data, buffer, bytes, 0) < 0 || pread(data, memory + at, bytes, 0) < 0)
             result = -errno;
         at += bytes;
