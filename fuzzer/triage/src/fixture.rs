@@ -44,13 +44,14 @@ const BIO: &str = "submit_bio_noacct submit_bio btrfs_submit_dev_bio btrfs_submi
                    btrfs_get_tree vfs_get_tree fc_mount path_mount __x64_sys_mount do_syscall_64";
 const PATH: &str = "kmem_cache_alloc_noprof btrfs_alloc_path btrfs_lookup_inode btrfs_iget vfs_create do_syscall_64";
 
+/// A fault that is planned for no step, so that only `fired` knows it.
 fn fault(function: &str, call_path: &str, error: &str) -> Value {
-    json!({ "function": function, "call_path": path(call_path), "occurrence": 1, "error": error, "step": 1 })
+    json!({ "function": function, "call_path": path(call_path), "occurrence": 1, "error": error })
 }
 
 fn fired(number: u32, function: &str, call_path: &str) -> Value {
     let words = if function == "should_failslab" { "size 64 bytes, flags GFP_KERNEL" } else { "operation READ" };
-    json!({ "fault": number, "function": function, "sequence": 36 + number, "call_path": path(call_path), "words": words })
+    json!({ "fault": number, "function": function, "sequence": 36 + number, "step": 1, "call_path": path(call_path), "words": words })
 }
 
 /// Writes the campaign.

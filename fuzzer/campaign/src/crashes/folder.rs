@@ -95,6 +95,9 @@ pub struct CrashFault {
     pub function: String,
     /// Position of the call among all calls of the execution, from 1.
     pub sequence: u32,
+    /// Step of the workload that the call was in, from 1. Not there in folders of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
     /// Scope of the call, where it is another one than the workload's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Scope>,
@@ -318,6 +321,7 @@ fn crash_fault(plan: &FaultPlan, fired: &execution::Fired) -> CrashFault {
         fault: fired.fault + 1,
         function: plan.all_faults().nth(fired.fault).map_or_else(String::new, |fault| fault.function.clone()),
         sequence: fired.sequence,
+        step: Some(fired.step).filter(|step| *step > 0),
         task: fired.scope.condition(),
         call_path: fired.call_path.clone(),
         frames: fired.frames.clone(),

@@ -55,6 +55,14 @@ fn a_plan_that_makes_its_crash_only_exactly_is_not_tried_for_ever() {
 }
 
 #[test]
+fn the_step_of_a_fault_that_fired_is_written() {
+    let (mut found, lean, [plan, _]) = (Found::new(), kernel("lean"), plans());
+    found.execution.fired = vec![execution::Fired { step: 3, ..fake::fired(0, 7) }];
+    assert!(found.found("BUG in f", &lean, &plan));
+    assert_eq!(found.meta("BUG in f").fired[0].step, Some(3));
+}
+
+#[test]
 fn what_is_known_of_an_earlier_plan_is_not_said_of_the_next_one() {
     let (mut found, lean, [plan, other]) = (Found::new(), kernel("lean"), plans());
     assert!(found.found("BUG in f", &lean, &plan));
