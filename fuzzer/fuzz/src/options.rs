@@ -181,7 +181,7 @@ pub struct ReportOptions {
     pub format: ReportFormat,
     /// Write the report into this file, and not to standard output.
     #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Only the crash with this key, this folder's name, or this rank. The mail is about the most
     /// urgent one without it.
     #[arg(long, value_name = "KEY")]
@@ -213,9 +213,9 @@ pub struct ExportOptions {
     /// its crashes.
     pub path: PathBuf,
     /// Where the program goes, for one crash. Without it that is the crash's folder, or repro.c
-    /// for a file that is in none.
+    /// for a file that is in none. A program for another kernel than the crash's needs it.
     #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Run the program by which the file says that its target's disk is made: see `fuzz replay`.
     #[arg(long)]
     pub trust: bool,
@@ -327,6 +327,15 @@ mod tests {
         for wrong in ["fuzz --vms 2", "fuzz --target t --vms 0", "fuzz --target t --time 3", "fuzz --target t targets"]
         {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn each_command_takes_the_file_that_it_writes_by_one_name() {
+        for command in ["minimize", "report", "export"] {
+            for name in ["-o", "--out"] {
+                Options::try_parse_from(["fuzz", command, "PATH", name, "FILE"]).unwrap();
+            }
         }
     }
 }

@@ -51,8 +51,8 @@ pub fn export(
     progress: &Progress,
 ) -> Result<Answer, CommandError> {
     let files = files(&options.path)?;
-    if options.output.is_some() && files.len() != 1 {
-        return Err(CommandError::Input(format!("--output takes one program, and there are {} crashes", files.len())));
+    if options.out.is_some() && files.len() != 1 {
+        return Err(CommandError::Input(format!("--out takes one program, and there are {} crashes", files.len())));
     }
     let (mut answer, several) = (Answer::Yes, files.len() > 1);
     for file in &files {
@@ -75,12 +75,12 @@ pub fn export(
             Made::Verified { text, again, tried } => (Some(text.as_str()), format!("{again} of {tried}")),
             Made::Not(reason) => (None, reason.clone()),
         };
-        let path = match (&options.output, crash) {
+        let path = match (&options.out, crash) {
             (Some(path), _) => path.clone(),
             (None, Some(folder)) => folder.join(PROGRAM),
             (None, None) => PathBuf::from(PROGRAM),
         };
-        if let (Some(crash), None) = (crash, &options.output) {
+        if let (Some(crash), None) = (crash, &options.out) {
             write_program(crash, text, &outcome)?;
         } else if let Some(text) = text {
             write_result(&path, text)?;
@@ -127,9 +127,9 @@ fn read(file: &Path) -> Result<Reproducer, CommandError> {
 /// Refuses a program for another kernel in the place of the one for the crash's own.
 fn check_kernel(reproducer: &Reproducer, options: &ExportOptions, crash: Option<&Path>) -> Result<(), CommandError> {
     match &options.guest.kernel {
-        Some(kernel) if crash.is_some() && options.output.is_none() && *kernel != reproducer.kernel => {
+        Some(kernel) if crash.is_some() && options.out.is_none() && *kernel != reproducer.kernel => {
             Err(CommandError::Input(format!(
-                "the crash's folder has the program for its own kernel {}: give an --output for {kernel}",
+                "the crash's folder has the program for its own kernel {}: give an --out for {kernel}",
                 reproducer.kernel
             )))
         }

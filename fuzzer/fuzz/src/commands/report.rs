@@ -56,7 +56,7 @@ pub fn report(options: &ReportOptions, out: &mut dyn Write, progress: &Progress)
             formats::lkml(&Mail { report: &report, crash, addressees: &addressees })
         }
     };
-    match &options.output {
+    match &options.out {
         Some(file) => write_result(file, &text)?,
         None => out.write_all(text.as_bytes())?,
     }
