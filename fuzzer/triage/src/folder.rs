@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, Reproducer};
+use fault_plan::{FaultPlan, Reproducer, one_line};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
@@ -227,7 +227,8 @@ fn crash(read: Read, campaign: &Path, seen: &BTreeMap<String, Vec<CrashKernel>>,
     let Read { folder, meta, reproducer, report, gaps } = read;
     let own = reproducer.as_ref().map_or("", Reproducer::identity);
     let first = |known: &[&str]| {
-        known.iter().find(|text| !text.is_empty()).map_or_else(|| name(&folder), |text| (*text).to_owned())
+        let known = known.iter().find(|text| !text.is_empty()).map(|text| (*text).to_owned());
+        one_line(&known.unwrap_or_else(|| name(&folder)))
     };
     let key = first(&[&meta.key, own, &meta.title]);
     let title = first(&[&meta.title, reproducer.as_ref().map_or("", |reproducer| &reproducer.title), &key]);

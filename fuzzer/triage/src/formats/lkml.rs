@@ -7,6 +7,8 @@
 
 use std::fmt::Write as _;
 
+use fault_plan::one_line;
+
 use super::wrap::{indent, plain, wrap};
 use crate::{
     Report, Standing,
@@ -64,7 +66,8 @@ impl Mail<'_> {
             }
             Addressees::Ask(command) => writeln!(out, "To: (ask {command})")?,
         }
-        writeln!(out, "Subject: {}\n", self.subject())?;
+        // Names in it come from files too: none may begin another header.
+        writeln!(out, "Subject: {}\n", one_line(&self.subject()))?;
         if self.crash.standing == Standing::Alarm {
             paragraph("This looks like an alarm by design, and may not be worth a mail:", out)?;
             self.crash.reasons.iter().take(1).try_for_each(|reason| paragraph(reason, out))?;
