@@ -12,7 +12,7 @@ use fault_plan::one_line;
 use super::wrap::{indent, plain, wrap};
 use crate::{
     Report, Standing,
-    model::{Crash, NamedFault},
+    model::{Crash, NamedFault, Standalone},
     subsystem,
 };
 
@@ -222,16 +222,12 @@ impl Mail<'_> {
 
     fn reproducer(&self, out: &mut String) -> std::fmt::Result {
         let crash = self.crash;
-        let texts = crash.reproducers.iter().filter_map(|standalone| Some((standalone, standalone.text.as_ref()?)));
-        // A C program comes first.
-        if let Some((standalone, text)) = { texts }.next() {
-            let what = if standalone.kind == "c" { "a C program" } else { "a bpftrace script" };
-            paragraph(&format!("Reproducer, {what} (verified: {}):", standalone.verdict), out)?;
+        if let Some(Standalone { verdict, text: Some(text) }) = &crash.program {
+            paragraph(&format!("Reproducer, a C program (verified: {verdict}):"), out)?;
             return writeln!(out, "{}\n", text.trim_end());
         }
-        let why: Vec<_> = crash.reproducers.iter().map(|one| format!("{}: {}", one.kind, one.verdict)).collect();
-        let why =
-            if why.is_empty() { String::new() } else { format!(" There is none without it ({}).", why.join("; ")) };
+        let why = crash.program.as_ref().map(|program| format!(" There is no C program ({}).", program.verdict));
+        let why = why.unwrap_or_default();
         paragraph(
             &format!(
                 "Reproducer, a fault plan for the fuzzer: put it into plan.json, and run \"fuzz replay plan.json\".{why}"
