@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use fault_plan::one_line;
 use kernel_report::{KernelReport, ReportKind};
 use serde::{Deserialize, Serialize};
 
@@ -114,10 +115,12 @@ impl Finding {
         Self::seen(FindingKind::Leftover, key, title, text)
     }
 
-    /// Makes a finding of an oracle of the fuzzer's, that is without a call trace.
+    /// Makes a finding of an oracle of the fuzzer's, that is without a call trace. Key and title
+    /// become one printable line each.
     #[must_use]
     pub fn seen(kind: FindingKind, key: impl Into<String>, title: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { kind, key: key.into(), title: title.into(), text: text.into(), stack: Vec::new(), also: Vec::new() }
+        let (key, title) = (one_line(&key.into()), one_line(&title.into()));
+        Self { kind, key, title, text: text.into(), stack: Vec::new(), also: Vec::new() }
     }
 
     /// Says whether the kernel reported it, or hangs.
@@ -156,5 +159,13 @@ mod tests {
         assert!(!finding.has_key("WARNING in g"));
         let leftover = Finding::leftover("leftover: mount", "a mount", "");
         assert!(!leftover.is_report() && leftover.has_key("leftover: mount"));
+    }
+
+    #[test]
+    fn a_guest_writes_no_second_line_into_a_title() {
+        let hostile = "work does not end: f\nBcc: x@evil\u{1b}[2J";
+        let finding = Finding::leftover(hostile, hostile, hostile);
+        let plain = "work does not end: f?Bcc: x@evil?[2J";
+        assert_eq!((finding.key.as_str(), finding.title.as_str(), finding.text.as_str()), (plain, plain, hostile));
     }
 }

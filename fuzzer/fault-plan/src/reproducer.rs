@@ -31,17 +31,19 @@ pub struct Reproducer {
 }
 
 impl Reproducer {
-    /// Reads a reproducer.
+    /// Reads a reproducer. Its key and title become one printable line each.
     ///
     /// # Errors
     ///
     /// Bad syntax, unknown fields, an unsupported version, or a plan that is refused.
     pub fn from_json(text: &str) -> Result<Self, PlanError> {
-        let reproducer: Self = serde_json::from_str(text)?;
+        let mut reproducer: Self = serde_json::from_str(text)?;
         if reproducer.reproducer_version != REPRODUCER_VERSION {
             return Err(PlanError::Version { found: reproducer.reproducer_version });
         }
         reproducer.plan.check()?;
+        reproducer.key = one_line(&reproducer.key);
+        reproducer.title = one_line(&reproducer.title);
         Ok(reproducer)
     }
 
@@ -70,6 +72,13 @@ impl Reproducer {
     }
 }
 
+/// Gives a key or title as one printable line: `?` stands for each control character. Guests and
+/// other hosts write them, and they end up in terminals, heads of mails and lists.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +103,11 @@ mod tests {
         let key = format!("  \"key\": \"{}\",\n", reproducer.key);
         let older = Reproducer::from_json(&text.replace(&key, "")).unwrap();
         assert_eq!((older.key.as_str(), older.identity()), ("", reproducer.title.as_str()));
+        let hostile = reproducer.key.clone() + "\n\u{1b}[2J";
+        let read =
+            Reproducer::from_json(&Reproducer { key: hostile.clone(), title: hostile, ..reproducer.clone() }.to_json());
+        let plain = format!("{}??[2J", reproducer.key);
+        assert_eq!(read.map(|read| (read.key, read.title)).unwrap(), (plain.clone(), plain));
         let earlier = r#"{ "reproducer_version": 1, "title": "a", "kernel": "b", "kernel_build_id": "c",
             "plan": { "version": 1, "target": "t", "faults": [] } }"#;
         assert_eq!(Reproducer::from_json(earlier).unwrap().target, None);

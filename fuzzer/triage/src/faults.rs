@@ -1,7 +1,7 @@
 //! The named fault, and the guilty place.
 
 use fault_plan::{Fault, FaultPlan, Reproducer};
-use kernel_report::{first_report, telling_caller};
+use kernel_report::{Frame, first_report, telling_caller};
 
 use crate::{
     chance::{Failure, chance},
@@ -119,7 +119,14 @@ pub(crate) fn guilty(
     let function = blamed.map(|blamed| blamed.function).or_else(|| telling().or_else(in_key).map(str::to_owned))?;
     let frames = report.iter().flat_map(|report| &report.stacks).flat_map(|stack| &stack.frames);
     let frame = { frames }.find(|frame| fault_plan::base_name(&frame.function) == function);
-    let frame = frame.map(|frame| format!("{}+{:#x}/{:#x}", frame.function, frame.offset, frame.size));
+    let at = |frame: &Frame, offset: u64| format!("{}+{offset:#x}/{:#x}", frame.function, frame.size);
+    // Where the processor was is the instruction itself, and lines are asked for behind a call.
+    let pointer = |frame: &Frame| {
+        let place = format!(":{}", at(frame, frame.offset));
+        let text = report.iter().flat_map(|report| report.text.lines());
+        { text }.any(|line| line.contains("RIP: ") && line.contains(&place))
+    };
+    let frame = frame.map(|frame| at(frame, frame.offset.saturating_add(u64::from(pointer(frame)))));
     // The outermost of the inlined functions is the one that is blamed.
     let place = frame.and_then(|frame| kernels.lines(build_id, &frame).pop());
     let place = place.as_deref().and_then(|place| place.rsplit_once(':'));
@@ -145,6 +152,9 @@ mod tests {
         }
 
         fn lines(&self, _build_id: &str, frame: &str) -> Vec<String> {
+            if let Some((offset, _)) = frame.strip_prefix("h+0x").and_then(|rest| rest.split_once('/')) {
+                return vec![format!("fs/h.c:{offset}")];
+            }
             let known = name_of(frame) == "g";
             if known { vec![format!("fs/g.h:{}", frame.len()), "fs/g.c:7".to_owned()] } else { Vec::new() }
         }
@@ -179,6 +189,10 @@ mod tests {
                       g+0x3/0x10\n f+0x1/0x2\n";
         let found = of("access: bad memory Read in g", access, &["g"]).unwrap();
         assert_eq!((found.function.as_str(), found.file.as_deref(), found.line), ("g", Some("fs/g.c"), Some(7)));
+        let oops = "BUG: kernel NULL pointer dereference, address: 0000000000000008\nRIP: 0010:h+0x4/0x10\n\
+                    Call Trace:\n <TASK>\n g+0x3/0x10\n </TASK>\n";
+        let found = of("access: null pointer Read in h", oops, &["h", "g"]).unwrap();
+        assert_eq!((found.function.as_str(), found.line), ("h", Some(5)), "the instruction, not the one before it");
         let left = of("device left open: fsync", "", &["fsync"]).unwrap();
         assert_eq!((left.file.as_deref(), left.line), (Some("fs/f.c"), None));
         assert_eq!(of("a mount was left in /mnt", "", &[]), None);

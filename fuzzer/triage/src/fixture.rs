@@ -54,6 +54,11 @@ fn fired(number: u32, function: &str, call_path: &str) -> Value {
     json!({ "fault": number, "function": function, "sequence": 36 + number, "step": 1, "call_path": path(call_path), "words": words })
 }
 
+/// Title by which a guest tries to add a header to a mail, and to command a terminal.
+fn hostile_title() -> String {
+    format!("{HOSTILE}\nBcc: x@evil\u{1b}[2J")
+}
+
 /// Writes the campaign.
 pub(crate) fn write_campaign(folder: &Path) {
     let campaign = json!({
@@ -136,7 +141,7 @@ fn warnings(folder: &Path) {
         &Crash {
             folder: "hostile",
             meta: json!({
-                "version": 1, "key": HOSTILE, "title": HOSTILE, "kind": "bug", "stack": [], "tried": 0, "reproduced": 0,
+                "version": 1, "key": hostile_title(), "title": hostile_title(), "kind": "bug", "stack": [], "tried": 0, "reproduced": 0,
                 "fired": [], "found_ms": 90000,
             }),
             rounds: json!([ { "faults": [] } ]),

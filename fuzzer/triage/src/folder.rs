@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, Reproducer};
+use fault_plan::{FaultPlan, Reproducer, one_line};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
@@ -227,7 +227,8 @@ fn crash(read: Read, campaign: &Path, seen: &BTreeMap<String, Vec<CrashKernel>>,
     let Read { folder, meta, reproducer, report, gaps } = read;
     let own = reproducer.as_ref().map_or("", Reproducer::identity);
     let first = |known: &[&str]| {
-        known.iter().find(|text| !text.is_empty()).map_or_else(|| name(&folder), |text| (*text).to_owned())
+        let known = known.iter().find(|text| !text.is_empty()).map(|text| (*text).to_owned());
+        one_line(&known.unwrap_or_else(|| name(&folder)))
     };
     let key = first(&[&meta.key, own, &meta.title]);
     let title = first(&[&meta.title, reproducer.as_ref().map_or("", |reproducer| &reproducer.title), &key]);
@@ -258,7 +259,7 @@ fn crash(read: Read, campaign: &Path, seen: &BTreeMap<String, Vec<CrashKernel>>,
         plan_faults: plan.as_ref().map_or(0, |plan| plan.all_faults().count()),
         plan_rounds: plan.as_ref().map_or(0, |plan| plan.earlier.len() + 1),
         minimized: meta.minimized.map(|MinimizedJson { executions, faults }| Minimized { executions, faults }),
-        reproducers: standalone(&folder, &meta.repro),
+        program: standalone(&folder, &meta.repro),
         kernels: crash_kernels(reproducer.as_ref(), seen.get(&key).map_or(&[], Vec::as_slice), kernels),
         steps: reproducer.as_ref().map(faults::steps).unwrap_or_default(),
         disk: reproducer.as_ref().and_then(faults::disk),
@@ -293,21 +294,14 @@ fn cut(report: &str) -> String {
     format!("{}{more}", &report[..end])
 }
 
-/// Kinds of reproducers without the fuzzer, and their files.
-const STANDALONE: [(&str, &str); 2] = [("c", "repro.c"), ("bpftrace", "repro.bt")];
-
-fn standalone(folder: &Path, verdicts: &BTreeMap<String, serde_json::Value>) -> Vec<Standalone> {
-    let one = |(kind, file): (&str, &str)| {
-        let text = text(&folder.join(file)).ok();
-        let verdict =
-            verdicts.get(kind).map(|verdict| verdict.as_str().map_or_else(|| verdict.to_string(), str::to_owned));
-        if text.is_none() && verdict.is_none() {
-            return None;
-        }
-        let verdict = verdict.unwrap_or_else(|| "not verified".to_owned());
-        Some(Standalone { kind: kind.to_owned(), verdict, text })
-    };
-    STANDALONE.into_iter().filter_map(one).collect()
+/// Gives the C program of a crash, by its verdict. A file that no verdict says made the crash is of
+/// another plan, or does not work.
+fn standalone(folder: &Path, verdicts: &BTreeMap<String, serde_json::Value>) -> Option<Standalone> {
+    let verdict = verdicts.get("c")?;
+    let verdict = verdict.as_str().map_or_else(|| verdict.to_string(), str::to_owned);
+    let times = verdict.split_once(" of ").and_then(|(times, _)| times.parse::<u32>().ok());
+    let text = times.filter(|times| *times > 0).and_then(|_| text(&folder.join("repro.c")).ok());
+    Some(Standalone { verdict, text })
 }
 
 fn crash_kernels(reproducer: Option<&Reproducer>, seen: &[CrashKernel], kernels: &dyn Kernels) -> Vec<CrashKernel> {

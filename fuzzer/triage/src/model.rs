@@ -84,8 +84,9 @@ pub struct Crash {
     /// Work of the minimiser, where it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimized: Option<Minimized>,
-    /// Reproducers that need no fuzzer.
-    pub reproducers: Vec<Standalone>,
+    /// The C program that makes it without the fuzzer, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<Standalone>,
     /// The place that the report blames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guilty: Option<Guilty>,
@@ -192,14 +193,12 @@ pub struct Minimized {
     pub faults: [u64; 2],
 }
 
-/// A reproducer that needs no fuzzer.
+/// A C program that needs no fuzzer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Standalone {
-    /// Its kind: `c` or `bpftrace`.
-    pub kind: String,
     /// Outcome of its check, or why there is none.
     pub verdict: String,
-    /// Its text, where there is one.
+    /// Its text, where it made the crash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fault_plan::{FaultPlan, Reproducer, Round, Scope};
+use fault_plan::{FaultPlan, Reproducer, Round, Scope, one_line};
 use serde::{Deserialize, Serialize};
 
 use execution::{Finding, FindingKind, FrameReturn};
@@ -338,5 +338,7 @@ pub(super) fn read_meta(path: &Path) -> Result<CrashMeta, FolderError> {
     if meta.key.is_empty() {
         meta.key.clone_from(&meta.title);
     }
+    // A folder may be a stranger's.
+    (meta.key, meta.title) = (one_line(&meta.key), one_line(&meta.title));
     Ok(meta)
 }

@@ -111,3 +111,20 @@ fn a_folder_without_a_campaign_is_refused() {
     assert!(matches!(read(folder.path(), &NoKernels), Err(ReportError::NoCampaign { .. })));
     assert!(matches!(read(Path::new("/nowhere"), &NoKernels), Err(ReportError::NoCampaign { .. })));
 }
+
+#[test]
+fn a_program_is_shown_only_if_it_made_the_crash() {
+    for (verdict, shown) in [
+        (r#""repro": { "c": "2 of 3" },"#, Some(true)),
+        (r#""repro": { "c": "0 of 3" },"#, Some(false)),
+        (r#""repro": { "c": "step 2 cannot be written in C" },"#, Some(false)),
+        ("", None),
+    ] {
+        let folder = whole();
+        let meta = META.replacen('{', &format!("{{ {verdict}"), 1);
+        write(folder.path(), &[("crashes/one/meta.json", &meta), ("crashes/one/repro.c", "int main(void);\n")]);
+        let report = read(folder.path(), &NoKernels).unwrap();
+        assert!(report.crashes[0].gaps.is_empty(), "{:?}", report.crashes[0].gaps);
+        assert_eq!(report.crashes[0].program.as_ref().map(|program| program.text.is_some()), shown, "{verdict}");
+    }
+}

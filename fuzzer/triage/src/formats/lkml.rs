@@ -7,10 +7,12 @@
 
 use std::fmt::Write as _;
 
+use fault_plan::one_line;
+
 use super::wrap::{indent, plain, wrap};
 use crate::{
     Report, Standing,
-    model::{Crash, NamedFault},
+    model::{Crash, NamedFault, Standalone},
     subsystem,
 };
 
@@ -64,7 +66,8 @@ impl Mail<'_> {
             }
             Addressees::Ask(command) => writeln!(out, "To: (ask {command})")?,
         }
-        writeln!(out, "Subject: {}\n", self.subject())?;
+        // Names in it come from files too: none may begin another header.
+        writeln!(out, "Subject: {}\n", one_line(&self.subject()))?;
         if self.crash.standing == Standing::Alarm {
             paragraph("This looks like an alarm by design, and may not be worth a mail:", out)?;
             self.crash.reasons.iter().take(1).try_for_each(|reason| paragraph(reason, out))?;
@@ -219,16 +222,12 @@ impl Mail<'_> {
 
     fn reproducer(&self, out: &mut String) -> std::fmt::Result {
         let crash = self.crash;
-        let texts = crash.reproducers.iter().filter_map(|standalone| Some((standalone, standalone.text.as_ref()?)));
-        // A C program comes first.
-        if let Some((standalone, text)) = { texts }.next() {
-            let what = if standalone.kind == "c" { "a C program" } else { "a bpftrace script" };
-            paragraph(&format!("Reproducer, {what} (verified: {}):", standalone.verdict), out)?;
+        if let Some(Standalone { verdict, text: Some(text) }) = &crash.program {
+            paragraph(&format!("Reproducer, a C program (verified: {verdict}):"), out)?;
             return writeln!(out, "{}\n", text.trim_end());
         }
-        let why: Vec<_> = crash.reproducers.iter().map(|one| format!("{}: {}", one.kind, one.verdict)).collect();
-        let why =
-            if why.is_empty() { String::new() } else { format!(" There is none without it ({}).", why.join("; ")) };
+        let why = crash.program.as_ref().map(|program| format!(" There is no C program ({}).", program.verdict));
+        let why = why.unwrap_or_default();
         paragraph(
             &format!(
                 "Reproducer, a fault plan for the fuzzer: put it into plan.json, and run \"fuzz replay plan.json\".{why}"

@@ -87,6 +87,7 @@ fn a_mail_has_its_first_screen_within_its_columns() {
         let long = prose.filter(|line| line.chars().count() > 75).collect::<Vec<_>>();
         assert!(rank == 2 || long.is_empty(), "{long:?}");
         assert!(!mail.contains('\u{1b}'), "no commands for a terminal");
+        assert!(!mail.lines().any(|line| line.starts_with("Bcc:")), "no header of a guest's:\n{mail}");
     }
 }
 
@@ -96,6 +97,8 @@ fn json_and_sarif_are_valid() {
     let json: serde_json::Value = serde_json::from_str(&json(&report).unwrap()).unwrap();
     assert_eq!((&json["version"], &json["crashes"][0]["rank"]), (&1.into(), &1.into()));
     assert_eq!(json["crashes"][0]["faults"][0]["function"], "should_failslab");
+    let controls = |text: &serde_json::Value| text.as_str().unwrap().contains(char::is_control);
+    assert!(json["crashes"].as_array().unwrap().iter().all(|one| !controls(&one["key"]) && !controls(&one["title"])));
     let sarif: serde_json::Value = serde_json::from_str(&sarif(&report).unwrap()).unwrap();
     let results = &sarif["runs"][0]["results"];
     assert_eq!(results.as_array().unwrap().len(), report.crashes.len());

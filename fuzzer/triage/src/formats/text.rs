@@ -157,12 +157,8 @@ fn reproducer(crash: &Crash, out: &mut String) -> std::fmt::Result {
         let [before, after] = minimized.faults;
         writeln!(out, "  minimised in {} executions: {before} faults before, {after} after", minimized.executions)?;
     }
-    for standalone in &crash.reproducers {
-        out.push_str(&indent(
-            &format!("without the fuzzer ({}): {}", standalone.kind, standalone.verdict),
-            "  ",
-            COLUMNS,
-        ));
+    if let Some(program) = &crash.program {
+        out.push_str(&indent(&format!("without the fuzzer (repro.c): {}", program.verdict), "  ", COLUMNS));
     }
     let Some(plan) = &crash.plan else { return writeln!(out, "  the plan is not known") };
     writeln!(out, "  plan: {} faults in {} rounds", crash.plan_faults, crash.plan_rounds)?;

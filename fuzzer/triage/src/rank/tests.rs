@@ -38,7 +38,7 @@ fn crash(key: &str, kind: &str, impact: Impact, faults: Vec<NamedFault>) -> Cras
         plan_rounds: 1,
         plan: None,
         minimized: None,
-        reproducers: Vec::new(),
+        program: None,
         guilty: None,
         found_s: Some(1.0),
         tried: 3,
