@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! a warning, after which the kernel goes on
-//!   ├─ its message says that a file system ends its work because of an error ─────────▶ alarm
+//!   ├─ its message says that a file system was given the injected error ──────────────▶ alarm
 //!   └─ the checked expression is true of the injected error alone, and
 //!      a fault fired below the call that checks it ───────────────────────────────────▶ alarm
 //! ```
@@ -16,46 +16,36 @@ mod expression;
 
 use self::expression::Checked;
 
-/// A message by which a file system announces that it was given an error.
+/// A message by which a file system announces that it was given an error. The line must name the
+/// injected one: file systems print the same for damage that they found themselves.
 struct Announcement {
     /// The line has these, in this order, and starts with the first.
     pieces: &'static [&'static str],
-    /// True when the line must name the error that was injected: the file system prints the same
-    /// for damage that it found itself.
-    names_error: bool,
     /// Why it is no defect.
     reason: &'static str,
 }
 
-/// The announcements (Linux 6.12).
+/// The announcements that name an error (Linux 6.12). What names none, as "Aborting journal on
+/// device" and "panic forced after error", leaves doubt.
 #[rustfmt::skip]
 const ANNOUNCEMENTS: &[Announcement] = &[
     // fs/btrfs/transaction.h, btrfs_abort_transaction(); fs/btrfs/messages.c,
-    // __btrfs_handle_fs_error()
-    Announcement { pieces: &["BTRFS: Transaction aborted (error "], names_error: false,
+    // __btrfs_handle_fs_error(). New campaigns make no crash of the first.
+    Announcement { pieces: &["BTRFS: Transaction aborted (error "],
         reason: "btrfs_abort_transaction() warns of every error that ends a transaction" },
-    Announcement { pieces: &["BTRFS: error (device ", " errno=-"], names_error: true,
+    Announcement { pieces: &["BTRFS: error (device ", " errno=-"],
         reason: "btrfs_handle_fs_error() tells the error for which the file system becomes read-only" },
-    Announcement { pieces: &["BTRFS error (device "], names_error: true, reason: "btrfs tells of an error that it was given" },
-    // fs/ext4/super.c, __ext4_error() and __ext4_std_error(); fs/jbd2/journal.c
-    Announcement { pieces: &["EXT4-fs error (device "], names_error: true,
+    Announcement { pieces: &["BTRFS error (device "], reason: "btrfs tells of an error that it was given" },
+    // fs/ext4/super.c, __ext4_error() and __ext4_std_error()
+    Announcement { pieces: &["EXT4-fs error (device "],
         reason: "ext4_error() tells an error that ext4 was given, as the mount option errors= asks" },
-    Announcement { pieces: &["EXT4-fs (", "Remounting filesystem read-only"], names_error: false,
-        reason: "ext4 becomes read-only after an error, as the mount option errors= asks" },
-    Announcement { pieces: &["Kernel panic - not syncing: EXT4-fs (device ", "panic forced after error"],
-        names_error: false, reason: "ext4 panics after an error, as the mount option errors=panic asks" },
-    Announcement { pieces: &["Aborting journal on device "], names_error: false,
-        reason: "jbd2 aborts a journal that it cannot write" },
-    // fs/xfs/xfs_fsops.c, xfs_do_force_shutdown(); fs/xfs/xfs_buf.c, xfs_buf_ioerror_alert()
-    Announcement { pieces: &["XFS (", "metadata I/O error", "error "], names_error: true,
+    // fs/xfs/xfs_buf.c, xfs_buf_ioerror_alert()
+    Announcement { pieces: &["XFS (", "metadata I/O error", "error "],
         reason: "XFS tells an I/O error of its metadata" },
-    Announcement { pieces: &["XFS (", "I/O Error (0x", "Shutting down filesystem"], names_error: false,
-        reason: "XFS shuts down after an I/O error, by design" },
 ];
 
-/// Kinds of findings that can be alarms: those after which the kernel goes on, and panics that a
-/// mount option asks for.
-const KINDS: &[&str] = &["warning", "panic"];
+/// Kind of findings that can be alarms: the kernel goes on after them.
+const KIND: &str = "warning";
 
 /// A fault that fired, as this module looks at it.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +64,7 @@ pub(crate) fn alarm(
     stack: &[String],
     faults: &[Injected<'_>],
 ) -> Option<String> {
-    if !KINDS.contains(&kind) || faults.is_empty() {
+    if kind != KIND || faults.is_empty() {
         return None;
     }
     announced(report, faults).or_else(|| checked(key, stack, faults))
@@ -85,8 +75,7 @@ fn announced(report: &str, faults: &[Injected<'_>]) -> Option<String> {
     let head = report.lines().map(str::trim).take_while(|line| !line.starts_with("Call Trace")).take(12);
     let found = { head }.find_map(|line| {
         let announcement = ANNOUNCEMENTS.iter().find(|announcement| has_pieces(line, announcement.pieces))?;
-        let named = faults.iter().any(|fault| names(line, fault.error));
-        (!announcement.names_error || named).then_some(announcement)
+        faults.iter().any(|fault| names(line, fault.error)).then_some(announcement)
     })?;
     Some(format!("{}: that is the injected error at work", found.reason))
 }

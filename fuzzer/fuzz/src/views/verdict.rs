@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   its key came again in a run ───────────────────────▶ still there
-//!   else: a fault did not fire, and the guest lived ───▶ not fired: nothing was checked
+//!   else: no run had every fault fire, or its guest die ▶ not fired: nothing was checked
 //!   else: something else was found ────────────────────▶ another finding
 //!   else ──────────────────────────────────────────────▶ fixed
 //! ```
@@ -19,8 +19,10 @@ use execution::{Execution, Fate};
 pub(crate) struct Tally {
     runs: u32,
     again: u32,
-    /// Faults that did not fire in a run, from 1.
-    unfired: BTreeSet<usize>,
+    /// Runs in which every fault fired, or the guest died: they checked something.
+    checked: u32,
+    /// Faults that fired in none of the other runs, from 1; nothing before the first of them.
+    unfired: Option<BTreeSet<usize>>,
     /// Title of another finding.
     other: Option<String>,
 }
@@ -30,11 +32,11 @@ pub(crate) struct Tally {
 pub(crate) enum Verdict {
     /// The key came again.
     StillThere,
-    /// Every fault fired in every run, and nothing was found.
+    /// Every fault fired in a run at least, and nothing was found.
     Fixed,
-    /// Faults never fired on their call paths: the plan tells nothing of this kernel.
+    /// No run had every fault fire on its call path: the plan tells nothing of this kernel.
     NotFired,
-    /// Every fault fired, and something with another key was found.
+    /// Every fault fired in a run at least, and something with another key was found.
     Other,
 }
 
@@ -47,17 +49,29 @@ impl Tally {
         if is_same {
             return;
         }
-        if execution.guest != Fate::Dead {
-            self.unfired.extend(unfired.iter().map(|index| index + 1));
+        if execution.guest == Fate::Dead || unfired.is_empty() {
+            self.checked += 1;
+        } else {
+            let missed = unfired.iter().map(|index| index + 1);
+            self.unfired = Some(match self.unfired.take() {
+                Some(before) => missed.filter(|number| before.contains(number)).collect(),
+                None => missed.collect(),
+            });
         }
         self.other = self.other.take().or_else(|| execution.findings.first().map(|found| found.title.clone()));
+    }
+
+    /// Gives the faults that fired in no run, from 1.
+    fn never_fired(&self) -> Vec<usize> {
+        let checked = self.checked + self.again > 0;
+        self.unfired.iter().flatten().filter(|_| !checked).copied().collect()
     }
 
     /// Gives the verdict.
     pub(crate) fn verdict(&self) -> Verdict {
         match () {
             () if self.again > 0 => Verdict::StillThere,
-            () if !self.unfired.is_empty() => Verdict::NotFired,
+            () if self.checked == 0 && self.runs > 0 => Verdict::NotFired,
             () if self.other.is_some() => Verdict::Other,
             () => Verdict::Fixed,
         }
@@ -66,22 +80,27 @@ impl Tally {
     /// Writes the verdict on the crash of this key and title, for people.
     pub(crate) fn write_text(&self, title: &str, out: &mut dyn Write) -> io::Result<()> {
         let (runs, again) = (self.runs, self.again);
+        let some = if self.checked < runs { format!(" in {} of them", self.checked) } else { String::new() };
         match self.verdict() {
             Verdict::StillThere => writeln!(out, "still there: \"{title}\" came again in {again} of {runs} runs"),
             Verdict::Fixed => writeln!(
                 out,
-                "fixed: \"{title}\" came again in 0 of {runs} runs; every fault fired, and nothing was found"
+                "fixed: \"{title}\" came again in 0 of {runs} runs; every fault fired{some}, and nothing was found"
             ),
             Verdict::NotFired => {
-                let faults: Vec<_> = self.unfired.iter().map(ToString::to_string).collect();
-                let faults = if faults.len() == 1 { "fault" } else { "faults" }.to_owned() + " " + &faults.join(", ");
-                writeln!(out, "not fired: {faults} never fired; the plan does not reach \"{title}\" here")
+                let faults: Vec<_> = self.never_fired().iter().map(ToString::to_string).collect();
+                let what = match faults.as_slice() {
+                    [] => "no run had every fault fire".to_owned(),
+                    [fault] => format!("fault {fault} never fired"),
+                    faults => format!("faults {} never fired", faults.join(", ")),
+                };
+                writeln!(out, "not fired: {what}; the plan does not reach \"{title}\" here")
             }
             Verdict::Other => {
                 let other = self.other.as_deref().unwrap_or_default();
                 writeln!(
                     out,
-                    "another finding: \"{other}\"; every fault fired, and \"{title}\" came again in 0 of {runs} runs"
+                    "another finding: \"{other}\"; every fault fired{some}, and \"{title}\" came again in 0 of {runs} runs"
                 )
             }
         }
@@ -100,7 +119,7 @@ impl Tally {
             "key": key,
             "again": self.again,
             "runs": self.runs,
-            "unfired": self.unfired,
+            "unfired": self.never_fired(),
             "other": self.other,
         });
         writeln!(out, "{line}")
@@ -136,7 +155,13 @@ mod tests {
         let (verdict, text, json) = told(&[(quiet(), &[], false), (quiet(), &[], false)]);
         assert_eq!((verdict, &json["verdict"], &json["runs"]), (Verdict::Fixed, &"fixed".into(), &2.into()));
         assert!(text.starts_with("fixed: \"BUG in f\" came again in 0 of 2 runs; every fault fired"), "{text}");
-        let (verdict, text, json) = told(&[(found(), &[1], false), (quiet(), &[], false)]);
+        let (verdict, text, _) = told(&[(quiet(), &[1], false), (quiet(), &[], false)]);
+        assert_eq!(verdict, Verdict::Fixed, "it fired in one of two runs");
+        assert!(text.contains("every fault fired in 1 of them"), "{text}");
+        let (verdict, text, json) = told(&[(quiet(), &[0], false), (quiet(), &[1], false)]);
+        assert_eq!((verdict, &json["unfired"]), (Verdict::NotFired, &serde_json::json!([])), "each fired in a run");
+        assert!(text.starts_with("not fired: no run had every fault fire; "), "{text}");
+        let (verdict, text, json) = told(&[(found(), &[1], false), (quiet(), &[0, 1], false)]);
         assert_eq!((verdict, &json["unfired"][0]), (Verdict::NotFired, &2.into()));
         assert_eq!(text, "not fired: fault 2 never fired; the plan does not reach \"BUG in f\" here\n");
         let (verdict, text, json) = told(&[(dead(), &[0], false)]);

@@ -6,9 +6,6 @@ const RESULTS: &[&str] = &["ret", "ret2", "err", "err2", "error", "rc", "retval"
 /// Macros that warn when their first argument is true (`include/asm-generic/bug.h`, 6.12).
 const WARNS: &[&str] = &["WARN_ON", "WARN_ON_ONCE", "WARN", "WARN_ONCE", "WARN_RATELIMIT"];
 
-/// Macro of btrfs that takes an error and warns of it (`fs/btrfs/transaction.h`, 6.12).
-const ABORTS: &str = "btrfs_abort_transaction";
-
 /// A check that warned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Checked<'a> {
@@ -33,7 +30,7 @@ impl<'a> Checked<'a> {
             _ => ("", text),
         };
         match text.split_once('(') {
-            Some((name, arguments)) if WARNS.contains(&name) || name == ABORTS => {
+            Some((name, arguments)) if WARNS.contains(&name) => {
                 Some(Self { function, text, name, arguments: arguments.strip_suffix(')').unwrap_or(arguments) })
             }
             // `CONFIG_DEBUG_BUGVERBOSE_DETAILED` prints the expression of a `WARN_ON()` alone.
@@ -46,9 +43,6 @@ impl<'a> Checked<'a> {
     pub(super) fn is_about(&self, value: i64) -> bool {
         let arguments = arguments(self.arguments);
         let Some(condition) = arguments.first() else { return false };
-        if self.name == ABORTS {
-            return arguments.get(1).is_some_and(|error| RESULTS.contains(error));
-        }
         // `WARN(1, "…", …, ret)` tells a result.
         if *condition == "1" && arguments.len() > 2 {
             return arguments.last().is_some_and(|last| RESULTS.contains(last));
@@ -187,7 +181,6 @@ mod tests {
             "WARN_ON(IS_ERR(root))",
             "WARN_RATELIMIT(err, \"ext4: mb_load_buddy failed (%d)\", err)",
             "WARN(1, KERN_DEBUG \"BTRFS: block rsv %d returned %d\\n\", block_rsv->type, ret)",
-            "btrfs_abort_transaction(trans, ret) #4",
         ] {
             assert!(is_about(text), "{text}");
         }
@@ -208,6 +201,7 @@ mod tests {
             "WARN(1, \"name '%s'\\n\", name)",
             "WARN(1, \"a, ret\")",
             "BUG_ON(ret)",
+            "btrfs_abort_transaction(trans, ret) #4",
             "ASSERT(ret == 0)",
             "DECLARE_SPACE_INFO_UPDATE(bytes_may_use, \"space_info\")",
             "WARN_ON(",

@@ -44,10 +44,23 @@ fn a_file_systems_own_announcement_is_an_alarm() {
     let ext4 =
         "EXT4-fs error (device ram0): ext4_find_entry:1666: inode #2: comm w: reading directory lblock 0: error -5";
     assert!(judge("warning", "ext4: error", ext4, "", ("EIO", "a b")).is_some());
-    let panic = "Kernel panic - not syncing: EXT4-fs (device ram0): panic forced after error";
-    assert!(judge("panic", "panic: kernel panic", panic, "", ("EIO", "a b")).is_some());
     let xfs = "XFS (ram0): metadata I/O error in \"xfs_da_read_buf+0x1/0x2\" at daddr 0x60 len 8 error 5";
     assert!(judge("warning", "xfs: error", xfs, "", ("EIO", "a b")).is_some());
+}
+
+#[test]
+fn an_announcement_of_another_error_or_of_none_is_a_finding() {
+    let key = "check: fs/btrfs/inode.c f: btrfs_abort_transaction(trans, ret)";
+    let abort = "------------[ cut here ]------------\nBTRFS: Transaction aborted (error -17)\nWARNING: CPU: 0\n";
+    assert_eq!(judge("warning", key, abort, "f g h", ("ENOMEM", "a f g h")), None, "EEXIST is not what was injected");
+    for (kind, text) in [
+        ("panic", "Kernel panic - not syncing: EXT4-fs (device ram0): panic forced after error"),
+        ("warning", "EXT4-fs (ram0): Remounting filesystem read-only"),
+        ("warning", "Aborting journal on device ram0-8."),
+        ("warning", "XFS (ram0): Metadata I/O Error (0x1) detected at f. Shutting down filesystem."),
+    ] {
+        assert_eq!(judge(kind, "x", text, "", ("EIO", "a b")), None, "{text}");
+    }
 }
 
 #[test]

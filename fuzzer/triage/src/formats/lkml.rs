@@ -208,7 +208,8 @@ impl Mail<'_> {
             0 => "not tried again yet".to_owned(),
             tried => format!("again in {} of {tried} fresh QEMU guests", crash.reproduced),
         };
-        format!("{times}; no other version was tried")
+        // The lines above name the others.
+        if crash.kernels.len() > 1 { times } else { format!("{times}; no other version was tried") }
     }
 
     fn evidence(&self, out: &mut String) -> std::fmt::Result {

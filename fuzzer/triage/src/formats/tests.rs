@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::model::{Crash, FileCoverage, FunctionCoverage, KernelCoverage, LineCoverage, Ran};
+use crate::model::{Crash, CrashKernel, FileCoverage, FunctionCoverage, KernelCoverage, LineCoverage, Ran};
 use crate::{
     Kernels, KnownKernel, Standing,
     fixture::{HOSTILE, write_campaign},
@@ -74,6 +74,16 @@ fn text_and_mails_are_as_they_were() {
     let alarm = report.crashes.last().unwrap();
     assert_eq!(alarm.standing, Standing::Alarm);
     assert!(mail(&report, alarm.rank).contains("alarm by design"));
+}
+
+#[test]
+fn a_mail_says_that_no_other_version_was_tried_only_if_so() {
+    let mut report = report();
+    assert!(mail(&report, 1).contains("no other version was tried"));
+    let other = CrashKernel { name: "linux-6.1".to_owned(), ..CrashKernel::default() };
+    report.crashes[0].kernels.push(other);
+    let mail = mail(&report, 1);
+    assert!(mail.contains("Seen on too") && !mail.contains("no other version"), "{mail}");
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Coverage of a campaign's kernels, by file and function.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use campaign::CampaignFolder;
 use guests::kernel::Built;
@@ -8,28 +12,32 @@ use kcov_parser::{CallSites, Symbols};
 use triage::{CoveredPlace, KernelCoverage, Ran, Report, by_file, with_source};
 
 use super::kernels::CachedKernels;
-use crate::exit::CommandError;
 
 /// Reads what the campaign in the folder `dir` covered of each of its kernels that the cache has.
-/// `tree` has the source whose lines are shown. Kernels of which nothing can be said are gaps.
-///
-/// # Errors
-///
-/// The campaign's files of coverage cannot be read.
+/// `tree` has the source whose lines are shown. Kernels of which nothing can be said, and files that
+/// are damaged, are gaps.
 pub(super) fn coverage(
     dir: &Path,
     report: &Report,
     kernels: &CachedKernels,
     tree: Option<&Path>,
-) -> Result<(Vec<KernelCoverage>, Vec<String>), CommandError> {
-    let covered = if dir.join("coverage").is_dir() { CampaignFolder::coverage_in(dir)? } else { Default::default() };
+) -> (Vec<KernelCoverage>, Vec<String>) {
     let (mut found, mut gaps) = (Vec::new(), Vec::new());
+    let is_there = dir.join("coverage").is_dir();
+    let covered = if is_there { CampaignFolder::coverage_in(dir) } else { Ok(BTreeMap::new()) };
+    let covered = covered.unwrap_or_else(|error| {
+        gaps.push(format!("no coverage: {}", execution::chain(&error)));
+        BTreeMap::new()
+    });
     for (build_id, ran) in covered {
         let Some(built) = kernels.built(&build_id) else {
             gaps.push(format!("no coverage of the kernel with the build id {build_id}: the cache has it no more"));
             continue;
         };
-        let fault_free = CampaignFolder::fault_free_in(dir, &build_id)?;
+        let fault_free = CampaignFolder::fault_free_in(dir, &build_id).unwrap_or_else(|error| {
+            gaps.push(execution::chain(&error));
+            None
+        });
         let by_faults_known = fault_free.is_some();
         match files(&built, &ran, fault_free.as_ref().unwrap_or(&ran), report) {
             Ok(mut files) => {
@@ -43,7 +51,7 @@ pub(super) fn coverage(
     }
     // The kernel that judges comes first.
     found.sort_by_key(|kernel| (kernel.kernel != report.campaign.kernel, kernel.kernel.clone()));
-    Ok((found, gaps))
+    (found, gaps)
 }
 
 fn files(
@@ -68,4 +76,20 @@ fn files(
     };
     let all: Vec<_> = (0..).zip(sites.iter()).filter_map(place).collect();
     Ok(by_file(&all, &report.telling_callers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_coverage_is_a_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("coverage")).unwrap();
+        fs::create_dir_all(folder.path().join("crashes")).unwrap();
+        fs::write(folder.path().join("coverage/ab12.txt"), [0xff, b'\n']).unwrap();
+        let report = triage::read(folder.path(), &triage::NoKernels).unwrap();
+        let (found, gaps) = coverage(folder.path(), &report, &CachedKernels::find().unwrap(), None);
+        assert!(found.is_empty() && gaps.len() == 1 && gaps[0].contains("ab12.txt"), "{gaps:?}");
+    }
 }
