@@ -151,8 +151,8 @@ fn crashes_of(folder: &Path) -> impl Iterator<Item = serde_json::Value> {
     entries(&folder.join("crashes")).into_iter().map(|crash| json(&crash.join("meta.json")))
 }
 
-/// Reports on the campaign in `folder`: freed memory that is written comes before a null pointer, that
-/// before a warning, and each crash has its fault with lines of source.
+/// Reports on the campaign in `folder`: freed memory that is written comes before a null pointer,
+/// that before a warning, and each crash has its fault with lines of source.
 fn reports_rank_and_name(folder: &Path) {
     let out = folder.to_str().unwrap();
     let report = fuzz(&["report", out, "--format", "json"]);

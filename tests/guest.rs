@@ -345,7 +345,8 @@ fn what_is_known_to_crash_still_does() {
         for known in known {
             let is_same = |execution: &Execution| execution.has_key(known.identity());
             let mut points = KnownPoints::default();
-            // What a stale pointer finds depends on what has taken the memory: not each try crashes.
+            // What a stale pointer finds depends on what has taken the memory: not each try
+            // crashes.
             let mut tries =
                 (0..3).map(|_| run_relaxed(&mut guest.runner, &known.plan, How::Fresh, &mut points, is_same).unwrap());
             let first = tries.next().unwrap();

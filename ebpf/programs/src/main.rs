@@ -3,7 +3,8 @@
 //! `injectable` runs on the entry of every function that may fail. For calls of the tasks in scope
 //! it reads the callers, records the site, and makes the call fail when a rule says so.
 //! `block_write` records which parts of the disks are written to, by whomever. `work_queued` and
-//! its like follow the work items that the workload causes. `returned` sees what becomes of a fault.
+//! its like follow the work items that the workload causes. `returned` sees what becomes of a
+//! fault.
 //!
 //! The agent reads and writes all maps through memory mappings; their layout and meaning are in the
 //! crate `abi`.

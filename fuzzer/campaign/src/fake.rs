@@ -83,19 +83,7 @@ pub(crate) fn description(site: u64, function: &str, call_path: &[&str], step: u
 
 /// Makes a fault of a plan that fired once, in the first call at a site.
 pub(crate) fn fired(fault: usize, site: u64) -> Fired {
-    Fired {
-        fault,
-        sequence: 1,
-        site,
-        step: 1,
-        scope: Scope::Workload,
-        times: 1,
-        call_path: Vec::new(),
-        frames: Vec::new(),
-        arguments: Vec::new(),
-        words: String::new(),
-        returns: Vec::new(),
-    }
+    Fired { fault, sequence: 1, site, step: 1, times: 1, ..Fired::default() }
 }
 
 /// Makes a queue in which nothing waits; its file is gone.

@@ -142,7 +142,8 @@ impl Minimizer {
         self.shrink.next(&Shown { fired: &fired, points: &points }).cloned()
     }
 
-    /// Ends the search after the candidate under way: what is the simplest plan by then is confirmed.
+    /// Ends the search after the candidate under way: what is the simplest plan by then is
+    /// confirmed.
     pub fn hurry(&mut self) {
         self.most_runs = 0;
     }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{Finding, FrameReturn};
 
 /// A fault that fired.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fired {
     /// Index among the faults of all rounds of the plan, from 0.
     pub fault: usize,

@@ -20,8 +20,8 @@
 //! 8. an earlier occurrence: 1, 2, 4, …;
 //! 9. the shortest call path that selects the same points.
 //!
-//! After a candidate of the first four that holds all begins anew. After a later one it goes on from
-//! there: which calls fail matters more than how they are called. No candidate comes twice.
+//! After a candidate of the first four that holds all begins anew. After a later one it goes on
+//! from there: which calls fail matters more than how they are called. No candidate comes twice.
 
 use std::collections::{BTreeSet, HashSet};
 

@@ -326,7 +326,7 @@ pub struct SiteDescription {
 }
 
 /// A fault that fired.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FiredFault {
     /// Index in the plan, from 0.
     pub fault: u32,

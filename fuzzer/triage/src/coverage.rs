@@ -45,8 +45,8 @@ pub fn by_file(places: &[CoveredPlace<'_>], callers: &BTreeMap<String, u64>) -> 
 const ABOVE: u32 = 4;
 const BELOW: u32 = 1;
 
-/// Adds the text of the lines of those functions that ran, and of the lines around. `read` gives the
-/// text of a file of the source.
+/// Adds the text of the lines of those functions that ran, and of the lines around. `read` gives
+/// the text of a file of the source.
 pub fn with_source(files: &mut [FileCoverage], read: &dyn Fn(&str) -> Option<String>) {
     for file in files {
         let ran = |function: &&mut FunctionCoverage| function.workload + function.faults > 0;

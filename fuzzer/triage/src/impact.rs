@@ -97,7 +97,8 @@ impl Impact {
     #[must_use]
     pub fn of(kind: &str, text: &str) -> Self {
         let text = text.to_lowercase();
-        // "Busy inodes" and dentries are reported by `BUG()` or `WARN()`, and are leaks all the same.
+        // "Busy inodes" and dentries are reported by `BUG()` or `WARN()`, and are leaks all the
+        // same.
         let leak = ["busy inodes after unmount", "still in use"].iter().any(|words| text.contains(words));
         let fits = |rule: &&Rule| {
             (rule.words.is_empty() || rule.words.iter().any(|words| text.contains(words)))

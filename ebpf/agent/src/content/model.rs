@@ -82,8 +82,8 @@ impl Model {
             Step::Shutdown { .. } => self.stopped = true,
             Step::Umount {} if worked => self.unmounted(number),
             Step::Sync {} if worked => self.synced(number, self.first_fault >= number),
-            // freeze_super() of fs/super.c, 6.12, hears of no failed write: sync_inodes_sb() returns
-            // nothing.
+            // freeze_super() of fs/super.c, 6.12, hears of no failed write: sync_inodes_sb()
+            // returns nothing.
             Step::Freeze {} if worked => self.synced(number, self.first_fault > number),
             Step::Fsync { path } => self.fsynced(path, number, worked),
             _ => self.changed(step, number, pattern, (worked, result)),

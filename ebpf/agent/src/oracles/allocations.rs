@@ -1,8 +1,8 @@
 //! Live allocations, by the source line that made them.
 //!
 //! The kernel counts them for each line where `CONFIG_MEM_ALLOC_PROFILING` is on. Its text in
-//! `/proc/allocinfo` takes as long to make as an execution. So that is read once, for the names, and
-//! the counters in the kernel's memory after each execution.
+//! `/proc/allocinfo` takes as long to make as an execution. So that is read once, for the names,
+//! and the counters in the kernel's memory after each execution.
 
 use std::{
     fs::{self, File},

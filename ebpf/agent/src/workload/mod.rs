@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The main thread looks every second whether the steps go on. A step that sleeps for ever is none
-//! of the kernel's hung tasks when it wakes in between. The guest is idle then, so that this does not
-//! depend on how often the host lets it run.
+//! of the kernel's hung tasks when it wakes in between. The guest is idle then, so that this does
+//! not depend on how often the host lets it run.
 //!
 //! Faults and coverage follow the thread and what works for it. While it is armed it makes the
 //! steps' system calls and no others, and it touches no memory for the first time: whatever it

@@ -19,8 +19,8 @@
 //! - *seen on the kernel that judges*, when another kernel found it: the crash is written once
 //!   more, with that kernel's report and plan, whatever its standing, and tried there.
 //!
-//! Each plan is tried once in fresh guests. One that made its crash again there is minimised, unless
-//! another host found it. Then, where there are such guests, the plan is tried once exactly.
+//! Each plan is tried once in fresh guests. One that made its crash again there is minimised,
+//! unless another host found it. Then, where there are such guests, the plan is tried once exactly.
 //! Apart from its standing, a crash may be *the same* as another one: the kernel that judges gave
 //! the crash of the same plan another key. The next plan starts without that knowledge.
 

@@ -214,9 +214,9 @@ impl Crashes {
         self.take_next(Next::Minimal, kernel)
     }
 
-    /// Takes in how minimising the plan of a crash has ended: with the simpler one of a cause, which
-    /// was tried so often and made it again so often, or without. Writes that, unless another plan
-    /// or kernel stands for the crash by now.
+    /// Takes in how minimising the plan of a crash has ended: with the simpler one of a cause,
+    /// which was tried so often and made it again so often, or without. Writes that, unless another
+    /// plan or kernel stands for the crash by now.
     ///
     /// # Errors
     ///

@@ -13,8 +13,8 @@ use crate::folder::{FolderError, LOCK, failed, json};
 /// The C program.
 const PROGRAM: &str = "repro.c";
 
-/// Locks the campaign that has the crash's folder `crash`, so that nobody changes it while the lock is
-/// there. Nothing for a folder that is in no campaign.
+/// Locks the campaign that has the crash's folder `crash`, so that nobody changes it while the lock
+/// is there. Nothing for a folder that is in no campaign.
 ///
 /// # Errors
 ///

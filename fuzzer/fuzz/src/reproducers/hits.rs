@@ -20,8 +20,8 @@ impl Hit {
         self.hook.function() != self.fault.function
     }
 
-    /// Finds the call that a fault hit, by index: the plan's occurrence where that is on the same call
-    /// path, else the first call on that path in the step.
+    /// Finds the call that a fault hit, by index: the plan's occurrence where that is on the same
+    /// call path, else the first call on that path in the step.
     pub(super) fn target(&self, calls: &[Call]) -> Option<usize> {
         let Self { fault, fired, place: (round, step), .. } = self;
         let on_path = |call: &Call| {

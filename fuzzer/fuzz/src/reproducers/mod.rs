@@ -167,8 +167,8 @@ impl Maker<'_> {
         Ok(run)
     }
 
-    /// Adds the settings for the fault `hit` to those of the faults `before`, with which `calls` were
-    /// recorded.
+    /// Adds the settings for the fault `hit` to those of the faults `before`, with which `calls`
+    /// were recorded.
     fn add(&self, armings: &mut Vec<Arming>, before: &[Hit], hit: &Hit, calls: &[Call]) -> Result<(), Trouble> {
         let Some(target) = hit.target(calls) else {
             let (number, function) = (hit.fired.fault + 1, &hit.fault.function);
@@ -294,8 +294,8 @@ impl Maker<'_> {
     }
 }
 
-/// Gives the kind of the step that a guest did not come out of. None for one that ended, and for one
-/// that was setting up or cleaning up.
+/// Gives the kind of the step that a guest did not come out of. None for one that ended, and for
+/// one that was setting up or cleaning up.
 fn step_under_way(run: &BareRun, steps: &[WorkloadStep]) -> Option<&'static str> {
     if !run.hung {
         return None;

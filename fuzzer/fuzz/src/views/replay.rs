@@ -189,7 +189,6 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use execution::Fate;
-    use fault_plan::Scope;
     use guest_protocol::{Step, StepResult, Timings, TraceRole};
 
     use super::*;
@@ -284,19 +283,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::views) fn fired(fault: usize) -> Fired {
-        Fired {
-            fault,
-            sequence: 1,
-            site: 1,
-            step: 1,
-            scope: Scope::Workload,
-            times: 1,
-            call_path: Vec::new(),
-            frames: Vec::new(),
-            arguments: Vec::new(),
-            words: String::new(),
-            returns: Vec::new(),
-        }
+        Fired { fault, sequence: 1, site: 1, step: 1, times: 1, ..Fired::default() }
     }
 
     #[test]

@@ -84,7 +84,8 @@ pub struct Program {
 pub struct BareRun {
     /// Text of the console: the kernel's and the program's.
     pub console: String,
-    /// The recorded events, as `/sys/kernel/tracing/trace` has them; empty when none were asked for.
+    /// The recorded events, as `/sys/kernel/tracing/trace` has them; empty when none were asked
+    /// for.
     pub trace: String,
     /// True when the guest did not end by itself.
     pub hung: bool,
@@ -119,8 +120,8 @@ pub fn run(config: &GuestConfig, program: &Program, stop: &Stop) -> Result<BareR
     Ok(BareRun { console, trace, hung })
 }
 
-/// Runs QEMU with these arguments to its end, or the deadline. Gives the console's text, and whether
-/// it was the deadline.
+/// Runs QEMU with these arguments to its end, or the deadline. Gives the console's text, and
+/// whether it was the deadline.
 fn watch(config: &GuestConfig, arguments: Vec<OsString>, stop: &Stop) -> Result<(String, bool), BareError> {
     let host = |what| move |source| BareError::Host { what, source };
     let mut command = process::setpriv_command(&config.qemu);

@@ -25,8 +25,8 @@ pub fn decode(text: &str, lines: &SourceLines) -> String {
     })
 }
 
-/// Writes `text` with what `find` knows of a frame. `find` gets the bytes by which the frame's offset
-/// is behind the instruction's.
+/// Writes `text` with what `find` knows of a frame. `find` gets the bytes by which the frame's
+/// offset is behind the instruction's.
 fn decode_with(text: &str, find: impl Fn(&Frame, u64) -> Vec<SourceFrame>) -> String {
     let mut decoded = String::with_capacity(text.len() * 2);
     // The instruction at which the processor was, which its stack can begin with.

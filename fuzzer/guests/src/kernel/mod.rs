@@ -5,8 +5,8 @@
 //! CACHE/kernels/NAME-KEY.lock        held while NAME-KEY is being built
 //! CACHE/kernels/NAME-KEY.log         output of its last build
 //! CACHE/kernels/.build-NAME-KEY-PID  a build under way, or what a killed one left
-//! CACHE/kernels/NAME-KEY/            vmlinux, vmlinux.debug, config, checks.json, places.txt, meta.json,
-//!                                    and slots.ko if it has modules; appears by one rename
+//! CACHE/kernels/NAME-KEY/            vmlinux, vmlinux.debug, config, checks.json, places.txt,
+//!                                    meta.json, slots.ko if it has modules; appears by one rename
 //! ```
 
 mod build;
@@ -242,8 +242,8 @@ impl Built {
         Places::parse(&text).ok_or_else(|| damaged("it is of another form"))
     }
 
-    /// Reads the kernel's debug information, for the source lines of a few addresses. That takes two
-    /// seconds and some 400 MB of memory.
+    /// Reads the kernel's debug information, for the source lines of a few addresses. That takes
+    /// two seconds and some 400 MB of memory.
     ///
     /// # Errors
     ///

@@ -170,8 +170,8 @@ impl Tree<'_> {
         write(&self.out().join(PLACES), &places.to_text())
     }
 
-    /// Moves the kernel's debug information, which is several times the kernel, to a file of its own:
-    /// pahole has made the kernel's types (BTF) of it.
+    /// Moves the kernel's debug information, which is several times the kernel, to a file of its
+    /// own: pahole has made the kernel's types (BTF) of it.
     fn split_debug(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), KernelError> {
         progress(Progress::Step("keeping the debug information"));
         let mut keep = Command::new("objcopy");

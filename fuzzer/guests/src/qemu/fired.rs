@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use abi::{ARGUMENTS, MAX_FRAMES, MAX_RULES, MAX_SHOWN, NOT_SHOWN, SHOWN_TEXT, TEXT_HALF};
 use fault_plan::Scope;
-use guest_protocol::LIMITS;
+use guest_protocol::{FiredFault, LIMITS};
 
 /// Faults that fired in the execution that killed a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,33 +16,9 @@ pub struct FiredLog {
     pub seen_us: u64,
     /// Step of the workload that ran, from 1; 0 when none did.
     pub step: u32,
-    /// The faults, in the order in which they fired.
-    pub fired: Vec<Fired>,
-}
-
-/// One fault that fired.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fired {
-    /// Index in the plan, from 0.
-    pub fault: u32,
-    /// Position of the call among all calls of the execution, from 1.
-    pub sequence: u32,
-    /// Hash of the site.
-    pub site: u64,
-    /// Step of the workload that the call was in, from 1.
-    pub step: u32,
-    /// Scope of the call.
-    pub scope: Scope,
-    /// Number of times that it fired; the rest is of the first time.
-    pub times: u32,
-    /// Return addresses, innermost first.
-    pub stack: Vec<u64>,
-    /// The registers of the call's arguments.
-    pub arguments: Vec<u64>,
-    /// What is noted of them, in the order of the function's contract.
-    pub shown: Vec<Option<u64>>,
-    /// The text among these, printable ASCII.
-    pub text: String,
+    /// The faults, in the order in which they fired. The log has no names: their call paths are
+    /// empty.
+    pub fired: Vec<FiredFault>,
 }
 
 /// Size of [`abi::FiredLog`].
@@ -70,7 +46,7 @@ const REGISTERS: usize = offset_of!(abi::Fired, arguments) / 8;
 const SHOWN: usize = offset_of!(abi::Fired, shown) / 8;
 const TEXT: usize = offset_of!(abi::Fired, text);
 
-fn entry(bytes: &[u8]) -> Option<Fired> {
+fn entry(bytes: &[u8]) -> Option<FiredFault> {
     let fault = word(bytes, 0).filter(|rule| (*rule as usize) < MAX_RULES)?;
     let depth = usize::try_from(word(bytes, 2)?).ok().filter(|depth| *depth <= MAX_FRAMES)?;
     let step = word(bytes, 3).filter(|step| *step as usize <= LIMITS.steps)?;
@@ -83,7 +59,8 @@ fn entry(bytes: &[u8]) -> Option<Fired> {
     let shown = shown.collect::<Option<_>>()?;
     let text = bytes.get(TEXT..)?.get(..SHOWN_TEXT)?.iter().take_while(|byte| byte.is_ascii_graphic());
     let text = text.map(|byte| char::from(*byte)).collect();
-    Some(Fired { fault, sequence, site, step, scope, times, stack, arguments, shown, text })
+    let call_path = Vec::new();
+    Some(FiredFault { fault, sequence, site, step, scope, times, call_path, stack, arguments, shown, text })
 }
 
 /// The 32-bit word number `index`.
@@ -145,13 +122,14 @@ mod tests {
 
     fn log() -> FiredLog {
         let (scope, stack) = (Scope::Thread, vec![0xffff_ffff_8100_0010, 0xffff_ffff_0000_0007]);
-        let fired = Fired {
+        let fired = FiredFault {
             fault: 1,
             sequence: 40,
             site: 0x1234,
             step: 2,
             scope,
             times: 5,
+            call_path: Vec::new(),
             stack,
             arguments: (1..7).collect(),
             shown: vec![Some(1), None, Some(2), None],
@@ -161,7 +139,7 @@ mod tests {
             generation: 9,
             seen_us: 12,
             step: 2,
-            fired: vec![fired.clone(), Fired { fault: 0, stack: Vec::new(), ..fired }],
+            fired: vec![fired.clone(), FiredFault { fault: 0, stack: Vec::new(), ..fired }],
         }
     }
 
@@ -218,7 +196,8 @@ mod tests {
                 let scope = Scope::from_number(scope).unwrap();
                 let stack = stack.into_iter().map(|low| TEXT_HALF | u64::from(low)).collect();
                 let (shown, text) = (vec![None, Some(site), None, None], "".to_owned());
-                Fired { fault, sequence, site, step, scope, times, stack, arguments, shown, text }
+                let call_path = Vec::new();
+                FiredFault { fault, sequence, site, step, scope, times, call_path, stack, arguments, shown, text }
             });
             let log = FiredLog { generation, seen_us, step, fired: fired.collect() };
             prop_assert_eq!(FiredLog::parse(&encode(&log)), Some(log));

@@ -52,7 +52,7 @@ pub use about::About;
 pub use accel::{AccelChoice, Chosen};
 pub use config::{Accel, GuestConfig};
 pub use error::GuestError;
-pub use fired::{Fired, FiredLog};
+pub use fired::FiredLog;
 pub(crate) use pauses::PAUSES;
 pub use physical::{Trace, Traces};
 pub use returns::{Returned, Returns};

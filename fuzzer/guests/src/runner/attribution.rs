@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use execution::{Attributed, Fate, Finding, FindingKind, Fired, How, TargetFunction};
 use fault_plan::FaultPlan;
-use guest_protocol::{FiredFault, Leftover, LeftoverKind, Report, WorkloadStep};
+use guest_protocol::{FiredFault, Leftover, LeftoverKind, WorkloadStep};
 use kcov_parser::Symbols;
 use kernel_report::{KernelReport, ReportKind, silent_hang};
 
@@ -44,7 +44,7 @@ use super::{
     reported::{Executed, Own, reported},
     text::{bytes_until, death, reports},
 };
-use crate::qemu::{self, End, FiredLog, GuestError, Observed};
+use crate::qemu::{End, FiredLog, GuestError, Observed};
 
 /// A guest that was asked for something for so long is watched: see [`Observed::starved`].
 const WATCHED: Duration = Duration::from_secs(1);
@@ -84,19 +84,13 @@ impl Request<'_> {
 
     /// Gives the faults that fired, as `log` tells them. Measurements put no plan in place.
     fn fired(&self, log: Option<&FiredLog>) -> Vec<Fired> {
-        let log = log.filter(|_| self.inject);
-        let fired = |fired: &qemu::Fired| {
-            fired::of_log(fired, self.words(fired.fault, &fired.shown, &fired.text), self.symbols)
-        };
-        log.into_iter().flat_map(|log| &log.fired).map(fired).collect()
+        log.filter(|_| self.inject).map(|log| self.named(&log.fired)).unwrap_or_default()
     }
 
-    /// Gives the faults that fired, as the agent reports them.
-    fn reported(&self, report: &Report) -> Vec<Fired> {
-        let fired = |fired: &FiredFault| {
-            fired::of_report(fired, self.words(fired.fault, &fired.shown, &fired.text), self.symbols)
-        };
-        report.fired.iter().map(fired).collect()
+    /// Gives these faults with all their names.
+    fn named(&self, fired: &[FiredFault]) -> Vec<Fired> {
+        let words = |fired: &FiredFault| self.words(fired.fault, &fired.shown, &fired.text);
+        fired.iter().map(|fired| fired::named(fired, words(fired), self.symbols)).collect()
     }
 
     /// Tells the arguments of a call that failed, of which the guest noted this.
@@ -318,7 +312,7 @@ impl Attribution {
         };
         match end {
             End::Reported(report) => {
-                let fired = request.reported(&report);
+                let fired = request.named(&report.fired);
                 let executed = Executed { plan: request.plan, workload: request.steps };
                 let own = reported(executed, report, fired, self.left_before(request), text.clone(), wall);
                 if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }

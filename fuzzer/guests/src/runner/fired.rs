@@ -4,29 +4,11 @@ use execution::Fired;
 use guest_protocol::FiredFault;
 use kcov_parser::{Location, Symbols};
 
-use crate::qemu;
-
-/// Gives a fault as the agent reports it. Its names are those of the sites that the agent
-/// describes.
-pub(super) fn of_report(fired: &FiredFault, words: String, symbols: &Symbols) -> Fired {
-    Fired {
-        fault: fired.fault as usize,
-        sequence: fired.sequence,
-        site: fired.site,
-        step: fired.step,
-        scope: fired.scope,
-        times: fired.times,
-        call_path: fired.call_path.clone(),
-        frames: frames(&fired.stack, symbols),
-        arguments: fired.arguments.clone(),
-        words,
-        returns: Vec::new(),
-    }
-}
-
-/// Gives a fault out of the memory of a guest that died.
-pub(super) fn of_log(fired: &qemu::Fired, words: String, symbols: &Symbols) -> Fired {
+/// Gives a fault as the agent reports it, or as the memory of a dead guest has it: without names.
+/// The agent's names are those of the sites that it describes.
+pub(super) fn named(fired: &FiredFault, words: String, symbols: &Symbols) -> Fired {
     let name = |address: &u64| call(*address, symbols).map_or_else(|| "?".to_owned(), |call| call.function.to_owned());
+    let told = !fired.call_path.is_empty();
     Fired {
         fault: fired.fault as usize,
         sequence: fired.sequence,
@@ -34,7 +16,7 @@ pub(super) fn of_log(fired: &qemu::Fired, words: String, symbols: &Symbols) -> F
         step: fired.step,
         scope: fired.scope,
         times: fired.times,
-        call_path: fired.stack.iter().map(name).collect(),
+        call_path: if told { fired.call_path.clone() } else { fired.stack.iter().map(name).collect() },
         frames: frames(&fired.stack, symbols),
         arguments: fired.arguments.clone(),
         words,
@@ -58,25 +40,13 @@ fn call(address: u64, symbols: &Symbols) -> Option<Location<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use fault_plan::Scope;
-
     use super::*;
 
     #[test]
     fn an_address_without_a_symbol_stays_a_number() {
-        let fired = qemu::Fired {
-            fault: 1,
-            sequence: 2,
-            site: 3,
-            step: 4,
-            scope: Scope::Child,
-            times: 5,
-            stack: vec![0xffff_ffff_8100_0010],
-            arguments: vec![7],
-            shown: Vec::new(),
-            text: String::new(),
-        };
-        let fired = of_log(&fired, "size 8".to_owned(), &Symbols::default());
+        let fired =
+            FiredFault { fault: 1, stack: vec![0xffff_ffff_8100_0010], arguments: vec![7], ..FiredFault::default() };
+        let fired = named(&fired, "size 8".to_owned(), &Symbols::default());
         assert_eq!((fired.call_path, fired.frames), (vec!["?".to_owned()], vec!["0xffffffff81000010".to_owned()]));
         assert_eq!((fired.fault, fired.arguments, fired.words.as_str()), (1, vec![7], "size 8"));
     }

@@ -97,7 +97,7 @@ impl GuestRunner {
 
 #[cfg(test)]
 mod tests {
-    use fault_plan::{CallPath, Errno, Fault, InjectedError, Scope};
+    use fault_plan::{CallPath, Errno, Fault, InjectedError};
 
     use super::*;
 
@@ -110,19 +110,8 @@ mod tests {
         let error = InjectedError::Errno(Errno::ENOMEM);
         let fault = Fault::new("should_failslab", CallPath::default(), 1, error);
         let plan = FaultPlan { faults: vec![fault], ..FaultPlan::fault_free("t") };
-        let fired = [Fired {
-            fault: 0,
-            sequence: 38,
-            site: 1,
-            step: 1,
-            scope: Scope::Workload,
-            times: 1,
-            call_path: path.clone(),
-            frames: Vec::new(),
-            arguments: Vec::new(),
-            words: String::new(),
-            returns: Vec::new(),
-        }];
+        let fired =
+            [Fired { fault: 0, sequence: 38, site: 1, step: 1, times: 1, call_path: path.clone(), ..Fired::default() }];
         let found =
             left(&leftover(LeftoverKind::Device), &plan, &fired, &[StepResult::Failed(12), StepResult::Skipped]);
         assert_eq!(found.key, "device left open: super_setup_bdi");

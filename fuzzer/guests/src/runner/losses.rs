@@ -45,7 +45,6 @@ pub(super) fn lost(
 
 #[cfg(test)]
 mod tests {
-    use fault_plan::Scope;
     use guest_protocol::Step;
 
     use super::*;
@@ -53,19 +52,7 @@ mod tests {
     fn keys(losses: &[LossKind], result: StepResult, fired: bool) -> Vec<String> {
         let losses: Vec<_> = losses.iter().map(|kind| Loss { kind: *kind, text: "f: byte 1".to_owned() }).collect();
         let path = ["__kmalloc_noprof", "flush_block"].map(str::to_owned).to_vec();
-        let fault = Fired {
-            fault: 0,
-            sequence: 1,
-            site: 1,
-            step: 1,
-            scope: Scope::Workload,
-            times: 1,
-            call_path: path,
-            frames: Vec::new(),
-            arguments: Vec::new(),
-            words: String::new(),
-            returns: Vec::new(),
-        };
+        let fault = Fired { fault: 0, sequence: 1, site: 1, step: 1, times: 1, call_path: path, ..Fired::default() };
         let fired = if fired { vec![fault] } else { Vec::new() };
         let workload = [WorkloadStep::from(Step::Sync {})];
         let found = lost(&losses, &FaultPlan::fault_free("t"), &workload, &fired, &[result]);

@@ -29,8 +29,8 @@ pub(super) struct Executed<'a> {
     pub(super) workload: &'a [WorkloadStep],
 }
 
-/// Gives the execution that the agent reports, in which these faults `fired`, in a guest in which so
-/// much was left `before`. `text` is the console's.
+/// Gives the execution that the agent reports, in which these faults `fired`, in a guest in which
+/// so much was left `before`. `text` is the console's.
 pub(super) fn reported(
     executed: Executed<'_>,
     report: Box<Report>,
@@ -66,8 +66,8 @@ pub(super) fn reported(
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
 }
 
-/// Says whether only allocations, reads and writes `fired`, as far as their errors tell: no function
-/// was made to call anything damaged.
+/// Says whether only allocations, reads and writes `fired`, as far as their errors tell: no
+/// function was made to call anything damaged.
 fn only_plain_errors(plan: &FaultPlan, fired: &[Fired]) -> bool {
     let is_plain = |fired: &Fired| {
         let error = plan.faults.get(fired.fault).map(|fault| fault.error);
@@ -90,7 +90,7 @@ fn is_old(leftover: &Leftover, before: &[Leftover]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use fault_plan::{CallPath, Fault, Scope};
+    use fault_plan::{CallPath, Fault};
 
     use super::*;
 
@@ -130,13 +130,8 @@ mod tests {
                 sequence: 1,
                 site: 1,
                 step: 1,
-                scope: Scope::Workload,
                 times: 1,
-                call_path: Vec::new(),
-                frames: Vec::new(),
-                arguments: Vec::new(),
-                words: String::new(),
-                returns: Vec::new(),
+                ..Fired::default()
             });
             let fired = fired.collect();
             let found = reported(

@@ -14,8 +14,8 @@ use triage::{CoveredPlace, KernelCoverage, Ran, Report, by_file, with_source};
 use super::kernels::CachedKernels;
 
 /// Reads what the campaign in the folder `dir` covered of each of its kernels that the cache has.
-/// `tree` has the source whose lines are shown. Kernels of which nothing can be said, and files that
-/// are damaged, are gaps.
+/// `tree` has the source whose lines are shown. Kernels of which nothing can be said, and files
+/// that are damaged, are gaps.
 pub(super) fn coverage(
     dir: &Path,
     report: &Report,

@@ -30,7 +30,7 @@ static long create(const char *path) {
 //: pattern
 static unsigned char buffer[65536] __attribute__((aligned(4096)));
 
-/* The byte that a step writes at offset n is n + shift modulo 251. Each step has a shift of its own. */
+/* The byte that a step writes at offset n is n + shift modulo 251; each step has its own shift. */
 static void pattern(long long offset, size_t bytes, int shift) {
     for (size_t index = 0; index < bytes; index++)
         buffer[index] = (offset + index + shift) % 251;

@@ -4,7 +4,7 @@ mod property;
 
 use std::sync::LazyLock;
 
-use fault_plan::{CallPath, Errno, Fault, InjectedError, Scope};
+use fault_plan::{CallPath, Errno, Fault, InjectedError};
 use guest_protocol::{FiredFault, LOG_LOST, Report};
 
 use super::*;
@@ -21,18 +21,7 @@ fn plan(number: u32) -> FaultPlan {
 }
 
 fn log(generation: u32) -> Option<FiredLog> {
-    let fired = qemu::Fired {
-        fault: 0,
-        sequence: 1,
-        site: u64::from(generation),
-        step: 1,
-        scope: Scope::Workload,
-        times: 1,
-        stack: Vec::new(),
-        arguments: Vec::new(),
-        shown: Vec::new(),
-        text: String::new(),
-    };
+    let fired = FiredFault { sequence: 1, site: u64::from(generation), step: 1, times: 1, ..FiredFault::default() };
     Some(FiredLog { generation, seen_us: 0, step: 0, fired: vec![fired] })
 }
 
@@ -79,19 +68,7 @@ fn report(log_before: &str, log: &str) -> End {
 /// An attribution whose guest has run the plan number 1.
 fn after_one() -> Attribution {
     let mut attribution = Attribution::new("test");
-    let fired = FiredFault {
-        fault: 0,
-        sequence: 1,
-        site: 1,
-        step: 1,
-        scope: Scope::Workload,
-        times: 1,
-        call_path: Vec::new(),
-        stack: Vec::new(),
-        arguments: Vec::new(),
-        shown: Vec::new(),
-        text: String::new(),
-    };
+    let fired = FiredFault { sequence: 1, site: 1, step: 1, times: 1, ..FiredFault::default() };
     let end = End::Reported(Box::new(Report { fired: vec![fired], ..Report::default() }));
     let judgement = attribution.judge(&request(&plan(1)), observed(end));
     assert!(matches!(judgement.verdict, Verdict::Ran(own) if own.guest == Fate::Alive));
