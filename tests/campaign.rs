@@ -4,22 +4,14 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use guests::project::Project;
 
-use crate::common::{self, program};
-
-fn fuzz(arguments: &[&str]) -> Output {
-    Command::new(program()).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::common::{self, fuzz, program, text};
 
 fn entries(folder: &Path) -> BTreeSet<PathBuf> {
     let visible = |path: &PathBuf| !path.file_name().unwrap().to_string_lossy().starts_with('.');

@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
     sync::Arc,
 };
 
@@ -125,6 +126,18 @@ pub(crate) fn plan(faults: &[Fault]) -> FaultPlan {
 pub(crate) fn kernel() -> Built {
     let cache = files::cache::directory().unwrap();
     built_kernel(&Project::find().unwrap(), KERNEL, &cache, &Stop::new(), &Silent).unwrap()
+}
+
+/// Runs the command `fuzz` to its end.
+#[allow(dead_code, reason = "one of the test programs uses it")]
+pub(crate) fn fuzz(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// What it printed.
+#[allow(dead_code, reason = "one of the test programs uses it")]
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// The program under test.

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use campaign::CrashMeta;
 use guests::project::Project;
 
-use crate::common::program;
+use crate::common::{fuzz, text};
 
 /// A crash's folder with the reproducer `text`.
 fn crash(folder: &Path, text: &str) {
@@ -16,9 +16,9 @@ fn crash(folder: &Path, text: &str) {
 }
 
 fn export(folder: &Path) -> (Option<i32>, String, CrashMeta) {
-    let output = std::process::Command::new(program()).arg("export").arg(folder).output().unwrap();
+    let output = fuzz(&["export", folder.to_str().unwrap()]);
     let meta = serde_json::from_slice(&fs::read(folder.join("meta.json")).unwrap()).unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap(), meta)
+    (output.status.code(), text(&output.stdout), meta)
 }
 
 #[test]

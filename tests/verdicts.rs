@@ -1,14 +1,14 @@
 //! Replays of known crashes: what is still there, what is fixed, what was not looked for, and where
 //! the errors went.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use execution::Target;
 use fault_plan::Reproducer;
 use guests::project::Project;
 use serde_json::Value;
 
-use crate::common::program;
+use crate::common::{self, fuzz};
 
 /// The crash of the self-test that takes two faults.
 fn known() -> Reproducer {
@@ -21,10 +21,10 @@ fn replayed(reproducer: &Reproducer) -> (Option<i32>, Vec<(String, String, Value
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("reproducer.json");
     fs::write(&file, reproducer.to_json()).unwrap();
-    let ran = Command::new(program()).args(["replay", "--json", "--trace"]).arg(&file).output().unwrap();
-    let out = String::from_utf8(ran.stdout).unwrap();
+    let ran = fuzz(&["replay", "--json", "--trace", file.to_str().unwrap()]);
+    let out = common::text(&ran.stdout);
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let [_, traced, verdict] = &lines[..] else { panic!("{out}{}", String::from_utf8_lossy(&ran.stderr)) };
+    let [_, traced, verdict] = &lines[..] else { panic!("{out}{}", common::text(&ran.stderr)) };
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let frames = traced["trace"][0]["frames"].as_array().unwrap().iter();
     let frames = frames.map(|frame| (text(&frame["function"]), text(&frame["returned"]), frame["mark"].clone()));

@@ -11,10 +11,15 @@ pub(crate) fn shift_of(number: u32) -> usize {
     SHIFT * (number as usize % PATTERN_PERIOD) % PATTERN_PERIOD
 }
 
+/// Place in the pattern's period of the offset `at`, with this `shift`.
+pub(crate) fn phase_of(at: usize, shift: usize) -> usize {
+    (at + shift) % PATTERN_PERIOD
+}
+
 /// The byte at the offset `at` of a pattern of this `shift`.
 pub(crate) fn byte_at(at: usize, shift: usize) -> u8 {
     // The period is below 256.
-    u8::try_from((at + shift) % PATTERN_PERIOD).unwrap_or_default()
+    u8::try_from(phase_of(at, shift)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! DIR/coverage/ID.txt    addresses that ran, by the kernel's build id
 //! DIR/coverage/ID.fault-free those that the workload runs without faults
 //! DIR/stats.jsonl        one line every few seconds
-//! DIR/crashes/SLUG/      reproducer.json, report.txt, console.log, meta.json
+//! DIR/crashes/SLUG/      one crash; docs/campaign-folder.md has its files
 //! ```
 
 mod coverage;

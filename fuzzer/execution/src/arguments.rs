@@ -1,5 +1,6 @@
 //! The arguments of a call that matter, in words.
 
+use fault_plan::MAX_ARGUMENTS;
 use guest_protocol::{MAX_SHOWN, Shown};
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +45,8 @@ pub(crate) fn defect(arguments: &[NamedArgument]) -> Option<String> {
     if arguments.iter().filter(|argument| argument.form == Form::Text).count() > 1 {
         return Some("names two texts, possible is one".to_owned());
     }
-    let impossible = arguments.iter().find(|argument| !(1..=6).contains(&argument.argument))?;
-    Some(format!("names argument {}, possible are 1 to 6", impossible.argument))
+    let impossible = arguments.iter().find(|argument| !(1..=MAX_ARGUMENTS).contains(&argument.argument))?;
+    Some(format!("names argument {}, possible are 1 to {MAX_ARGUMENTS}", impossible.argument))
 }
 
 /// Gives what the guest is to note.

@@ -88,6 +88,11 @@ impl FaultPlan {
         self.all_faults().next().is_none()
     }
 
+    /// Gives the faults of each round, the last one's at the end.
+    pub fn rounds(&self) -> impl Iterator<Item = &Vec<Fault>> {
+        self.earlier.iter().map(|round| &round.faults).chain([&self.faults])
+    }
+
     /// Gives the faults of all rounds, in their order.
     pub fn all_faults(&self) -> impl Iterator<Item = &Fault> {
         self.earlier.iter().flat_map(|round| &round.faults).chain(&self.faults)
@@ -148,12 +153,11 @@ impl FaultPlan {
         if self.earlier.len() >= MAX_ROUNDS {
             return Err(PlanError::TooManyRounds { found: self.earlier.len() + 1 });
         }
-        let rounds = || self.earlier.iter().map(|round| &round.faults).chain([&self.faults]);
-        if let Some(found) = rounds().map(Vec::len).find(|found| *found > MAX_FAULTS) {
+        if let Some(found) = self.rounds().map(Vec::len).find(|found| *found > MAX_FAULTS) {
             return Err(PlanError::TooManyFaults { found });
         }
         let mut before = 0;
-        for faults in rounds() {
+        for faults in self.rounds() {
             let numbered = faults.iter().enumerate();
             let mut defects = numbered.filter_map(|(index, fault)| Some((index, fault.defect(index, faults.len())?)));
             let in_circle = || {

@@ -74,9 +74,8 @@ impl Relaxer {
 
 /// Gives for each fault of `plan`, of all rounds, the index of the one that it comes after.
 fn waits(plan: &FaultPlan) -> Vec<Option<usize>> {
-    let rounds = plan.earlier.iter().map(|round| &round.faults).chain([&plan.faults]);
     let mut waits: Vec<Option<usize>> = Vec::new();
-    for faults in rounds {
+    for faults in plan.rounds() {
         let start = waits.len();
         let index = |number: u32| start + (number as usize).saturating_sub(1);
         waits.extend(faults.iter().map(|fault| fault.after.map(index)));

@@ -132,8 +132,8 @@ pub struct MinimizeOptions {
     /// The file to write: a reproducer. NAME.minimized.json beside the input without it.
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// In how many fresh guests a simpler plan has to make the crash each time. The simplest one is
-    /// tried three times, and in as many guests as this says.
+    /// In how many fresh guests a simpler plan has to make the crash each time. The simplest one
+    /// has to make it in three, or in as many as this says if that is more.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
     /// Leave the target's steps as they are. Each try with fewer steps needs a guest of its own
@@ -162,7 +162,7 @@ pub struct ReplayOptions {
     /// them.
     #[arg(long)]
     pub trace: bool,
-    /// One line of JSON for each run, and one for the verdict on a reproducer.
+    /// One line of JSON for each run, one for a trace, and one for the verdict on a reproducer.
     #[arg(long)]
     pub json: bool,
     /// The guests.

@@ -33,7 +33,7 @@ mod workload_step;
 pub use encoding::MessageError;
 pub use hit::Hit;
 pub use limits::{
-    LIMITS, Limits, MAX_ARGUMENTS, MAX_CALLERS, MAX_CONDITIONS, MAX_DISKS, MAX_FUNCTIONS, MAX_SHOWN, MAX_UNRELATED, cut,
+    LIMITS, Limits, MAX_CALLERS, MAX_CONDITIONS, MAX_DISKS, MAX_FUNCTIONS, MAX_SHOWN, MAX_UNRELATED, cut,
 };
 pub use message::{
     Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Growth, Hello, LOG_LOST, LeftOut, Leftover,

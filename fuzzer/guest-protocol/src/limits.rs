@@ -13,8 +13,6 @@ pub const MAX_CALLERS: usize = 8;
 
 /// The most parts of a call's arguments that are noted when it fails.
 pub const MAX_SHOWN: usize = 4;
-/// The most arguments that a call has in registers.
-pub const MAX_ARGUMENTS: usize = 6;
 
 /// The most functions below which calls of other tasks are unrelated to the workload.
 pub const MAX_UNRELATED: usize = 32;
@@ -153,7 +151,7 @@ impl Report {
             within((fired.fault as usize) < fault_plan::MAX_FAULTS, "the index of a fault")?;
             call_path(&fired.call_path)?;
             within(fired.stack.len() <= LIMITS.call_path, "the return addresses of a fault")?;
-            within(fired.arguments.len() <= MAX_ARGUMENTS, "the arguments of a fault")?;
+            within(fired.arguments.len() <= usize::from(fault_plan::MAX_ARGUMENTS), "the arguments of a fault")?;
             within(fired.shown.len() <= MAX_SHOWN, "the parts of a fault's arguments")?;
             text(&fired.text)?;
             step_number(fired.step)?;

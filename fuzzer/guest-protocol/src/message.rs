@@ -344,7 +344,7 @@ pub struct FiredFault {
     pub call_path: Vec<String>,
     /// The return addresses into them.
     pub stack: Vec<u64>,
-    /// The registers of the call's arguments, at most [`MAX_ARGUMENTS`](crate::MAX_ARGUMENTS).
+    /// The registers of the call's arguments, at most [`MAX_ARGUMENTS`](fault_plan::MAX_ARGUMENTS).
     pub arguments: Vec<u64>,
     /// The parts of them that the function's contract wants noted, in its order; nothing for one
     /// that the kernel lacks.

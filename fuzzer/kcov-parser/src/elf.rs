@@ -75,6 +75,19 @@ pub(crate) fn code<'data>(file: &object::File<'data>) -> Result<Vec<Code<'data>>
     Ok(all)
 }
 
+/// Gives the symbols of `file` that stand in code, with their names.
+pub(crate) fn code_symbols<'file, 'data>(
+    file: &'file object::File<'data>,
+) -> impl Iterator<Item = (object::Symbol<'data, 'file>, &'data str)> {
+    file.symbols().filter_map(|symbol| {
+        let kind = matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label);
+        let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+        let is_code = kind && section.is_some_and(|section| holds_code(&section));
+        let name = symbol.name().ok().filter(|name| is_code && !name.is_empty())?;
+        Some((symbol, name))
+    })
+}
+
 /// The address of the symbol `name`.
 pub(crate) fn address_of(file: &object::File<'_>, name: &str) -> Option<u64> {
     file.symbols()

@@ -9,7 +9,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use addr2line::Context;
 use fault_plan::base_name;
 use gimli::{Dwarf, EndianArcSlice, LittleEndian, SectionId};
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
 use crate::{
     elf::{self, ElfError},
@@ -33,12 +33,12 @@ pub struct SourceFrame {
 pub struct SourceLines {
     context: Context<EndianArcSlice<LittleEndian>>,
     /// Address and size of each function by its name in the symbol table.
-    symbols: Symbols,
+    symbols: ByName,
     /// Names in the symbol table that are the same without compiler suffixes.
     with_suffix: HashMap<String, Vec<String>>,
 }
 
-type Symbols = HashMap<String, Vec<(u64, u64)>>;
+type ByName = HashMap<String, Vec<(u64, u64)>>;
 
 impl std::fmt::Debug for SourceLines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -145,19 +145,10 @@ fn only<'places>(mut places: impl Iterator<Item = &'places (u64, u64)>) -> Optio
 /// Reads the functions of `file`: address and size by name, and names by what they are without
 /// compiler suffixes. As the kernel prints sizes, a function reaches to the next symbol, whatever
 /// its own size (`get_symbol_pos()` in `kernel/kallsyms.c`, 6.12).
-fn symbols(file: &object::File<'_>) -> (Symbols, HashMap<String, Vec<String>>) {
-    let is_code = |symbol: &object::Symbol<'_, '_>| {
-        let kind = matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label);
-        let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
-        kind && section.is_some_and(|section| elf::holds_code(&section))
-    };
-    let mut found: Vec<(u64, &str)> = file
-        .symbols()
-        .filter(is_code)
-        .filter_map(|symbol| Some((symbol.address(), symbol.name().ok().filter(|name| !name.is_empty())?)))
-        .collect();
+fn symbols(file: &object::File<'_>) -> (ByName, HashMap<String, Vec<String>>) {
+    let mut found: Vec<_> = elf::code_symbols(file).map(|(symbol, name)| (symbol.address(), name)).collect();
     found.sort_unstable();
-    let (mut symbols, mut with_suffix) = (Symbols::new(), HashMap::<String, Vec<String>>::new());
+    let (mut symbols, mut with_suffix) = (ByName::new(), HashMap::<String, Vec<String>>::new());
     for (address, name) in &found {
         let next = found.partition_point(|(other, _)| other <= address);
         // The last one has no known end.

@@ -1,7 +1,7 @@
 //! Functions of the kernel by address.
 
 use fault_plan::base_name;
-use object::{Object as _, ObjectSymbol as _, SymbolKind};
+use object::{ObjectSymbol as _, SymbolKind};
 
 use crate::elf::{self, ElfError};
 
@@ -44,19 +44,11 @@ impl Symbols {
     pub fn from_elf(elf: &[u8]) -> Result<Self, ElfError> {
         let file = elf::parse(elf)?;
         let mut found = Vec::new();
-        for symbol in file.symbols() {
-            let is_code = match symbol.kind() {
-                SymbolKind::Text => true,
-                SymbolKind::Unknown | SymbolKind::Label => false,
-                _ => continue,
-            };
-            let Some(section) = symbol.section_index().and_then(|index| file.section_by_index(index).ok()) else {
-                continue;
-            };
-            let Ok(name) = symbol.name() else { continue };
-            if !elf::holds_code(&section) || name.is_empty() || name.starts_with(PADDING_PREFIX) {
+        for (symbol, name) in elf::code_symbols(&file) {
+            if name.starts_with(PADDING_PREFIX) {
                 continue;
             }
+            let is_code = symbol.kind() == SymbolKind::Text;
             // Of names for one address the one a reader knows: a function's, not weak, with few
             // underscores.
             let underscores = name.bytes().take_while(|byte| *byte == b'_').count();

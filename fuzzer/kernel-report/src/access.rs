@@ -18,7 +18,7 @@ pub(super) fn access(rule: &Rule, context: &[&str], body: &[&str]) -> Option<Acc
         Wording::Sanitizer => near().find_map(|line| of_kfence(line).or_else(|| of_kcsan(line))),
         Wording::Fault(_) | Wording::NamedFault => of_fault(body),
         Wording::Slab => {
-            let detail = context.iter().rev().find_map(|line| rules::detail(line));
+            let detail = rules::detail_above(context);
             let frees = slab::defect(body.first()?, detail).is_callers;
             frees.then(|| Access { what: "free".to_owned(), bytes: None, address: None })
         }

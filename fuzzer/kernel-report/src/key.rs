@@ -53,7 +53,7 @@ pub(super) fn key(rule: &Rule, context: &[&str], body: &[&str], title: &str) -> 
             None => other(rule, title),
         },
         Wording::Waits(_) if rule.kind == ReportKind::Hang => hang(title::culprit(body, true)),
-        Wording::Slab => match slab::defect(header, context.iter().rev().find_map(|line| rules::detail(line))) {
+        Wording::Slab => match slab::defect(header, rules::detail_above(context)) {
             defect if defect.is_callers => named(&format!("access: {}", defect.words)),
             defect => format!("slab: {} in {}", defect.words, defect.cache),
         },

@@ -234,14 +234,15 @@ impl Iterator for Reports<'_> {
 /// Makes the report whose header, by `rule`, is the first of `body`; `context` stands above it.
 /// `ended` says whether something but the log's end ended it.
 fn report(rule: &Rule, context: &[&str], body: &[&str], ended: bool, text: String) -> KernelReport {
-    let title = title::title(rule, context, body);
+    let blamed = title::blamed(rule, context, body);
+    let title = title::title(rule, context, body, blamed);
     let sections = stacks::sections(body);
     KernelReport {
         key: key::key(rule, context, body, &title),
         title,
         kind: title::kind(rule, body),
         text,
-        guilty: structure::guilty(rule, context, body),
+        guilty: structure::guilty(rule, context, body, blamed),
         access: access::access(rule, context, body),
         truncated: structure::is_truncated(rule, body, &sections, ended),
         stacks: sections.iter().map(stacks::Section::stack).collect(),

@@ -301,6 +301,11 @@ pub(super) fn is_ruler(line: &str) -> bool {
     line.len() >= 20 && line.bytes().all(|byte| byte == b'=')
 }
 
+/// The words of the last line of `context` that says more than the header below it.
+pub(super) fn detail_above<'log>(context: &[&'log str]) -> Option<&'log str> {
+    context.iter().rev().find_map(|line| detail(line))
+}
+
 /// The words of `line` when it says more than the header below it.
 pub(super) fn detail(line: &str) -> Option<&str> {
     let (_, words) = DETAILS.iter().find(|(start, _)| line.starts_with(start))?;

@@ -7,7 +7,6 @@ use super::{
     rules::{Rule, Wording},
     skip,
     stacks::{self, Section},
-    title,
 };
 
 /// Function that a report blames.
@@ -37,9 +36,9 @@ pub struct Access {
     pub address: Option<u64>,
 }
 
-/// Gives the function that the report whose header, by `rule`, is the first of `body` blames.
-pub(super) fn guilty(rule: &Rule, context: &[&str], body: &[&str]) -> Option<Guilty> {
-    let function = title::blamed(rule, context, body).filter(|function| !skip::is_reporting(function))?;
+/// Describes the function `blamed` by the report whose header, by `rule`, is the first of `body`.
+pub(super) fn guilty(rule: &Rule, context: &[&str], body: &[&str], blamed: Option<&str>) -> Option<Guilty> {
+    let function = blamed.filter(|function| !skip::is_reporting(function))?;
     let place = match rule.wording {
         Wording::Bug(_) | Wording::Warning => key::place_of_caller(context, body),
         Wording::Ubsan => body.first().and_then(|header| Some(header.rsplit_once(" in ")?.1.to_owned())),

@@ -18,10 +18,10 @@ const MAX_SLUG: usize = 80;
 const HASH_DIGITS: usize = 8;
 
 /// The title of the report whose header, by `rule`, is the first of `body`; `context` stands above
-/// it.
-pub(super) fn title(rule: &Rule, context: &[&str], body: &[&str]) -> String {
+/// it, and it blames the function `blamed`.
+pub(super) fn title(rule: &Rule, context: &[&str], body: &[&str], blamed: Option<&str>) -> String {
     let header = body.first().copied().unwrap_or_default();
-    let detail = context.iter().rev().find_map(|line| rules::detail(line));
+    let detail = rules::detail_above(context);
     let words = match rule.wording {
         Wording::Kasan => format!("KASAN: {}", kasan_words(header, body)),
         Wording::Sanitizer => before_place(header.trim_start_matches("BUG: ")).to_owned(),
@@ -47,7 +47,7 @@ pub(super) fn title(rule: &Rule, context: &[&str], body: &[&str]) -> String {
         Wording::Panic => format!("kernel panic: {}", header.trim_start_matches(rules::PANIC)),
     };
     // A panic's words say more than who called it.
-    let function = blamed(rule, context, body).filter(|_| rule.wording != Wording::Panic);
+    let function = blamed.filter(|_| rule.wording != Wording::Panic);
     let title = match function {
         Some(function) => format!("{words} in {function}"),
         None => words,
@@ -67,7 +67,7 @@ pub(super) fn blamed<'log>(rule: &Rule, context: &[&str], body: &[&'log str]) ->
             Some(fault_plan::base_name(name))
         }
         Wording::Slab => {
-            let detail = context.iter().rev().find_map(|line| rules::detail(line));
+            let detail = rules::detail_above(context);
             culprit(body, false).filter(|_| slab::defect(header, detail).is_callers)
         }
         _ => culprit(body, false),

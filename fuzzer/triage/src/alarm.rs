@@ -70,10 +70,14 @@ pub(crate) fn alarm(
     announced(report, faults).or_else(|| checked(key, stack, faults))
 }
 
+/// Gives the lines of a report that say what was wrong; its trace stands behind them.
+pub(crate) fn head(report: &str) -> impl Iterator<Item = &str> {
+    report.lines().map(str::trim).take_while(|line| !line.starts_with("Call Trace")).take(12)
+}
+
 /// Looks for an announcement in the lines above the trace.
 fn announced(report: &str, faults: &[Injected<'_>]) -> Option<String> {
-    let head = report.lines().map(str::trim).take_while(|line| !line.starts_with("Call Trace")).take(12);
-    let found = { head }.find_map(|line| {
+    let found = head(report).find_map(|line| {
         let announcement = ANNOUNCEMENTS.iter().find(|announcement| has_pieces(line, announcement.pieces))?;
         faults.iter().any(|fault| names(line, fault.error)).then_some(announcement)
     })?;

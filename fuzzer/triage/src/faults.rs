@@ -65,9 +65,8 @@ fn planned<'a>(fired: &FiredJson, plans: &[&'a FaultPlan]) -> Option<(&'a Fault,
 
 /// Gives the faults of a plan, each with its round, from 1, where there are several.
 fn with_rounds(plan: &FaultPlan) -> Vec<(&Fault, Option<usize>)> {
-    let rounds = plan.earlier.iter().map(|round| &round.faults).chain([&plan.faults]);
     let several = !plan.earlier.is_empty();
-    let numbered = (1..).zip(rounds);
+    let numbered = (1..).zip(plan.rounds());
     { numbered }.flat_map(|(round, faults)| faults.iter().map(move |fault| (fault, several.then_some(round)))).collect()
 }
 

@@ -289,7 +289,7 @@ fn found_plan(folder: &Path) -> Option<FaultPlan> {
 }
 
 fn cut(report: &str) -> String {
-    let end = (0..=MOST_REPORT.min(report.len())).rev().find(|end| report.is_char_boundary(*end)).unwrap_or(0);
+    let end = report.floor_char_boundary(MOST_REPORT);
     let more = if end < report.len() { "\n[cut off here]\n" } else { "" };
     format!("{}{more}", &report[..end])
 }

@@ -84,9 +84,10 @@ static RULES: &[Rule] = &[
         "lock kept", "lock-held", "held lock freed", "workqueue leaked"], Impact::Deadlock),
     kinds(&["hang"], Impact::Hang),
     words(&["null pointer", "null-ptr-deref", "access: null call"], Impact::NullPointer),
-    kinds(&["bug", "panic", "assertion"], Impact::Death),
-    // include/linux/kernel.h, fs/super.c: the text of the check stands in the key.
+    // include/linux/kernel.h, fs/super.c: the text of the check stands in the key. `BUG()` and
+    // `WARN()` report them, and they are leaks all the same.
     words(&["busy inodes after unmount", "still in use"], Impact::Leak),
+    kinds(&["bug", "panic", "assertion"], Impact::Death),
     kinds(&["leftover", "kmemleak", "leak"], Impact::Leak),
     kinds(&["ubsan", "lockdep", "errno"], Impact::Misuse),
     kinds(&["kasan"], Impact::OutOfBoundsRead),
@@ -97,13 +98,9 @@ impl Impact {
     #[must_use]
     pub fn of(kind: &str, text: &str) -> Self {
         let text = text.to_lowercase();
-        // "Busy inodes" and dentries are reported by `BUG()` or `WARN()`, and are leaks all the
-        // same.
-        let leak = ["busy inodes after unmount", "still in use"].iter().any(|words| text.contains(words));
         let fits = |rule: &&Rule| {
             (rule.words.is_empty() || rule.words.iter().any(|words| text.contains(words)))
                 && (rule.kinds.is_empty() || rule.kinds.contains(&kind))
-                && !(leak && rule.impact == Self::Death)
         };
         RULES.iter().find(fits).map_or(Self::Warning, |rule| rule.impact)
     }

@@ -1,6 +1,6 @@
 //! The report of a campaign: what all its forms are written from. As JSON it is the form `json`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use fault_plan::FaultPlan;
 use serde::Serialize;
@@ -216,6 +216,18 @@ pub struct Guilty {
     pub line: Option<u32>,
 }
 
+impl fmt::Display for Guilty {
+    /// Writes `function (file:line)`, as far as it is known.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { function, file, line } = self;
+        let line = line.map_or_else(String::new, |line| format!(":{line}"));
+        match file {
+            Some(file) => write!(f, "{function} ({file}{line})"),
+            None => f.write_str(function),
+        }
+    }
+}
+
 /// A kernel on which a crash was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CrashKernel {
@@ -332,13 +344,18 @@ pub enum Ran {
 }
 
 impl Crash {
-    /// Gives the fault that says most: the first that the plan cannot do without, in one line.
+    /// Gives the last fault, after which the crash came, in one line.
+    #[must_use]
+    pub fn last_fault(&self) -> String {
+        self.faults.last().map_or_else(|| "not known".to_owned(), NamedFault::line)
+    }
+
+    /// Gives the last fault, and how many fired where it was not the only one.
     #[must_use]
     pub fn fault_line(&self) -> String {
-        match self.faults.as_slice() {
-            [] => "not known".to_owned(),
-            [fault] => fault.line(),
-            [.., last] => format!("{} ({} faults fired)", last.line(), self.faults.len()),
+        match self.faults.len() {
+            0 | 1 => self.last_fault(),
+            fired => format!("{} ({fired} faults fired)", self.last_fault()),
         }
     }
 

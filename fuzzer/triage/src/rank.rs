@@ -40,15 +40,10 @@ pub(crate) struct Judged {
     pub(crate) reasons: Vec<String>,
 }
 
-/// Lines of a report that say what was wrong; its trace stands behind them.
-fn head(report: &str) -> String {
-    let lines = report.lines().map(str::trim).take_while(|line| !line.starts_with("Call Trace"));
-    lines.take(12).collect::<Vec<_>>().join("\n")
-}
-
 /// Judges a crash.
 pub(crate) fn judge(evidence: &Evidence<'_>) -> Judged {
-    let text = format!("{}\n{}\n{}", evidence.title, evidence.key, head(evidence.report));
+    let head: Vec<_> = alarm::head(evidence.report).collect();
+    let text = format!("{}\n{}\n{}", evidence.title, evidence.key, head.join("\n"));
     let impact = Impact::of(evidence.kind, &text);
     let mut reasons = vec![impact.words().to_owned()];
     let worst = evidence.faults.iter().max_by_key(|fault| fault.chance);

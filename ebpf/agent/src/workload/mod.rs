@@ -158,6 +158,8 @@ pub(crate) struct Worker {
     orders: SyncSender<Order>,
     outcomes: Receiver<Outcome>,
     at: Arc<At>,
+    /// Tells whether the guest is idle.
+    settling: Settling,
 }
 
 impl Worker {
@@ -178,7 +180,7 @@ impl Worker {
         };
         let builder = thread::Builder::new().name("workload".to_owned()).stack_size(STACK_BYTES);
         builder.spawn(work).context("cannot start the workload thread")?;
-        Ok(Self { orders, outcomes, at })
+        Ok(Self { orders, outcomes, at, settling: Settling::new()? })
     }
 
     /// Runs the steps once, and waits for the end of what they cause.
@@ -190,7 +192,6 @@ impl Worker {
         let gone = || anyhow!("the workload thread is gone: {}", init::last_panic());
         self.orders.send(Order { harness, arm, coverage }).map_err(|_| gone())?;
         let (pause, most) = LOOK;
-        let settling = Settling::new()?;
         let (mut entered, mut same) = (self.at.entered.load(Ordering::Relaxed), 0);
         loop {
             match self.outcomes.recv_timeout(pause) {
@@ -199,7 +200,7 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = self.at.entered.load(Ordering::Relaxed);
-            same = if now == entered && settling.is_idle()? { same + 1 } else { 0 };
+            same = if now == entered && self.settling.is_idle()? { same + 1 } else { 0 };
             entered = now;
             if same == most {
                 return Ok(End::Hung(self.at.stack()));

@@ -62,7 +62,7 @@ fn rounds_that_are_not_needed_go_and_the_last_one_may() {
     let earlier = ["k b m", "k a m", "k b m", "k b m"].map(round).to_vec();
     let long = FaultPlan { earlier, ..plan(&[fault("k b m", 1)]) };
     let needs = |plan: &FaultPlan| {
-        let rounds: Vec<_> = plan.earlier.iter().map(|round| &round.faults).chain([&plan.faults]).collect();
+        let rounds: Vec<_> = plan.rounds().collect();
         let fails = |faults: &Vec<Fault>, path: &str| faults.iter().any(|fault| fault.call_path.matches(&names(path)));
         let first = rounds.iter().position(|faults| fails(faults, "k a m"));
         first.is_some_and(|first| rounds[first..].iter().any(|faults| fails(faults, "k b m")))

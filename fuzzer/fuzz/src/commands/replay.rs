@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fs, io::Write};
 use fault_plan::{FaultPlan, Reproducer};
 
 use campaign::{KnownPoints, Relaxed, run_relaxed};
-use execution::{Execution, Fate, How, Runner as _, Stop, chain};
+use execution::{Execution, How, Runner as _, Stop, chain};
 use guests::{
     prepare::{Wanted, prepare},
     runner::GuestRunner,
@@ -83,13 +83,12 @@ pub fn replay(
         .check_against(&prepared.template().about.ready.functions)
         .map_err(|error| CommandError::Input(format!("{}: {}", options.input.file.display(), chain(&error))))?;
     let is_same = |execution: &Execution| asked.crash.as_ref().is_some_and(|(key, _)| execution.has_key(key));
-    let (mut tally, mut held, mut known, mut last) = (Tally::default(), 0, KnownPoints::default(), None);
+    let (mut tally, mut known, mut last) = (Tally::default(), KnownPoints::default(), None);
     let mut fingerprints = BTreeSet::new();
     for number in 1..=options.runs {
         let relaxed = run_relaxed(&mut runner, &asked.plan, How::Fresh, &mut known, is_same)?;
         let Relaxed { plan, execution, unfired, .. } = &relaxed;
         tally.add(execution, unfired, is_same(execution));
-        held += u32::from(execution.guest == Fate::Dead || unfired.is_empty());
         fingerprints.insert(execution.fingerprint());
         let (asked, steps) = (&asked.plan, &prepared.target.steps);
         let run = Run { number, of: options.runs, asked, plan, steps, execution };
@@ -117,7 +116,7 @@ pub fn replay(
     }
     let reproduced = match asked.crash {
         Some(_) => tally.verdict() == Verdict::StillThere,
-        None => held == options.runs,
+        None => tally.all_checked(),
     };
     let repeated = !options.exact || fingerprints.len() == 1;
     Ok(if reproduced && repeated { Answer::Yes } else { Answer::No })

@@ -57,12 +57,12 @@ impl Hit {
 
 /// The faults of `plan` that `fired`, in their order.
 pub(super) fn hits(plan: &FaultPlan, target: &Target, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
-    let counts = plan.earlier.iter().map(|round| round.faults.len()).chain([plan.faults.len()]);
-    let rounds: Vec<u32> = counts.zip(1..).flat_map(|(count, round)| std::iter::repeat_n(round, count)).collect();
-    let faults: Vec<&Fault> = plan.all_faults().collect();
+    let numbered = (1..).zip(plan.rounds());
+    let faults: Vec<(u32, &Fault)> =
+        { numbered }.flat_map(|(round, faults)| faults.iter().map(move |fault| (round, fault))).collect();
     let mut hits = Vec::new();
     for fired in fired {
-        let (Some(fault), Some(round)) = (faults.get(fired.fault), rounds.get(fired.fault)) else { continue };
+        let Some((round, fault)) = faults.get(fired.fault) else { continue };
         if fired.times > 1 {
             return unsaid(format!(
                 "{} fails {} times, and the calls after the first are not known",

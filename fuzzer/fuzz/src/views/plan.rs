@@ -10,9 +10,8 @@ pub(crate) fn write_plan(plan: &FaultPlan, out: &mut dyn Write) -> io::Result<()
         writeln!(out, "  no fault is needed")?;
     }
     let of = plan.earlier.len() + 1;
-    let rounds = plan.earlier.iter().map(|round| &round.faults).chain([&plan.faults]);
     let mut number = 0;
-    for (round, faults) in (1..).zip(rounds) {
+    for (round, faults) in (1..).zip(plan.rounds()) {
         if of > 1 {
             writeln!(out, "  round {round} of {of}:")?;
         }

@@ -45,8 +45,8 @@ impl Tally {
     /// so before they could.
     pub(crate) fn add(&mut self, execution: &Execution, unfired: &[usize], is_same: bool) {
         self.runs += 1;
-        self.again += u32::from(is_same);
         if is_same {
+            self.again += 1;
             return;
         }
         if execution.guest == Fate::Dead || unfired.is_empty() {
@@ -65,6 +65,11 @@ impl Tally {
     fn never_fired(&self) -> Vec<usize> {
         let checked = self.checked + self.again > 0;
         self.unfired.iter().flatten().filter(|_| !checked).copied().collect()
+    }
+
+    /// Says whether in each run every fault fired, or the guest died first.
+    pub(crate) fn all_checked(&self) -> bool {
+        self.checked == self.runs
     }
 
     /// Gives the verdict.

@@ -27,7 +27,11 @@ use crossbeam::{
 use execution::Stop;
 use thiserror::Error;
 
-use crate::{initramfs::Files, process, qemu::GuestConfig};
+use crate::{
+    initramfs::Files,
+    process,
+    qemu::{GuestConfig, disk_node, printable},
+};
 
 /// Process 1 of these guests, in C.
 const INIT: &str = include_str!("init.c");
@@ -158,8 +162,7 @@ fn watch(config: &GuestConfig, arguments: Vec<OsString>, stop: &Stop) -> Result<
 /// Gives bytes as text without control characters, up to the first zero.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    let text = String::from_utf8_lossy(&bytes[..end]);
-    text.chars().filter(|character| !character.is_control() || matches!(character, '\n' | '\t')).collect()
+    printable(&bytes[..end])
 }
 
 fn qemu_arguments(config: &GuestConfig, initramfs: &Path, trace: Option<&Path>) -> Vec<OsString> {
@@ -180,7 +183,7 @@ fn qemu_arguments(config: &GuestConfig, initramfs: &Path, trace: Option<&Path>) 
     let image = config.disk.as_deref().map(|path| (path, true));
     let disks = image.into_iter().chain(trace.map(|path| (path, false)));
     for ((path, read_only), letter) in disks.zip(['a', 'b']) {
-        add("-blockdev", disk(letter, path, read_only));
+        add("-blockdev", disk_node(&format!("vd{letter}"), path, read_only));
         add("-device", format!("virtio-blk-pci,drive=vd{letter}"));
         if !read_only {
             line.push_str(&format!(" trace=/dev/vd{letter}"));
@@ -189,14 +192,4 @@ fn qemu_arguments(config: &GuestConfig, initramfs: &Path, trace: Option<&Path>) 
     add("-append", line);
     words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(Into::into));
     words
-}
-
-fn disk(letter: char, path: &Path, read_only: bool) -> String {
-    let file = serde_json::json!({
-        "driver": "file", "filename": path.to_string_lossy(), "read-only": read_only, "locking": "off",
-    });
-    serde_json::json!({
-        "driver": "raw", "node-name": format!("vd{letter}"), "read-only": read_only, "file": file,
-    })
-    .to_string()
 }

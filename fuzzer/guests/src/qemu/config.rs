@@ -268,14 +268,19 @@ fn memory_file(id: &str, bytes: u64, path: &str, share: &str) -> String {
     format!("memory-backend-file,id={id},size={bytes},mem-path={path},share={share}")
 }
 
-/// JSON, so that any character may stand in the path but what is no UTF-8.
-fn disk_arguments(disk: &Path) -> [OsString; 4] {
-    let node = json!({
-        "driver": "raw", "node-name": "disk", "read-only": true,
-        "file": { "driver": "file", "filename": disk.to_string_lossy(), "read-only": true, "locking": "off" },
+/// Describes the disk `name` in the file `path`. It is JSON, so that any character may stand in the
+/// path but what is no UTF-8.
+pub(crate) fn disk_node(name: &str, path: &Path, read_only: bool) -> String {
+    let file = json!({
+        "driver": "file", "filename": path.to_string_lossy(), "read-only": read_only, "locking": "off",
     });
+    json!({ "driver": "raw", "node-name": name, "read-only": read_only, "file": file }).to_string()
+}
+
+fn disk_arguments(disk: &Path) -> [OsString; 4] {
+    let node = disk_node("disk", disk, true);
     let device = format!("virtio-blk-pci,drive=disk,{NOTIFIED_AT_ONCE}");
-    ["-blockdev".into(), node.to_string().into(), "-device".into(), device.into()]
+    ["-blockdev".into(), node.into(), "-device".into(), device.into()]
 }
 
 #[cfg(test)]

@@ -84,7 +84,8 @@ impl Console {
     }
 }
 
-fn printable(bytes: &[u8]) -> String {
+/// Gives bytes as text without control characters.
+pub(crate) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars().filter(|character| !character.is_control() || matches!(character, '\n' | '\t')).collect()
 }

@@ -50,7 +50,9 @@ use crate::process;
 
 pub use about::About;
 pub use accel::{AccelChoice, Chosen};
+pub(crate) use config::disk_node;
 pub use config::{Accel, GuestConfig};
+pub(crate) use console::printable;
 pub use error::GuestError;
 pub use fired::FiredLog;
 pub(crate) use pauses::PAUSES;

@@ -4,7 +4,7 @@ use execution::{Finding, FindingKind, Fired};
 use fault_plan::{Errno, FaultPlan, InjectedError};
 use guest_protocol::{Step, StepResult, WorkloadStep};
 
-use super::leftover::evidence;
+use super::leftover::{evidence, seen};
 
 /// The last error number that user space knows: `EHWPOISON` of `include/uapi/asm-generic/errno.h`
 /// (6.12). Those above are the kernel's own, as in `include/linux/errno.h`.
@@ -56,10 +56,8 @@ pub(super) fn wrong(
     })?;
     let key = format!("wrong result: {kind}: {what}");
     let title = format!("{kind} returned {what}");
-    let seen = format!("step {number} ({kind}) returned {what}");
-    let mut finding = Finding::seen(FindingKind::Errno, key, title, evidence(&seen, plan, fired, results));
-    finding.stack = fired.last().map_or_else(Vec::new, |fired| fired.call_path.clone());
-    Some(finding)
+    let text = evidence(&format!("step {number} ({kind}) returned {what}"), plan, fired, results);
+    Some(seen(FindingKind::Errno, key, title, text, fired))
 }
 
 #[cfg(test)]

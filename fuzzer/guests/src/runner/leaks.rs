@@ -13,7 +13,10 @@ use execution::{Execution, Fate, Finding, FindingKind, How};
 use fault_plan::FaultPlan;
 use guest_protocol::Growth;
 
-use super::{Asked, GuestRunner, leftover::evidence};
+use super::{
+    Asked, GuestRunner,
+    leftover::{evidence, seen},
+};
 
 /// Runs of a plan after the first one, and then of the fault-free one.
 const MORE_RUNS: usize = 2;
@@ -90,14 +93,12 @@ fn grown_again(lines: &mut Vec<Growth>, growth: &[Growth]) {
 fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution) -> Finding {
     let Growth { place, function, calls, bytes } = line;
     let title = format!("memory leak of {function} ({place})");
-    let seen = format!(
+    let told = format!(
         "{place} ({function}): each of {} runs left {calls} allocations with {bytes} bytes; runs without faults left none",
         MORE_RUNS + 1
     );
-    let text = evidence(&seen, plan, &execution.fired, &execution.steps);
-    let mut finding = Finding::seen(FindingKind::Leak, format!("memory leak: {function}"), title, text);
-    finding.stack = execution.fired.last().map_or_else(Vec::new, |fired| fired.call_path.clone());
-    finding
+    let text = evidence(&told, plan, &execution.fired, &execution.steps);
+    seen(FindingKind::Leak, format!("memory leak: {function}"), title, text, &execution.fired)
 }
 
 impl GuestRunner {

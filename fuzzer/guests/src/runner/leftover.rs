@@ -39,6 +39,12 @@ pub(super) fn left(leftover: &Leftover, plan: &FaultPlan, fired: &[Fired], steps
     after_failure(FindingKind::Leftover, words, text, fired)
 }
 
+/// Makes a finding that has the call path of the last fault for its stack.
+pub(super) fn seen(kind: FindingKind, key: String, title: String, text: String, fired: &[Fired]) -> Finding {
+    let stack = fired.last().map_or_else(Vec::new, |fired| fired.call_path.clone());
+    Finding { stack, ..Finding::seen(kind, key, title, text) }
+}
+
 /// Makes a finding that is called by `words` and the place of the last fault.
 pub(super) fn after_failure(kind: FindingKind, words: &str, text: String, fired: &[Fired]) -> Finding {
     let last = fired.last();
@@ -47,8 +53,7 @@ pub(super) fn after_failure(kind: FindingKind, words: &str, text: String, fired:
         (_, None) => (format!("{words}: ?"), format!("{words} after a failure")),
         (_, Some(caller)) => (format!("{words}: {caller}"), format!("{words} after a failure in {caller}")),
     };
-    let mut finding = Finding::seen(kind, key, title, text);
-    finding.stack = last.map_or_else(Vec::new, |fired| fired.call_path.clone());
+    let mut finding = seen(kind, key, title, text, fired);
     let earlier = fired.iter().rev().skip(1).filter_map(telling);
     finding.also = earlier.map(|caller| format!("{words}: {caller}")).collect();
     finding

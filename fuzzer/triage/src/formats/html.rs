@@ -102,21 +102,14 @@ impl<'a> CrashView<'a> {
         };
         let view =
             |fault: &'a NamedFault| FaultView { fault, line: fault.line(), occasion: occasion(fault, &crash.steps) };
-        let guilty = crash.guilty.as_ref().map_or_else(String::new, |guilty| {
-            let line = guilty.line.map_or_else(String::new, |line| format!(":{line}"));
-            guilty
-                .file
-                .as_ref()
-                .map_or_else(|| guilty.function.clone(), |file| format!("{} ({file}{line})", guilty.function))
-        });
-        let end = (0..=MOST_REPORT.min(crash.report.len())).rev().find(|end| crash.report.is_char_boundary(*end));
-        let report = &crash.report[..end.unwrap_or(0)];
+        let guilty = crash.guilty.as_ref().map_or_else(String::new, ToString::to_string);
+        let report = &crash.report[..crash.report.floor_char_boundary(MOST_REPORT)];
         let kernels = crash.kernels.iter().map(|kernel| kernel.name.as_str());
         Self {
             crash,
             class,
             badge: crash.impact as u8,
-            fault: crash.faults.last().map_or_else(|| "not known".to_owned(), NamedFault::line),
+            fault: crash.last_fault(),
             faults: crash.faults.iter().map(view).collect(),
             found: crash.found(),
             found_s: crash.found_s.unwrap_or(-1.0),

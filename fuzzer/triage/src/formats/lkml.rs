@@ -12,7 +12,7 @@ use fault_plan::one_line;
 use super::wrap::{indent, plain, wrap};
 use crate::{
     Report, Standing,
-    model::{Crash, NamedFault, Standalone},
+    model::{Caller, Crash, NamedFault, Standalone},
     subsystem,
 };
 
@@ -127,8 +127,7 @@ impl Mail<'_> {
 
     /// Gives the callers that say something, innermost first.
     fn telling_path<'a>(&self, fault: &'a NamedFault) -> Vec<&'a str> {
-        let name = |function: &'a str| function.split_once("+0x").map_or(function, |(name, _)| name);
-        let names: Vec<_> = fault.call_path.iter().map(|caller| name(&caller.function)).collect();
+        let names: Vec<_> = fault.call_path.iter().map(Caller::name).collect();
         let first = fault.caller.as_deref().and_then(|telling| names.iter().position(|name| *name == telling));
         // One service below it says what was asked for.
         let start = first.unwrap_or(0).saturating_sub(1);

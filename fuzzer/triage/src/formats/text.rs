@@ -64,7 +64,7 @@ fn table(report: &Report, out: &mut String) -> std::fmt::Result {
             Standing::Same => " (same)".to_owned(),
             Standing::Alarm => " (alarm)".to_owned(),
         };
-        let fault = crash.faults.last().map_or_else(|| "not known".to_owned(), NamedFault::line);
+        let fault = crash.last_fault();
         [
             format!("{}{mark}", crash.rank),
             cut(&crash.title, MOST_TITLE),
@@ -101,9 +101,7 @@ fn one(crash: &Crash, out: &mut String) -> std::fmt::Result {
     reproducer(crash, out)?;
     writeln!(out, "\nReport")?;
     if let Some(guilty) = &crash.guilty {
-        let line = guilty.line.map_or_else(String::new, |line| format!(":{line}"));
-        let file = guilty.file.as_ref().map_or_else(String::new, |file| format!(" ({file}{line})"));
-        writeln!(out, "  in {}{file}", guilty.function)?;
+        writeln!(out, "  in {guilty}")?;
     }
     crash.report.lines().try_for_each(|line| writeln!(out, "  {line}"))?;
     crash.gaps.iter().try_for_each(|gap| writeln!(out, "  gap: {gap}"))

@@ -12,7 +12,8 @@ use nix::{
     unistd::close,
 };
 
-use super::{CHUNK_BYTES, PATTERN_PERIOD, PreparedStep, Workspace, below, offset, opened, workspace::Mapped};
+use super::{CHUNK_BYTES, PreparedStep, Workspace, below, offset, opened, workspace::Mapped};
+use crate::pattern::phase_of;
 
 const PAGE_BYTES: u64 = 4096;
 
@@ -44,7 +45,7 @@ impl MmapWrite {
         let mut at = self.first;
         while at < self.end {
             let bytes = (self.end - at).min(CHUNK_BYTES);
-            let phase = (usize::try_from(self.start).unwrap_or_default() + at + self.shift) % PATTERN_PERIOD;
+            let phase = phase_of(usize::try_from(self.start).unwrap_or_default() + at, self.shift);
             // SAFETY: the range lies within the mapping.
             let to = unsafe { memory.as_ptr().byte_add(at) };
             let phase = i64::try_from(phase).unwrap_or_default();

@@ -15,6 +15,7 @@ use nix::sys::{
 };
 
 use super::{CHUNK_BYTES, MOUNT_POINT, PATTERN_PERIOD, directory};
+use crate::pattern::phase_of;
 use crate::{disk::Content, workload::fs::ioctl};
 
 /// Memory as direct transfers want it.
@@ -77,7 +78,7 @@ impl Workspace {
     /// The bytes that the pattern of this `shift` has at the offset `at`, at most [`CHUNK_BYTES`];
     /// in aligned memory for a direct write.
     pub(super) fn pattern_at(&mut self, at: i64, shift: usize, bytes: usize, direct: bool) -> &[u8] {
-        let phase = (usize::try_from(at).unwrap_or_default() + shift) % PATTERN_PERIOD;
+        let phase = phase_of(usize::try_from(at).unwrap_or_default(), shift);
         let data = &self.pattern[phase..phase + bytes];
         if !direct {
             return data;
