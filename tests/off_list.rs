@@ -51,7 +51,7 @@ fn a_function_off_the_list_fails_and_shows_a_bug_that_nothing_else_reaches() {
     let folder = target(&[(CHARGE, "ERRNO", "EDQUOT")]);
     for kernel in [KERNEL, LEAN] {
         let mut guest = guests_on(kernel, folder.path().to_str().unwrap());
-        let about = &guest.prepared.template().about;
+        let about = guest.prepared.template().about();
         assert!(about.hello.injectable.iter().all(|listed| listed.name != CHARGE), "{kernel}: it is on the list");
         let expected = InjectableFunction { name: CHARGE.to_owned(), error_type: ErrorType::Errno };
         assert_eq!((&about.ready.functions, &about.ready.left_out), (&vec![expected], &Vec::new()), "{kernel}");
@@ -77,7 +77,7 @@ fn a_function_that_a_kernel_cannot_fail_is_left_out_and_named_with_the_reason() 
     ];
     let folder = target(&others);
     let mut guest = guests(folder.path());
-    let ready = guest.prepared.template().about.ready.clone();
+    let ready = guest.prepared.template().about().ready.clone();
     assert_eq!(ready.functions.iter().map(|function| function.name.as_str()).collect::<Vec<_>>(), [CHARGE]);
     for (name, reason) in [
         ("btrfs_sb", "inlined wherever it is called"),

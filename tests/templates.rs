@@ -23,10 +23,14 @@ use nix::{
 use crate::common;
 
 fn template(config: &GuestConfig, cache: &Path) -> (Template, bool) {
-    let setup = Setup::default();
-    let mut booted = false;
-    let template = Template::cached(config.clone(), &setup, cache, &Stop::new(), &mut || booted = true).unwrap();
-    (template, booted)
+    template_of(config, &Setup::default(), cache)
+}
+
+/// Gives the template for a target, and whether it was made now.
+fn template_of(config: &GuestConfig, setup: &Setup, cache: &Path) -> (Template, bool) {
+    let mut made = false;
+    let template = Template::cached(config.clone(), setup, cache, &Stop::new(), &mut || made = true).unwrap();
+    (template, made)
 }
 
 /// Kills the QEMU with this word on its command line as soon as there is one. Gives its number.
@@ -56,13 +60,21 @@ fn a_guest_is_booted_once_and_again_when_the_saved_one_is_damaged_or_outdated() 
     let started = Instant::now();
     let (second, booted) = template(&config, cache.path());
     assert!(!booted, "the first one was not found");
-    assert_eq!(second.about, first.about);
-    assert!(started.elapsed() < first.about.boot_time, "finding it takes longer than booting");
+    assert_eq!(second.about(), first.about());
+    assert!(started.elapsed() < first.about().boot_time, "finding it takes longer than booting");
 
+    // A guest that is only booted, and the one that was prepared of it.
     let folders = || fs::read_dir(cache.path().join("templates")).unwrap().flatten().map(|entry| entry.path());
-    let folder = folders().find(|path| path.is_dir()).unwrap();
-    File::options().write(true).open(folder.join("memory")).unwrap().write_all_at(b"damage", 300 << 20).unwrap();
-    assert!(template(&config, cache.path()).1, "damage was not seen");
+    let folders = || folders().filter(|path| path.is_dir());
+    assert_eq!(folders().count(), 2);
+    let setup = Setup { awake: true, ..Setup::default() };
+    let (third, _) = template_of(&config, &setup, cache.path());
+    assert_eq!((folders().count(), third.about().boot_time), (3, first.about().boot_time), "it was not booted again");
+    for folder in folders() {
+        File::options().write(true).open(folder.join("memory")).unwrap().write_all_at(b"damage", 300 << 20).unwrap();
+    }
+    let (second, made) = template(&config, cache.path());
+    assert!(made && second.about().boot_time != first.about().boot_time, "damage was not seen");
     assert!(!template(&config, cache.path()).1, "it was not made anew");
 
     // Its first QEMU is killed while it boots.
@@ -70,5 +82,5 @@ fn a_guest_is_booted_once_and_again_when_the_saved_one_is_damaged_or_outdated() 
     let killer = thread::spawn(|| kill("the_one_to_kill"));
     assert!(template(&other, cache.path()).1, "a template for another command line was taken");
     assert!(killer.join().unwrap() > 0);
-    assert_eq!(folders().filter(|path| path.is_dir()).count(), 2);
+    assert_eq!(folders().count(), 5);
 }

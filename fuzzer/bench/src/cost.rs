@@ -143,7 +143,7 @@ pub(super) fn cost(session: &Session<'_>) -> Result<Cost, CommandError> {
     let (phases, bare_phases) = (phases(&full_runs), phases(&bare_runs));
     drop(bare);
 
-    let about = &prepared.template().about;
+    let about = prepared.template().about();
     let [boot_s, setup_s] = [about.boot_time, about.setup_time].map(|time| time.as_secs_f64());
     let measured = Measured::of(&wanted.target.to_string(), &prepared);
     progress.say("crashes of the self-test target");

@@ -191,7 +191,7 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     let setup = if wanted.probes { setup } else { Setup { functions: Vec::new(), ..setup } };
     let template = template(wanted, config, &setup, (&cache, stop, booting))?;
     drop(boot);
-    let About { hello, ready, .. } = &template.about;
+    let About { hello, ready, .. } = template.about();
     if hello.kernel_build_id != kernel.meta.build_id || ready.text_start != call_sites.text_start() {
         return Err(PrepareError::OtherKernel { path: kernel.vmlinux });
     }

@@ -134,17 +134,17 @@ impl Doctor<'_> {
             Ok(prepared) => prepared,
             Err(error) => return self.check("guest", Err(chain(&error))),
         };
-        let boot = format!("ready after {:.1} s", template.about.boot_time.as_secs_f64());
+        let boot = format!("ready after {:.1} s", template.about().boot_time.as_secs_f64());
         self.line("ok", "guest", &boot)?;
-        template.about.hello.features.iter().try_for_each(|feature| self.feature(feature))?;
-        let injectable = format!("{} functions may fail", template.about.hello.injectable.len());
+        template.about().hello.features.iter().try_for_each(|feature| self.feature(feature))?;
+        let injectable = format!("{} functions may fail", template.about().hello.injectable.len());
         self.line("ok", "  injectable", &injectable)?;
         if let Some(reason) = refusal {
             return self.line("--", "  off its list", &reason);
         }
-        let added = format!("{} more functions can be made to fail", template.about.ready.functions.len());
+        let added = format!("{} more functions can be made to fail", template.about().ready.functions.len());
         self.line("ok", "  off its list", &added)?;
-        let left_out = left_out_lines(&template.about.ready.left_out);
+        let left_out = left_out_lines(&template.about().ready.left_out);
         left_out.iter().try_for_each(|line| self.line("--", "  off its list", line))
     }
 

@@ -67,7 +67,7 @@ pub fn minimize(
     let prepared = prepare(&wanted, stop, progress)?;
     asked
         .plan
-        .check_against(&prepared.template().about.ready.functions)
+        .check_against(&prepared.template().about().ready.functions)
         .map_err(|error| CommandError::Input(format!("{}: {}", file.display(), chain(&error))))?;
     let mut runner = GuestRunner::new(&prepared);
     let Some(crash) = first(&asked, &mut runner)? else {

@@ -80,7 +80,7 @@ pub fn replay(
     let mut runner = GuestRunner::new(&prepared);
     asked
         .plan
-        .check_against(&prepared.template().about.ready.functions)
+        .check_against(&prepared.template().about().ready.functions)
         .map_err(|error| CommandError::Input(format!("{}: {}", options.input.file.display(), chain(&error))))?;
     let is_same = |execution: &Execution| asked.crash.as_ref().is_some_and(|(key, _)| execution.has_key(key));
     let (mut tally, mut known, mut last) = (Tally::default(), KnownPoints::default(), None);

@@ -116,6 +116,8 @@ pub(super) struct Plumbing {
 pub(super) enum Birth {
     /// It boots the kernel and writes into the memory's file.
     Boot,
+    /// It continues a saved guest and writes into the memory's file.
+    Resume,
     /// It continues a saved guest and keeps its changes of the memory to itself.
     Clone,
 }
@@ -208,12 +210,12 @@ impl GuestConfig {
         words.join(" ")
     }
 
-    /// QEMU's arguments. Those of a boot and of a clone make the same machine: they differ in
-    /// whether the memory's file is written to, and a clone gets no kernel, as its memory has one.
+    /// QEMU's arguments. Those of each birth make the same machine: they differ in whether the
+    /// memory's file is written to, and only a boot gets a kernel, as the others' memory has one.
     pub(super) fn qemu_arguments(&self, plumbing: &Plumbing, birth: Birth) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |option: &str, value: String| arguments.extend([option.into(), value.into()]);
-        let share = if birth == Birth::Boot { "on" } else { "off" };
+        let share = if birth == Birth::Clone { "off" } else { "on" };
         let memory_bytes = self.memory_bytes();
         add("-machine", format!("pc,memory-backend=ram,accel={}", self.accel));
         add("-cpu", self.processor().to_owned());
@@ -243,7 +245,7 @@ impl GuestConfig {
         add("-net", "none".to_owned());
         match birth {
             Birth::Boot => add("-append", self.kernel_command_line(self.counter_khz())),
-            Birth::Clone => add("-incoming", "defer".to_owned()),
+            Birth::Resume | Birth::Clone => add("-incoming", "defer".to_owned()),
         }
         arguments.extend(["-nodefaults", "-no-user-config"].map(Into::into));
         if birth == Birth::Boot {
@@ -315,19 +317,22 @@ mod tests {
     }
 
     #[test]
-    fn boot_and_clone_are_the_same_machine() {
+    fn all_births_are_the_same_machine() {
         let boot = arguments(Accel::Tcg, Birth::Boot);
         let clone = arguments(Accel::Tcg, Birth::Clone);
+        let resumed = arguments(Accel::Tcg, Birth::Resume);
         for option in ["-machine", "-cpu", "-smp", "-m", "-device", "-chardev", "-serial", "-blockdev", "-action"] {
             assert!(!value(&boot, option).is_empty(), "{option}");
             assert_eq!(value(&boot, option), value(&clone, option), "{option}");
+            assert_eq!(value(&boot, option), value(&resumed, option), "{option}");
         }
         let objects = |arguments: &[String]| value(arguments, "-object").join("\n");
         assert_eq!(objects(&boot).replacen("share=on", "share=off", 1), objects(&clone));
+        assert_eq!(objects(&boot), objects(&resumed));
         assert_eq!(value(&boot, "-kernel"), ["/boot/vm linux"]);
         assert_eq!(value(&boot, "-initrd"), ["/proc/self/fd/15"]);
         assert!(value(&clone, "-kernel").is_empty() && value(&clone, "-append").is_empty());
-        assert_eq!(value(&clone, "-incoming"), ["defer"]);
+        assert_eq!((value(&clone, "-incoming"), value(&resumed, "-incoming")), (vec!["defer"], vec!["defer"]));
     }
 
     #[test]
@@ -340,7 +345,7 @@ mod tests {
 
     #[test]
     fn no_device_leaves_what_the_guest_asks_for_to_another_thread() {
-        for birth in [Birth::Boot, Birth::Clone] {
+        for birth in [Birth::Boot, Birth::Resume, Birth::Clone] {
             let arguments = arguments(Accel::Tcg, birth);
             let devices: Vec<_> = arguments.iter().filter(|argument| argument.contains("-pci")).collect();
             assert_eq!(devices.len(), 2);

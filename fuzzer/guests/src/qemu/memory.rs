@@ -17,7 +17,7 @@ use nix::{
     },
 };
 
-use super::GuestError;
+use super::{GuestError, pages::copy};
 
 /// A file that is a guest's memory or state: mostly one in memory without a name
 /// (`memfd_create(2)`), gone when its last user is.
@@ -56,6 +56,14 @@ impl MemoryFile {
         let mut file = Self::growing(what)?;
         file.file.write_all(content).map_err(|source| GuestError::Host { what, source })?;
         Ok(file)
+    }
+
+    /// A copy of it that keeps its size.
+    pub(super) fn copied(&self, what: &'static str) -> Result<Self, GuestError> {
+        let error = |source| GuestError::Host { what, source };
+        let copied = Self::new(what, self.file.metadata().map_err(error)?.len())?;
+        copy(&self.file, &copied.file).map_err(error)?;
+        Ok(copied)
     }
 
     pub(super) fn file(&self) -> &File {

@@ -1,7 +1,7 @@
 //! Guests: booting, cloning, running and losing them.
 //!
 //! ```text
-//!  GuestConfig ──prepare──▶ boot ─Hello─▶ Setup ─Ready─▶ saved          Template
+//!  GuestConfig ──▶ boot ─Hello─▶ saved ──▶ Setup ─Ready─▶ saved         Booted, Template
 //!                                                          │ spawn (tens of milliseconds)
 //!                                                          ▼
 //!              ┌───────── Completed, Refused ─────────── idle            Guest
@@ -28,6 +28,7 @@
 
 mod about;
 mod accel;
+mod booted;
 mod clock;
 mod config;
 mod console;
@@ -37,11 +38,13 @@ mod identity;
 mod launch;
 mod machine;
 mod memory;
+mod pages;
 mod pauses;
 mod physical;
 mod qmp;
 mod returns;
 mod run;
+mod saved;
 mod store;
 mod template;
 mod watch;

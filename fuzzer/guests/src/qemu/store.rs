@@ -1,28 +1,24 @@
-//! Templates in the cache: a guest is booted and prepared once, and every later start continues its
-//! clones at once.
+//! Saved guests in the cache: a guest is booted once and prepared once for each target, and every
+//! later start continues its clones at once.
 //!
 //! ```text
 //! CACHE/templates/KEY.lock   held while KEY is looked for or made
 //! CACHE/templates/KEY/       memory, state, meta.json; appears by one rename and is never written to again
 //! ```
 //!
-//! The key is a hash of all that the guest is made of, so that an outdated template is simply not
-//! found. The files are checked before they are used: a damaged one is removed and made anew.
+//! The key is a hash of all that the guest is made of, so that an outdated one is simply not found.
+//! The files are checked before they are used: a damaged one is removed and made anew.
 
 use std::{
     fmt,
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use execution::Stop;
 use guest_protocol::{PROTOCOL_VERSION, Setup};
-use nix::{
-    errno::Errno,
-    unistd::{Whence, lseek},
-};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -31,27 +27,27 @@ use super::{
     config::{Birth, Plumbing},
     identity::{file_identity, identity, short},
     memory::MemoryFile,
+    pages::{checksum, copy},
+    pauses::again,
 };
 use files::cache;
 
 /// Changes with the format of the files.
-const FORMAT: u32 = 1;
-/// Number of templates in the cache, each some 200 MiB; those unused for the longest time go.
-const KEPT: usize = 12;
-const PAGE: usize = 4096;
-static ZERO: [u8; PAGE] = [0; PAGE];
-/// Largest difference between the rate of the host's counter and the rate that the template's
-/// kernel was told, in parts of a thousand.
+const FORMAT: u32 = 2;
+/// Number of guests in the cache, each some 200 MiB; those unused for the longest time go.
+const KEPT: usize = 16;
+/// Largest difference between the rate of the host's counter and the rate that the guest's kernel
+/// was told, in parts of a thousand.
 const RATE_TOLERANCE: u64 = 5;
 
-/// The place of one template in the cache.
+/// The place of one guest in the cache.
 #[derive(Debug)]
 pub(super) struct Store {
     templates: PathBuf,
     key: String,
 }
 
-/// Memory, state and what is known of a template.
+/// A saved guest: its memory, the state of its devices and processor, and facts about it.
 #[derive(Debug)]
 pub(super) struct Saved {
     pub(super) about: About,
@@ -69,9 +65,9 @@ struct Meta {
     state_sum: u32,
 }
 
-/// Why a template in the cache is of no use.
+/// Why a guest in the cache is of no use.
 #[derive(Debug)]
-pub(super) enum Useless {
+enum Useless {
     /// A file cannot be read.
     Io(io::Error),
     /// A file is not what was written.
@@ -97,14 +93,65 @@ impl fmt::Display for Useless {
 }
 
 impl Store {
-    /// The place in the folder `cache` for the template of `config` and `setup`.
-    pub(super) fn new(cache: &Path, config: &GuestConfig, setup: &Setup) -> Result<Self, GuestError> {
-        Ok(Self { templates: cache.join("templates"), key: key(config, setup)? })
+    /// The place in the folder `cache` for the guest of `config` that is prepared for `setup`.
+    pub(super) fn prepared(cache: &Path, config: &GuestConfig, setup: &Setup) -> Result<Self, GuestError> {
+        let disk = config.disk.as_deref().map(|disk| file_identity("the disk image", disk)).transpose()?;
+        Ok(Self { templates: cache.join("templates"), key: key(config, &format!("{disk:?} {setup:?}"))? })
     }
 
-    /// Keeps others from looking for this template and from making it, until the returned file is
+    /// The place for a guest that is booted only. Until then it knows of a disk image's content no
+    /// more than its size.
+    pub(super) fn booted(cache: &Path, config: &GuestConfig) -> Result<Self, GuestError> {
+        let size = |disk: &PathBuf| {
+            let metadata = fs::metadata(disk).map_err(|source| GuestError::File {
+                what: "the disk image",
+                path: disk.clone(),
+                source,
+            });
+            Ok::<_, GuestError>(metadata?.len())
+        };
+        let disk = config.disk.as_ref().map(size).transpose()?;
+        Ok(Self { templates: cache.join("templates"), key: key(config, &format!("booted {disk:?}"))? })
+    }
+
+    /// Gives what `resume` gives for the guest at this place; without one of use, for the one that
+    /// `make` gives, which is put there. Trouble with the cache costs only the time to make one.
+    pub(super) fn cached<T>(
+        &self,
+        counter_khz: Option<u64>,
+        stop: &Stop,
+        resume: impl Fn(&Saved) -> Result<T, GuestError>,
+        make: impl FnOnce() -> Result<Saved, GuestError>,
+    ) -> Result<(Saved, T), GuestError> {
+        let _lock = self.lock().inspect_err(|error| tracing::warn!(%error, "saved guests cannot be locked"));
+        let resumed = |saved: Saved| again(stop, || resume(&saved)).map(|guest| (saved, guest));
+        let useless = match self.load(counter_khz) {
+            Ok(Some(saved)) => match resumed(saved) {
+                Err(error) if !matches!(error, GuestError::Stopped) => Some(execution::chain(&error)),
+                other => return other,
+            },
+            Ok(None) => None,
+            Err(useless) => Some(useless.to_string()),
+        };
+        if let Some(reason) = useless {
+            tracing::warn!(reason, "the guest in the cache is of no use, making it anew");
+            if let Err(error) = self.forget() {
+                tracing::warn!(%error, "it cannot be removed");
+            }
+        }
+        let made = make()?;
+        // From the file, its pages are shared with all other guests on this machine that are its
+        // clones.
+        let kept = self.keep(&made.about, &made.memory, &made.state);
+        resumed(kept.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the guest cannot be kept in the cache, the next start makes it anew");
+            made
+        }))
+    }
+
+    /// Keeps others from looking for this guest and from making it, until the returned file is
     /// dropped.
-    pub(super) fn lock(&self) -> io::Result<File> {
+    fn lock(&self) -> io::Result<File> {
         fs::create_dir_all(&self.templates)?;
         cache::lock(&self.templates.join(format!("{}.lock", self.key)), || {
             tracing::info!("another process makes this guest ready: waiting for it");
@@ -115,8 +162,8 @@ impl Store {
         self.templates.join(&self.key)
     }
 
-    /// The template, checked; nothing when there is none.
-    pub(super) fn load(&self, counter_khz: Option<u64>) -> Result<Option<Saved>, Useless> {
+    /// The guest, checked; nothing when there is none.
+    fn load(&self, counter_khz: Option<u64>) -> Result<Option<Saved>, Useless> {
         let folder = self.folder();
         let text = match fs::read(folder.join("meta.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.exists() => return Ok(None),
@@ -141,16 +188,16 @@ impl Store {
         Ok(Some(Saved { about: meta.about, memory, state }))
     }
 
-    /// Puts a template into the cache, whole or not at all, and returns it as it is there.
-    pub(super) fn keep(&self, about: &About, memory: &MemoryFile, state: &MemoryFile) -> io::Result<Saved> {
+    /// Puts a guest into the cache, whole or not at all, and returns it as it is there.
+    fn keep(&self, about: &About, memory: &MemoryFile, state: &MemoryFile) -> io::Result<Saved> {
         let prepared = self.templates.join(format!(".{}", self.key));
         if prepared.exists() {
             fs::remove_dir_all(&prepared)?;
         }
         fs::create_dir_all(&prepared)?;
         let copied = (|| {
-            let (memory_bytes, memory_sum) = copy(memory.file(), &prepared.join("memory"))?;
-            let (state_bytes, state_sum) = copy(state.file(), &prepared.join("state"))?;
+            let (memory_bytes, memory_sum) = copy(memory.file(), &File::create_new(prepared.join("memory"))?)?;
+            let (state_bytes, state_sum) = copy(state.file(), &File::create_new(prepared.join("state"))?)?;
             let meta = Meta { about: about.clone(), memory_bytes, memory_sum, state_bytes, state_sum };
             fs::write(prepared.join("meta.json"), serde_json::to_vec_pretty(&meta)?)?;
             cache::publish_directory(&prepared, &self.folder())
@@ -165,15 +212,16 @@ impl Store {
         Ok(Saved { about: about.clone(), memory: open("memory")?, state: open("state")? })
     }
 
-    /// Removes the template.
-    pub(super) fn forget(&self) -> io::Result<()> {
+    /// Removes the guest.
+    fn forget(&self) -> io::Result<()> {
         fs::remove_dir_all(self.folder())
     }
 }
 
-/// All that the guest is made of. The clock's rate is not in it, as it is measured and never twice
-/// the same.
-fn key(config: &GuestConfig, setup: &Setup) -> Result<String, GuestError> {
+/// All that the guest is made of; what is special to it is `also`. The clock's rate is not in it, as
+/// it is measured and never twice the same. Nor is the path of the disk image.
+fn key(config: &GuestConfig, also: &str) -> Result<String, GuestError> {
+    let config = GuestConfig { disk: None, ..config.clone() };
     let none = String::new();
     let plumbing = Plumbing { memory: none.clone(), window: none, initramfs: None, doorbell: 0, qmp: 0, console: 0 };
     let mut hash = Sha256::new();
@@ -189,10 +237,7 @@ fn key(config: &GuestConfig, setup: &Setup) -> Result<String, GuestError> {
     }
     add(config.kernel_command_line(None).as_bytes());
     add(&config.initramfs);
-    if let Some(disk) = &config.disk {
-        add(file_identity("the disk image", disk)?.as_bytes());
-    }
-    add(format!("{setup:?}").as_bytes());
+    add(also.as_bytes());
     Ok(short(hash))
 }
 
@@ -203,7 +248,7 @@ fn same_rate(then: Option<u64>, now: Option<u64>) -> bool {
     }
 }
 
-/// Removes all but the `kept` templates used last, unless somebody is about to use them.
+/// Removes all but the `kept` guests used last, unless somebody is about to use them.
 fn forget_oldest(templates: &Path, kept: usize) {
     let used = |folder: &Path| fs::metadata(folder.join("meta.json")).and_then(|meta| meta.modified()).ok();
     let mut all: Vec<_> = fs::read_dir(templates)
@@ -218,77 +263,19 @@ fn forget_oldest(templates: &Path, kept: usize) {
         if let Ok(Some(_lock)) = cache::try_lock(&folder.with_extension("lock"))
             && let Err(error) = fs::remove_dir_all(&folder)
         {
-            tracing::debug!(folder = %folder.display(), %error, "an old template stays");
+            tracing::debug!(folder = %folder.display(), %error, "an old guest stays");
         }
     }
-}
-
-/// Copies what is not zero to the new file `to`. Returns its size in bytes and its checksum.
-fn copy(from: &File, to: &Path) -> io::Result<(u64, u32)> {
-    let to = File::create_new(to)?;
-    let bytes = from.metadata()?.len();
-    to.set_len(bytes)?;
-    let sum = each_page(from, |offset, page| to.write_all_at(page, offset))?;
-    Ok((bytes, sum))
-}
-
-fn checksum(file: &File) -> io::Result<u32> {
-    each_page(file, |_, _| Ok(()))
-}
-
-/// Calls `with` for each page that is not all zero, and returns the CRC-32 of those pages and their
-/// offsets. Whether zeros are holes makes no difference.
-fn each_page(file: &File, mut with: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<u32> {
-    let mut sum = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 256 * PAGE];
-    let mut offset = 0;
-    while let Some(data) = next_data(file, offset)? {
-        offset = data - data % PAGE as u64;
-        let length = read_at_most(file, &mut buffer, offset)?;
-        for page in buffer[..length].chunks(PAGE) {
-            if *page != ZERO[..page.len()] {
-                sum.update(&offset.to_le_bytes());
-                sum.update(page);
-                with(offset, page)?;
-            }
-            offset += page.len() as u64;
-        }
-        if length == 0 {
-            break;
-        }
-    }
-    Ok(sum.finalize())
-}
-
-/// Finds the offset at which data begins, at or after `offset`, if there is any.
-fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
-    let from = i64::try_from(offset).map_err(io::Error::other)?;
-    match lseek(file, from, Whence::SeekData) {
-        Ok(at) => Ok(Some(u64::try_from(at).map_err(io::Error::other)?)),
-        Err(Errno::ENXIO) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Fills `buffer` as far as the file goes; returns how far.
-fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read_at(&mut buffer[length..], offset + length as u64) {
-            Ok(0) => break,
-            Ok(more) => length += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{thread, time::Duration};
+    use std::{os::unix::fs::FileExt, thread, time::Duration};
 
-    use super::*;
+    use super::{
+        super::pages::{PAGE, ZERO},
+        *,
+    };
 
     fn store(cache: &Path, key: &str) -> Store {
         Store { templates: cache.join("templates"), key: key.to_owned() }

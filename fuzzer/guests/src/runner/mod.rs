@@ -81,7 +81,7 @@ impl GuestRunner {
     /// Makes a runner of clones of the prepared guest. It starts none yet.
     #[must_use]
     pub fn new(prepared: &Arc<Prepared>) -> Self {
-        let ready = &prepared.template().about.ready;
+        let ready = &prepared.template().about().ready;
         let reader = CoverageReader::new(ready.text_start, ready.text_bytes);
         Self {
             attribution: Attribution::new(&prepared.target.name),
