@@ -5,7 +5,7 @@
 
 mod wanted;
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, num::NonZeroU32, path::Path};
 
 use fault_plan::{Condition, ErrorType, InjectedError};
 use files::{TextFile, TextFileError};
@@ -33,6 +33,10 @@ pub struct TargetFunction {
     /// A call for which any of these holds never fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never: Vec<Condition>,
+    /// The most times that a plan may have it fail in a row, where its callers try again until it
+    /// works. None where nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<NonZeroU32>,
     /// The arguments that a report tells. They change nothing of what a plan means.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<NamedArgument>,
@@ -61,6 +65,7 @@ struct GroupFunction {
     source: String,
     #[serde(default)]
     never: Vec<Condition>,
+    times: Option<NonZeroU32>,
     #[serde(default)]
     arguments: Vec<NamedArgument>,
 }
@@ -90,8 +95,8 @@ impl FunctionGroups {
         let mut functions: Vec<TargetFunction> = Vec::with_capacity(file.functions.len());
         for function in file.functions {
             let offset = function.span().start;
-            let GroupFunction { name, error_type, errors, source, never, arguments } = function.into_inner();
-            let function = TargetFunction { name, error_type, errors, never, arguments };
+            let GroupFunction { name, error_type, errors, source, never, times, arguments } = function.into_inner();
+            let function = TargetFunction { name, error_type, errors, never, times, arguments };
             let defect = match self.function(&function.name) {
                 _ if source.trim().is_empty() => Some("has no source".to_owned()),
                 Some((group, _)) => Some(format!("is in the group \"{group}\" already")),
@@ -177,6 +182,7 @@ impl FunctionGroups {
         }
         function.error_type = function.error_type.or(known.error_type);
         function.never.extend_from_slice(&known.never);
+        function.times = function.times.or(known.times);
         if function.arguments.is_empty() {
             function.arguments.clone_from(&known.arguments);
         }
@@ -194,7 +200,7 @@ impl TargetFunction {
     /// Gives the part of it that the agent needs to know.
     #[must_use]
     pub fn contract(&self) -> Contract {
-        let Self { name, error_type, never, arguments, errors: _ } = self.clone();
+        let Self { name, error_type, never, arguments, errors: _, times: _ } = self.clone();
         Contract { function: name, error_type, never, shown: shown(&arguments) }
     }
 

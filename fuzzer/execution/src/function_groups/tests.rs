@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use fault_plan::CallerCondition;
+use fault_plan::{CallPath, CallerCondition, Errno, FOR_EVER, Fault, FaultPlan};
 
 use super::*;
 use crate::target::Target;
@@ -174,4 +174,22 @@ fn the_targets_of_the_corpus_have_their_functions() {
         let first: Vec<_> = target.functions.iter().map(function).take(expected.len()).collect();
         assert_eq!(first, *expected, "{name}");
     }
+}
+
+#[test]
+fn a_function_that_its_callers_call_until_it_works_fails_only_so_often() {
+    let text = format!("{GOOD}times = 3\n");
+    let groups = load(&[("a.toml", &text)]).unwrap();
+    assert_eq!(groups.group("a").unwrap()[0].times.map(NonZeroU32::get), Some(3));
+    assert!(load(&[("a.toml", &text.replace("= 3", "= 0"))]).unwrap_err().contains("nonzero"));
+    let functions = r#"functions = [{ name = "f", errors = ["EIO"], times = 3 }, { name = "g", errors = ["EIO"] }]"#;
+    let target = target(&format!("{TARGET}{functions}\n")).unwrap();
+    let fault = |function: &str, times| Fault {
+        times,
+        ..Fault::new(function, CallPath::default(), 1, InjectedError::Errno(Errno::EIO))
+    };
+    let plan =
+        FaultPlan { faults: vec![fault("f", 2), fault("f", FOR_EVER), fault("g", FOR_EVER)], ..target.fault_free() };
+    let times: Vec<u32> = target.bounded(&plan).faults.iter().map(|fault| fault.times).collect();
+    assert_eq!(times, [2, 3, FOR_EVER]);
 }

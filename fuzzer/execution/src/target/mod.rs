@@ -267,6 +267,19 @@ impl Target {
         FaultPlan::fault_free(&self.name)
     }
 
+    /// Gives `plan` as it runs: no fault fires more often than its function may fail in a row.
+    #[must_use]
+    pub fn bounded(&self, plan: &FaultPlan) -> FaultPlan {
+        let mut plan = plan.clone();
+        for fault in &mut plan.faults {
+            let known = self.functions.iter().find(|known| known.name == fault.function);
+            if let Some(most) = known.and_then(|known| known.times) {
+                fault.times = fault.times.min(most.get());
+            }
+        }
+        plan
+    }
+
     /// Gives the errors that `function` may return.
     #[must_use]
     pub fn errors(&self, function: &str) -> &[InjectedError] {

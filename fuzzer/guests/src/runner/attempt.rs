@@ -53,7 +53,7 @@ impl GuestRunner {
         self.next_id += 1;
         let request = Execute {
             id: self.next_id,
-            plan: plan.clone(),
+            plan: self.prepared.target.bounded(plan),
             keep,
             leave,
             verify,
