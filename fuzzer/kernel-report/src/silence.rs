@@ -1,6 +1,6 @@
 //! Reports of a kernel that hangs and says nothing: the host writes them.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{Guilty, KernelReport, ReportKind, corruption, first_report, key, lines, skip, stacks};
 
@@ -32,31 +32,64 @@ pub fn read(text: &str) -> Option<KernelReport> {
 
 fn report(text: String, stack: &str, step: Option<&str>) -> KernelReport {
     let lines: Vec<&str> = lines::clean(stack).collect();
-    let function = hanging_function(&lines);
-    let waits = step.map(|kind| format!("{kind} does not return"));
-    let title = match (function, &waits) {
-        (Some(function), _) => format!("hang in {function}"),
+    let place = place(&lines);
+    let does_not_return = step.map(|kind| format!("{kind} does not return"));
+    let named = place.as_ref().map(Place::to_string).or_else(|| does_not_return.clone());
+    let title = match (&place, does_not_return) {
+        (Some(place), _) => format!("hang {}{place}", if matches!(place, Place::Below(_)) { "" } else { "in " }),
         (None, Some(waits)) => format!("hang: {waits}"),
         (None, None) => "hang: the deadline passed without a word of the kernel".to_owned(),
     };
+    let guilty = place.map(|(Place::In(function) | Place::Below(function))| function.to_owned());
     KernelReport {
-        key: key::hang(function.or(waits.as_deref())),
+        key: key::hang(named.as_deref()),
         title,
         kind: ReportKind::Hang,
         text,
-        guilty: function.map(|function| Guilty { function: function.to_owned(), file: None, line: None }),
+        guilty: guilty.map(|function| Guilty { function, file: None, line: None }),
         access: None,
         stacks: stacks::sections(&lines).iter().map(stacks::Section::stack).collect(),
         truncated: false,
     }
 }
 
-/// Finds the function in which the kernel hangs: the first of the processor's call trace that
-/// neither runs in an interrupt nor waits, reports or helps anybody.
-fn hanging_function<'log>(stack: &[&'log str]) -> Option<&'log str> {
+/// The place where a kernel hangs.
+enum Place<'log> {
+    /// A task waits in this function, or for a lock.
+    In(&'log str),
+    /// A task runs in circles below this function.
+    Below(&'log str),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::In(function) => f.write_str(function),
+            Self::Below(function) => write!(f, "below {function}"),
+        }
+    }
+}
+
+/// Finds the place in the processor's call trace.
+///
+/// What waits stands still. The first function is its place that neither runs in an interrupt nor
+/// waits, reports or helps anybody. Where a loop was when it was interrupted is chance: its place is
+/// what the task does at all, the last function that is not everybody's.
+fn place<'log>(stack: &[&'log str]) -> Option<Place<'log>> {
     let frames = stacks::call_trace(stack);
-    let mut outside = frames.iter().filter(|frame| !frame.interrupt).map(|frame| frame.function);
-    outside.find(|function| !skip::is_skipped(function, true))
+    let outside: Vec<_> = frames.iter().filter(|frame| !frame.interrupt).map(|frame| frame.function).collect();
+    let first = outside.iter().position(|function| !skip::is_skipped(function, true))?;
+    let waits = outside[..first].iter().any(|function| skip::spins(function));
+    let last = outside[first..].iter().rfind(|function| !skip::is_entry(function));
+    Some(match last {
+        Some(last) if !waits && is_interrupted(stack) => Place::Below(last),
+        _ => Place::In(outside[first]),
+    })
+}
+
+/// Says whether a processor that ran was interrupted. Else the stack is of a task that waits.
+fn is_interrupted(stack: &[&str]) -> bool {
+    stack.iter().any(|line| line.trim() == "</NMI>")
 }
 
 #[cfg(test)]
@@ -94,8 +127,20 @@ mod tests {
             outer+0x1/0x2\n</TASK>\n";
         let user = "RIP: 0033:0x43a8da\n</NMI>\n";
         let place = |rest: &str| hang(&format!("{nmi}{rest}"), None).guilty.map(|guilty| guilty.function);
-        assert_eq!(place(irq).as_deref(), Some("find_free_extent"));
-        assert_eq!(place(task).as_deref(), Some("search_loop"));
+        assert_eq!(place(irq).as_deref(), Some("btrfs_reserve_extent"));
+        let loops = |at: &str| {
+            format!(
+                "RIP: 0010:{at}+0x10/0x60\n</NMI>\n<TASK>\n_raw_spin_lock+0x1/0x2\n\
+            btrfs_buffered_write+0x1/0x2\nbtrfs_file_write_iter+0x1/0x2\nvfs_write+0x1/0x2\n\
+            __x64_sys_pwrite64+0x1/0x2\ndo_syscall_64+0x1/0x2\nentry_SYSCALL_64_after_hwframe+0x1/0x2\n</TASK>\n"
+            )
+        };
+        for at in ["fault_in_readable", "_raw_spin_lock", "kmem_cache_alloc"] {
+            let hang = hang(&format!("{nmi}{}", loops(at)), None);
+            let (title, key) = ("hang below btrfs_file_write_iter", "hang: below btrfs_file_write_iter");
+            assert_eq!((hang.title.as_str(), hang.key.as_str()), (title, key), "where it was is chance");
+        }
+        assert_eq!(place(task).as_deref(), Some("outer"));
         assert_eq!(place(lock).as_deref(), Some("outer"));
         assert_eq!(place(user), None);
         assert_eq!(hang("", None).guilty, None);

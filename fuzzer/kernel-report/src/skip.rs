@@ -555,6 +555,49 @@ const WAITING: &[&str] = &[
     "raw_spin_rq_*",
 ];
 
+/// Functions in which a processor stands still until another one, or nobody, gives a lock back.
+const SPINNING: &[&str] = &[
+    "native_queued_spin_lock_slowpath",
+    "queued_read_lock_slowpath",
+    "queued_write_lock_slowpath",
+    "mutex_spin_on_owner",
+    "rwsem_spin_on_owner",
+    "osq_lock",
+];
+
+/// Functions by which everybody comes into the kernel or begins to work in it.
+const ENTRY: &[&str] = &[
+    "entry_SYSCALL_64*",
+    "do_syscall_64",
+    "x64_sys_call",
+    "__x64_sys_*",
+    "__se_sys_*",
+    "__do_sys_*",
+    "ksys_*",
+    "vfs_*",
+    "do_sys_*",
+    "path_mount",
+    "do_new_mount*",
+    "task_work_run",
+    "exit_to_user_mode*",
+    "syscall_exit_to_user_mode*",
+    "ret_from_fork*",
+    "kthread",
+    "worker_thread",
+    "process_one_work",
+    "process_scheduled_works",
+];
+
+/// Says whether a processor stands still in `function`.
+pub(super) fn spins(function: &str) -> bool {
+    is_among(function, SPINNING)
+}
+
+/// Says whether everybody comes by `function`.
+pub(super) fn is_entry(function: &str) -> bool {
+    is_among(function, ENTRY)
+}
+
 /// Says whether a title never names `function`. In a report about something that `waits`, a title
 /// does not name functions that wait either.
 pub(super) fn is_skipped(function: &str, waits: bool) -> bool {
