@@ -16,8 +16,6 @@ use super::{Scratch, Session, middle};
 
 /// The targets, and how long each campaign runs.
 const TARGETS: [(&str, Duration); 2] = [("selftest", Duration::from_secs(20)), ("btrfs-rw", Duration::from_secs(120))];
-/// Campaigns of each kind.
-const REPEATS: u64 = 5;
 const GUESTS: NonZeroUsize = NonZeroUsize::new(2).expect("it is not 0");
 
 /// When a crash was found, in seconds from the start of each campaign; nothing where it was not.
@@ -52,7 +50,7 @@ pub(super) struct Kernels {
     commit: String,
     host: String,
     guests: usize,
-    campaigns_each: u64,
+    campaigns_each: usize,
     targets: Vec<Compared>,
 }
 
@@ -68,17 +66,18 @@ pub(super) fn kernels(session: &Session<'_>) -> Result<Kernels, CommandError> {
         targets.push(compare(session, target, session.options.time.unwrap_or(usual))?);
     }
     let commit = super::commit();
-    Ok(Kernels { commit, host: super::host(), guests: GUESTS.get(), campaigns_each: REPEATS, targets })
+    Ok(Kernels { commit, host: super::host(), guests: GUESTS.get(), campaigns_each: session.options.campaigns.get(), targets })
 }
 
 fn compare(session: &Session<'_>, target: &str, time: Duration) -> Result<Compared, CommandError> {
     let kernel = Target::find(&Project::find()?.corpus(), target)?.kernel;
     let mut found: BTreeMap<String, Found> = BTreeMap::new();
     let mut rates = [Vec::new(), Vec::new()];
-    for repeat in 0..REPEATS {
+    let campaigns = session.options.campaigns.get();
+    for repeat in 0..campaigns {
         for (alone, rates) in [false, true].into_iter().zip(&mut rates) {
             let kernels = if alone { "the checking kernel alone" } else { "two kernels" };
-            session.progress.say(&format!("{target}: campaign {} of {REPEATS} on {kernels}", repeat + 1));
+            session.progress.say(&format!("{target}: campaign {} of {campaigns} on {kernels}", repeat + 1));
             let only = alone.then(|| kernel.clone());
             let (summary, crashes) = campaign(session, target, &kernel, only, time, repeat)?;
             #[expect(clippy::cast_precision_loss, reason = "a rate for people; counts stay below 2^52")]
@@ -87,14 +86,14 @@ fn compare(session: &Session<'_>, target: &str, time: Duration) -> Result<Compar
                 let found = found.entry(title).or_default();
                 let times = if alone { &mut found.checking_alone_s } else { &mut found.two_kernels_s };
                 // Campaigns before this one that did not find it.
-                times.resize(usize::try_from(repeat).unwrap_or(usize::MAX), None);
+                times.resize(repeat, None);
                 times.push(Some(seconds));
             }
         }
     }
     for found in found.values_mut() {
-        found.two_kernels_median_s = median_of(&mut found.two_kernels_s);
-        found.checking_alone_median_s = median_of(&mut found.checking_alone_s);
+        found.two_kernels_median_s = median_of(&mut found.two_kernels_s, campaigns);
+        found.checking_alone_median_s = median_of(&mut found.checking_alone_s, campaigns);
     }
     let titles = |are: fn(&Found) -> bool| {
         found.iter().filter(|(_, found)| are(found)).map(|(title, _)| title.clone()).collect::<Vec<_>>()
@@ -113,9 +112,9 @@ fn compare(session: &Session<'_>, target: &str, time: Duration) -> Result<Compar
     })
 }
 
-/// The value in the middle of those of all campaigns; what was not found comes last.
-fn median_of(times: &mut Vec<Option<f64>>) -> Option<f64> {
-    times.resize(usize::try_from(REPEATS).unwrap_or(usize::MAX), None);
+/// The value in the middle of those of all `campaigns`; what was not found comes last.
+fn median_of(times: &mut Vec<Option<f64>>, campaigns: usize) -> Option<f64> {
+    times.resize(campaigns, None);
     middle(times.iter().map(|time| time.unwrap_or(f64::INFINITY)).collect()).filter(|time| time.is_finite())
 }
 
@@ -127,7 +126,7 @@ fn campaign(
     kernel: &str,
     only: Option<String>,
     time: Duration,
-    seed: u64,
+    seed: usize,
 ) -> Result<(Summary, BTreeMap<String, f64>), CommandError> {
     let scratch = Scratch::new("kernels");
     let options = FuzzOptions {
@@ -135,7 +134,7 @@ fn campaign(
         time: Some(time),
         out: Some(scratch.0.clone()),
         vms: Some(GUESTS),
-        seed: Some(seed),
+        seed: u64::try_from(seed).ok(),
         json: false,
         listen: None,
         join: Vec::new(),
@@ -157,8 +156,8 @@ mod tests {
 
     #[test]
     fn what_most_campaigns_did_not_find_has_no_median() {
-        assert_eq!(median_of(&mut vec![None, Some(3.0)]), None);
-        assert_eq!(median_of(&mut vec![Some(9.0), None, Some(3.0), None, Some(5.0)]), Some(9.0));
-        assert_eq!(median_of(&mut vec![Some(9.0), Some(1.0), Some(3.0)]), Some(9.0), "two did not find it");
+        assert_eq!(median_of(&mut vec![None, Some(3.0)], 5), None);
+        assert_eq!(median_of(&mut vec![Some(9.0), None, Some(3.0), None, Some(5.0)], 5), Some(9.0));
+        assert_eq!(median_of(&mut vec![Some(9.0), Some(1.0), Some(3.0)], 5), Some(9.0), "two did not find it");
     }
 }
