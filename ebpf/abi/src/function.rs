@@ -7,7 +7,7 @@
 //! The program sees where it is, a few bytes behind a function's entry. The agent chooses the
 //! multiplier so that no two functions share a slot.
 
-use crate::{FUNCTION_SLOT_BITS, MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS, NO_NAME, name_set};
+use crate::{ARGUMENTS, FUNCTION_SLOT_BITS, MAX_CALLERS, MAX_CONDITIONS, MAX_FUNCTIONS, NO_NAME, Part, name_set};
 
 /// Bytes of text that lead to one slot, as a power of two: functions are aligned to as many, so
 /// that mostly no probe leads beyond.
@@ -16,10 +16,6 @@ const SLOTS: usize = 1 << FUNCTION_SLOT_BITS;
 
 /// The index of the function that is none: all calls of it are left alone.
 pub const NO_FUNCTION: u16 = 0;
-
-/// Offsets of a call's arguments among the saved registers, in bytes: `regs_get_kernel_argument()`
-/// and `struct pt_regs` of `arch/x86/include/asm/ptrace.h` (6.12).
-pub const ARGUMENTS: [u8; 6] = [112, 104, 96, 88, 72, 64];
 
 /// The functions that are probed, and how the one is found whose probe was hit.
 #[repr(C)]
@@ -60,26 +56,15 @@ impl Function {
     }
 }
 
-/// A condition on a call: `(argument & mask)` lies between `low` and `low + span`, which may wrap
-/// around. So each comparison is one subtraction and one comparison. In the argument's place may be
-/// a field of the structure that it points to.
+/// A condition on a call: a part of its arguments lies between `low` and `low + span`, which may
+/// wrap around. So each comparison is one subtraction and one comparison.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// Offset of the argument, one of [`ARGUMENTS`]; 0 when this is no condition.
-    pub argument: u8,
-    /// 1 while `low` is the address of what is compared with, which is yet to be read. Then `span`
-    /// is the largest number, so that the condition holds, and only then this is looked at.
-    pub pending: u8,
-    /// 1 when it is of the field that is `offset` bytes behind where the argument points.
-    pub field: u8,
-    /// Always 0.
-    pub reserved: u8,
-    /// See `field`. A field has its size in the mask, and does not cross a multiple of eight bytes.
-    pub offset: u32,
-    /// The bits of the argument that count.
-    pub mask: u64,
-    /// The least number for which it holds.
+    /// The part; [`Part::NONE`] when this is no condition.
+    pub part: Part,
+    /// The least number for which it holds, or the address of the one: see
+    /// [`Condition::is_pending`].
     pub low: u64,
     /// Number of further numbers for which it holds.
     pub span: u64,
@@ -87,15 +72,29 @@ pub struct Condition {
 
 impl Condition {
     /// No condition.
-    pub const NONE: Self = Self { argument: 0, pending: 0, field: 0, reserved: 0, offset: 0, mask: 0, low: 0, span: 0 };
+    pub const NONE: Self = Self { part: Part::NONE, low: 0, span: 0 };
     /// A condition that always holds.
-    pub const ALWAYS: Self = Self { argument: ARGUMENTS[0], span: u64::MAX, ..Self::NONE };
+    pub const ALWAYS: Self = Self { part: Part::argument(ARGUMENTS[0]), low: 0, span: u64::MAX };
 
-    /// Says whether it holds for a call with this `argument`.
+    /// A condition that holds when `part` is what the variable at `address`, not 0, has.
+    #[must_use]
+    pub const fn equals_variable(part: Part, address: u64) -> Self {
+        Self { part, low: address, span: u64::MAX }
+    }
+
+    /// Says whether `low` is the address of the number that is compared with, which is yet to be
+    /// read. Of the conditions that hold for all numbers just these have a `low`.
     #[inline(always)]
     #[must_use]
-    pub const fn holds(&self, argument: u64) -> bool {
-        (argument & self.mask).wrapping_sub(self.low) <= self.span
+    pub const fn is_pending(&self) -> bool {
+        self.span == u64::MAX && self.low != 0
+    }
+
+    /// Says whether it holds for a call in which its part is `number`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn holds(&self, number: u64) -> bool {
+        number.wrapping_sub(self.low) <= self.span
     }
 }
 
@@ -140,13 +139,15 @@ mod tests {
 
     #[test]
     fn a_condition_holds_between_its_bounds() {
-        let holds = |mask, low, span, argument| Condition { mask, low, span, ..Condition::NONE }.holds(argument);
-        assert!(holds(u64::MAX, 5, 0, 5) && !holds(u64::MAX, 5, 0, 6) && !holds(u64::MAX, 5, 0, 4));
+        let holds = |low, span, number| Condition { low, span, ..Condition::NONE }.holds(number);
+        assert!(holds(5, 0, 5) && !holds(5, 0, 6) && !holds(5, 0, 4));
         // Not 0: from 1 on, all but one.
-        let not_zero = |argument| holds(0x8000, 1, u64::MAX - 1, argument);
-        assert!(not_zero(0xffff_ffff_0000_8001) && !not_zero(0xffff_ffff_0000_7fff));
+        assert!(holds(1, u64::MAX - 1, 0x8000) && !holds(1, u64::MAX - 1, 0));
         // Not 5: from 6 on and around.
-        assert!(holds(u64::MAX, 6, u64::MAX - 1, 4) && !holds(u64::MAX, 6, u64::MAX - 1, 5));
+        assert!(holds(6, u64::MAX - 1, 4) && !holds(6, u64::MAX - 1, 5));
+        assert!(!Condition::NONE.is_pending() && !Condition::ALWAYS.is_pending());
+        let pending = Condition::equals_variable(Part::argument(ARGUMENTS[0]), 0x1000);
+        assert!(pending.is_pending() && !Condition { span: 0, ..pending }.is_pending());
     }
 
     #[test]

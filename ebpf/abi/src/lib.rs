@@ -19,12 +19,14 @@
 
 mod function;
 mod matcher;
+mod part;
 mod returns;
 mod site_key;
 mod work;
 
-pub use function::{ARGUMENTS, Condition, Function, Functions, NO_FUNCTION};
+pub use function::{Condition, Function, Functions, NO_FUNCTION};
 pub use matcher::{MAX_MATCH_STEPS, Match, Verdict};
+pub use part::{ARGUMENTS, Part};
 pub use returns::{OpenCalls, Returned, Returns, return_type};
 pub use site_key::SiteKey;
 pub use work::{WORK_DATA, WORK_FUNCTION, WORK_PROBES, WORK_QUEUED, WORK_SLOTS, Work, Works, work_slot};
@@ -182,24 +184,6 @@ pub struct Control {
     pub functions: Functions,
 }
 
-/// A part of a call's arguments that is noted when a rule fires.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// Offset of the argument, one of [`ARGUMENTS`]; 0 when nothing is noted.
-    pub argument: u8,
-    /// 1 when it is the field that is `offset` bytes behind where the argument points.
-    pub field: u8,
-    /// 1 when that points to a text, which is noted too.
-    pub text: u8,
-    /// Always 0.
-    pub reserved: u8,
-    /// See `field`. A field does not cross a multiple of eight bytes.
-    pub offset: u32,
-    /// The bits of it that count.
-    pub mask: u64,
-}
-
 /// A value of map `RULES`: one fault of the plan, lowered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -222,8 +206,8 @@ pub struct Rule {
     pub elements: u32,
     /// The step of which calls match, from 1; 0 for all steps.
     pub step: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// The part in `shown` that points to a text, which is noted too, from 1; 0 for none.
+    pub text: u32,
     /// The value that the call returns.
     pub return_value: i64,
     /// The conditions that hold for calls that match. Behind the last one stands
@@ -231,8 +215,8 @@ pub struct Rule {
     pub conditions: [Condition; MAX_RULE_CONDITIONS],
     /// [`name_set`] of all names in `path`: a call whose set lacks a bit cannot match.
     pub name_set: u64,
-    /// What is noted of the arguments when it fires.
-    pub shown: [Shown; MAX_SHOWN],
+    /// What is noted of the arguments when it fires. Unused entries are [`Part::NONE`].
+    pub shown: [Part; MAX_SHOWN],
     /// The callers as name ids, innermost first, or [`ELLIPSIS`].
     pub path: [u32; MAX_FRAMES],
 }

@@ -95,11 +95,11 @@ mod tests {
             scopes: u32::MAX,
             elements: 0,
             step: 0,
-            reserved: 0,
+            text: 0,
             return_value: -12,
             conditions: [crate::Condition::NONE; crate::MAX_RULE_CONDITIONS],
             name_set: 0,
-            shown: [crate::Shown::default(); crate::MAX_SHOWN],
+            shown: [crate::Part::NONE; crate::MAX_SHOWN],
             path: [0; MAX_FRAMES],
         };
         rule.elements = path.len() as u32;

@@ -12,8 +12,8 @@
 #![no_std]
 #![no_main]
 
+mod arguments;
 mod call;
-mod conditions;
 mod dirty;
 mod maps;
 mod memory;
@@ -162,10 +162,10 @@ impl Registers {
 fn is_guarded(registers: &Registers, control: &mut Control) -> bool {
     let Some(function) = control.functions.at(registers.instruction) else { return true };
     for condition in &mut function.never {
-        if condition.argument == Condition::NONE.argument {
+        if condition.part.argument == Condition::NONE.part.argument {
             break;
         }
-        if conditions::holds(registers.reader, registers.all, condition) != Some(false) {
+        if arguments::holds(registers.reader, registers.all, condition) != Some(false) {
             return true;
         }
     }

@@ -3,13 +3,13 @@
 use core::ffi::{c_long, c_void};
 
 use abi::{
-    ARGUMENTS, Condition, Control, Fired, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, NOT_SHOWN, Rule, SHOWN_TEXT,
-    Verdict,
+    ARGUMENTS, Condition, Control, Fired, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, NOT_SHOWN, Part, Rule,
+    SHOWN_TEXT, Verdict,
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 
 use crate::{
-    Registers, call, conditions, maps,
+    Registers, arguments, call, maps,
     memory::Reader,
     repeat::{BREAK, CONTINUE, repeat},
     returns,
@@ -77,10 +77,10 @@ fn is_after(rule: &Rule) -> bool {
 #[inline(always)]
 fn conditions_hold(registers: u64, rule: &mut Rule) -> bool {
     for condition in &mut rule.conditions {
-        if condition.argument == Condition::NONE.argument {
+        if condition.part.argument == Condition::NONE.part.argument {
             break;
         }
-        if conditions::holds(Reader::new(), registers, condition) != Some(true) {
+        if arguments::holds(Reader::new(), registers, condition) != Some(true) {
             return false;
         }
     }
@@ -127,20 +127,14 @@ extern "C" fn step(_: u64, matching: *mut Matching) -> c_long {
 fn show(registers: &Registers, rule: &Rule, fired: &mut Fired) {
     let reader = registers.reader;
     fired.text = [0; SHOWN_TEXT];
-    for (shown, into) in rule.shown.iter().zip(&mut fired.shown) {
+    for (number, (part, into)) in (1..).zip(rule.shown.iter().zip(&mut fired.shown)) {
         *into = NOT_SHOWN;
-        if shown.argument == 0 {
+        if part.argument == Part::NONE.argument {
             continue;
         }
-        let mut value: u64 = reader.number(registers.all.wrapping_add(u64::from(shown.argument))).unwrap_or(0);
-        if shown.field != 0 {
-            let address = value.wrapping_add(u64::from(shown.offset));
-            let word: u64 = reader.number(address & !7).unwrap_or(0);
-            value = word >> ((address & 7) * 8);
-        }
-        value &= shown.mask;
+        let value = arguments::number(reader, registers.all, part).unwrap_or(0);
         *into = value;
-        if shown.text != 0 {
+        if number == rule.text {
             // SAFETY: the text is as long as is said, and the helper checks the address.
             unsafe {
                 bpf_probe_read_kernel_str(fired.text.as_mut_ptr().cast(), SHOWN_TEXT as u32, value as *const c_void)

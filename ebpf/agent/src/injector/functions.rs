@@ -76,12 +76,12 @@ mod tests {
         for step in [16, 24, 0x3_1230] {
             let mut table = table(&functions(512, step)).unwrap();
             for index in 1..=512_u16 {
-                table.functions[usize::from(index)].never[3].mask = u64::from(index);
+                table.functions[usize::from(index)].never[3].part.mask = u64::from(index);
             }
             for index in 1..=512_u64 {
                 for bytes in 1..=PROBE_BYTES {
                     let instruction = 0xffff_ffff_8100_1000 + (index - 1) * step + bytes;
-                    let found = table.at(instruction).unwrap().never[3].mask;
+                    let found = table.at(instruction).unwrap().never[3].part.mask;
                     assert_eq!(found, index, "{step}, {bytes} bytes behind the entry");
                 }
             }
@@ -93,8 +93,8 @@ mod tests {
         let entries = vec![0xffff_ffff_8100_1000, 0xffff_ffff_8100_2340];
         let mut table =
             table(&[Probed::of("f", vec![0xffff_ffff_8100_3000]), Probed::of("g", entries.clone())]).unwrap();
-        table.functions[2].never[3].mask = 7;
-        assert!(entries.iter().all(|entry| table.at(entry + 1).unwrap().never[3].mask == 7));
+        table.functions[2].never[3].part.mask = 7;
+        assert!(entries.iter().all(|entry| table.at(entry + 1).unwrap().never[3].part.mask == 7));
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! Guards: which calls of a probed function the kernel would never fail, lowered to what the BPF
 //! program compares.
 
-use abi::{ARGUMENTS, Function};
+use abi::{Function, Part};
 use anyhow::{Context, Result, bail};
 use fault_plan::{ArgumentCondition, CallerCondition, Condition, Operand, Operator};
 use guest_protocol::Contract;
 
-use super::types::Types;
+use super::{parts, types::Types};
 use crate::symbols::Symbols;
 
 const _: () = assert!(abi::MAX_CONDITIONS == guest_protocol::MAX_CONDITIONS);
 const _: () = assert!(abi::MAX_CALLERS == guest_protocol::MAX_CALLERS);
-const _: () = assert!(ARGUMENTS.len() == fault_plan::MAX_ARGUMENTS as usize);
 
 /// The guards of the function of `contract`.
 ///
@@ -66,25 +65,20 @@ pub(super) fn lower_argument(
     symbols: &Symbols,
     types: &mut Types,
 ) -> Result<abi::Condition> {
-    let index = usize::from(condition.argument).checked_sub(1);
-    let argument = index.and_then(|index| ARGUMENTS.get(index)).context("there is no such argument")?;
     let mask = number(&condition.mask, types)?;
-    let mut base = abi::Condition { argument: *argument, mask, ..abi::Condition::NONE };
-    if let Some(path) = &condition.field {
-        let field = types.field(path)?;
-        (base.field, base.offset, base.mask) = (1, field.offset, mask & field.mask());
-    }
+    let whole = parts::lower(condition.argument, condition.field.as_deref(), types)?;
+    let part = Part { mask: whole.mask & mask, ..whole };
     if let Operand::Symbol { symbol } = &condition.value {
-        let address = symbols.address(symbol).with_context(|| {
+        let address = symbols.address(symbol).filter(|address| *address != 0).with_context(|| {
             format!("the kernel, built without CONFIG_KALLSYMS_ALL, tells no address of \"{symbol}\"")
         })?;
-        return Ok(abi::Condition { pending: 1, low: address, span: u64::MAX, ..base });
+        return Ok(abi::Condition::equals_variable(part, address));
     }
     let value = number(&condition.value, types)?;
     let Some((low, span)) = interval(condition.operator, value) else {
         bail!("no number is less than 0 or greater than {value}");
     };
-    Ok(abi::Condition { low, span, ..base })
+    Ok(abi::Condition { part, low, span })
 }
 
 /// The least number that compares like this with `value`, and how many more do, without a gap but
@@ -144,11 +138,10 @@ mod tests {
         let older = "argument = 4\nmask = { bit = 'OTHER_BIT', or = 15 }\noperator = '!='\nvalue = 0";
         let cache = "argument = 1\nvalue = { symbol = 'kmem_cache' }";
         let [flag, older, cache, none] = lowered(&[flag, older, cache], LIST).unwrap().never;
-        let expected = abi::Condition { argument: 104, mask: 8, low: 1, span: u64::MAX - 1, ..abi::Condition::NONE };
-        assert_eq!(flag, expected);
-        assert!(flag.holds(0xffff_0008) && !flag.holds(0xffff_0007));
-        assert_eq!((older.argument, older.mask), (88, 1 << 15));
-        assert_eq!((cache.argument, cache.pending, cache.low), (112, 1, 0xffff_ffff_8400_0000));
+        let part = Part { mask: 8, ..Part::argument(104) };
+        assert_eq!(flag, abi::Condition { part, low: 1, span: u64::MAX - 1 });
+        assert_eq!((older.part.argument, older.part.mask), (88, 1 << 15));
+        assert_eq!((cache.part.argument, cache.is_pending(), cache.low), (112, true, 0xffff_ffff_8400_0000));
         assert!(cache.holds(0) && cache.holds(u64::MAX), "what is yet to be read is looked at at every call");
         assert_eq!(none, abi::Condition::NONE);
     }
@@ -156,8 +149,8 @@ mod tests {
     #[test]
     fn a_field_is_its_place_and_its_bits() {
         let [field, ..] = lowered(&["argument = 1\nfield = 's.f'\noperator = '>='\nvalue = 7"], LIST).unwrap().never;
-        assert_eq!((field.argument, field.field, field.offset, field.mask), (112, 1, 12, 0xffff));
-        assert!(field.holds(0x1_0007) && !field.holds(0x1_0006));
+        assert_eq!(field.part, Part { field: 1, offset: 12, mask: 0xffff, ..Part::argument(112) });
+        assert!(field.holds(7) && !field.holds(6));
     }
 
     #[test]
@@ -212,9 +205,8 @@ mod tests {
             for value in numbers {
                 let interval = interval(operator, value);
                 for number in numbers {
-                    let holds = interval.is_some_and(|(low, span)| {
-                        abi::Condition { mask: u64::MAX, low, span, ..abi::Condition::NONE }.holds(number)
-                    });
+                    let holds = interval
+                        .is_some_and(|(low, span)| abi::Condition { low, span, ..abi::Condition::NONE }.holds(number));
                     assert_eq!(holds, compare(&number, &value), "{number} {operator:?} {value}");
                 }
             }

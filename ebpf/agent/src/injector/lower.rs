@@ -1,7 +1,7 @@
 //! Lowers a plan's faults to what the BPF program compares: names to numbers, errors to return
 //! values.
 
-use abi::{Condition, MAX_FRAMES, MAX_RULE_CONDITIONS, MAX_SHOWN, Rule, Shown};
+use abi::{Condition, MAX_FRAMES, MAX_RULE_CONDITIONS, MAX_SHOWN, Part, Rule};
 use fault_plan::{ELLIPSIS, Fault, Scope};
 
 use super::{guards, types::Types};
@@ -75,11 +75,11 @@ pub(super) fn lower(fault: &Fault, with: &mut Lowering<'_>) -> Result<Lowered, S
         scopes,
         elements: 0,
         step,
-        reserved: 0,
+        text: 0,
         return_value: fault.error.return_value(),
         conditions,
         name_set: 0,
-        shown: [Shown::default(); MAX_SHOWN],
+        shown: [Part::NONE; MAX_SHOWN],
         path: [abi::NO_NAME; MAX_FRAMES],
     };
     for (element, id) in rule.path.iter_mut().zip(path) {
@@ -242,8 +242,9 @@ mod tests {
             ..fault(&["a"])
         };
         let rule = lower(&full, &symbols, 1).unwrap().rule;
+        let conditions = rule.conditions;
         assert_eq!((rule.scopes, rule.after, rule.more), (1 << abi::WORKER, 2, 2));
-        assert_eq!((rule.conditions[0].field, rule.conditions[0].offset, rule.conditions[1].field), (1, 4, 0));
+        assert_eq!((conditions[0].part.field, conditions[0].part.offset, conditions[1].part.field), (1, 4, 0));
         let plain = lower(&fault(&["a"]), &symbols, 1).unwrap().rule;
         assert_eq!((plain.scopes, plain.after, plain.more), (u32::MAX, 0, 0));
         assert_eq!(plain.conditions, [Condition::NONE; MAX_RULE_CONDITIONS]);

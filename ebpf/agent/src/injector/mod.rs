@@ -28,8 +28,8 @@ mod interrupts;
 mod lower;
 mod mapping;
 mod marks;
+mod parts;
 mod returns;
-mod shown;
 mod slots;
 mod types;
 mod works;
@@ -52,7 +52,7 @@ use self::{
     lower::{Lowered, Lowering},
     mapping::Mapping,
     marks::marked,
-    shown::AllShown,
+    parts::AllShown,
     types::Types,
     works::WorkItems,
 };
@@ -175,7 +175,7 @@ impl Injector {
             let lowered =
                 lower::lower(fault, &mut Lowering { symbols, types: &mut self.types, steps: self.steps, scopes });
             let Lowered { rule, unknown } = lowered.map_err(|reason| format!("fault {}: {reason}", index + 1))?;
-            self.rules.write(index, Rule { shown: self.shown.of_function(&fault.function), ..rule });
+            self.rules.write(index, self.shown.add(&fault.function, rule));
             self.unknown_names.extend(unknown.into_iter().map(|name| cut(name, LIMITS.text_bytes)));
         }
         self.types.forget();
