@@ -25,7 +25,7 @@ pub struct OpenCalls {
 
 /// The values that came to the frames of one fault's stack.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Returned {
     /// A bit for each frame that has a probe, `1 << frame`.
     pub probed: u32,

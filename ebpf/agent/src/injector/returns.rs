@@ -17,8 +17,6 @@ const PROGRAM: &str = "returned";
 /// own: `kprobe_optimizer()` of `kernel/kprobes.c` (6.12).
 const OPTIMIZATION: &str = "/proc/sys/debug/kprobes-optimization";
 
-const NONE: Returned = Returned { probed: 0, returned: 0, types: [0; MAX_FRAMES], values: [0; MAX_FRAMES] };
-
 /// Attaches a probe to each of the return addresses of the `faults`, innermost first, and notes in
 /// `returns` which of them have one, and the return types of the functions that they are in.
 ///
@@ -47,7 +45,7 @@ pub(super) fn probe(
     let probed: HashSet<u64> = addresses.into_iter().filter(|address| program.attach("", *address).is_ok()).collect();
     let names: HashSet<&str> = faults.iter().flatten().map(|address| symbols.caller(*address)).collect();
     let known = types.returned_by(&names)?;
-    let mut of = [NONE; MAX_RULES];
+    let mut of = [Returned::default(); MAX_RULES];
     for (fault, into) in faults.iter().zip(&mut of) {
         for (frame, address) in fault.iter().take(MAX_FRAMES).enumerate() {
             into.probed |= u32::from(probed.contains(address)) << frame;

@@ -60,6 +60,6 @@ pub use error::GuestError;
 pub use fired::FiredLog;
 pub(crate) use pauses::PAUSES;
 pub use physical::{Trace, Traces};
-pub use returns::{Returned, Returns};
+pub use returns::Returns;
 pub use run::{End, Guest, Observed};
 pub use template::Template;

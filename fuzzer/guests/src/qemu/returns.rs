@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use abi::{MAX_FRAMES, MAX_RULES};
+use abi::{MAX_FRAMES, MAX_RULES, Returned};
 
 use super::fired::{long, word};
 
@@ -15,23 +15,10 @@ pub struct Returns {
     pub of: Vec<Returned>,
 }
 
-/// Values that came to the frames of one fault's stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Returned {
-    /// A bit for each frame that has a probe, `1 << frame`.
-    pub probed: u32,
-    /// A bit for each frame to which the call returned that was open when the fault fired.
-    pub returned: u32,
-    /// Return types of the functions that the frames are of: see [`abi::return_type`].
-    pub types: [u8; MAX_FRAMES],
-    /// The register `rax` then.
-    pub values: [u64; MAX_FRAMES],
-}
-
 /// Size of [`abi::Returns`].
 pub(super) const RETURNS_BYTES: usize = size_of::<abi::Returns>();
 
-const ENTRY_BYTES: usize = size_of::<abi::Returned>();
+const ENTRY_BYTES: usize = size_of::<Returned>();
 
 impl Returns {
     /// The values in `bytes`, an [`abi::Returns`] in little-endian order; nothing when they are too
@@ -46,9 +33,9 @@ impl Returns {
 
 fn entry(bytes: &[u8]) -> Option<Returned> {
     let mut returned = Returned { probed: word(bytes, 0)?, returned: word(bytes, 1)?, ..Returned::default() };
-    returned.types.copy_from_slice(bytes.get(offset_of!(abi::Returned, types)..)?.get(..MAX_FRAMES)?);
+    returned.types.copy_from_slice(bytes.get(offset_of!(Returned, types)..)?.get(..MAX_FRAMES)?);
     for (frame, value) in returned.values.iter_mut().enumerate() {
-        *value = long(bytes, offset_of!(abi::Returned, values) / 8 + frame)?;
+        *value = long(bytes, offset_of!(Returned, values) / 8 + frame)?;
     }
     Some(returned)
 }
@@ -65,10 +52,10 @@ mod tests {
         let mut set = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         set(offset_of!(abi::Returns, generation), &7_u32.to_le_bytes());
         let second = offset_of!(abi::Returns, of) + ENTRY_BYTES;
-        set(second + offset_of!(abi::Returned, probed), &0b110_u32.to_le_bytes());
-        set(second + offset_of!(abi::Returned, returned), &0b010_u32.to_le_bytes());
-        set(second + offset_of!(abi::Returned, types) + 1, &[0x14]);
-        set(second + offset_of!(abi::Returned, values) + 8, &12_u64.to_le_bytes());
+        set(second + offset_of!(Returned, probed), &0b110_u32.to_le_bytes());
+        set(second + offset_of!(Returned, returned), &0b010_u32.to_le_bytes());
+        set(second + offset_of!(Returned, types) + 1, &[0x14]);
+        set(second + offset_of!(Returned, values) + 8, &12_u64.to_le_bytes());
         let returns = Returns::parse(&bytes).unwrap();
         assert_eq!((returns.generation, returns.of.len()), (7, MAX_RULES));
         let Returned { probed, returned, types, values } = &returns.of[1];

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use abi::return_type;
+use abi::{Returned, return_type};
 use execution::{CallEnd, FrameReturn, ReturnType, where_it_went};
 use fault_plan::{FaultPlan, InjectedError};
 
 use super::reported::Own;
-use crate::qemu::{FiredLog, Returned, Returns};
+use crate::qemu::{FiredLog, Returns};
 
 /// Return addresses of the faults that fired in a run: by its rounds, and by their indices.
 #[derive(Debug, Default)]
