@@ -23,7 +23,8 @@ use crate::relax::KnownPoints;
 /// Fresh guests in which the simplest plan is tried at last.
 pub const CONFIRMATIONS: u32 = 3;
 
-/// The most runs for one crash, confirmations not counted.
+/// Number of runs for one crash after which no candidate is begun. The one under way and a
+/// confirmation still come to their end. All runs count, and so does the one that found the crash.
 const MOST_RUNS: u32 = 160;
 
 /// How often a plan has to make its crash.
@@ -106,7 +107,7 @@ impl Minimizer {
             found: (plan.clone(), fired.clone()),
             candidate,
             confirmed,
-            shrink: Shrink::new(plan, MOST_RUNS),
+            shrink: Shrink::new(plan),
             known,
             fired,
             runs: 1,
@@ -183,7 +184,7 @@ impl Minimizer {
         }
         self.evidence = None;
         let (plan, fired) = &self.found;
-        self.shrink = Shrink::new(plan, MOST_RUNS);
+        self.shrink = Shrink::new(plan);
         self.fired.clone_from(fired);
         if self.candidate == self.confirmed {
             return State::Done(None);

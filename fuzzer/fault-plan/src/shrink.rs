@@ -85,14 +85,13 @@ pub struct Shrink {
     /// The first way that may still make it simpler.
     way: usize,
     tried: HashSet<FaultPlan>,
-    left: u32,
 }
 
 impl Shrink {
-    /// Makes a source for `plan`, which makes its crash. It gives at most `most` candidates.
+    /// Makes a source for `plan`, which makes its crash.
     #[must_use]
-    pub fn new(plan: &FaultPlan, most: u32) -> Self {
-        Self { plan: plan.clone(), candidate: None, way: 0, tried: HashSet::from([plan.clone()]), left: most }
+    pub fn new(plan: &FaultPlan) -> Self {
+        Self { plan: plan.clone(), candidate: None, way: 0, tried: HashSet::from([plan.clone()]) }
     }
 
     /// Gives the simplest plan so far that makes the crash.
@@ -105,14 +104,12 @@ impl Shrink {
     /// left. One that nobody keeps counts as refused.
     pub fn next(&mut self, shown: &Shown<'_>) -> Option<&FaultPlan> {
         self.candidate = None;
-        let left = self.left.checked_sub(1)?;
         let before = size(&self.plan);
         let candidates = |way: usize| WAYS[way](&self.plan, shown).into_iter().map(move |candidate| (way, candidate));
         let mut simpler = (self.way..WAYS.len()).flat_map(candidates).filter(|(_, candidate)| {
             size(candidate) < before && candidate.check().is_ok() && !self.tried.contains(candidate)
         });
         let (way, candidate) = simpler.next()?;
-        self.left = left;
         self.tried.insert(candidate.clone());
         Some(&self.candidate.insert((way, candidate)).1)
     }

@@ -28,7 +28,7 @@ fn point(call_path: &[String], step: u32) -> Point<'_> {
 fn shrunk(plan: &FaultPlan, paths: &[&str], mut holds: impl FnMut(&FaultPlan) -> bool) -> (FaultPlan, u32) {
     let paths: Vec<_> = paths.iter().map(|path| names(path)).collect();
     let points: Vec<_> = paths.iter().map(|path| point(path, 1)).collect();
-    let (mut shrink, mut tries) = (Shrink::new(plan, 1000), 0);
+    let (mut shrink, mut tries) = (Shrink::new(plan), 0);
     loop {
         let current = shrink.plan().clone();
         let fires = |fault: &Fault| points.iter().find(|point| fault.call_path.matches(point.call_path)).copied();
@@ -147,7 +147,7 @@ fn a_path_is_cut_or_has_a_gap_and_selects_no_more_than_before() {
 #[test]
 fn a_shorter_path_that_turns_out_to_match_elsewhere_is_not_kept() {
     let (path, other) = (names("k a m"), names("k b m"));
-    let mut shrink = Shrink::new(&plan(&[fault("k a m", 1)]), 10);
+    let mut shrink = Shrink::new(&plan(&[fault("k a m", 1)]));
     let known = [point(&path, 1)];
     let fired = [(0, known[0])];
     let shown = Shown { fired: &fired, points: &known };
