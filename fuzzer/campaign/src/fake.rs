@@ -86,6 +86,14 @@ pub(crate) fn fired(fault: usize, site: u64) -> Fired {
     Fired { fault, sequence: 1, site, step: 1, times: 1, ..Fired::default() }
 }
 
+/// Makes what fires in an execution of `plan` in which each fault does, at a site of its own.
+pub(crate) fn all_fired(plan: &FaultPlan) -> impl Iterator<Item = Fired> {
+    (0..).zip(plan.all_faults()).map(|(index, fault)| {
+        let call_path = fault.call_path.0.clone();
+        Fired { call_path, ..fired(index, index as u64) }
+    })
+}
+
 /// Makes a queue in which nothing waits; its file is gone.
 pub(crate) fn queue() -> SecondKernelQueue {
     let folder = tempfile::tempdir().unwrap();

@@ -239,20 +239,8 @@ impl CampaignFolder {
 
     fn read<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<Option<T>, FolderError> {
         let path = self.path.join(name);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("read", &path)(error)),
-        };
+        let Some(text) = read_if_there(&path)? else { return Ok(None) };
         serde_json::from_str(&text).map(Some).map_err(|source| FolderError::Damaged { path, source })
-    }
-
-    pub(crate) fn write(&self, path: &Path, text: &str) -> Result<(), FolderError> {
-        write_file(path, text.as_bytes()).map_err(failed("write", path))
-    }
-
-    pub(crate) fn write_json<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), FolderError> {
-        self.write(path, &json(path, value)?)
     }
 
     /// Gives the name of the campaign's kernel: the one that judges.
@@ -278,7 +266,7 @@ impl CampaignFolder {
     ///
     /// The file system says no.
     pub fn write_campaign(&self, file: &CampaignFile) -> Result<(), FolderError> {
-        self.write_json(&self.path.join("campaign.json"), file)
+        write_json(&self.path.join("campaign.json"), file)
     }
 
     /// Opens the matrix of the kernel called `kernel`. Returns it with its records.
@@ -319,9 +307,22 @@ pub(crate) fn entry_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-pub(crate) fn json<T: Serialize>(path: &Path, value: &T) -> Result<String, FolderError> {
+/// Reads a file that need not be there.
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>, FolderError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", path)(error)),
+    }
+}
+
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), FolderError> {
+    write_file(path, text.as_bytes()).map_err(failed("write", path))
+}
+
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), FolderError> {
     let mut text =
         serde_json::to_string_pretty(value).map_err(|source| FolderError::Damaged { path: path.to_owned(), source })?;
     text.push('\n');
-    Ok(text)
+    write(path, &text)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     aftermath::Sweeps,
     folder::{CampaignFolder, FolderError},
     matrix::Matrix,
+    mutex::locked,
 };
 
 /// The part that a client, and the kernel it runs, has in a campaign.
@@ -90,10 +91,6 @@ struct Coverage {
     history: Vec<u8>,
     /// The points that the fault-free executions covered.
     fault_free: BTreeSet<usize>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl KnownKernel {

@@ -27,6 +27,7 @@ mod kernels;
 mod matrix;
 mod minimise;
 mod mutators;
+mod mutex;
 mod objective;
 mod observers;
 mod peers;

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use execution::{Execution, Target};
 use fault_plan::{Errno, Fault, InjectedError};
 
-use crate::matrix::exact_fault;
+use crate::{matrix::exact_fault, mutex::locked};
 
 /// The most occurrences of one point of I/O that are failed. Of other points the first one is.
 const MOST_OCCURRENCES: u32 = 3;
@@ -27,7 +27,7 @@ struct Inner {
 
 impl Sweeps {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 
     /// Takes in a fault-free execution, whose points are those to fail.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use crate::{
     crashes::{CrashMeta, Crashes},
     folder::{CampaignFile, CampaignFolder, FOLDER_VERSION, FolderError},
     kernels::{Kernels, Role},
+    mutex::locked,
     plans::FirstPlan,
     second_kernel::SecondKernelQueue,
     statistics::{Statistics, Summary},
@@ -71,7 +72,7 @@ pub(crate) fn time_before(earlier: Option<&CampaignFile>) -> Duration {
 
 impl Shared {
     fn reports(&self) -> MutexGuard<'_, Reports> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.reports)
     }
 
     /// Gives the plans with which explorer number `client` begins; it gets the others' from them.

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use execution::{Finding, FindingKind, FrameReturn};
 
 use super::evidence::{Cause, CrashNews};
-use crate::folder::{CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed};
+use crate::folder::{
+    CampaignFolder, FOLDER_VERSION, FolderError, entry_name, failed, read_if_there, write, write_json,
+};
 use files::{cache::publish_directory, cache::replace_directory};
 use kernel_report::slug;
 
@@ -199,9 +201,9 @@ impl CampaignFolder {
             repro: None,
             ..before
         };
-        let read = |name: &str| fs::read_to_string(path.join(name)).map_err(failed("read", &path.join(name)));
-        let found = read("reproducer.json")?;
-        let history = path.join(HISTORY).exists().then(|| read(HISTORY)).transpose()?;
+        let reproducer_path = path.join("reproducer.json");
+        let found = fs::read_to_string(&reproducer_path).map_err(failed("read", &reproducer_path))?;
+        let history = read_if_there(&path.join(HISTORY))?;
         let mut texts = vec![("report.txt", finding.text.as_str()), ("console.log", cause.console), (FOUND, &found)];
         texts.extend(history.as_deref().map(|history| (HISTORY, history)));
         self.publish_crash(&meta, reproducer, &texts)
@@ -231,11 +233,11 @@ impl CampaignFolder {
         fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
         let target = self.target().map(|target| target.narrowed(&reproducer.plan).definition());
         let reproducer = Reproducer { target, ..reproducer.clone() };
-        self.write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
+        write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
         for (name, text) in texts {
-            self.write(&prepared.join(name), text)?;
+            write(&prepared.join(name), text)?;
         }
-        self.write_json(&prepared.join("meta.json"), meta)?;
+        write_json(&prepared.join("meta.json"), meta)?;
         let publish = if path.exists() { replace_directory } else { publish_directory };
         publish(&prepared, &path).map_err(failed("write", &path))
     }
@@ -247,10 +249,7 @@ impl CampaignFolder {
     /// The file is damaged.
     pub(super) fn history(&self, key: &str) -> Result<Vec<Round>, FolderError> {
         let path = self.crash_path(key).join(HISTORY);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+        let Some(text) = read_if_there(&path)? else { return Ok(Vec::new()) };
         let plan = FaultPlan::from_json(&text).map_err(|source| FolderError::Plan { path, source })?;
         Ok(plan.earlier)
     }
@@ -288,7 +287,7 @@ impl CampaignFolder {
             return Ok(());
         }
         change(&mut meta);
-        self.write_json(&path, &meta)
+        write_json(&path, &meta)
     }
 
     /// Reads the crashes that are there, each with its reproducer.

@@ -14,7 +14,7 @@ mod traced;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -32,6 +32,7 @@ use crate::{
     folder::{CampaignFolder, FolderError},
     input::PlanInput,
     kernels::CampaignKernel,
+    mutex::locked,
 };
 use execution::Finding;
 
@@ -101,7 +102,7 @@ impl Crashes {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.known)
     }
 
     /// Counts them; those that are the same as another one do not count.

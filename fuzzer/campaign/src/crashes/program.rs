@@ -5,10 +5,10 @@ use std::{
     path::Path,
 };
 
-use files::cache::{try_lock, write_file};
+use files::cache::try_lock;
 
 use super::folder::read_meta;
-use crate::folder::{FolderError, LOCK, failed, json};
+use crate::folder::{FolderError, LOCK, failed, write, write_json};
 
 /// The C program.
 const PROGRAM: &str = "repro.c";
@@ -38,15 +38,13 @@ pub fn write_program(crash: &Path, program: Option<&str>, outcome: &str) -> Resu
     let (path, meta_path) = (crash.join(PROGRAM), crash.join("meta.json"));
     let mut meta = read_meta(&meta_path)?;
     meta.repro.get_or_insert_default().c = Some(outcome.to_owned());
-    let meta = json(&meta_path, &meta)?;
-    let say = || write_file(&meta_path, meta.as_bytes()).map_err(failed("write", &meta_path));
     // The one that is killed in between leaves no program that is said to work and is not there.
     let Some(text) = program else {
-        say()?;
+        write_json(&meta_path, &meta)?;
         return if path.exists() { fs::remove_file(&path).map_err(failed("remove", &path)) } else { Ok(()) };
     };
-    write_file(&path, text.as_bytes()).map_err(failed("write", &path))?;
-    say()
+    write(&path, text)?;
+    write_json(&meta_path, &meta)
 }
 
 #[cfg(test)]

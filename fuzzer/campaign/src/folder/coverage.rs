@@ -9,7 +9,7 @@ use std::{
 
 use guest_protocol::TraceRole;
 
-use super::{CampaignFolder, FolderError, entry_name, failed};
+use super::{CampaignFolder, FolderError, entry_name, failed, read_if_there, write};
 
 impl CampaignFolder {
     /// Writes the addresses covered so far on the kernel with this build id, one in hexadecimal on
@@ -30,7 +30,7 @@ impl CampaignFolder {
                 _ => writeln!(text, "{pc:x} {role}"),
             };
         }
-        self.write(&self.coverage_path(build_id), &text)
+        write(&self.coverage_path(build_id), &text)
     }
 
     /// Reads the addresses that earlier starts covered on this very kernel.
@@ -40,11 +40,7 @@ impl CampaignFolder {
     /// The file cannot be read; lines that are no address are left out.
     pub fn read_coverage(&self, build_id: &str) -> Result<Vec<(TraceRole, u64)>, FolderError> {
         let path = self.coverage_path(build_id);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.lines().filter_map(covered).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(failed("read", &path)(error)),
-        }
+        Ok(read_if_there(&path)?.unwrap_or_default().lines().filter_map(covered).collect())
     }
 
     /// Reads the coverage of the campaign in the folder `path`, which may be running: the addresses
@@ -83,7 +79,7 @@ impl CampaignFolder {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{pc:x}");
         }
-        self.write(&fault_free_path(&self.path, build_id), &text)
+        write(&fault_free_path(&self.path, build_id), &text)
     }
 
     /// Reads the addresses that the workload covers without faults, of the campaign in the folder
@@ -94,11 +90,8 @@ impl CampaignFolder {
     /// The file cannot be read; lines that are no address are left out.
     pub fn fault_free_in(path: &Path, build_id: &str) -> Result<Option<BTreeSet<u64>>, FolderError> {
         let path = fault_free_path(path, build_id);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.lines().filter_map(covered).map(|(_, pc)| pc).collect())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("read", &path)(error)),
-        }
+        let text = read_if_there(&path)?;
+        Ok(text.map(|text| text.lines().filter_map(covered).map(|(_, pc)| pc).collect()))
     }
 
     fn coverage_path(&self, build_id: &str) -> PathBuf {

@@ -7,11 +7,7 @@ const KEY: &str = "BUG in f";
 
 /// An execution of `plan` in which each fault fires at a site of its own.
 fn execution(plan: &FaultPlan, crashes: bool) -> Execution {
-    let fired = |(index, fault): (usize, &fault_plan::Fault)| {
-        let call_path = fault.call_path.0.clone();
-        Fired { call_path, ..fake::fired(index, index as u64) }
-    };
-    let fired = (0..).zip(plan.all_faults()).map(fired).collect();
+    let fired = fake::all_fired(plan).collect();
     let findings = if crashes { vec![fake::warning(KEY)] } else { Vec::new() };
     let site = |site| {
         let callers = fake::caller(site);

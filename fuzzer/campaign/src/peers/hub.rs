@@ -36,6 +36,7 @@ use crate::{
     error::CampaignError,
     folder::CampaignFolder,
     input::PlanInput,
+    mutex::locked,
     plans::FirstPlan,
 };
 use execution::{Stop, Target};
@@ -142,7 +143,7 @@ impl Hub {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Gives the introduction of this hub.

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     os::fd::AsFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, Scope},
@@ -22,6 +22,7 @@ use super::{
     log::{Origin, Reader},
     wire::{MOST_BYTES, News, WireError, read_frame},
 };
+use crate::mutex::locked;
 
 /// The most connections that others have made to this host.
 const MOST_GUESTS: usize = 16;
@@ -89,7 +90,7 @@ pub(super) fn accept<'scope>(hub: &'scope Arc<Hub>, scope: &'scope Scope<'scope,
 
 /// Writes a line about somebody at `address` who is not let in, unless there was one.
 fn tell_once(told: &Mutex<HashSet<IpAddr>>, address: IpAddr, error: &GreetingError) {
-    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut told = locked(told);
     if told.len() < MOST_TOLD && told.insert(address) {
         tracing::warn!(%address, "somebody is not let in: {}", execution::chain(error));
     } else {

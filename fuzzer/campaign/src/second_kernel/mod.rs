@@ -15,7 +15,7 @@ mod queued;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -31,6 +31,7 @@ use self::{
 };
 use crate::{
     input::PlanInput,
+    mutex::locked,
     recent::{RecentSet, digest},
 };
 
@@ -132,7 +133,7 @@ impl SecondKernelQueue {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.inner)
     }
 
     /// Takes in an execution of `plan`, once; the plan waits to be checked if there is a reason to.

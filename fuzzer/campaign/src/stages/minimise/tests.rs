@@ -25,13 +25,10 @@ impl Runner for Guests {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
         assert!(matches!(how, How::Fresh | How::Traced));
         self.runs += 1;
-        let fired = |(index, fault): (usize, &fault_plan::Fault)| {
-            let call_path = fault.call_path.0.clone();
-            let frame = execution::FrameReturn { function: "g".to_owned(), returned: "NULL".to_owned(), mark: None };
-            let returns = if how == How::Traced { vec![frame] } else { Vec::new() };
-            execution::Fired { call_path, returns, ..fake::fired(index, index as u64) }
-        };
-        let fired = (0..).zip(plan.all_faults()).map(fired).collect();
+        let frame = execution::FrameReturn { function: "g".to_owned(), returned: "NULL".to_owned(), mark: None };
+        let returns = if how == How::Traced { vec![frame] } else { Vec::new() };
+        let traced = |fired| execution::Fired { returns: returns.clone(), ..fired };
+        let fired = fake::all_fired(plan).map(traced).collect();
         let findings = if fake::fails_at(plan, 9) { vec![fake::warning(TITLE)] } else { Vec::new() };
         let history = plan.earlier.clone();
         Ok(Execution { findings, fired, history, ..fake::quiet() }).into()
