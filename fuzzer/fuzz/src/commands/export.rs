@@ -56,10 +56,11 @@ pub fn export(
     }
     let (mut answer, several) = (Answer::Yes, files.len() > 1);
     for file in &files {
+        let crash = file.parent().filter(|folder| folder.join("meta.json").is_file());
+        // A campaign at work puts a simpler reproducer in the place of the one that is there.
+        let _lock = crash.map(lock_around).transpose()?;
         let reproducer = read(file)?;
         let key = reproducer.identity();
-        let crash = file.parent().filter(|folder| folder.join("meta.json").is_file());
-        let _lock = crash.map(lock_around).transpose()?;
         let made =
             check_kernel(&reproducer, options, crash).and_then(|()| made(file, &reproducer, options, stop, progress));
         let made = match made {
