@@ -57,15 +57,18 @@ pub(super) struct Reported {
     pub(super) key: String,
     pub(super) title: String,
     pub(super) stack: Vec<String>,
-    pub(super) is_leftover: bool,
+    /// True when an oracle saw it, and the kernel neither reported it nor hangs. Queues have the name
+    /// of the first such oracle.
+    #[serde(rename = "is_leftover")]
+    pub(super) by_oracle: bool,
 }
 
 impl Reported {
     /// Gives the parts of `finding`.
     pub(super) fn of(finding: &Finding) -> Self {
         let stack = finding.stack.iter().take(INLINED).cloned().collect();
-        let is_leftover = !finding.is_report();
-        Self { key: finding.key.clone(), title: finding.title.clone(), stack, is_leftover }
+        let by_oracle = !finding.is_report();
+        Self { key: finding.key.clone(), title: finding.title.clone(), stack, by_oracle }
     }
 
     /// Gives the function that the title names.
@@ -73,14 +76,14 @@ impl Reported {
         self.title.rsplit_once(" in ").map(|(_, function)| function)
     }
 
-    /// Says whether it is `other`, made by the same plan on another kernel: it left the same, is in
-    /// the same function, or it has the same words and one of the two does not know the function or
-    /// has compiled it into another one.
+    /// Says whether it is `other`, made by the same plan on another kernel: an oracle saw the same
+    /// kind of thing, it is in the same function, or it has the same words and one of the two does
+    /// not know the function or has compiled it into another one.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        if self.is_leftover || other.is_leftover {
-            // The plan is the same, and so is the kind of thing that it left.
+        if self.by_oracle || other.by_oracle {
+            // The plan is the same, and so is the kind of thing that the oracle saw.
             let kind = |key: &str| key.split_once(": ").map_or(key, |(kind, _)| kind).to_owned();
-            return self.is_leftover == other.is_leftover && kind(&self.key) == kind(&other.key);
+            return self.by_oracle == other.by_oracle && kind(&self.key) == kind(&other.key);
         }
         let words = |key: &str| key.rsplit_once(" in ").map_or(key, |(words, _)| words).to_owned();
         match (self.function(), other.function()) {

@@ -118,7 +118,7 @@ fn a_function_that_one_kernel_made_part_of_its_caller_is_the_same() {
             key: format!("access: {words}"),
             title: format!("KASAN: {words}"),
             stack: stack.iter().map(|function| (*function).to_owned()).collect(),
-            is_leftover: false,
+            by_oracle: false,
         };
         reported(ours).is_same(&reported(theirs))
     };
