@@ -78,15 +78,9 @@ impl SourceLines {
     }
 
     /// Gives the frames at the instruction with the byte at `offset` in `function`. For a return
-    /// address, as callers on a stack have it, ask for one byte less. It is empty where nothing is
-    /// known, and where several functions have that name.
-    #[must_use]
-    pub fn in_function(&self, function: &str, offset: u64) -> Vec<SourceFrame> {
-        self.in_symbol(function, offset, None)
-    }
-
-    /// Gives the same. Of several functions with that name the one of `size` bytes counts, as the
-    /// kernel prints it.
+    /// address, as callers on a stack have it, ask for one byte less. Of several functions with that
+    /// name the one of `size` bytes counts, as the kernel prints it. It is empty where nothing is
+    /// known, and where several functions may be meant.
     #[must_use]
     pub fn in_symbol(&self, function: &str, offset: u64, size: Option<u64>) -> Vec<SourceFrame> {
         let address = self.symbol(function, size).and_then(|address| address.checked_add(offset));
@@ -187,8 +181,8 @@ mod tests {
             [frame("innermost", "cell = 1;", true), frame("inner", "innermost();", true), outermost.clone()]
         );
         assert_eq!(lines.at(TEXT + 0x1a), [frame("inner", "cell = 2;", true), outermost]);
-        assert_eq!(lines.in_function("_start", 0x19 - 1), [frame("_start", "called(3);", false)]);
-        assert_eq!(lines.in_function("_start", 0x19), [frame("_start", "cell = 4;", false)]);
+        assert_eq!(lines.in_symbol("_start", 0x19 - 1, None), [frame("_start", "called(3);", false)]);
+        assert_eq!(lines.in_symbol("_start", 0x19, None), [frame("_start", "cell = 4;", false)]);
         assert!(lines.at(0).is_empty() && lines.at(u64::MAX).is_empty());
     }
 
@@ -196,13 +190,13 @@ mod tests {
     fn a_name_may_lack_the_compilers_suffix_but_not_mean_two() {
         let lines = SourceLines::from_elf(ELF).unwrap();
         let called = [frame("called", "cell = value;", false)];
-        assert_eq!(lines.in_function("called", 0), called);
+        assert_eq!(lines.in_symbol("called", 0, None), called);
         assert_eq!(lines.in_symbol("called.constprop.0", 0, Some(16)), called, "padding counts");
-        assert!(lines.in_function("no_function", 0).is_empty());
-        assert!(lines.in_function("called", u64::MAX).is_empty());
+        assert!(lines.in_symbol("no_function", 0, None).is_empty());
+        assert!(lines.in_symbol("called", u64::MAX, None).is_empty());
         let mut two = lines;
         two.symbols.insert("_start".to_owned(), vec![(TEXT, 11), (TEXT + 0x10, 36)]);
-        assert!(two.in_function("_start", 0).is_empty());
+        assert!(two.in_symbol("_start", 0, None).is_empty());
         assert_eq!(two.in_symbol("_start", 0, Some(36))[0].function, "innermost");
         assert!(two.in_symbol("_start", 0, Some(12)).is_empty());
     }
