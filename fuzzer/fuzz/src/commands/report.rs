@@ -3,6 +3,7 @@
 mod addressees;
 mod coverage;
 mod kernels;
+mod places;
 
 use std::io::Write;
 

@@ -8,10 +8,9 @@ use std::{
 
 use campaign::CampaignFolder;
 use guests::kernel::Built;
-use kcov_parser::{CallSites, Symbols};
 use triage::{CoveredPlace, KernelCoverage, Ran, Report, by_file, with_source};
 
-use super::kernels::CachedKernels;
+use super::{kernels::CachedKernels, places::KernelPlaces};
 
 /// Reads what the campaign in the folder `dir` covered of each of its kernels that the cache has.
 /// `tree` has the source whose lines are shown. Kernels of which nothing can be said, and files
@@ -60,22 +59,16 @@ fn files(
     fault_free: &BTreeSet<u64>,
     report: &Report,
 ) -> Result<Vec<triage::FileCoverage>, String> {
-    let elf = fs::read(&built.vmlinux).map_err(|error| format!("{}: {error}", built.vmlinux.display()))?;
-    // Builds of older versions lack the file.
-    let places = built.places().map_err(|_| format!("{} does not say where its coverage is", built.dir.display()))?;
-    let sites = CallSites::from_elf(&elf).map_err(|error| execution::chain(&error))?;
-    let symbols = Symbols::from_elf(&elf).map_err(|error| execution::chain(&error))?;
-    let place = |(index, pc): (u32, u64)| {
-        let (place, location) = (places.get(index)?, symbols.resolve(pc)?);
+    let places = KernelPlaces::read(built)?;
+    let covered = places.iter().map(|(pc, function, place)| {
         let ran = match (fault_free.contains(&pc), ran.contains(&pc)) {
             (true, _) => Ran::Workload,
             (false, true) => Ran::Faults,
             (false, false) => Ran::Never,
         };
-        Some(CoveredPlace { function: location.function, unit: place.unit, file: place.file, line: place.line, ran })
-    };
-    let all: Vec<_> = (0..).zip(sites.iter()).filter_map(place).collect();
-    Ok(by_file(&all, &report.telling_callers))
+        CoveredPlace { function, unit: place.unit, file: place.file, line: place.line, ran }
+    });
+    Ok(by_file(&covered.collect::<Vec<_>>(), &report.telling_callers))
 }
 
 #[cfg(test)]

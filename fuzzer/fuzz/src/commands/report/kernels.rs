@@ -13,10 +13,11 @@ use guests::{
     kernel::{Built, Meta, decode, find_built},
     project::Project,
 };
-use kcov_parser::{CallSites, SourceLines, Symbols};
+use kcov_parser::SourceLines;
 use serde::Deserialize;
 use triage::{Kernels, KnownKernel};
 
+use super::places::KernelPlaces;
 use crate::exit::CommandError;
 
 /// The kernels of the cache, each read when it is first asked for.
@@ -99,13 +100,10 @@ fn place(frame: &str) -> Option<(&str, u64, Option<u64>)> {
 
 /// Reads the file of each function that has a place of coverage.
 fn read_files(built: &Built) -> Option<HashMap<String, String>> {
-    let (elf, places) = (fs::read(&built.vmlinux).ok()?, built.places().ok()?);
-    let (sites, symbols) = (CallSites::from_elf(&elf).ok()?, Symbols::from_elf(&elf).ok()?);
+    let places = KernelPlaces::read(built).ok()?;
     let mut files = HashMap::new();
-    for (index, pc) in (0..).zip(sites.iter()) {
-        if let (Some(place), Some(location)) = (places.get(index), symbols.resolve(pc)) {
-            files.entry(location.function.to_owned()).or_insert_with(|| place.unit.to_owned());
-        }
+    for (_, function, place) in places.iter() {
+        files.entry(function.to_owned()).or_insert_with(|| place.unit.to_owned());
     }
     Some(files)
 }
