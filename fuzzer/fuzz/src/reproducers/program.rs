@@ -215,15 +215,30 @@ fn in_comment(line: &str) -> String {
     line.chars().map(printable).collect::<String>().replace("*/", "* /").replace("/*", "/ *")
 }
 
+/// Gives a word as a shell takes it for one and nothing else: strangers' words are in commands that
+/// people copy.
+fn shell_word(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=,:@%+".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Gives the command by which the image is made, in words.
 pub(super) fn image_command(image: &ImageRecipe) -> Vec<String> {
     let size = image.size_mib;
     let mut lines = vec![format!("truncate -s {size}M disk.img")];
     lines.push(match &image.source {
-        ImageSource::Mkfs(words) => format!("{} disk.img", words.join(" ")),
-        ImageSource::Script { name, .. } => format!("./{name} disk.img     # the script is in reproducer.json"),
+        ImageSource::Mkfs(words) => {
+            let words: Vec<_> = words.iter().map(|word| shell_word(word)).collect();
+            format!("{} disk.img", words.join(" "))
+        }
+        ImageSource::Script { name, .. } => {
+            format!("./{} disk.img     # the script is in reproducer.json", shell_word(name))
+        }
         ImageSource::File { name, sha256, .. } => {
-            format!("cp {name} disk.img     # decompressed; its SHA-256 is {sha256}")
+            format!("cp {} disk.img     # decompressed; its SHA-256 is {sha256}", shell_word(name))
         }
     });
     lines
@@ -309,6 +324,23 @@ disks = 2
         let (comment, _) = text.split_once("*/").unwrap();
         assert_eq!((comment.lines().count(), comment.matches("/*").count()), (6, 1), "{comment}");
         assert!(!comment.contains(['\r', '\u{1b}', '\u{202e}']), "{comment}");
+    }
+
+    /// A stranger's words end neither the comment nor, where somebody copies it, the command.
+    #[test]
+    fn the_command_that_makes_the_image_is_one_command() {
+        let target = target(
+            "description = 'd'\nkernel = 'k'\nsteps = [{ umount = {} }]\n\
+             functions = [{ name = 'f', errors = ['EIO'] }]\n[image]\nsize_mib = 128\n\
+             mkfs = ['mkfs.btrfs', '-L', \"a */ int evil; /*\\n$(id)\", \"it's; id\", '', '-q']\n",
+        );
+        let head = image_command(target.image.as_ref().unwrap());
+        assert_eq!(head[1], "mkfs.btrfs -L 'a */ int evil; /*\n$(id)' 'it'\\''s; id' '' -q disk.img");
+        let content = Content { target: &target, rounds: vec![false], armings: &[], head: &head, marks: false };
+        let text = content.text();
+        compile(&text).unwrap();
+        let (comment, _) = text.split_once("*/").unwrap();
+        assert!(comment.contains("'a * / int evil; / *?$(id)'") && comment.lines().count() == 4, "{comment}");
     }
 
     #[test]

@@ -28,8 +28,8 @@ impl KernelPlaces {
     /// Gives each place that is known: its address as KCOV reports it, its function, and where in
     /// the source it is.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &str, Place<'_>)> {
-        (0..).zip(self.sites.iter()).filter_map(|(index, pc)| {
-            Some((pc, self.symbols.resolve(pc)?.function, self.places.get(index)?))
-        })
+        (0..)
+            .zip(self.sites.iter())
+            .filter_map(|(index, pc)| Some((pc, self.symbols.resolve(pc)?.function, self.places.get(index)?)))
     }
 }
