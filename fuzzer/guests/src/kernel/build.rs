@@ -7,10 +7,11 @@ use std::{
 };
 
 use super::{
-    Built, Kernel, KernelError, Progress, find,
+    Built, Kernel, KernelError, Progress,
+    find::{find, open, place},
     lock::lock,
     make::{Log, failed},
-    open, place, source,
+    source,
     tools::check_commands,
     tree::Tree,
 };
