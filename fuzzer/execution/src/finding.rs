@@ -5,6 +5,7 @@ use std::fmt;
 use fault_plan::one_line;
 use kernel_report::{KernelReport, ReportKind};
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 /// Observation of an oracle in an execution, or in what came after it.
 ///
@@ -29,8 +30,9 @@ pub struct Finding {
 
 /// Oracle that a finding comes from: a check of the kernel, as [`ReportKind`] has them, or one of
 /// the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum FindingKind {
     /// A memory access that KASAN (or KFENCE, KMSAN, KCSAN) caught.
     Kasan,
@@ -77,20 +79,7 @@ impl FindingKind {
     /// Gives its name in files, such as `kasan`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kasan => "kasan",
-            Self::Bug => "bug",
-            Self::Warning => "warning",
-            Self::Lockdep => "lockdep",
-            Self::Hang => "hang",
-            Self::Kmemleak => "kmemleak",
-            Self::Ubsan => "ubsan",
-            Self::Panic => "panic",
-            Self::Leftover => "leftover",
-            Self::Data => "data",
-            Self::Errno => "errno",
-            Self::Leak => "leak",
-        }
+        self.into()
     }
 }
 

@@ -35,6 +35,7 @@ mod title;
 use std::{collections::HashSet, fmt};
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 pub use frames::Frame;
 pub use notes::{Note, NoteKind, corruption, notes};
@@ -78,8 +79,9 @@ pub struct KernelReport {
 }
 
 /// Which of the kernel's checks a report comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum ReportKind {
     /// A memory access that KASAN (or KFENCE, KMSAN, KCSAN) caught.
     Kasan,
@@ -103,16 +105,7 @@ impl ReportKind {
     /// Its name in files, such as `kasan`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kasan => "kasan",
-            Self::Bug => "bug",
-            Self::Warning => "warning",
-            Self::Lockdep => "lockdep",
-            Self::Hang => "hang",
-            Self::Kmemleak => "kmemleak",
-            Self::Ubsan => "ubsan",
-            Self::Panic => "panic",
-        }
+        self.into()
     }
 }
 
