@@ -59,7 +59,9 @@ use self::{
 };
 pub use self::{
     clients::{Client, ClientSetup, StartClient},
-    crashes::{CrashFault, CrashMeta, CrashRepro, MinimizedMeta, lock_around, write_program},
+    crashes::{
+        CrashFault, CrashMeta, CrashRepro, META, MinimizedMeta, PROGRAM, REPRODUCER, lock_around, write_program,
+    },
     error::{CampaignError, StartError},
     folder::{CampaignFile, CampaignFolder, FolderError},
     input::PlanInput,

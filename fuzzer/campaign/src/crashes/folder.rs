@@ -17,6 +17,15 @@ use crate::folder::{
 use files::{cache::publish_directory, cache::replace_directory};
 use kernel_report::slug;
 
+/// The file with what is known of a crash, [`CrashMeta`].
+pub const META: &str = "meta.json";
+
+/// The file with a crash's reproducer.
+pub const REPRODUCER: &str = "reproducer.json";
+
+/// The file with the C program that makes a crash without the fuzzer, where there is one.
+pub const PROGRAM: &str = "repro.c";
+
 /// The file with all rounds of the guest that a crash was found in, as a plan that can be replayed.
 const HISTORY: &str = "history.json";
 
@@ -188,7 +197,7 @@ impl CampaignFolder {
         (minimized, tried, reproduced): (MinimizedMeta, u32, u32),
     ) -> Result<(), FolderError> {
         let path = self.crash_path(&reproducer.key);
-        let before = read_meta(&path.join("meta.json"))?;
+        let before = read_meta(&path.join(META))?;
         let meta = CrashMeta {
             fired: cause.fired.iter().map(|fired| crash_fault(&cause.plan, fired)).collect(),
             stack: finding.stack.clone(),
@@ -201,7 +210,7 @@ impl CampaignFolder {
             repro: None,
             ..before
         };
-        let reproducer_path = path.join("reproducer.json");
+        let reproducer_path = path.join(REPRODUCER);
         let found = fs::read_to_string(&reproducer_path).map_err(failed("read", &reproducer_path))?;
         let history = read_if_there(&path.join(HISTORY))?;
         let mut texts = vec![("report.txt", finding.text.as_str()), ("console.log", cause.console), (FOUND, &found)];
@@ -233,11 +242,11 @@ impl CampaignFolder {
         fs::create_dir_all(&prepared).map_err(failed("make", &prepared))?;
         let target = self.target().map(|target| target.narrowed(&reproducer.plan).definition());
         let reproducer = Reproducer { target, ..reproducer.clone() };
-        write(&prepared.join("reproducer.json"), &reproducer.to_json())?;
+        write(&prepared.join(REPRODUCER), &reproducer.to_json())?;
         for (name, text) in texts {
             write(&prepared.join(name), text)?;
         }
-        write_json(&prepared.join("meta.json"), meta)?;
+        write_json(&prepared.join(META), meta)?;
         let publish = if path.exists() { replace_directory } else { publish_directory };
         publish(&prepared, &path).map_err(failed("write", &path))
     }
@@ -260,7 +269,7 @@ impl CampaignFolder {
     ///
     /// The folder is damaged.
     pub(super) fn found_ms(&self, key: &str) -> Result<Option<u64>, FolderError> {
-        Ok(read_meta(&self.crash_path(key).join("meta.json"))?.found_ms)
+        Ok(read_meta(&self.crash_path(key).join(META))?.found_ms)
     }
 
     /// Says whether the folder that a crash of this key would have is that of another key. Folders
@@ -270,7 +279,7 @@ impl CampaignFolder {
     ///
     /// The folder is damaged.
     pub(super) fn is_anothers(&self, key: &str) -> Result<bool, FolderError> {
-        let path = self.crash_path(key).join("meta.json");
+        let path = self.crash_path(key).join(META);
         Ok(path.exists() && read_meta(&path)?.key != key)
     }
 
@@ -281,7 +290,7 @@ impl CampaignFolder {
     ///
     /// The file is gone or damaged, or the file system says no.
     pub fn change_meta(&self, key: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), FolderError> {
-        let path = self.crash_path(key).join("meta.json");
+        let path = self.crash_path(key).join(META);
         let mut meta = read_meta(&path)?;
         if meta.key != key {
             return Ok(());
@@ -301,11 +310,11 @@ impl CampaignFolder {
         for entry in fs::read_dir(&path).map_err(failed("read", &path))? {
             let folder = entry.map_err(failed("read", &path))?.path();
             let unfinished = entry_name(&folder).starts_with('.');
-            if unfinished || !folder.join("meta.json").is_file() {
+            if unfinished || !folder.join(META).is_file() {
                 continue;
             }
-            let meta = read_meta(&folder.join("meta.json"))?;
-            let file = folder.join("reproducer.json");
+            let meta = read_meta(&folder.join(META))?;
+            let file = folder.join(REPRODUCER);
             let text = fs::read_to_string(&file).map_err(failed("read", &file))?;
             let reproducer = Reproducer::from_json(&text).map_err(|source| FolderError::Plan { path: file, source })?;
             crashes.push((meta, reproducer));

@@ -7,11 +7,8 @@ use std::{
 
 use files::cache::try_lock;
 
-use super::folder::read_meta;
+use super::folder::{META, PROGRAM, read_meta};
 use crate::folder::{FolderError, LOCK, failed, write, write_json};
-
-/// The C program.
-const PROGRAM: &str = "repro.c";
 
 /// Locks the campaign that has the crash's folder `crash`, so that nobody changes it while the lock
 /// is there. Nothing for a folder that is in no campaign.
@@ -35,7 +32,7 @@ pub fn lock_around(crash: &Path) -> Result<Option<File>, FolderError> {
 ///
 /// `meta.json` is damaged, or the file system says no.
 pub fn write_program(crash: &Path, program: Option<&str>, outcome: &str) -> Result<(), FolderError> {
-    let (path, meta_path) = (crash.join(PROGRAM), crash.join("meta.json"));
+    let (path, meta_path) = (crash.join(PROGRAM), crash.join(META));
     let mut meta = read_meta(&meta_path)?;
     meta.repro.get_or_insert_default().c = Some(outcome.to_owned());
     // The one that is killed in between leaves no program that is said to work and is not there.
@@ -58,9 +55,9 @@ mod tests {
         fs::create_dir_all(&crash).unwrap();
         let meta = r#"{ "version": 1, "title": "t", "kind": "kasan", "fired": [], "stack": [], "tried": 3,
             "reproduced": 3 }"#;
-        fs::write(crash.join("meta.json"), meta).unwrap();
+        fs::write(crash.join(META), meta).unwrap();
         write_program(&crash, Some("int main"), "2 of 3").unwrap();
-        let said = || read_meta(&crash.join("meta.json")).unwrap().repro.unwrap().c.unwrap();
+        let said = || read_meta(&crash.join(META)).unwrap().repro.unwrap().c.unwrap();
         assert_eq!(
             (fs::read_to_string(crash.join(PROGRAM)).unwrap().as_str(), said().as_str()),
             ("int main", "2 of 3")

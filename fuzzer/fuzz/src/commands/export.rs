@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use campaign::{lock_around, write_program};
+use campaign::{META, PROGRAM, REPRODUCER, lock_around, write_program};
 use execution::{Stop, Target, chain};
 use fault_plan::Reproducer;
 use guests::{
@@ -23,11 +23,6 @@ use crate::{
     reproducers::{Crash, Made, in_c},
     views::progress::Progress,
 };
-
-/// The program's name in a crash's folder.
-const PROGRAM: &str = "repro.c";
-/// The reproducer's name in a crash's folder.
-const REPRODUCER: &str = "reproducer.json";
 
 /// Result for a crash.
 #[derive(Serialize)]
@@ -56,7 +51,7 @@ pub fn export(
     }
     let (mut answer, several) = (Answer::Yes, files.len() > 1);
     for file in &files {
-        let crash = file.parent().filter(|folder| folder.join("meta.json").is_file());
+        let crash = file.parent().filter(|folder| folder.join(META).is_file());
         // A campaign at work puts a simpler reproducer in the place of the one that is there.
         let _lock = crash.map(lock_around).transpose()?;
         let reproducer = read(file)?;
@@ -188,7 +183,7 @@ mod tests {
             "plan": { "version": 1, "target": "nowhere", "faults": [] } }"#;
         let meta = r#"{ "version": 1, "title": "t", "kind": "kasan", "fired": [], "stack": [], "tried": 3,
             "reproduced": 3, "repro": { "c": "3 of 3" } }"#;
-        for (name, text) in [(REPRODUCER, reproducer), ("meta.json", meta), (PROGRAM, "int main")] {
+        for (name, text) in [(REPRODUCER, reproducer), (META, meta), (PROGRAM, "int main")] {
             fs::write(folder.join(name), text).unwrap();
         }
     }
@@ -218,7 +213,7 @@ mod tests {
         assert!(refused.status() == INPUT && refused.to_string().contains("its own kernel k"), "{refused}");
         for crash in crashes {
             assert_eq!(fs::read_to_string(crash.join(PROGRAM)).unwrap(), "int main");
-            assert!(fs::read_to_string(crash.join("meta.json")).unwrap().contains("3 of 3"));
+            assert!(fs::read_to_string(crash.join(META)).unwrap().contains("3 of 3"));
         }
     }
 
