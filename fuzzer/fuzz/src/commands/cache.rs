@@ -287,8 +287,7 @@ fn template_kernel(folder: &Path) -> Option<String> {
 }
 
 fn kernel_build_id(folder: &Path) -> Option<String> {
-    let meta: kernel::Meta = serde_json::from_slice(&fs::read(folder.join("meta.json")).ok()?).ok()?;
-    Some(meta.build_id)
+    Some(kernel::read_meta(folder).ok()?.build_id)
 }
 
 /// The files that processes have open or run, as far as this user may know.

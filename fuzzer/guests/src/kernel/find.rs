@@ -63,10 +63,32 @@ pub fn find_built(cache: &Path, fits: impl Fn(&Meta) -> bool) -> Option<Built> {
     let mut folders: Vec<_> = entries.map(|entry| entry.path()).collect();
     folders.sort_by_key(|dir| (!dir.join(PLACES).is_file(), dir.clone()));
     folders.into_iter().find_map(|dir| {
-        let meta: Meta = serde_json::from_str(&fs::read_to_string(dir.join("meta.json")).ok()?).ok()?;
-        let (vmlinux, config) = (dir.join("vmlinux"), dir.join("config"));
-        let slots = Some(dir.join(SLOTS)).filter(|slots| slots.is_file());
-        fits(&meta).then(|| Built { dir, vmlinux, config, slots, meta, options: String::new() })
+        let built = in_folder(&dir, "").ok()?;
+        fits(&built.meta).then_some(built)
+    })
+}
+
+/// Reads the facts about the finished kernel in the folder `dir`.
+///
+/// # Errors
+///
+/// The file is gone or damaged.
+pub fn read_meta(dir: &Path) -> Result<Meta, KernelError> {
+    let damaged =
+        |reason: String| KernelError::Damaged { path: dir.to_owned(), reason: format!("meta.json: {reason}") };
+    let text = fs::read_to_string(dir.join("meta.json")).map_err(|error| damaged(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))
+}
+
+/// Gives the kernel with these `options` in the folder `dir`, whose files may be missing.
+fn in_folder(dir: &Path, options: &str) -> Result<Built, KernelError> {
+    Ok(Built {
+        dir: dir.to_owned(),
+        vmlinux: dir.join("vmlinux"),
+        config: dir.join("config"),
+        slots: Some(dir.join(SLOTS)).filter(|slots| slots.is_file()),
+        meta: read_meta(dir)?,
+        options: options.to_owned(),
     })
 }
 
@@ -83,17 +105,8 @@ pub(super) fn open(kernel: &Kernel, dir: &Path) -> Result<Option<Built>, KernelE
     if !dir.exists() {
         return Ok(None);
     }
+    let built = in_folder(dir, &kernel.options)?;
     let damaged = |reason: String| KernelError::Damaged { path: dir.to_owned(), reason };
-    let text = fs::read_to_string(dir.join("meta.json")).map_err(|error| damaged(format!("meta.json: {error}")))?;
-    let meta = serde_json::from_str(&text).map_err(|error| damaged(format!("meta.json: {error}")))?;
-    let built = Built {
-        dir: dir.to_owned(),
-        vmlinux: dir.join("vmlinux"),
-        config: dir.join("config"),
-        slots: Some(dir.join(SLOTS)).filter(|slots| slots.is_file()),
-        meta,
-        options: kernel.options.clone(),
-    };
     let missing = |file: &Path| damaged(format!("{} is missing", file.display()));
     for file in [&built.vmlinux, &built.config, &dir.join(checks::FILE), &dir.join(PLACES), &dir.join(DEBUG)] {
         if !file.is_file() {

@@ -30,7 +30,7 @@ pub use catalogue::{Catalogue, Kernel};
 pub(crate) use checks::Checks;
 pub use decode::decode;
 pub use error::KernelError;
-pub use find::{Listed, find, find_built, list};
+pub use find::{Listed, find, find_built, list, read_meta};
 use kcov_parser::{CallSites, Places, SourceLines};
 use serde::{Deserialize, Serialize};
 pub use source::{FETCH_LEFTOVER, Source};
