@@ -13,7 +13,7 @@ use libafl_bolts::tuples::RefIndexable;
 use crate::{
     input::PlanInput,
     kernels::CampaignKernel,
-    observers::{CoverageMap, Observers},
+    observers::{CoverageMap, Observed, Observers},
 };
 use execution::{Attributed, Execution, Fate, FindingKind, How, Ran, RunError, Runner};
 
@@ -39,7 +39,7 @@ impl<'a, R: Runner> PlanExecutor<'a, R> {
     /// Takes in that `plan` could not be run. Where guests failed, the fault-free plan says whether
     /// it is the plan's doing.
     fn fail(&mut self, plan: &FaultPlan, error: RunError) {
-        let observer = &mut self.observers.1.0;
+        let observer = self.observers.observed_mut();
         match error {
             RunError::Stopped => observer.fail(error, true),
             RunError::Refused(_) | RunError::Starved | RunError::NoNext => observer.fail(error, false),
@@ -83,7 +83,7 @@ impl<EM, R: Runner, S: HasExecutions, Z> Executor<EM, PlanInput, S, Z> for PlanE
             return Ok(ExitKind::Ok);
         }
         let Ran { execution, late } = self.runner.run(&input.0, How::Warm);
-        self.observers.1.0.add_late(late);
+        self.observers.observed_mut().add_late(late);
         match execution {
             Ok(execution) => {
                 *state.executions_mut() += 1;
@@ -93,7 +93,7 @@ impl<EM, R: Runner, S: HasExecutions, Z> Executor<EM, PlanInput, S, Z> for PlanE
                     Fate::Dead => 0,
                     _ => mark_coverage(&mut self.observers.0, &self.kernel, &execution),
                 };
-                self.observers.1.0.set(execution, unknown_pcs);
+                self.observers.observed_mut().set(execution, unknown_pcs);
                 Ok(exit_kind)
             }
             Err(error) => {

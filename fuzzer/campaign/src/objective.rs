@@ -14,7 +14,7 @@ use crate::{
     crashes::{Cause, Crashes},
     input::PlanInput,
     kernels::{CampaignKernel, KnownKernel},
-    observers::Observers,
+    observers::{Observed, Observers},
 };
 
 /// The objective that takes for a solution a kernel report or hang with a key that the campaign
@@ -85,7 +85,7 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for CrashObjective {
         observers: &Observers,
         _: &ExitKind,
     ) -> Result<bool, Error> {
-        let observer = &observers.1.0;
+        let observer = observers.observed();
         self.note_late(observer.late())?;
         if let Some(failure) = observer.failure() {
             return match &failure.error {
@@ -138,7 +138,7 @@ mod tests {
         let mut judge = |title: &str, guest| {
             let mut observers = fake::observers();
             let findings = vec![warning(title)];
-            observers.1.0.set(Execution { findings, guest, ..fake::quiet() }, 0);
+            observers.observed_mut().set(Execution { findings, guest, ..fake::quiet() }, 0);
             verdict(&mut objective, &observers).unwrap()
         };
         assert!(judge("BUG in f", Fate::Dead));
@@ -160,8 +160,8 @@ mod tests {
         let Found { mut objective, crashes, .. } = found();
         let mut judge = |title: &str, error, ends| {
             let mut observers = fake::observers();
-            observers.1.0.add_late(vec![late(title)]);
-            observers.1.0.fail(error, ends);
+            observers.observed_mut().add_late(vec![late(title)]);
+            observers.observed_mut().fail(error, ends);
             verdict(&mut objective, &observers)
         };
         assert!(matches!(judge("WARNING in f", RunError::Stopped, true), Err(Error::ShuttingDown)));

@@ -16,6 +16,25 @@ pub(crate) type CoverageMap = ExplicitTracking<OwnedMapObserver<u8>, true, false
 /// The observers of a campaign.
 pub(crate) type Observers = (CoverageMap, (ExecutionObserver, (TimeObserver, ())));
 
+/// The way to one of the observers.
+pub(crate) trait Observed {
+    /// Gives the observer of the execution.
+    fn observed(&self) -> &ExecutionObserver;
+
+    /// Gives the observer of the execution, to be changed.
+    fn observed_mut(&mut self) -> &mut ExecutionObserver;
+}
+
+impl Observed for Observers {
+    fn observed(&self) -> &ExecutionObserver {
+        &self.1.0
+    }
+
+    fn observed_mut(&mut self) -> &mut ExecutionObserver {
+        &mut self.1.0
+    }
+}
+
 /// The reason why there is no execution.
 #[derive(Debug)]
 pub(crate) struct Failure {

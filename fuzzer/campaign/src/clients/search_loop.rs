@@ -35,7 +35,7 @@ use crate::{
     input::PlanInput,
     kernels::{KnownKernel, Role},
     matrix::Reach,
-    observers::Observers,
+    observers::{Observed, Observers},
     plans::FirstPlan,
     second_kernel::QueuedPlan,
     stages::{MinimiseStage, TriageStage},
@@ -134,7 +134,8 @@ where
         let (result, _) = fuzzer.evaluate_input(state, executor, manager, &plan)?;
         self.loading.set(false);
         // One that cost its guest shows no coverage, perhaps by chance.
-        let ran = self.executor.observers().1.0.execution().is_some_and(|execution| execution.guest == Fate::Alive);
+        let ran =
+            self.executor.observers().observed().execution().is_some_and(|execution| execution.guest == Fate::Alive);
         if ran && !first.is_seed && result != ExecuteInputResult::Corpus {
             tracing::debug!(path = %first.path.display(), "reaches nothing that plans before it do not: left out");
             fs::remove_file(&first.path).map_err(|error| Error::unknown(format!("cannot remove a plan: {error}")))?;
@@ -156,7 +157,7 @@ where
                 feedback.is_interesting(state, manager, plan, &*observers, &exit_kind)?;
                 feedback.append_metadata(state, manager, &*observers, &mut Testcase::from(plan.clone()))?;
             }
-            if let Some(execution) = observers.1.0.execution() {
+            if let Some(execution) = observers.observed().execution() {
                 let news = self.known.note_fault_free(execution);
                 quiet = if news == 0 { quiet + 1 } else { 0 };
             }
@@ -214,7 +215,7 @@ where
             self.evaluate(&candidate)?;
         }
         let observers = self.executor.observers();
-        let observer = &observers.1.0;
+        let observer = observers.observed();
         if let Some(execution) = observer.execution() {
             queue.checked(&queued, execution).map_err(disk)?;
             if let Some((explored, judged)) = queued.same_crash(execution) {
@@ -235,7 +236,7 @@ where
     /// that fired where it was explored. After a guest's death more might have fired.
     fn relaxed(&self, queued: &QueuedPlan, relaxer: &mut Relaxer) -> Option<PlanInput> {
         let observers = self.executor.observers();
-        let fired: &[Fired] = match (observers.1.0.execution(), observers.1.0.failure()) {
+        let fired: &[Fired] = match (observers.observed().execution(), observers.observed().failure()) {
             (Some(execution), _) if execution.guest != Fate::Dead && queued.is_unfired(execution) => &execution.fired,
             (None, Some(failure)) if matches!(failure.error, RunError::Refused(_)) => &[],
             _ => return None,

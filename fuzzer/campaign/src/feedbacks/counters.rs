@@ -10,7 +10,11 @@ use libafl::{
 };
 use libafl_bolts::Named;
 
-use crate::{input::PlanInput, observers::Observers, statistics::Statistics};
+use crate::{
+    input::PlanInput,
+    observers::{Observed, Observers},
+    statistics::Statistics,
+};
 
 /// The feedback that counts, in the state's [`Statistics`]. Never interesting.
 pub(crate) struct CountersFeedback;
@@ -32,7 +36,7 @@ impl<EM, S: HasMetadata> Feedback<EM, PlanInput, Observers, S> for CountersFeedb
         observers: &Observers,
         exit_kind: &ExitKind,
     ) -> Result<bool, Error> {
-        let observer = &observers.1.0;
+        let observer = observers.observed();
         let counters = state.metadata_or_insert_with(Statistics::default);
         if let Some(failure) = observer.failure().filter(|failure| !failure.ends_campaign) {
             let reason = execution::chain(&failure.error);

@@ -10,7 +10,11 @@ use libafl::{
 };
 use libafl_bolts::Named;
 
-use crate::{input::PlanInput, observers::Observers, second_kernel::SecondKernelQueue};
+use crate::{
+    input::PlanInput,
+    observers::{Observed, Observers},
+    second_kernel::SecondKernelQueue,
+};
 
 /// The feedback around another one that offers each execution to the checkers' kernel, with the
 /// other one's verdict.
@@ -61,7 +65,7 @@ where
         exit_kind: &ExitKind,
     ) -> Result<bool, Error> {
         let interesting = self.inner.is_interesting(state, manager, input, observers, exit_kind)?;
-        if let (Some(queue), Some(execution)) = (self.queue, observers.1.0.execution())
+        if let (Some(queue), Some(execution)) = (self.queue, observers.observed().execution())
             && (interesting || !self.solutions)
         {
             let plan = input.fired_only(execution);
@@ -101,7 +105,7 @@ mod tests {
             let plan = PlanInput(fake::plan(fake::caller(1), *occurrence));
             let mut observers = fake::observers();
             let fired = fake::fired(0, 1);
-            observers.1.0.set(Execution { fired: vec![fired], ..fake::quiet() }, 0);
+            observers.observed_mut().set(Execution { fired: vec![fired], ..fake::quiet() }, 0);
             let ask = |feedback: &mut OfferFeedback<'_, ConstFeedback>| {
                 let kind = ExitKind::Ok;
                 Feedback::<(), _, _, ()>::is_interesting(feedback, &mut (), &mut (), &plan, &observers, &kind).unwrap()

@@ -11,7 +11,11 @@ use libafl::{
 };
 use libafl_bolts::Named;
 
-use crate::{input::PlanInput, kernels::KnownKernel, observers::Observers};
+use crate::{
+    input::PlanInput,
+    kernels::KnownKernel,
+    observers::{Observed, Observers},
+};
 
 /// Makes the two feedbacks on the points of the kernel `known`: the one that is asked about each
 /// execution, and the one that makes use of its answer.
@@ -44,7 +48,7 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for LearntPointsFeedback {
         observers: &Observers,
         _: &ExitKind,
     ) -> Result<bool, Error> {
-        let execution = observers.1.0.execution();
+        let execution = observers.observed().execution();
         self.is_new.set(execution.is_some_and(|execution| self.known.learn(&plan.0, execution)));
         Ok(false)
     }
@@ -86,7 +90,7 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for NewPointFeedback {
         observers: &Observers,
         testcase: &mut Testcase<PlanInput>,
     ) -> Result<(), Error> {
-        let hits = observers.1.0.execution().map_or(&[][..], |execution| &execution.hits);
+        let hits = observers.observed().execution().map_or(&[][..], |execution| &execution.hits);
         testcase.add_metadata(self.known.matrix().reached(hits));
         if self.is_new.get() {
             testcase.add_metadata(IsFavoredMetadata {});

@@ -12,7 +12,7 @@ use libafl_bolts::Named;
 
 use crate::{
     input::PlanInput,
-    observers::Observers,
+    observers::{Observed, Observers},
     recent::{RecentSet, digest},
 };
 
@@ -46,7 +46,7 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for RanFeedback {
         observers: &Observers,
         _: &ExitKind,
     ) -> Result<bool, Error> {
-        if observers.1.0.execution().is_some() {
+        if observers.observed().execution().is_some() {
             self.0.borrow_mut().insert(digest(plan));
         }
         Ok(false)
@@ -76,9 +76,9 @@ mod tests {
         let mut observed = |occurrence, runs: bool| {
             let mut observers = fake::observers();
             if runs {
-                observers.1.0.set(fake::quiet(), 0);
+                observers.observed_mut().set(fake::quiet(), 0);
             } else {
-                observers.1.0.fail(RunError::Starved, false);
+                observers.observed_mut().fail(RunError::Starved, false);
             }
             let kind = ExitKind::Ok;
             let plan = plan(occurrence);

@@ -10,7 +10,10 @@ use libafl::{
 };
 use libafl_bolts::Named;
 
-use crate::{input::PlanInput, observers::Observers};
+use crate::{
+    input::PlanInput,
+    observers::{Observed, Observers},
+};
 
 /// The feedback that takes from each corpus entry the faults that did not fire, and writes it to
 /// disk before LibAFL's corpus does: that one only logs that it cannot, and has forgotten the plan
@@ -42,7 +45,7 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for WrittenFeedback {
         observers: &Observers,
         testcase: &mut Testcase<PlanInput>,
     ) -> Result<(), Error> {
-        if let (Some(plan), Some(execution)) = (testcase.input(), observers.1.0.execution()) {
+        if let (Some(plan), Some(execution)) = (testcase.input(), observers.observed().execution()) {
             let fired = plan.fired_only(execution);
             testcase.set_input(fired);
         }

@@ -15,7 +15,7 @@ use crate::{
     input::PlanInput,
     kernels::KnownKernel,
     matrix::{Reach, Tried},
-    observers::ExecutionObserver,
+    observers::{ExecutionObserver, Observed},
 };
 
 /// The stage that fails the open cells of the matrix: each point with each error, on top of as few
@@ -56,7 +56,7 @@ where
         for _ in 0..self.most {
             let Some(taken) = self.known.matrix().take(self.reach) else { break };
             let evaluated = fuzzer.evaluate_input(state, executor, manager, &PlanInput(taken.plan.clone()));
-            let tried = if evaluated.is_ok() { outcome(&executor.observers().1.0) } else { Tried::Stopped };
+            let tried = if evaluated.is_ok() { outcome(executor.observers().observed()) } else { Tried::Stopped };
             self.known.matrix().tried(&taken, tried);
             evaluated?;
         }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, hash::Hash, io::Write as _, time::Instant};
 
 use super::*;
-use crate::{fake::caller, recent::digest, statistics::resident_kib};
+use crate::{fake::caller, observers::Observed, recent::digest, statistics::resident_kib};
 use fault_plan::{CallPath, Errno, Fault, InjectedError};
 
 /// Executions of the short run. A week at 200 in a second has 120,960,000:
@@ -115,7 +115,7 @@ fn no_plan_that_never_ran_is_left_out_however_many_ran() {
         PlanInput(FaultPlan { faults: vec![fault(number + 1)], ..FaultPlan::fault_free("fake") })
     };
     let mut observers = fake::observers();
-    observers.1.0.set(fake::quiet(), 0);
+    observers.observed_mut().set(fake::quiet(), 0);
     let mut ran = HashSet::new();
     for number in 0..800_000 {
         let plan = plan(number);
