@@ -22,7 +22,6 @@ mod injector;
 mod kernel;
 mod kernel_log;
 mod oracles;
-mod pattern;
 mod session;
 mod symbols;
 mod workload;

@@ -20,6 +20,7 @@ mod encoding;
 mod hit;
 mod limits;
 mod message;
+pub mod pattern;
 mod relative_path;
 mod step;
 mod step_defect;

@@ -49,6 +49,35 @@ pub enum BlockGroups {
     Metadata,
 }
 
+impl BlockGroups {
+    /// Gives its bit: `BTRFS_BALANCE_*` of `include/uapi/linux/btrfs.h` (6.12).
+    #[must_use]
+    pub fn bit(self) -> u64 {
+        match self {
+            Self::Data => 1,
+            Self::System => 2,
+            Self::Metadata => 4,
+        }
+    }
+
+    /// Says whether a balance of these `groups`, all for none, takes this kind.
+    #[must_use]
+    pub fn is_in(self, groups: &[Self]) -> bool {
+        groups.is_empty() || groups.contains(&self)
+    }
+
+    /// Gives the flags of a balance of these `groups`, all for none: the bits of those, and
+    /// `BTRFS_BALANCE_FORCE` where the kernel asks for it, which is for the tree of chunks alone and
+    /// for fewer copies.
+    #[must_use]
+    pub fn balance_flags(groups: &[Self], convert: Option<Profile>) -> u64 {
+        const FORCE: u64 = 8;
+        let kinds = [Self::Data, Self::System, Self::Metadata].into_iter().filter(|kind| kind.is_in(groups));
+        let force = if convert.is_some() || groups == [Self::System] { FORCE } else { 0 };
+        kinds.map(Self::bit).sum::<u64>() | force
+    }
+}
+
 /// Profile of block groups of btrfs: how often there is what they hold, and on how many devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -67,4 +96,21 @@ pub enum Profile {
     Raid5,
     /// In stripes with two parities.
     Raid6,
+}
+
+impl Profile {
+    /// Gives its bit: `BTRFS_BLOCK_GROUP_*`, and `BTRFS_AVAIL_ALLOC_BIT_SINGLE`, of
+    /// `include/uapi/linux/btrfs_tree.h` (6.12).
+    #[must_use]
+    pub fn bit(self) -> u64 {
+        match self {
+            Self::Single => 1 << 48,
+            Self::Raid0 => 1 << 3,
+            Self::Raid1 => 1 << 4,
+            Self::Dup => 1 << 5,
+            Self::Raid10 => 1 << 6,
+            Self::Raid5 => 1 << 7,
+            Self::Raid6 => 1 << 8,
+        }
+    }
 }

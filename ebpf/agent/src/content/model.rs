@@ -7,10 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use guest_protocol::{Fallocate, RelativePath, Step, StepResult};
+use guest_protocol::{
+    Fallocate, RelativePath, Step, StepResult,
+    pattern::{byte_at, shift_of},
+};
 
 use super::file::FileModel;
-use crate::pattern::{byte_at, shift_of};
 
 /// The owner of a path of which nobody knows what it leads to.
 const NOBODY: usize = usize::MAX;

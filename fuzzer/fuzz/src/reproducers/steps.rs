@@ -1,6 +1,6 @@
 //! Steps as calls of the C functions in `c/steps.c`.
 
-use guest_protocol::{BlockGroups, Fallocate, Profile, RelativePath, Shutdown, Step};
+use guest_protocol::{BlockGroups, Fallocate, Profile, RelativePath, Shutdown, Step, pattern::shift_of};
 
 /// Options of `mount -o` that are flags of the system call: name, flag, and whether it is set.
 const FLAGS: &[(&str, &str, bool)] = &[
@@ -27,11 +27,6 @@ const FLAGS: &[(&str, &str, bool)] = &[
     ("silent", "MS_SILENT", true),
     ("remount", "MS_REMOUNT", true),
 ];
-
-/// Period of the content that steps write, and the distance between those of two steps: as the
-/// agent has them, so that the file system sees the same bytes.
-const PERIOD: u32 = 251;
-const SHIFT: u32 = 37;
 
 /// A step in C.
 pub(super) struct InC {
@@ -60,7 +55,7 @@ pub(super) fn needs_mount(step: &Step) -> bool {
 #[allow(clippy::too_many_lines, reason = "a table, with a line for each step")]
 pub(super) fn in_c(step: &Step, number: u32) -> Option<InC> {
     let c = |parts, call: String| Some(InC { parts, call });
-    let shift = SHIFT * (number % PERIOD) % PERIOD;
+    let shift = shift_of(number);
     match step {
         Step::Mount { fstype, options, disk } => {
             let (flags, rest) = split(options);
@@ -216,26 +211,10 @@ fn stop(how: Shutdown) -> u8 {
     }
 }
 
-/// Bits of `include/uapi/linux/btrfs.h` and `btrfs_tree.h` (6.12), as the agent has them.
 fn balance(groups: &[BlockGroups], convert: Option<Profile>, usage: Option<u8>) -> String {
-    let kinds = [(BlockGroups::Data, 1_u64), (BlockGroups::System, 2), (BlockGroups::Metadata, 4)];
-    let wanted = |group: &BlockGroups| groups.is_empty() || groups.contains(group);
-    let mut words: u64 = kinds.iter().filter(|(group, _)| wanted(group)).map(|(_, bit)| bit).sum();
-    if convert.is_some() || groups == [BlockGroups::System] {
-        words |= 8;
-    }
-    let target: u64 = match convert {
-        None => 0,
-        Some(Profile::Single) => 1 << 48,
-        Some(Profile::Raid0) => 1 << 3,
-        Some(Profile::Raid1) => 1 << 4,
-        Some(Profile::Dup) => 1 << 5,
-        Some(Profile::Raid10) => 1 << 6,
-        Some(Profile::Raid5) => 1 << 7,
-        Some(Profile::Raid6) => 1 << 8,
-    };
+    let (flags, target) = (BlockGroups::balance_flags(groups, convert), convert.map_or(0, Profile::bit));
     let (by_usage, usage) = (u8::from(usage.is_some()), usage.unwrap_or_default());
-    format!("balance({words}, {by_usage}, {usage}, {}, {target}ULL)", u8::from(convert.is_some()))
+    format!("balance({flags}, {by_usage}, {usage}, {}, {target}ULL)", u8::from(convert.is_some()))
 }
 
 #[cfg(test)]
@@ -251,6 +230,8 @@ mod tests {
 
     #[test]
     fn two_steps_write_other_bytes() {
+        let modulo = format!("(offset + index + shift) % {};", guest_protocol::pattern::PERIOD);
+        assert!(include_str!("c/steps.c").contains(&modulo), "a program has the bytes that the agent writes");
         let write = Step::Write { path: "f".parse().unwrap(), offset: 1, length: 2, direct: false, sync: false };
         let mapped = Step::MmapWrite { path: "f".parse().unwrap(), offset: 1, length: 2 };
         assert_eq!(in_c(&write, 3).unwrap().call, r#"write_file(ROOT "/f", 1, 2, 0, 111)"#);

@@ -21,7 +21,7 @@ pub(super) struct Write {
     offset: i64,
     length: u32,
     flags: OFlag,
-    /// Of the pattern: see [`shift_of`](super::shift_of).
+    /// Of the pattern: see [`shift_of`](guest_protocol::pattern::shift_of).
     shift: usize,
 }
 
@@ -114,7 +114,9 @@ pub(super) fn read_whole(path: &CStr, buffer: &mut [u8]) -> nix::Result<i64> {
 mod tests {
     use std::fs::{self, File};
 
-    use super::{super::PATTERN_PERIOD, *};
+    use guest_protocol::pattern::PERIOD;
+
+    use super::*;
 
     #[test]
     fn a_file_holds_the_pattern_of_its_offsets() {
@@ -141,7 +143,7 @@ mod tests {
             assert_eq!(result, Ok(i64::from(length)));
             assert_eq!(read_back, Ok(i64::from(length) + signed(at)));
             assert!(content[..at].iter().all(|byte| *byte == 0));
-            assert!((at..content.len()).all(|at| usize::from(content[at]) == (at + 11) % PATTERN_PERIOD));
+            assert!((at..content.len()).all(|at| usize::from(content[at]) == (at + 11) % PERIOD));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{ffi::CString, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull};
 
 use anyhow::Result;
-use guest_protocol::RelativePath;
+use guest_protocol::{RelativePath, pattern::phase_of};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -13,7 +13,6 @@ use nix::{
 };
 
 use super::{CHUNK_BYTES, PreparedStep, Workspace, below, offset, opened, workspace::Mapped};
-use crate::pattern::phase_of;
 
 const PAGE_BYTES: u64 = 4096;
 
@@ -26,7 +25,7 @@ pub(super) struct MmapWrite {
     /// Offset of the first byte in the mapping, and of the one behind the last.
     first: usize,
     end: usize,
-    /// Of the pattern: see [`shift_of`](super::shift_of).
+    /// Of the pattern: see [`shift_of`](guest_protocol::pattern::shift_of).
     shift: usize,
 }
 

@@ -29,7 +29,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use guest_protocol::{RelativePath, Step, StepResult};
+use guest_protocol::{RelativePath, Step, StepResult, pattern::shift_of};
 use nix::{
     errno::Errno,
     fcntl::{OFlag, open},
@@ -39,7 +39,6 @@ use nix::{
 use self::upkeep::Upkeep;
 pub(super) use self::workspace::Workspace;
 use super::fs::MOUNT_POINT;
-use crate::pattern::{PATTERN_PERIOD, shift_of};
 
 /// Most bytes of one read or write.
 const CHUNK_BYTES: usize = 64 << 10;

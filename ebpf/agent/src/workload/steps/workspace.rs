@@ -9,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use guest_protocol::pattern::{PERIOD, phase_of};
 use nix::sys::{
     memfd::{MFdFlags, memfd_create},
     mman::munmap,
 };
 
-use super::{CHUNK_BYTES, MOUNT_POINT, PATTERN_PERIOD, directory};
-use crate::pattern::phase_of;
+use super::{CHUNK_BYTES, MOUNT_POINT, directory};
 use crate::{disk::Content, workload::fs::ioctl};
 
 /// Memory as direct transfers want it.
@@ -56,7 +56,7 @@ pub(in crate::workload) struct Workspace {
 impl Workspace {
     /// The workspace of a target with so many disks.
     pub(in crate::workload) fn new(disks: u8) -> Result<Self> {
-        let pattern: Vec<u8> = (0..=u8::MAX).take(PATTERN_PERIOD).cycle().take(CHUNK_BYTES + PATTERN_PERIOD).collect();
+        let pattern: Vec<u8> = (0..=u8::MAX).take(PERIOD).cycle().take(CHUNK_BYTES + PERIOD).collect();
         let file = memfd_create(c"pattern", MFdFlags::MFD_CLOEXEC);
         let mut pattern_file = File::from(file.context("cannot make a file of memory (CONFIG_TMPFS)")?);
         pattern_file.write_all(&pattern).context("cannot write to a file of memory")?;

@@ -13,10 +13,8 @@ use super::MAGIC;
 /// Words of `struct btrfs_ioctl_balance_args`, and of `struct btrfs_ioctl_scrub_args`.
 const ARGUMENT_WORDS: usize = 128;
 /// The words of [`Balance`] that say which block groups: `struct btrfs_balance_args` three times.
-const FILTERS: [(BlockGroups, u64, usize); 3] =
-    [(BlockGroups::Data, 1, 2), (BlockGroups::System, 2, 36), (BlockGroups::Metadata, 4, 19)];
-/// `BTRFS_BALANCE_FORCE`: also where that leaves fewer copies.
-const FORCE: u64 = 8;
+const FILTERS: [(BlockGroups, usize); 3] =
+    [(BlockGroups::Data, 2), (BlockGroups::System, 36), (BlockGroups::Metadata, 19)];
 /// Words of a filter.
 const USAGE: usize = 1;
 const TARGET: usize = 7;
@@ -31,39 +29,18 @@ pub(in crate::workload) type Balance = [u64; ARGUMENT_WORDS];
 /// The request to balance these groups, or all.
 pub(in crate::workload) fn balance_of(groups: &[BlockGroups], convert: Option<Profile>, usage: Option<u8>) -> Balance {
     let mut words = [0; ARGUMENT_WORDS];
-    for (kind, flag, filter) in FILTERS {
-        if !groups.is_empty() && !groups.contains(&kind) {
-            continue;
-        }
-        words[0] |= flag;
+    words[0] = BlockGroups::balance_flags(groups, convert);
+    for (_, filter) in FILTERS.into_iter().filter(|(kind, _)| kind.is_in(groups)) {
         if let Some(usage) = usage {
             words[filter + FLAGS] |= BY_USAGE;
             words[filter + USAGE] = usage.into();
         }
         if let Some(profile) = convert {
             words[filter + FLAGS] |= CONVERT;
-            words[filter + TARGET] = target(profile);
+            words[filter + TARGET] = profile.bit();
         }
     }
-    // The kernel wants it for the tree of chunks alone, and for fewer copies.
-    if convert.is_some() || groups == [BlockGroups::System] {
-        words[0] |= FORCE;
-    }
     words
-}
-
-/// The profile's bit: `BTRFS_BLOCK_GROUP_*`, and `BTRFS_AVAIL_ALLOC_BIT_SINGLE`, of
-/// `include/uapi/linux/btrfs_tree.h` (6.12).
-fn target(profile: Profile) -> u64 {
-    match profile {
-        Profile::Single => 1 << 48,
-        Profile::Raid0 => 1 << 3,
-        Profile::Raid1 => 1 << 4,
-        Profile::Dup => 1 << 5,
-        Profile::Raid10 => 1 << 6,
-        Profile::Raid5 => 1 << 7,
-        Profile::Raid6 => 1 << 8,
-    }
 }
 
 /// `struct btrfs_ioctl_scrub_args`.
@@ -188,10 +165,10 @@ mod tests {
         let all = balance_of(&[], None, None);
         assert_eq!((all[0], all.iter().sum::<u64>()), (7, 7));
         let words = balance_of(&[BlockGroups::Metadata], Some(Profile::Raid1), Some(50));
-        assert_eq!(words[0], 4 | FORCE);
+        assert_eq!(words[0], 4 | 8);
         assert_eq!([words[19 + 1], words[19 + 7], words[19 + 8]], [50, 1 << 4, (1 << 8) | (1 << 1)]);
         assert!(words[2..19].iter().chain(&words[36..]).all(|word| *word == 0));
-        assert_eq!(balance_of(&[BlockGroups::System], None, None)[0], 2 | FORCE);
+        assert_eq!(balance_of(&[BlockGroups::System], None, None)[0], 2 | 8);
     }
 
     #[test]
