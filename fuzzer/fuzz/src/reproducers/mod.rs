@@ -22,9 +22,8 @@ use execution::{Finding, FindingKind, How, Runner, Stop, Target};
 use fault_plan::{FaultPlan, base_name};
 use guest_protocol::WorkloadStep;
 use guests::{
-    bare::{self, BareError, BareRun, Program},
+    bare::{self, BareError, BareGuests, BareRun, Program},
     prepared::Prepared,
-    qemu::GuestConfig,
     runner::GuestRunner,
 };
 
@@ -76,7 +75,7 @@ pub enum Made {
 ///
 /// The environment lacks something, or the user wants to stop.
 pub fn in_c(crash: Crash<'_>, prepared: &Arc<Prepared>, stop: &Stop, say: &dyn Fn(&str)) -> Result<Made, CommandError> {
-    let maker = Maker { crash, prepared, config: prepared.template().config(), stop, say };
+    let maker = Maker { crash, prepared, stop, say };
     match maker.make() {
         Ok(made) => Ok(made),
         Err(Trouble::Unsaid(reason)) => Ok(Made::Not(reason)),
@@ -104,7 +103,6 @@ fn unsaid<T>(reason: impl Into<String>) -> Result<T, Trouble> {
 struct Maker<'a> {
     crash: Crash<'a>,
     prepared: &'a Arc<Prepared>,
-    config: &'a GuestConfig,
     stop: &'a Stop,
     say: &'a dyn Fn(&str),
 }
@@ -128,13 +126,15 @@ impl Maker<'_> {
             return unsaid(format!("only an oracle of the fuzzer's sees it: {}", finding.title));
         }
         let hits = hits(self.crash.plan, &self.prepared.target, &execution.fired)?;
+        let guests = BareGuests::new(self.prepared.template().config())?;
         let mut armings: Vec<Arming> = Vec::new();
         for (number, hit) in (1..).zip(&hits) {
             (self.say)(&format!("counting the calls before fault {number} of {}", hits.len()));
-            let run = self.run(&self.content(&armings, &[], true).text(), &hits)?;
+            let program = self.program(&self.content(&armings, &[], true).text(), &hits)?;
+            let run = self.run(&guests, &program)?;
             self.add(&mut armings, &hits[..number - 1], hit, &calls(&run.trace))?;
         }
-        self.verify(&hits, &armings)
+        self.verify(&guests, &hits, &armings)
     }
 
     /// Says what can be said without a guest against a reproducer.
@@ -150,19 +150,22 @@ impl Maker<'_> {
         Content { target: &self.prepared.target, rounds, armings, head, marks }
     }
 
-    /// Runs a program in a guest without agent; with `hits`, the calls of their functions are
+    /// Compiles a program for guests without agent; with `hits`, the calls of their functions are
     /// recorded.
-    fn run(&self, text: &str, hits: &[Hit]) -> Result<BareRun, Trouble> {
+    fn program(&self, text: &str, hits: &[Hit]) -> Result<Program, Trouble> {
         let disks = (0..self.prepared.target.disks()).map(|number| format!("/dev/ram{number}"));
         let image = (self.prepared.target.disks() > 0).then(|| "/dev/vda".to_owned());
         let functions: BTreeSet<&str> =
             hits.iter().flat_map(|hit| [hit.fault.function.as_str(), hit.hook.function()]).collect();
-        let program = Program {
+        Ok(Program {
             executable: bare::compile(text).map_err(BareError::from)?,
             arguments: image.into_iter().chain(disks).collect(),
             events: functions.into_iter().map(event).collect(),
-        };
-        let run = bare::run(self.config, &program, self.stop)?;
+        })
+    }
+
+    fn run(&self, guests: &BareGuests<'_>, program: &Program) -> Result<BareRun, Trouble> {
+        let run = guests.run(program, self.stop)?;
         tracing::debug!(console = run.console, "a guest without agent");
         Ok(run)
     }
@@ -213,13 +216,13 @@ impl Maker<'_> {
     }
 
     /// Tries the program in fresh guests.
-    fn verify(&self, hits: &[Hit], armings: &[Arming]) -> Result<Made, Trouble> {
+    fn verify(&self, guests: &BareGuests<'_>, hits: &[Hit], armings: &[Arming]) -> Result<Made, Trouble> {
         let head = self.head(hits, 0, 0);
-        let text = self.content(armings, &head, false).text();
+        let program = self.program(&self.content(armings, &head, false).text(), &[])?;
         let (mut again, mut seen) = (0, BTreeSet::new());
         for number in 1..=GUESTS {
             (self.say)(&format!("trying repro.c in guest {number} of {GUESTS}"));
-            let run = self.run(&text, &[])?;
+            let run = self.run(guests, &program)?;
             let came = self.came(&run);
             again += u32::from(came);
             if !came {

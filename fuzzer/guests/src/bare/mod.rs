@@ -1,7 +1,7 @@
 //! Guests without agent: a kernel, a program that it runs, and what it prints.
 //!
 //! ```text
-//! GuestConfig, Program ─▶ initramfs: init, program ─▶ QEMU ─▶ console text, perhaps a trace
+//! BareGuests, Program ─▶ initramfs: init, program ─▶ QEMU ─▶ console text, perhaps a trace
 //! ```
 //!
 //! They prove what a reproducer does by itself: there is neither BPF nor a window, and nobody asks
@@ -95,33 +95,50 @@ pub struct BareRun {
     pub hung: bool,
 }
 
-/// Runs `program` on a kernel as `config` has it. Its initramfs and disk are not looked at but for
-/// the image, which the guest can only read.
-///
-/// # Errors
-///
-/// The host lacks something, or the user wants to stop.
-pub fn run(config: &GuestConfig, program: &Program, stop: &Stop) -> Result<BareRun, BareError> {
-    let host = |what| move |source| BareError::Host { what, source };
-    let init = compile(INIT)?;
-    let folder = tempfile::tempdir().map_err(host("temporary folder"))?;
-    let initramfs = folder.path().join("initramfs");
-    let mut files = Files::new();
-    files.program("init", &init).program("program", &program.executable);
-    let arguments: String = program.arguments.iter().map(|argument| format!("{argument}\n")).collect();
-    files.file("arguments", arguments.as_bytes()).file("events", program.events.as_bytes());
-    std::fs::write(&initramfs, files.archive()).map_err(host("initramfs"))?;
-    let trace = (!program.events.is_empty()).then(|| folder.path().join("trace"));
-    if let Some(trace) = &trace {
-        let made = File::create(trace).and_then(|file| file.set_len(TRACE_BYTES));
-        made.map_err(host("trace"))?;
+/// Guests of one kernel, which run one program each.
+#[derive(Debug)]
+pub struct BareGuests<'a> {
+    config: &'a GuestConfig,
+    init: Vec<u8>,
+}
+
+impl<'a> BareGuests<'a> {
+    /// Makes guests with the kernel of `config`. Its initramfs and disk are not looked at but for
+    /// the image, which the guests can only read.
+    ///
+    /// # Errors
+    ///
+    /// There is no compiler.
+    pub fn new(config: &'a GuestConfig) -> Result<Self, BareError> {
+        Ok(Self { config, init: compile(INIT)? })
     }
-    let (console, hung) = watch(config, qemu_arguments(config, &initramfs, trace.as_deref()), stop)?;
-    let trace = match trace {
-        Some(trace) => text(&std::fs::read(trace).map_err(host("trace"))?),
-        None => String::new(),
-    };
-    Ok(BareRun { console, trace, hung })
+
+    /// Runs `program` in a fresh guest.
+    ///
+    /// # Errors
+    ///
+    /// The host lacks something, or the user wants to stop.
+    pub fn run(&self, program: &Program, stop: &Stop) -> Result<BareRun, BareError> {
+        let host = |what| move |source| BareError::Host { what, source };
+        let folder = tempfile::tempdir().map_err(host("temporary folder"))?;
+        let initramfs = folder.path().join("initramfs");
+        let mut files = Files::new();
+        files.program("init", &self.init).program("program", &program.executable);
+        let arguments: String = program.arguments.iter().map(|argument| format!("{argument}\n")).collect();
+        files.file("arguments", arguments.as_bytes()).file("events", program.events.as_bytes());
+        std::fs::write(&initramfs, files.archive()).map_err(host("initramfs"))?;
+        let trace = (!program.events.is_empty()).then(|| folder.path().join("trace"));
+        if let Some(trace) = &trace {
+            let made = File::create(trace).and_then(|file| file.set_len(TRACE_BYTES));
+            made.map_err(host("trace"))?;
+        }
+        let (console, hung) = watch(self.config, qemu_arguments(self.config, &initramfs, trace.as_deref()), stop)?;
+        let trace = match trace {
+            Some(trace) => text(&std::fs::read(trace).map_err(host("trace"))?),
+            None => String::new(),
+        };
+        Ok(BareRun { console, trace, hung })
+    }
 }
 
 /// Runs QEMU with these arguments to its end, or the deadline. Gives the console's text, and
