@@ -3,8 +3,9 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs::{self, File, TryLockError},
+    fs::{self, File, Metadata, TryLockError},
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -111,20 +112,30 @@ pub fn replace_directory(prepared: &Path, destination: &Path) -> io::Result<()> 
 /// Takes the lock file `path`, creating it if need be; the lock ends with the returned file or with
 /// this process. When somebody else has it, calls `waiting` once and waits.
 ///
+/// Whoever has it may remove the file by [`remove_lock`]. So it counts only if the file that is
+/// locked is the one at `path` then.
+///
 /// # Errors
 ///
 /// Fails with the file system's error.
 pub fn lock(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
-    let file = lock_file(path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            waiting();
-            file.lock()?;
+    let mut waiting = Some(waiting);
+    loop {
+        let file = lock_file(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                if let Some(waiting) = waiting.take() {
+                    waiting();
+                }
+                file.lock()?;
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
         }
-        Err(TryLockError::Error(error)) => return Err(error),
+        if is_at(&file, path)? {
+            return Ok(file);
+        }
     }
-    Ok(file)
 }
 
 /// Like [`lock`], but gives `None` at once when somebody else has it.
@@ -133,11 +144,36 @@ pub fn lock(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
 ///
 /// Fails with the file system's error.
 pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let file = lock_file(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
+    loop {
+        let file = lock_file(path)?;
+        match file.try_lock() {
+            Ok(()) if is_at(&file, path)? => return Ok(Some(file)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// Removes the lock file `path`, of which this process has the `lock`, and gives that up. Whoever
+/// waits for it takes a new file.
+///
+/// # Errors
+///
+/// Fails with the file system's error.
+pub fn remove_lock(path: &Path, lock: File) -> io::Result<()> {
+    fs::remove_file(path)?;
+    drop(lock);
+    Ok(())
+}
+
+/// Says whether `file` is the one at `path`.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    match fs::metadata(path) {
+        Ok(there) => Ok(identity(there) == identity(file.metadata()?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -260,5 +296,23 @@ mod tests {
         waits.recv().expect("the second one says that it waits");
         drop(held);
         second.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn whoever_waits_for_a_lock_file_that_is_removed_takes_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("template.lock");
+        let first = lock(&path, || panic!("nobody else has it")).unwrap();
+        let (told, waits) = std::sync::mpsc::channel();
+        let second = std::thread::spawn({
+            let path = path.clone();
+            move || lock(&path, || told.send(()).unwrap())
+        });
+        waits.recv().expect("the second one says that it waits");
+        remove_lock(&path, first).unwrap();
+        let second = second.join().unwrap().unwrap();
+        assert!(try_lock(&path).unwrap().is_none(), "the second one has the file that is there");
+        remove_lock(&path, second).unwrap();
+        assert!(names(directory.path()).is_empty());
     }
 }

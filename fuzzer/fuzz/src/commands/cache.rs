@@ -12,7 +12,7 @@ use std::{
 use clap::ValueEnum as _;
 use serde::{Deserialize, Serialize};
 
-use files::cache::{self, try_lock};
+use files::cache::{self, remove_lock, try_lock};
 use guests::{
     kernel::{self, Catalogue},
     project::Project,
@@ -55,8 +55,12 @@ pub fn cache_list(json: bool, out: &mut dyn Write) -> Result<Answer, CommandErro
 /// `kernels.toml` is refused, or the cache is damaged or cannot be written.
 pub fn cache_prune(options: &PruneOptions, out: &mut dyn Write) -> Result<Answer, CommandError> {
     let (cache, named) = (cache::directory()?, Named::of_project()?);
-    prune(&items(&cache, &named), options, out)?;
-    Ok(Answer::Yes)
+    let pruned = prune(&items(&cache, &named), options, out);
+    if !options.dry_run {
+        let templates = cache.join("templates");
+        remove_locks(&templates).map_err(|source| CommandError::Prune { path: templates, more: 0, source })?;
+    }
+    pruned.map(|()| Answer::Yes)
 }
 
 impl PruneOptions {
@@ -85,6 +89,24 @@ fn prune(items: &[Item], options: &PruneOptions, out: &mut dyn Write) -> Result<
         Some((path, source)) => Err(CommandError::Prune { path, more, source }),
         None => Ok(()),
     }
+}
+
+/// Removes from the folder `templates` the lock files of guests that are not there, unless somebody
+/// has them. A guest that is used or made is locked by a file of its own, and every change of its
+/// parts makes another guest of it.
+fn remove_locks(templates: &Path) -> io::Result<()> {
+    for (name, path) in entries(templates) {
+        let Some(key) = name.strip_suffix(".lock") else { continue };
+        let is_gone = || !templates.join(key).exists() && !templates.join(format!(".{key}")).exists();
+        // It may be made until the lock is taken.
+        if is_gone()
+            && let Some(lock) = try_lock(&path)?
+            && is_gone()
+        {
+            remove_lock(&path, lock)?;
+        }
+    }
+    Ok(())
 }
 
 /// Entries of the cache that the checkout's `kernels.toml` names.
@@ -125,7 +147,6 @@ impl Item {
     /// Removes it, unless somebody has begun to use it since it was looked at. Returns whether it
     /// is gone, or would be.
     fn remove(&self, dry_run: bool) -> io::Result<bool> {
-        // Lock files stay: others may wait for them.
         let lock = self.lock.as_deref().map(try_lock).transpose()?;
         if matches!(lock, Some(None)) {
             return Ok(false);

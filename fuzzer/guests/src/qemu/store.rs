@@ -2,7 +2,7 @@
 //! later start continues its clones at once.
 //!
 //! ```text
-//! CACHE/templates/KEY.lock   held while KEY is looked for or made
+//! CACHE/templates/KEY.lock   held while KEY is looked for, made or removed; goes with it
 //! CACHE/templates/KEY/       memory, state, meta.json; appears by one rename and is never written to again
 //! ```
 //!
@@ -260,8 +260,9 @@ fn forget_oldest(templates: &Path, kept: usize) {
     all.sort();
     let surplus = all.len().saturating_sub(kept);
     for (_, folder) in all.into_iter().take(surplus) {
-        if let Ok(Some(_lock)) = cache::try_lock(&folder.with_extension("lock"))
-            && let Err(error) = fs::remove_dir_all(&folder)
+        let path = folder.with_extension("lock");
+        if let Ok(Some(lock)) = cache::try_lock(&path)
+            && let Err(error) = fs::remove_dir_all(&folder).and_then(|()| cache::remove_lock(&path, lock))
         {
             tracing::debug!(folder = %folder.display(), %error, "an old guest stays");
         }
@@ -346,9 +347,11 @@ mod tests {
             thread::sleep(Duration::from_millis(20));
         }
         stores[0].load(Some(2_000_000)).unwrap();
+        drop(stores[2].lock().unwrap());
         let _lock = stores[1].lock().unwrap();
         forget_oldest(&stores[0].templates, 2);
         let left = stores.each_ref().map(|store| store.folder().exists());
         assert_eq!(left, [true, true, false, true]);
+        assert!(!stores[2].templates.join("22.lock").exists(), "its lock file goes with it");
     }
 }

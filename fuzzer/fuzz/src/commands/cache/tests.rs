@@ -91,6 +91,23 @@ fn what_is_in_use_stays() {
 }
 
 #[test]
+fn a_lock_file_goes_with_its_template_unless_somebody_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let templates = folder.path().join("templates");
+    for lock in ["there.lock", "made.lock", "gone.lock", "held.lock"] {
+        write(&templates, lock, "");
+    }
+    write(&templates, "there/meta.json", "");
+    write(&templates, ".made/memory", "");
+    let _held = cache::lock(&templates.join("held.lock"), || {}).unwrap();
+    remove_locks(&templates).unwrap();
+    let mut left: Vec<_> = entries(&templates).map(|(name, _)| name).filter(|name| name.ends_with(".lock")).collect();
+    left.sort();
+    assert_eq!(left, ["held.lock", "made.lock", "there.lock"]);
+    remove_locks(&folder.path().join("no-templates")).unwrap();
+}
+
+#[test]
 fn a_setup_that_unpacks_qemu_is_not_disturbed() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), ".qemu-7/tree/usr/bin/qemu-system-x86_64", "");
