@@ -54,6 +54,19 @@ fn fired(number: u32, function: &str, call_path: &str) -> Value {
     json!({ "fault": number, "function": function, "sequence": 36 + number, "step": 1, "call_path": path(call_path), "words": words })
 }
 
+/// The same fault, of which a traced run told where the error went.
+fn returned(mut fired: Value) -> Value {
+    let functions = path(BDI);
+    let value = |at| match at {
+        0 | 1 => "NULL",
+        9.. => "?",
+        _ => "-ENOMEM",
+    };
+    let returns = functions.iter().enumerate().map(|(at, name)| json!({ "function": name, "returned": value(at) }));
+    fired["returns"] = returns.collect();
+    fired
+}
+
 /// Title by which a guest tries to add a header to a mail, and to command a terminal.
 fn hostile_title() -> String {
     format!("{HOSTILE}\nBcc: x@evil\u{1b}[2J")
@@ -106,7 +119,7 @@ fn crashes(folder: &Path) {
             meta: json!({
                 "version": 1, "key": "device left open: super_setup_bdi",
                 "title": "device left open after a failure in super_setup_bdi", "kind": "leftover",
-                "fired": [fired(1, "should_failslab", BDI)], "stack": path(BDI),
+                "fired": [returned(fired(1, "should_failslab", BDI))], "stack": path(BDI),
                 "found_ms": 12000, "tried": 3, "reproduced": 3,
                 "repro": { "c": "3 of 3" },
             }),

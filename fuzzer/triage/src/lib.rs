@@ -23,6 +23,7 @@ mod meta;
 mod model;
 mod rank;
 mod subsystem;
+mod way;
 
 pub use self::{
     chance::Chance,
@@ -34,5 +35,5 @@ pub use self::{
         Caller, Campaign, Crash, CrashKernel, FileCoverage, FunctionCoverage, Growth, Guilty, KernelCoverage,
         LineCoverage, MatrixCount, Minimized, NamedFault, REPORT_VERSION, Ran, Report, Standalone, Standing, duration,
     },
-    subsystem::subsystem,
+    subsystem::{file, subsystem},
 };

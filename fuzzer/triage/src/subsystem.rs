@@ -1,5 +1,7 @@
 //! The subsystem of a file or function, as subjects of mails name it.
 
+use crate::Crash;
+
 /// Folders whose files' subsystem is not the folder's own name.
 const FOLDERS: &[(&str, &str)] = &[
     ("drivers/block/", "block"),
@@ -33,6 +35,23 @@ const FUNCTIONS: &[(&str, &str)] = &[
 #[must_use]
 pub fn subsystem(file: Option<&str>, functions: &[String]) -> Option<String> {
     file.and_then(of_file).or_else(|| functions.iter().find_map(|function| of_function(function).map(str::to_owned)))
+}
+
+/// Gives the file whose maintainers a crash is for. Where code that all file systems share is
+/// blamed, it is that of the caller whose failure was the last one.
+#[must_use]
+pub fn file(crash: &Crash) -> Option<&str> {
+    let blamed = crash.guilty.as_ref().and_then(|guilty| guilty.file.as_deref());
+    let is_shared = |file: &str| file.strip_prefix("fs/").is_some_and(|rest| !rest.contains('/'));
+    if !blamed.is_some_and(is_shared) {
+        return blamed;
+    }
+    let telling = crash.faults.last().and_then(|fault| {
+        let caller = fault.call_path.iter().find(|caller| Some(caller.name()) == fault.caller.as_deref())?;
+        // The innermost inlined function comes first.
+        caller.lines.last()?.split(':').next()
+    });
+    telling.filter(|file| file.starts_with("fs/") && !is_shared(file)).or(blamed)
 }
 
 fn of_file(file: &str) -> Option<String> {

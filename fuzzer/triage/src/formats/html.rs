@@ -14,6 +14,7 @@ use super::{FormatError, text::occasion};
 use crate::{
     Report,
     model::{Crash, FileCoverage, FunctionCoverage, KernelCoverage, LineCoverage, NamedFault, Ran, Standing, duration},
+    way::way,
 };
 
 const STYLE: &str = include_str!("../../templates/report.css");
@@ -91,6 +92,8 @@ struct FaultView<'a> {
     fault: &'a NamedFault,
     line: String,
     occasion: String,
+    /// Where the error went, where a traced run told.
+    way: Option<String>,
 }
 
 impl<'a> CrashView<'a> {
@@ -100,8 +103,12 @@ impl<'a> CrashView<'a> {
             Standing::Same => "same",
             Standing::Alarm => "alarm",
         };
-        let view =
-            |fault: &'a NamedFault| FaultView { fault, line: fault.line(), occasion: occasion(fault, &crash.steps) };
+        let view = |fault: &'a NamedFault| FaultView {
+            fault,
+            line: fault.line(),
+            occasion: occasion(fault, &crash.steps),
+            way: way(&fault.call_path),
+        };
         let guilty = crash.guilty.as_ref().map_or_else(String::new, ToString::to_string);
         let report = &crash.report[..crash.report.floor_char_boundary(MOST_REPORT)];
         let kernels = crash.kernels.iter().map(|kernel| kernel.name.as_str());

@@ -9,17 +9,19 @@ use std::fmt::Write as _;
 
 use fault_plan::one_line;
 
-use super::wrap::{indent, plain, wrap};
+use super::{
+    trace::trace,
+    wrap::{indent, plain, wrap},
+};
 use crate::{
     Report, Standing,
     model::{Caller, Crash, NamedFault, Standalone},
-    subsystem,
+    subsystem::{file, subsystem},
+    way::way,
 };
 
 /// Most columns of prose in a mail.
 const COLUMNS: usize = 72;
-/// Most lines of the kernel's report.
-const MOST_TRACE: usize = 120;
 /// Callers of a fault that the first paragraph names.
 const FEW_CALLERS: usize = 4;
 
@@ -82,9 +84,13 @@ impl Mail<'_> {
         let mut functions: Vec<_> = guilty.iter().map(|guilty| guilty.function.clone()).collect();
         functions
             .extend(crash.faults.iter().flat_map(|fault| fault.call_path.iter().map(|caller| caller.function.clone())));
-        let prefix = subsystem(guilty.and_then(|guilty| guilty.file.as_deref()), &functions);
+        let prefix = subsystem(file(crash), &functions);
         let prefix = prefix.map_or_else(String::new, |prefix| format!("{prefix}: "));
         let title = crash.title.strip_prefix("KASAN: ").unwrap_or(&crash.title);
+        // A file system's own messages begin with its name.
+        let own = |start: &str| start.eq_ignore_ascii_case(&prefix);
+        let title =
+            title.split_at_checked(prefix.len()).filter(|(start, _)| own(start)).map_or(title, |(_, rest)| rest);
         // The title of a leftover names the fault's caller already.
         let named = |fault: &NamedFault| fault.caller.as_ref().is_some_and(|caller| title.contains(caller.as_str()));
         match crash.faults.as_slice() {
@@ -122,6 +128,10 @@ impl Mail<'_> {
             "The function did not run: a BPF program on a kprobe called bpf_override_return(), as \
              CONFIG_BPF_KPROBE_OVERRIDE allows.",
         );
+        if let Some(way) = faults.last().and_then(|fault| way(&fault.call_path)) {
+            let way = if faults.len() > 1 { way.replacen("The error", "The last error", 1) } else { way };
+            let _ = write!(text, " {way}");
+        }
         text
     }
 
@@ -165,7 +175,24 @@ impl Mail<'_> {
             let least = if crash.faults.len() > 1 { "The least likely of these failures" } else { "Such a failure" };
             format!(" {least} {}: {}.", fault.chance.words(), fault.chance_reason)
         });
-        format!("What happens then: {} ({}){place}.{chance}", crash.title, crash.impact.words())
+        let (title, impact, expected) = (&crash.title, crash.impact.words(), self.expected());
+        format!("What happens then: {title} ({impact}){place}. {expected}{chance}")
+    }
+
+    /// Says what was expected instead.
+    fn expected(&self) -> String {
+        let step = |fault: &NamedFault| {
+            let index = fault.step.filter(|_| fault.scope == "workload")?.checked_sub(1)?;
+            Some(self.crash.steps.get(index as usize)?.as_str()).filter(|name| !name.is_empty())
+        };
+        let what = match self.crash.faults.last().map(|fault| (step(fault), &fault.error)) {
+            Some((Some(step), Some(error))) if error.starts_with('E') => {
+                format!("{step} fails with {error} or does without")
+            }
+            Some((Some(step), _)) => format!("{step} fails or does without"),
+            _ => "the error is handled".to_owned(),
+        };
+        format!("Expected: {what}, and nothing is left behind.")
     }
 
     fn facts(&self, out: &mut String) -> std::fmt::Result {
@@ -259,22 +286,6 @@ fn failure(fault: &NamedFault) -> String {
     }
 }
 
-/// Gives the lines of a report that a maintainer reads: no registers, nor what the unwinder only
-/// guesses.
-fn trace(report: &str) -> String {
-    const REGISTERS: [&str; 12] =
-        ["RSP: ", "RAX: ", "RDX: ", "RBP: ", "R10: ", "R13: ", "FS:  ", "CS:  ", "CR2: ", "Code: ", "DR0: ", "DR3: "];
-    let keeps = |line: &&str| {
-        let line = line.trim();
-        !line.starts_with("? ") && !REGISTERS.iter().any(|start| line.starts_with(start))
-    };
-    let mut lines: Vec<_> = report.lines().filter(keeps).take(MOST_TRACE + 1).collect();
-    if lines.len() > MOST_TRACE {
-        lines[MOST_TRACE] = "[cut off here]";
-    }
-    lines.iter().map(|line| format!("{line}\n")).collect()
-}
-
 /// Breaks compact JSON into lines, at commas and brackets outside of strings: it stays valid.
 fn json_lines(json: &str) -> String {
     let (mut lines, mut line, mut width, mut quoted, mut escaped) = (String::new(), String::new(), 0, false, false);
@@ -310,12 +321,5 @@ mod tests {
         let lines = json_lines(&plan.to_string());
         assert_eq!(serde_json::from_str::<serde_json::Value>(&lines).unwrap(), plan);
         assert!(lines.lines().count() > 3 && lines.lines().all(|line| line.len() <= COLUMNS), "{lines}");
-    }
-
-    #[test]
-    fn a_trace_has_neither_registers_nor_guesses() {
-        let report = "WARNING: x\nRIP: 0010:f+0x1/0x2\nRAX: 0\n? guess+0x1/0x2\n g+0x1/0x2\n";
-        assert_eq!(trace(report), "WARNING: x\nRIP: 0010:f+0x1/0x2\n g+0x1/0x2\n");
-        assert!(trace(&"line\n".repeat(500)).ends_with("line\n[cut off here]\n"));
     }
 }

@@ -4,6 +4,7 @@ mod html;
 mod lkml;
 mod sarif;
 mod text;
+mod trace;
 mod wrap;
 
 use thiserror::Error;

@@ -14,7 +14,7 @@ const LISTS: [&str; 5] = ["--no-m", "--no-r", "--pattern-depth", "1", "--no-git-
 /// Asks the tree's script whom a mail about `crash` is for. Where that cannot be asked, a person is
 /// told the command.
 pub(super) fn addressees(crash: &Crash, tree: Option<&Path>, progress: &Progress) -> Addressees {
-    let file = crash.guilty.as_ref().and_then(|guilty| guilty.file.as_deref()).filter(|file| is_plain(file));
+    let file = triage::file(crash).filter(|file| is_plain(file));
     let command = || Addressees::Ask(format!("{SCRIPT} --no-l --no-r --pattern-depth 1 -f {}", file.unwrap_or("FILE")));
     let (Some(tree), Some(file)) = (tree, file) else { return command() };
     let ask = |options: &[&str]| run(tree, options, file);
