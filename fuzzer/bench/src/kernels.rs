@@ -66,7 +66,13 @@ pub(super) fn kernels(session: &Session<'_>) -> Result<Kernels, CommandError> {
         targets.push(compare(session, target, session.options.time.unwrap_or(usual))?);
     }
     let commit = super::commit();
-    Ok(Kernels { commit, host: super::host(), guests: GUESTS.get(), campaigns_each: session.options.campaigns.get(), targets })
+    Ok(Kernels {
+        commit,
+        host: super::host(),
+        guests: GUESTS.get(),
+        campaigns_each: session.options.campaigns.get(),
+        targets,
+    })
 }
 
 fn compare(session: &Session<'_>, target: &str, time: Duration) -> Result<Compared, CommandError> {

@@ -179,7 +179,7 @@ fn boot(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Proof, GuestError> {
     let memory = MemoryFile::new("guest memory", config.memory_bytes())?;
     let until = Instant::now() + PROOF_DEADLINE;
     let attempt = || {
-        let mut machine = Machine::start(&config, Birth::Boot, &memory, &[])?;
+        let mut machine = Machine::start(&config, Birth::Boot, &memory, &[], None)?;
         let wake = machine.receive(stop, until)?;
         machine.settle();
         Ok::<_, GuestError>((wake, machine.console().all()))

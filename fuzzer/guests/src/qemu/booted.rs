@@ -37,7 +37,7 @@ impl Booted {
     pub(super) fn boot(config: &GuestConfig, stop: &Stop) -> Result<Self, GuestError> {
         let started = Instant::now();
         let memory = MemoryFile::new("guest memory", config.memory_bytes())?;
-        let mut machine = Machine::start(config, Birth::Boot, &memory, &[])?;
+        let mut machine = Machine::start(config, Birth::Boot, &memory, &[], None)?;
         let hello = match answer(&mut machine, config, "booting", stop)? {
             FromAgent::Hello(hello) if hello.protocol == PROTOCOL_VERSION => hello,
             FromAgent::Hello(hello) => {
@@ -60,7 +60,7 @@ impl Booted {
 
     fn resume(config: &GuestConfig, saved: &Saved, stop: &Stop) -> Result<Self, GuestError> {
         let memory = saved.memory.copied("guest memory")?;
-        let mut machine = saved::resume(config, Birth::Resume, &memory, saved, stop)?;
+        let mut machine = saved::resume(config, Birth::Resume, &memory, saved, None, stop)?;
         machine.command("cont", &json!({}))?;
         let About { hello, boot_time, console, .. } = saved.about.clone();
         Ok(Self { machine, memory, hello, boot_time, console })

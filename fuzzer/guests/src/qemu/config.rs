@@ -109,6 +109,8 @@ pub(super) struct Plumbing {
     pub(super) qmp: i32,
     /// Writing end of the serial console's pipe.
     pub(super) console: i32,
+    /// Place at which a debugger finds the guest.
+    pub(super) gdb: Option<String>,
 }
 
 /// Start of a guest's life.
@@ -254,6 +256,9 @@ impl GuestConfig {
         if let Some(initramfs) = &plumbing.initramfs {
             arguments.extend(["-initrd".into(), initramfs.into()]);
         }
+        if let Some(gdb) = &plumbing.gdb {
+            arguments.extend(["-gdb".into(), gdb.into()]);
+        }
         if let Some(disk) = &self.disk {
             arguments.extend(disk_arguments(disk));
         }
@@ -307,7 +312,8 @@ mod tests {
     fn arguments(accel: Accel, birth: Birth) -> Vec<String> {
         let path = |number| format!("/proc/self/fd/{number}");
         let initramfs = (birth == Birth::Boot).then(|| path(15));
-        let plumbing = Plumbing { memory: path(10), window: path(11), initramfs, doorbell: 12, qmp: 13, console: 14 };
+        let plumbing =
+            Plumbing { memory: path(10), window: path(11), initramfs, doorbell: 12, qmp: 13, console: 14, gdb: None };
         let arguments = config(accel).qemu_arguments(&plumbing, birth);
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
     }

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use execution::Stop;
 
 use super::{
-    FiredLog, GuestConfig, GuestError, Returns,
+    Debugger, FiredLog, GuestConfig, GuestError, Returns,
     config::{Birth, Plumbing},
     console::Console,
     fired::LOG_BYTES,
@@ -91,12 +91,14 @@ enum Notice {
 }
 
 impl Machine {
-    /// Starts a QEMU on the memory `memory`. The files `inherited` stay open in it.
+    /// Starts a QEMU on the memory `memory`. The files `inherited` stay open in it. A `debugger`
+    /// can hold it.
     pub(super) fn start(
         config: &GuestConfig,
         birth: Birth,
         memory: &MemoryFile,
         inherited: &[&dyn AsRawFd],
+        debugger: Option<&Debugger>,
     ) -> Result<Self, GuestError> {
         let pair = || UnixStream::pair().map_err(|source| GuestError::Host { what: "socket", source });
         let ((doorbell, guest_doorbell), (qmp, guest_qmp)) = (pair()?, pair()?);
@@ -113,6 +115,7 @@ impl Machine {
             doorbell: guest_doorbell.as_raw_fd(),
             qmp: guest_qmp.as_raw_fd(),
             console: guest_console.as_raw_fd(),
+            gdb: debugger.map(Debugger::device),
         };
         let mut open: Vec<_> = inherited.iter().map(|file| file.as_raw_fd()).collect();
         open.extend([plumbing.doorbell, plumbing.qmp, plumbing.console]);

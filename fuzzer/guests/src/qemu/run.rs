@@ -10,7 +10,7 @@ use guest_protocol::{Execute, FromAgent, Recorded, Report, ToAgent, TraceMemory}
 use serde_json::json;
 
 use super::{
-    FiredLog, GuestError, Returns, Traces,
+    Debugger, FiredLog, GuestError, Returns, Traces,
     console::Mark,
     machine::{Machine, Wake},
     physical::Trace,
@@ -29,6 +29,8 @@ pub struct Guest {
     addresses: Addresses,
     /// True when the agent notices the first request without being rung.
     awake: bool,
+    /// The debugger that has it go on with its first request.
+    debugger: Option<Debugger>,
     stop: Stop,
     state: State,
     /// True when it has reported an execution.
@@ -114,9 +116,15 @@ impl End {
 }
 
 impl Guest {
-    pub(super) fn new(machine: Machine, addresses: Addresses, awake: bool, stop: Stop) -> Self {
+    pub(super) fn new(
+        machine: Machine,
+        addresses: Addresses,
+        awake: bool,
+        debugger: Option<Debugger>,
+        stop: Stop,
+    ) -> Self {
         let (state, told) = (State::Saved, Mark::default());
-        Self { machine, addresses, awake, stop, state, reported: false, told, waited: None }
+        Self { machine, addresses, awake, debugger, stop, state, reported: false, told, waited: None }
     }
 
     /// Executes `request` and waits for its end, at most until `deadline` has passed. `traces`
@@ -244,7 +252,11 @@ impl Guest {
             self.machine.send(message)?;
         }
         if saved {
-            self.machine.command("cont", &json!({}))?;
+            match self.debugger.take() {
+                // Nobody may listen: the guest waits all the same.
+                Some(debugger) => _ = debugger.waits.try_send(()),
+                None => _ = self.machine.command("cont", &json!({}))?,
+            }
             self.state = State::Idle;
         }
         Ok(())

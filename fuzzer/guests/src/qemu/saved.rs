@@ -9,21 +9,23 @@ use std::{
 use execution::Stop;
 use serde_json::json;
 
-use super::{GuestConfig, GuestError, config::Birth, machine::Machine, memory::MemoryFile, store::Saved};
+use super::{Debugger, GuestConfig, GuestError, config::Birth, machine::Machine, memory::MemoryFile, store::Saved};
 
 /// Time that writing a guest's state may take after QEMU is done.
 const SAVE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Gives a guest that continues `saved` on the memory `memory`, once it is told to.
+/// Gives a guest that continues `saved` on the memory `memory`, once it is told to. A `debugger` can
+/// hold it.
 pub(super) fn resume(
     config: &GuestConfig,
     birth: Birth,
     memory: &MemoryFile,
     saved: &Saved,
+    debugger: Option<&Debugger>,
     stop: &Stop,
 ) -> Result<Machine, GuestError> {
     let state = saved.state.open_again().map_err(|source| GuestError::Host { what: "saved guest state", source })?;
-    let mut machine = Machine::start(config, birth, memory, &[&state])?;
+    let mut machine = Machine::start(config, birth, memory, &[&state], debugger)?;
     ignore_shared_memory(&mut machine)?;
     let command = "migrate-incoming";
     machine.command(command, &json!({ "uri": format!("fd:{}", state.as_raw_fd()) }))?;

@@ -223,7 +223,8 @@ impl Store {
 fn key(config: &GuestConfig, also: &str) -> Result<String, GuestError> {
     let config = GuestConfig { disk: None, ..config.clone() };
     let none = String::new();
-    let plumbing = Plumbing { memory: none.clone(), window: none, initramfs: None, doorbell: 0, qmp: 0, console: 0 };
+    let plumbing =
+        Plumbing { memory: none.clone(), window: none, initramfs: None, doorbell: 0, qmp: 0, console: 0, gdb: None };
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_le_bytes());

@@ -6,7 +6,7 @@ use execution::Stop;
 use guest_protocol::{FromAgent, Ready, Setup, ToAgent};
 
 use super::{
-    About, Guest, GuestConfig, GuestError,
+    About, Debugger, Guest, GuestConfig, GuestError,
     booted::Booted,
     config::Birth,
     pauses::again,
@@ -44,7 +44,7 @@ impl Template {
             booting();
             again(stop, || prepare(Booted::cached(&config, cache, stop)?, &config, setup, stop))
         };
-        let (saved, _) = store.cached(config.counter_khz(), stop, |saved| spawn(&config, saved, stop), make)?;
+        let (saved, _) = store.cached(config.counter_khz(), stop, |saved| spawn(&config, saved, None, stop), make)?;
         Ok(Self { config, saved, stop: stop.clone() })
     }
 
@@ -67,7 +67,17 @@ impl Template {
     ///
     /// QEMU does not start or does not load the state.
     pub fn spawn(&self) -> Result<Guest, GuestError> {
-        spawn(&self.config, &self.saved, &self.stop)
+        self.spawn_for(None)
+    }
+
+    /// A guest as [`spawn()`](Self::spawn) makes it. One for a `debugger` does not go on by itself
+    /// when it gets its first request: the debugger has it do so.
+    ///
+    /// # Errors
+    ///
+    /// QEMU does not start or does not load the state.
+    pub fn spawn_for(&self, debugger: Option<&Debugger>) -> Result<Guest, GuestError> {
+        spawn(&self.config, &self.saved, debugger, &self.stop)
     }
 
     /// Gives facts about it.
@@ -92,9 +102,9 @@ fn prepare(mut booted: Booted, config: &GuestConfig, setup: &Setup, stop: &Stop)
     }
 }
 
-fn spawn(config: &GuestConfig, saved: &Saved, stop: &Stop) -> Result<Guest, GuestError> {
-    let machine = saved::resume(config, Birth::Clone, &saved.memory, saved, stop)?;
+fn spawn(config: &GuestConfig, saved: &Saved, debugger: Option<&Debugger>, stop: &Stop) -> Result<Guest, GuestError> {
+    let machine = saved::resume(config, Birth::Clone, &saved.memory, saved, debugger, stop)?;
     let Ready { fired_log_address, returns_address, traces, .. } = &saved.about.ready;
     let addresses = Addresses { fired_log: *fired_log_address, returns: *returns_address, traces: traces.clone() };
-    Ok(Guest::new(machine, addresses, config.exact, stop.clone()))
+    Ok(Guest::new(machine, addresses, config.exact, debugger.cloned(), stop.clone()))
 }

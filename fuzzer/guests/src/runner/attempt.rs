@@ -138,6 +138,10 @@ impl GuestRunner {
                 }
             };
             self.discard();
+            // The debugger has seen it, and may have ended the guest.
+            if self.debugger.is_some() {
+                return Err(RunError::Guests { attempts: 1, source: Box::new(trouble) });
+            }
             let pause = retry.after(trouble)?;
             // The channel is disconnected when the user wants to stop, which is looked at next.
             let _ = stop.receiver().recv_timeout(pause);

@@ -38,7 +38,7 @@ use self::{
 use crate::{
     prepared::Prepared,
     process,
-    qemu::{Guest, GuestError},
+    qemu::{Debugger, Guest, GuestError},
 };
 
 /// An execution that takes longer has hung. The kernel's own detectors and the agent, which looks
@@ -73,6 +73,9 @@ pub struct GuestRunner {
     pub deadline: Duration,
     /// True when guests inject; false only in measurements.
     pub inject: bool,
+    /// Debugger that holds the guest of the next run, which is tried once. Such a run is no check:
+    /// nothing is compared with other runs.
+    pub debugger: Option<Debugger>,
     /// Coverage that guests record; only in measurements not that of all tasks.
     pub coverage: Recorded,
 }
@@ -102,6 +105,7 @@ impl GuestRunner {
             usage: Usage::default(),
             deadline: DEADLINE,
             inject: true,
+            debugger: None,
             coverage: Recorded::All,
         }
     }
@@ -134,7 +138,7 @@ impl GuestRunner {
 
     fn guest(&mut self) -> Result<&mut Guest, GuestError> {
         if self.guest.is_none() {
-            self.guest = Some(self.prepared.template().spawn()?);
+            self.guest = Some(self.prepared.template().spawn_for(self.debugger.as_ref())?);
             self.usage.guests += 1;
         }
         self.guest.as_mut().ok_or(GuestError::Dead)
@@ -206,6 +210,9 @@ impl GuestRunner {
         self.discard();
         let asked = Asked { how, look: true, ..Asked::warm(plan) };
         let mut execution = self.attempts(|runner| runner.attempt_once(asked))?;
+        if self.debugger.is_some() {
+            return Ok(execution);
+        }
         self.control(plan, &execution);
         if how == How::Fresh {
             self.find_leaks(plan, how, &mut execution);
