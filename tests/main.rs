@@ -6,6 +6,7 @@
 mod aftermath;
 mod campaign;
 mod common;
+mod debugger;
 mod guest;
 mod honest;
 mod identity;

@@ -165,9 +165,33 @@ pub struct ReplayOptions {
     /// One line of JSON for each run, one for a trace, and one for the verdict on a reproducer.
     #[arg(long)]
     pub json: bool,
+    /// Replay exactly, and once more in a guest that gdb stops: as the fault returns its error, or
+    /// at the kernel's report after it (--gdb=crash). At a terminal gdb is started; else the
+    /// command to run is told.
+    #[arg(
+        long, value_enum, value_name = "AT", num_args = 0..=1, default_missing_value = "fault",
+        require_equals = true, conflicts_with_all = ["runs", "trace", "json"]
+    )]
+    pub gdb: Option<GdbStop>,
+    /// The fault at which gdb stops, from 1; the last one that fires without it.
+    #[arg(long, value_name = "N", requires = "gdb", value_parser = clap::value_parser!(u32).range(1..))]
+    pub fault: Option<u32>,
+    /// Stop at another call of those that the fault's pattern matches, from 1, and let it run as it
+    /// would without gdb.
+    #[arg(long, value_name = "N", requires = "gdb", value_parser = clap::value_parser!(u32).range(1..))]
+    pub at_hit: Option<u32>,
     /// The guests.
     #[command(flatten)]
     pub guest: GuestOptions,
+}
+
+/// A moment at which a debugger stops the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GdbStop {
+    /// The call that the fault makes fail returns.
+    Fault,
+    /// The kernel begins to report the first thing after the fault.
+    Crash,
 }
 
 /// Options of a report.
@@ -327,6 +351,19 @@ mod tests {
         for wrong in ["fuzz --vms 2", "fuzz --target t --vms 0", "fuzz --target t --time 3", "fuzz --target t targets"]
         {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_debugger_stops_at_the_fault_unless_told_otherwise() {
+        let gdb = |words: &str| match Options::try_parse_from(words.split(' ')).ok()?.command {
+            Some(Command::Replay(options)) => options.gdb,
+            _ => None,
+        };
+        assert_eq!(gdb("fuzz replay --gdb plan.json"), Some(GdbStop::Fault));
+        assert_eq!(gdb("fuzz replay --gdb=crash --fault 2 plan.json"), Some(GdbStop::Crash));
+        for wrong in ["fuzz replay --at-hit 1 plan.json", "fuzz replay --gdb --runs 2 plan.json"] {
+            assert!(Options::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
     }
 

@@ -1,6 +1,9 @@
 //! The log, and the signals that request to stop.
 
-use std::thread;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use execution::Stop;
 use nix::sys::signal::{SigSet, Signal};
@@ -10,6 +13,26 @@ use crate::views::progress::Progress;
 
 /// Log levels of the project's own crates, where `FUZZ_LOG` says nothing else.
 const LOG: &str = "warn,bench=info,campaign=info,execution=info,fuzz=info,guests=info";
+
+/// True while Ctrl-C is for another program.
+static LENT: AtomicBool = AtomicBool::new(false);
+
+/// The terminal, lent to a program that takes Ctrl-C for itself. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Lent(());
+
+/// Lends the terminal: Ctrl-C is no request to stop meanwhile.
+#[must_use]
+pub fn lend() -> Lent {
+    LENT.store(true, Ordering::Relaxed);
+    Lent(())
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        LENT.store(false, Ordering::Relaxed);
+    }
+}
 
 /// Sends the log to standard error, as far as `FUZZ_LOG` says. `fuzz=LEVEL` there means all crates
 /// of the project.
@@ -50,7 +73,11 @@ pub fn stop_on_signals(progress: &Progress) -> Stop {
     if signals.thread_block().is_ok() {
         let (request, progress) = (stop.clone(), progress.clone());
         thread::spawn(move || {
-            if signals.wait().is_ok() {
+            let mut signal = signals.wait();
+            while signal == Ok(Signal::SIGINT) && LENT.load(Ordering::Relaxed) {
+                signal = signals.wait();
+            }
+            if signal.is_ok() {
                 request.request();
                 let _ = signals.thread_unblock();
                 // At last, as it waits while nobody reads standard error.

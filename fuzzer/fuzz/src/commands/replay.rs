@@ -1,5 +1,7 @@
 //! `fuzz replay FILE`: runs a plan or reproducer in fresh guests and says what happened.
 
+mod debug;
+mod script;
 pub(super) mod target;
 
 pub(super) use self::target::chosen;
@@ -73,7 +75,7 @@ pub fn replay(
     let wanted = Wanted {
         kernel: options.guest.kernel.clone().or_else(|| asked.kernel.clone()),
         accel: options.guest.accel,
-        exact: options.exact,
+        exact: options.exact || options.gdb.is_some(),
         ..Wanted::new(chosen(&options.input, &asked.plan, asked.target.as_ref(), progress)?)
     };
     let prepared = prepare(&wanted, stop, progress)?;
@@ -98,6 +100,10 @@ pub fn replay(
             run.write_text(out)?
         }
         last = Some(relaxed);
+    }
+    if let (Some(at), Some(relaxed)) = (options.gdb, last.as_ref()) {
+        let debugged = debug::Debugged { prepared: &prepared, at, fault: options.fault, hit: options.at_hit };
+        return debugged.run(&mut runner, (&relaxed.plan, &relaxed.execution), out, progress);
     }
     if let Some(Relaxed { plan, runs, .. }) = last.filter(|_| options.trace) {
         if runs > 1 {
