@@ -22,6 +22,8 @@ use crate::{
 
 /// Most columns of prose in a mail.
 const COLUMNS: usize = 72;
+/// Most lines of a program that is in the mail as a whole.
+const MOST_PROGRAM: usize = 100;
 /// Callers of a fault that the first paragraph names.
 const FEW_CALLERS: usize = 4;
 
@@ -250,8 +252,14 @@ impl Mail<'_> {
     fn reproducer(&self, out: &mut String) -> std::fmt::Result {
         let crash = self.crash;
         if let Some(Standalone { verdict, text: Some(text) }) = &crash.program {
-            paragraph(&format!("Reproducer, a C program (verified: {verdict}):"), out)?;
-            return writeln!(out, "{}\n", text.trim_end());
+            let Some(parts) = telling_parts(text) else {
+                paragraph(&format!("Reproducer, a C program (verified: {verdict}):"), out)?;
+                return writeln!(out, "{}\n", text.trim_end());
+            };
+            let file = self.report.campaign.folder.join(&crash.folder).join("repro.c");
+            let file = format!("to be attached: {}", file.display());
+            paragraph(&format!("Reproducer, a C program (verified: {verdict}), {file}. What tells in it:"), out)?;
+            return writeln!(out, "{parts}");
         }
         let why = crash.program.as_ref().map(|program| format!(" There is no C program ({}).", program.verdict));
         let why = why.unwrap_or_default();
@@ -286,6 +294,22 @@ fn failure(fault: &NamedFault) -> String {
     }
 }
 
+/// Gives of a long program its head, its faults and its workload; nothing of one that is short, or
+/// has no such parts.
+fn telling_parts(program: &str) -> Option<String> {
+    let lines: Vec<_> = program.lines().collect();
+    let part = |first: &str, last: &str| {
+        let start = lines.iter().position(|line| line.starts_with(first))?;
+        let end = start + lines[start..].iter().position(|line| line.trim() == last)?;
+        Some(lines[start..=end].join("\n") + "\n")
+    };
+    if lines.len() <= MOST_PROGRAM {
+        return None;
+    }
+    let parts = [("/*", "*/"), ("static const struct fault faults[]", "};"), ("static void workload(", "}")];
+    parts.map(|(first, last)| part(first, last)).into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.join("\n"))
+}
+
 /// Breaks compact JSON into lines, at commas and brackets outside of strings: it stays valid.
 fn json_lines(json: &str) -> String {
     let (mut lines, mut line, mut width, mut quoted, mut escaped) = (String::new(), String::new(), 0, false, false);
@@ -314,6 +338,24 @@ fn json_lines(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_program_is_told_by_its_head_its_faults_and_its_workload() {
+        let program = |filling: usize| {
+            let helper = "static void helper(void) {\n}\n".repeat(filling);
+            format!(
+                "/*\n * How to run it.\n */\n#include <stdio.h>\n{helper}static const struct fault faults[] = {{\n    {{1}},\n}};\n\
+                 {helper}static void workload(int round) {{\n    step();\n}}\nint main(void) {{\n}}\n"
+            )
+        };
+        assert_eq!(
+            telling_parts(&program(50)).unwrap(),
+            "/*\n * How to run it.\n */\n\nstatic const struct fault faults[] = {\n    {1},\n};\n\n\
+             static void workload(int round) {\n    step();\n}\n"
+        );
+        assert_eq!(telling_parts(&program(1)), None);
+        assert_eq!(telling_parts(&"int x;\n".repeat(500)), None);
+    }
 
     #[test]
     fn broken_json_is_still_json() {
