@@ -388,6 +388,7 @@ fn kvm_is_used_only_when_it_works() {
         inject: true,
         coverage: Recorded::Nothing,
         look: false,
+        check: false,
         trace: Vec::new(),
         describe_all_sites: false,
     };

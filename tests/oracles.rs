@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use execution::{Execution, Finding, FindingKind};
+use execution::{Execution, Finding, FindingKind, How};
 use fault_plan::{Errno, Fault, FaultPlan, InjectedError};
 use guest_protocol::StepResult;
 use tempfile::TempDir;
@@ -69,6 +69,43 @@ fn lost_and_stale_data_and_busy_inodes_are_found_on_the_disk_and_named() {
         let (busy, _) = found(&mut guest, fault(&["...", "selftest_handle_alloc"], 2));
         assert!(busy.is_report() && busy.text.contains("Busy inodes after unmount"), "{busy:?}");
     }
+}
+
+/// A target in which a rename that fails has the next step write into the disk under the mounted
+/// file system: to the block bitmap of a group that holds nothing. Only a checker looks at that.
+fn scribbling(oracles: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "description = \"a test\"\nkernel = \"{LEAN}\"\noracles = [{oracles}]\n\
+         functions = [{{ name = \"should_failslab\", errors = [\"ENOMEM\"] }}]\n\
+         steps = [\n{{ mount = {{ fstype = \"ext4\" }} }},\n{{ create = {{ path = \"plain\" }} }},\n\
+         {{ symlink = {{ target = \"/dev/ram0\", path = \"file\" }} }},\n\
+         {{ rename = {{ from = \"plain\", to = \"file\" }} }},\n\
+         {{ write = {{ path = \"file\", offset = 16778240, length = 1024 }} }},\n{{ umount = {{}} }},\n]\n\
+         [image]\nmkfs = [\"mkfs.ext4\", \"-q\", \"-b\", \"1024\", \"-O\", \"^metadata_csum,^uninit_bg,^flex_bg\"]\n\
+         size_mib = 32\n"
+    );
+    fs::write(folder.path().join("target.toml"), text).unwrap();
+    folder
+}
+
+#[test]
+fn a_disk_that_only_its_file_systems_checker_finds_damaged_is_found() {
+    let folder = scribbling("\"fsck\"");
+    let mut guest = guests(folder.path());
+    assert_silent(&mut guest, &plan(&[]));
+    let failed_rename = Fault { step: Some(4), ..fault(&[], 1) };
+    let (damage, execution) = found(&mut guest, failed_rename.clone());
+    assert_eq!((damage.kind, execution.steps[3]), (FindingKind::Fsck, ENOMEM));
+    assert_eq!(damage.key, "e2fsck: Block bitmap differences");
+    assert!(damage.text.contains("Pass 5: Checking group summary information"), "{}", damage.text);
+    let failed_rename = plan(&[failed_rename]);
+    for how in [How::Warm, How::Exact] {
+        let execution = guest.ran(&failed_rename, how).execution.unwrap();
+        assert!(execution.has_key(&damage.key), "{how:?}: {:?}", execution.findings);
+    }
+    let without = scribbling("\"errno\"");
+    assert_silent(&mut guests(without.path()), &failed_rename);
 }
 
 #[test]

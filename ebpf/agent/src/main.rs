@@ -12,6 +12,7 @@
 //! guest.
 
 mod channel;
+mod checker;
 mod child;
 mod content;
 mod coverage;

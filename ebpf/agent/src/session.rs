@@ -5,12 +5,13 @@ use std::{mem, time::Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use fault_plan::{FaultPlan, InjectableFunction};
 use guest_protocol::{
-    Defect, Execute, FromAgent, LIMITS, Leftover, LeftoverKind, Ready, Recorded, Report, Setup, Timings, ToAgent,
-    WorkloadStep, cut,
+    Defect, Execute, FromAgent, Growth, LIMITS, Leftover, LeftoverKind, Ready, Recorded, Report, Setup, Timings,
+    ToAgent, WorkloadStep, cut,
 };
 
 use crate::{
     channel::Channel,
+    checker,
     content::Content,
     coverage::Traces,
     detectors::Detectors,
@@ -89,6 +90,8 @@ struct Target<'kernel> {
     allocations: Option<Allocations>,
     detectors: Detectors,
     log: KernelLog,
+    /// Why no checker reads the disk, although there may be one.
+    unchecked: String,
     /// Outcome of putting the disk back after the last report.
     put_back: PutBack,
     /// True when the disk stays as the execution leaves it.
@@ -118,6 +121,7 @@ impl<'kernel> Target<'kernel> {
             fired_log_address,
             returns_address,
             traces: traces.memory()?,
+            unchecked: String::new(),
             text_start: symbols.text_start(),
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
         };
@@ -136,13 +140,15 @@ impl<'kernel> Target<'kernel> {
             allocations: setup.allocations.then(|| allocations_of(symbols)).flatten(),
             detectors: Detectors::note(),
             log: KernelLog::open()?,
+            unchecked: String::new(),
             put_back: PutBack::default(),
             leave: false,
         };
         keep_memory()?;
         target.make_images(setup)?;
         target.warm_up()?;
-        Ok((target, ready))
+        let unchecked = target.unchecked.clone();
+        Ok((target, Ready { unchecked, ..ready }))
     }
 
     /// Runs the steps that make the disks' images, if there are any.
@@ -180,6 +186,9 @@ impl<'kernel> Target<'kernel> {
         let harness = self.harness.as_mut().context("the harness is gone")?;
         harness.injector.collect(self.symbols, true);
         let mut leftovers: Vec<_> = self.leftovers(ran).into_iter().map(|leftover| leftover.text).collect();
+        if leftovers.is_empty() {
+            self.try_checker();
+        }
         leftovers.extend(self.reset_disk(Reset::Dirty).err());
         let harness = self.harness.as_ref().context("the harness is gone")?;
         if let Some(defect) = WorkloadStep::defect(&self.setup_steps, harness.program.setup_results()) {
@@ -200,6 +209,40 @@ impl<'kernel> Target<'kernel> {
         }
         self.oracles.remember()?;
         self.log.skip()
+    }
+
+    /// Has the disk checked when nothing has failed. One that complains then tells nothing later.
+    fn try_checker(&mut self) {
+        let results = self.harness.as_ref().map_or_else(Vec::new, |harness| harness.program.results().to_vec());
+        let seen = self.content.look(&results, &[], false);
+        let complaints = seen.unmounted.as_deref().map_or_else(|| Ok(String::new()), checker::complaints);
+        self.unchecked = match complaints {
+            Ok(complaints) if complaints.is_empty() => String::new(),
+            Ok(complaints) => format!("there are complaints when nothing fails: {complaints}"),
+            Err(error) => format!("{error:#}"),
+        };
+        self.unchecked = cut(mem::take(&mut self.unchecked), LIMITS.text_bytes);
+    }
+
+    /// Mounts the disk again, where that is asked for, and compares what it holds. Then its file
+    /// system's checker reads it.
+    fn look(&self, execute: &Execute, report: &mut Report, timings: &mut Timings) {
+        let check = execute.check && self.unchecked.is_empty();
+        let looks = execute.look || check;
+        if looks && !execute.keep && !execute.leave && report.leftovers.is_empty() {
+            let started = Instant::now();
+            let seen = self.content.look(&report.steps, &report.fired, execute.look);
+            report.losses = seen.losses;
+            timings.look_ns = nanoseconds_since(started);
+            if let Some(file_system) = seen.unmounted.filter(|_| check) {
+                let started = Instant::now();
+                report.complaints = checker::complaints(&file_system).unwrap_or_else(|error| {
+                    init::say(&format!("the disk is not checked: {error:#}"));
+                    String::new()
+                });
+                timings.check_ns = nanoseconds_since(started);
+            }
+        }
     }
 
     /// One execution, and what to tell the host of it. An error ends the guest.
@@ -251,17 +294,22 @@ impl<'kernel> Target<'kernel> {
         let mut report = self.collect(execute)?;
         report.defects = defects;
         report.leftovers = self.leftovers(ran);
-        if execute.look && !execute.keep && !execute.leave && report.leftovers.is_empty() {
-            let started = Instant::now();
-            report.losses = self.content.losses(&report.steps, &report.fired);
-            timings.look_ns = nanoseconds_since(started);
+        report.growth = self.growth()?;
+        self.look(execute, &mut report, &mut timings);
+        if timings.look_ns > 0 {
+            // That is no plan's doing.
+            self.growth()?;
         }
-        report.growth = self.allocations.as_mut().map_or_else(|| Ok(Vec::new()), Allocations::growth)?;
         report.log_before = log_before;
         report.log = self.log.read()?;
-        timings.collect_ns = nanoseconds_since(started).saturating_sub(timings.look_ns);
+        timings.collect_ns = nanoseconds_since(started).saturating_sub(timings.look_ns + timings.check_ns);
         report.timings = timings;
         Ok(FromAgent::Report(Box::new(report)))
+    }
+
+    /// Gives the source lines of which more memory is in use than the last time.
+    fn growth(&mut self) -> Result<Vec<Growth>> {
+        self.allocations.as_mut().map_or_else(|| Ok(Vec::new()), Allocations::growth)
     }
 
     /// Says in what the guest is no longer as it was at first. Of the disk it looks at this part.

@@ -56,6 +56,8 @@ pub enum FindingKind {
     Data,
     /// A step returned what its system call never may.
     Errno,
+    /// The file system's own checker complains of the disk.
+    Fsck,
     /// Memory that each run of the plan allocates and does not free.
     Leak,
 }
@@ -115,8 +117,8 @@ impl Finding {
     /// Says whether the kernel reported it, or hangs.
     #[must_use]
     pub fn is_report(&self) -> bool {
-        use FindingKind::{Data, Errno, Leak, Leftover};
-        !matches!(self.kind, Leftover | Data | Errno | Leak)
+        use FindingKind::{Data, Errno, Fsck, Leak, Leftover};
+        !matches!(self.kind, Leftover | Data | Errno | Fsck | Leak)
     }
 
     /// Says whether `key` is this finding's. Files of older versions have a title in its place.

@@ -88,14 +88,17 @@ impl FromAgent {
     fn texts(&mut self) -> Vec<&mut String> {
         match self {
             Self::Hello(hello) => hello.features.iter_mut().map(|feature| &mut feature.missing).collect(),
-            Self::Ready(ready) => ready.left_out.iter_mut().map(|left_out| &mut left_out.reason).collect(),
+            Self::Ready(ready) => {
+                let left_out = ready.left_out.iter_mut().map(|left_out| &mut left_out.reason);
+                left_out.chain([&mut ready.unchecked]).collect()
+            }
             Self::Report(report) => {
                 let leftovers = report.leftovers.iter_mut().map(|leftover| &mut leftover.text);
                 let defects = report.defects.iter_mut().map(|(Defect::Disk(what) | Defect::Detector(what))| what);
                 let losses = report.losses.iter_mut().map(|loss| &mut loss.text);
                 let growth = report.growth.iter_mut().flat_map(|growth| [&mut growth.place, &mut growth.function]);
                 let lists = leftovers.chain(losses).chain(growth).chain(defects).chain(&mut report.unknown_names);
-                lists.chain([&mut report.log_before, &mut report.log]).collect()
+                lists.chain([&mut report.complaints, &mut report.log_before, &mut report.log]).collect()
             }
             Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) | Self::Hung(reason) => vec![reason],
         }
@@ -180,6 +183,7 @@ mod tests {
             inject: true,
             coverage: Recorded::All,
             look: true,
+            check: true,
             trace: vec![vec![u64::MAX]],
             describe_all_sites: false,
         });
@@ -203,6 +207,7 @@ mod tests {
         assert!(refused(|report| report.leftovers = vec![leftover("x".repeat(LIMITS.text_bytes + 1))]));
         assert!(refused(|report| report.losses = vec![loss("x".repeat(LIMITS.text_bytes + 1))]));
         assert!(refused(|report| report.losses = vec![loss(String::new()); LIMITS.notes + 1]));
+        assert!(refused(|report| report.complaints = "x".repeat(LIMITS.text_bytes + 1)));
         assert!(refused(|report| report.growth = vec![growth("x".repeat(LIMITS.text_bytes + 1))]));
         assert!(refused(|report| report.growth = vec![growth(String::new()); LIMITS.notes + 1]));
         assert!(refused(|report| report.defects = vec![Defect::Disk("x".repeat(LIMITS.text_bytes + 1))]));
@@ -239,6 +244,7 @@ mod tests {
         (dirty.leftovers, dirty.unknown_names) = (vec![leftover("\x07".to_owned())], vec!["\x1b".to_owned()]);
         (dirty.losses, dirty.growth) = (vec![loss("\x07".to_owned())], vec![growth("\x1b".to_owned())]);
         (dirty.log_before, dirty.log) = ("a\x08".to_owned(), "b\x7f".to_owned());
+        dirty.complaints = "c\x1b".to_owned();
         let Ok(FromAgent::Report(clean)) = decoded(&FromAgent::Report(dirty)) else { panic!("refused") };
         assert_eq!((clean.log_before, clean.log), ("a\u{fffd}".to_owned(), "b\u{fffd}".to_owned()));
         assert_eq!(
@@ -246,7 +252,7 @@ mod tests {
             (vec![leftover("\u{fffd}".to_owned())], vec!["\u{fffd}".to_owned()])
         );
         assert_eq!(clean.losses, [loss("\u{fffd}".to_owned())]);
-        assert_eq!(clean.growth, [growth("\u{fffd}".to_owned())]);
+        assert_eq!((clean.growth, clean.complaints), (vec![growth("\u{fffd}".to_owned())], "c\u{fffd}".to_owned()));
         let feature = |missing: String| {
             let features = vec![Feature { name: "kcov".to_owned(), missing }];
             FromAgent::Hello(Hello { features, ..Hello::default() })
@@ -255,7 +261,7 @@ mod tests {
         assert_eq!(decoded(&feature("\x1b".to_owned())).unwrap(), feature("\u{fffd}".to_owned()));
         let ready = |reason: &str| {
             let left_out = vec![LeftOut { function: "f".to_owned(), reason: reason.to_owned() }];
-            FromAgent::Ready(Ready { left_out, ..Ready::default() })
+            FromAgent::Ready(Ready { left_out, unchecked: reason.to_owned(), ..Ready::default() })
         };
         assert_eq!(decoded(&ready("\x1b")).unwrap(), ready("\u{fffd}"));
     }

@@ -16,6 +16,7 @@
 //! before it heard of it. The guest runs a kernel with corrupted memory: whatever comes from it is
 //! bounded by the window's areas, decoded without trust and checked by [`FromAgent::check`].
 
+mod checker;
 mod encoding;
 mod hit;
 mod limits;
@@ -31,6 +32,7 @@ mod trace;
 mod window;
 mod workload_step;
 
+pub use checker::{CHECKER_FOLDER, CHECKER_LINKER, Checker};
 pub use encoding::MessageError;
 pub use hit::Hit;
 pub use limits::{

@@ -112,6 +112,7 @@ impl Ready {
         within(bytes.is_some_and(|bytes| bytes <= LIMITS.trace_bytes), "the size of the traces")?;
         within(self.text_bytes <= LIMITS.text_span_bytes, "the size of the kernel's text")?;
         self.functions.iter().try_for_each(|function| name(&function.name))?;
+        text(&self.unchecked)?;
         within(self.left_out.len() <= LIMITS.functions, "the list of functions left out")?;
         self.left_out.iter().try_for_each(|left_out| {
             name(&left_out.function)?;
@@ -128,6 +129,7 @@ impl Report {
         within(self.fired.len() <= fault_plan::MAX_FAULTS, "the list of fired faults")?;
         within(self.leftovers.len() <= LIMITS.notes, "the list of leftovers")?;
         within(self.losses.len() <= LIMITS.notes, "the list of losses")?;
+        text(&self.complaints)?;
         self.losses.iter().try_for_each(|loss| text(&loss.text))?;
         within(self.growth.len() <= LIMITS.notes, "the list of memory that is more")?;
         self.growth.iter().try_for_each(|growth| text(&growth.place).and_then(|()| text(&growth.function)))?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 20;
+pub const PROTOCOL_VERSION: u32 = 21;
 
 /// Name in the guest's initial file system of the module by which the agent adds functions to the
 /// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for
@@ -110,6 +110,10 @@ pub struct Execute {
     /// True to mount the disk again when the workload has ended, without faults, and to compare
     /// what is there with what was written: see [`Report::losses`].
     pub look: bool,
+    /// True to mount the disk again and unmount it when the workload has ended, without faults, so
+    /// that no log is left, and then to have the file system's checker read it: see
+    /// [`Report::complaints`].
+    pub check: bool,
     /// Return addresses of the faults that are to be traced, one list for each fault up to the last
     /// such, innermost first: it is noted what calls return to them after the fault has fired.
     /// Empty to trace none.
@@ -183,6 +187,9 @@ pub struct Ready {
     /// The coverage traces, of each role at most one. The workload's is always there, the others
     /// where the kernel can trace other tasks.
     pub traces: Vec<TraceMemory>,
+    /// Why no [`Checker`](crate::Checker) reads the disk, although there is one for its file system;
+    /// empty where one does, or where there is none.
+    pub unchecked: String,
     /// First address of the kernel's text.
     pub text_start: u64,
     /// Size of the kernel's text.
@@ -230,6 +237,10 @@ pub struct Report {
     /// Ways in which the disk does not hold what it should, where [`Execute::look`] asked. The
     /// guest may run another plan.
     pub losses: Vec<Loss>,
+    /// The words of the file system's checker after a line with its command, where
+    /// [`Execute::check`] asked and it complains of the disk; else empty. The guest may run another
+    /// plan.
+    pub complaints: String,
     /// Source lines of which more memory is in use than before the execution, those with the most
     /// bytes first. Empty where the kernel does not count that.
     pub growth: Vec<Growth>,
@@ -369,4 +380,6 @@ pub struct Timings {
     pub collect_ns: u64,
     /// Mounting the disk again and comparing what it holds.
     pub look_ns: u64,
+    /// Having the file system's checker read the disk.
+    pub check_ns: u64,
 }

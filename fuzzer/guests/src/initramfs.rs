@@ -1,11 +1,13 @@
-//! The initial file system of the guest: the agent as `/init`, the kernel's module of slots, and
-//! the few names it needs before it has mounted anything.
+//! The initial file system of the guest: the agent as `/init`, the kernel's module of slots,
+//! checkers of file systems, and the few names it needs before it has mounted anything.
 //!
 //! The format is `newc` of `Documentation/driver-api/early-userspace/buffer-format.rst` (Linux
 //! 6.12): for each entry a header of ASCII hexadecimal fields, the name, the content, each padded
 //! to four bytes. Device nodes are plain entries here, so that writing one needs no privilege.
 
-use guest_protocol::SLOTS_FILE;
+use std::collections::BTreeMap;
+
+use guest_protocol::{CHECKER_FOLDER, SLOTS_FILE};
 
 const MAGIC: &[u8] = b"070701";
 const TRAILER: &str = "TRAILER!!!";
@@ -18,24 +20,31 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 const CONSOLE: (u32, u32) = (5, 1);
 
 struct Entry<'a> {
-    name: &'a str,
+    name: String,
     mode: u32,
     device: (u32, u32),
     content: &'a [u8],
 }
 
 /// The initial file system whose `/init` is the program `agent`, and whose `/slots.ko` is the
-/// module `slots`, where there is one. The same content gives the same bytes.
+/// module `slots`, where there is one, and whose `/checker` has the files `checkers`. The same
+/// content gives the same bytes.
 ///
 /// # Panics
 ///
 /// A file is larger than 4 GiB, which the format cannot hold.
 #[must_use]
-pub fn initramfs(agent: &[u8], slots: Option<&[u8]>) -> Vec<u8> {
+pub fn initramfs(agent: &[u8], slots: Option<&[u8]>, checkers: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     let mut files = Files::new();
     files.program("init", agent);
     if let Some(slots) = slots {
         files.file(SLOTS_FILE, slots);
+    }
+    if !checkers.is_empty() {
+        files.directory(CHECKER_FOLDER);
+    }
+    for (name, content) in checkers {
+        files.program(&format!("{CHECKER_FOLDER}/{name}"), content);
     }
     files.archive()
 }
@@ -45,27 +54,34 @@ pub(crate) struct Files<'a>(Vec<Entry<'a>>);
 
 impl<'a> Files<'a> {
     pub(crate) fn new() -> Self {
-        let directory = |name| Entry { name, mode: DIRECTORY, device: (0, 0), content: &[] };
-        let mut entries: Vec<Entry<'_>> = ["dev", "proc", "sys", "mnt", "tmp"].map(directory).into();
-        entries.push(Entry { name: "dev/console", mode: CHARACTER_DEVICE, device: CONSOLE, content: &[] });
-        Self(entries)
+        let mut files = Self(Vec::new());
+        for name in ["dev", "proc", "sys", "mnt", "tmp"] {
+            files.directory(name);
+        }
+        let name = "dev/console".to_owned();
+        files.0.push(Entry { name, mode: CHARACTER_DEVICE, device: CONSOLE, content: &[] });
+        files
+    }
+
+    fn directory(&mut self, name: &str) {
+        self.0.push(Entry { name: name.to_owned(), mode: DIRECTORY, device: (0, 0), content: &[] });
     }
 
     /// Adds a program.
-    pub(crate) fn program(&mut self, name: &'a str, content: &'a [u8]) -> &mut Self {
-        self.0.push(Entry { name, mode: EXECUTABLE, device: (0, 0), content });
+    pub(crate) fn program(&mut self, name: &str, content: &'a [u8]) -> &mut Self {
+        self.0.push(Entry { name: name.to_owned(), mode: EXECUTABLE, device: (0, 0), content });
         self
     }
 
     /// Adds a file that only root changes.
-    pub(crate) fn file(&mut self, name: &'a str, content: &'a [u8]) -> &mut Self {
-        self.0.push(Entry { name, mode: FILE, device: (0, 0), content });
+    pub(crate) fn file(&mut self, name: &str, content: &'a [u8]) -> &mut Self {
+        self.0.push(Entry { name: name.to_owned(), mode: FILE, device: (0, 0), content });
         self
     }
 
     /// Gives the archive.
     pub(crate) fn archive(&self) -> Vec<u8> {
-        let trailer = Entry { name: TRAILER, mode: 0, device: (0, 0), content: &[] };
+        let trailer = Entry { name: TRAILER.to_owned(), mode: 0, device: (0, 0), content: &[] };
         let mut archive = Vec::new();
         for (inode, entry) in (1..).zip(self.0.iter().chain([&trailer])) {
             append(&mut archive, inode, entry);
@@ -150,7 +166,7 @@ mod tests {
     fn the_agent_is_init() {
         for length in 0..9 {
             let agent: Vec<u8> = (0..length).collect();
-            let entries = read(&initramfs(&agent, None));
+            let entries = read(&initramfs(&agent, None, &BTreeMap::new()));
             assert!(entries.iter().all(|entry| entry.name != "slots.ko"));
             let init = entries.iter().find(|entry| entry.name == "init").unwrap();
             assert_eq!(init.content, agent);
@@ -160,15 +176,25 @@ mod tests {
 
     #[test]
     fn the_module_of_slots_is_a_file() {
-        let entries = read(&initramfs(b"agent", Some(b"module")));
+        let entries = read(&initramfs(b"agent", Some(b"module"), &BTreeMap::new()));
         let slots = entries.iter().find(|entry| entry.name == "slots.ko").unwrap();
         assert_eq!((slots.mode, slots.content.as_slice()), (0o100_644, &b"module"[..]));
         assert_eq!(entries.last().unwrap().name, TRAILER);
     }
 
     #[test]
+    fn checkers_have_a_folder() {
+        let checkers = BTreeMap::from([("e2fsck".to_owned(), b"program".to_vec())]);
+        let entries = read(&initramfs(b"agent", None, &checkers));
+        let at = |name: &str| entries.iter().position(|entry| entry.name == name).unwrap();
+        assert!(at("checker") < at("checker/e2fsck"));
+        let checker = &entries[at("checker/e2fsck")];
+        assert_eq!((checker.mode, checker.content.as_slice()), (0o100_755, &b"program"[..]));
+    }
+
+    #[test]
     fn the_console_is_a_device_after_its_directory() {
-        let entries = read(&initramfs(b"agent", None));
+        let entries = read(&initramfs(b"agent", None, &BTreeMap::new()));
         let at = |name: &str| entries.iter().position(|entry| entry.name == name).unwrap();
         assert!(at("dev") < at("dev/console"));
         let console = &entries[at("dev/console")];
@@ -180,6 +206,6 @@ mod tests {
 
     #[test]
     fn the_trailer_ends_the_archive() {
-        assert_eq!(read(&initramfs(b"agent", None)).last().unwrap().name, TRAILER);
+        assert_eq!(read(&initramfs(b"agent", None, &BTreeMap::new())).last().unwrap().name, TRAILER);
     }
 }

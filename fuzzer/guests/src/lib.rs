@@ -1,6 +1,7 @@
 //! QEMU guests that run plans, and all that they are made of.
 
 pub mod bare;
+mod checkers;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;

@@ -14,6 +14,7 @@ use kcov_parser::{CallSites, ElfError, Symbols};
 use thiserror::Error;
 
 use crate::{
+    checkers::checkers,
     image::{ImageError, image},
     initramfs::initramfs,
     kernel::{self, Built, Checks, KernelError, Progress},
@@ -168,7 +169,8 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
     let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
     let (disks, memory_mib) = (target.disks(), target.memory_mib());
-    let config = GuestConfig { disk, disks, disk_mib, memory_mib, ..bare_guest(&project, &kernel)? };
+    let config =
+        GuestConfig { disk, disks, disk_mib, memory_mib, ..guest_with(&project, &kernel, &checkers(&target))? };
     let choice = match wanted.accel {
         AccelChoice::Auto if wanted.exact => AccelChoice::Tcg,
         choice => choice,
@@ -200,6 +202,9 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     }
     let left_out = if wanted.exact { Vec::new() } else { left_out_lines(&ready.left_out) };
     left_out.iter().for_each(|line| tracing::warn!("{} leaves out {line}", kernel.meta.name));
+    if !wanted.exact && !ready.unchecked.is_empty() {
+        tracing::warn!("{}: disks are not checked: {}", target.name, ready.unchecked);
+    }
     let exact = exact_guests(wanted, &kernel.meta.name, accel, stop);
     Ok(Arc::new(Prepared {
         target,
@@ -264,6 +269,15 @@ pub fn left_out_lines(left_out: &[LeftOut]) -> Vec<String> {
 ///
 /// The agent is not built, or a file cannot be read.
 pub fn bare_guest(project: &Project, kernel: &Built) -> Result<GuestConfig, PrepareError> {
+    guest_with(project, kernel, &BTreeMap::new())
+}
+
+/// Describes such a guest that has these checkers of file systems.
+fn guest_with(
+    project: &Project,
+    kernel: &Built,
+    checkers: &BTreeMap<String, Vec<u8>>,
+) -> Result<GuestConfig, PrepareError> {
     let read = |path: &Path| fs::read(path).map_err(|source| PrepareError::Io { path: path.to_owned(), source });
     let agent = read(&project.agent()?)?;
     let slots = kernel.slots.as_deref().map(read).transpose()?;
@@ -271,7 +285,7 @@ pub fn bare_guest(project: &Project, kernel: &Built) -> Result<GuestConfig, Prep
         qemu: PathBuf::from("qemu-system-x86_64"),
         accel: Accel::Tcg,
         vmlinux: kernel.vmlinux.clone(),
-        initramfs: initramfs(&agent, slots.as_deref()),
+        initramfs: initramfs(&agent, slots.as_deref(), checkers),
         disk: None,
         disks: 0,
         disk_mib: 0,

@@ -76,8 +76,8 @@ static RULES: &[Rule] = &[
     // lib/list_debug.c, lib/refcount.c, mm/slub.c, mm/page_alloc.c
     words(&["list_add ", "list_del ", "refcount_t: underflow", "refcount_t: addition on 0", "refcount_t: saturated",
         "slab: ", "bad page", "bad rss-counter", "usercopy"], Impact::Corruption),
-    // The oracle of data, and what file systems find in their own metadata.
-    kinds(&["data"], Impact::LostData),
+    // The oracles of data and of checkers, and what file systems find in their own metadata.
+    kinds(&["data", "fsck"], Impact::LostData),
     words(&["corruption: "], Impact::LostData),
     words(&["possible circular locking", "possible recursive locking", "possible irq lock inversion",
         "unsafe lock order", "inconsistent lock state", "lock held when returning", "still has locks held",
@@ -146,6 +146,7 @@ mod tests {
             ("bug", "list_del corruption in f", Corruption),
             ("warning", "refcount_t: underflow; use-after-free", UseAfterFreeRead),
             ("data", "data lost in file", LostData),
+            ("fsck", "e2fsck: Inode N is too big", LostData),
             ("bug", "corruption: BTRFS: corrupt leaf: invalid level have N", LostData),
             ("errno", "fsync returned EINTR", Misuse),
             ("leak", "memory of fs/btrfs/ctree.c:7 is not freed", Leak),

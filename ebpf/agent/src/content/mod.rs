@@ -54,10 +54,11 @@ impl Content {
     }
 
     /// Mounts the disk as the last mount of the workload did, when nothing is mounted or fails any
-    /// more, and compares. The steps had these `results`, and these faults `fired`.
-    pub(crate) fn losses(&self, results: &[StepResult], fired: &[FiredFault]) -> Vec<Loss> {
+    /// more, compares if it is to, and unmounts. The steps had these `results`, and these faults
+    /// `fired`.
+    pub(crate) fn look(&self, results: &[StepResult], fired: &[FiredFault], compare: bool) -> Seen {
         if self.silent {
-            return Vec::new();
+            return Seen::default();
         }
         let first_fault = fired.iter().map(|fired| fired.step).filter(|step| *step > 0).min();
         let mut model = Model::new(first_fault.or_else(|| fired.first().map(|_| u32::MAX - 1)));
@@ -68,16 +69,26 @@ impl Content {
         for ((step, result), number) in self.steps.iter().zip(results).zip(1..) {
             model.step(&step.step, number, number, *result);
         }
-        let Some(mounted) = model.mounted.clone() else { return Vec::new() };
+        let Some(mounted) = model.mounted.clone() else { return Seen::default() };
         if let Err(error) = mount_again(&mounted) {
             let Mounted { fstype, disk, .. } = mounted;
             let text = format!("{} has no {fstype} that can be mounted again: {error}", path_of(disk));
-            return vec![loss(LossKind::Unmountable, text)];
+            let losses = compare.then(|| loss(LossKind::Unmountable, text));
+            return Seen { losses: losses.into_iter().collect(), unmounted: None };
         }
-        let losses: Vec<Loss> = model.files().filter_map(|named| difference(&named)).collect();
-        unmount();
-        losses.into_iter().take(LIMITS.notes).collect()
+        let differences = model.files().filter(|_| compare).filter_map(|named| difference(&named));
+        let losses = differences.take(LIMITS.notes).collect();
+        Seen { losses, unmounted: unmount().then_some(mounted.fstype) }
     }
+}
+
+/// The state of a disk that was mounted again.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// How it differs from what it should hold.
+    pub(crate) losses: Vec<Loss>,
+    /// Type of the file system that was mounted and unmounted again, so that no log is left.
+    pub(crate) unmounted: Option<String>,
 }
 
 fn promises_nothing(options: &str) -> bool {
@@ -104,10 +115,12 @@ fn mount_again(mounted: &Mounted) -> Result<(), Errno> {
 }
 
 /// Unmounts. Whatever then holds the disk is found when it is put back.
-fn unmount() {
-    if umount2(MOUNT_POINT, MntFlags::empty()).is_err() {
+fn unmount() -> bool {
+    let unmounted = umount2(MOUNT_POINT, MntFlags::empty()).is_ok();
+    if !unmounted {
         let _ = umount2(MOUNT_POINT, MntFlags::MNT_DETACH);
     }
+    unmounted
 }
 
 /// Says how a file that is mounted differs from what it may hold.

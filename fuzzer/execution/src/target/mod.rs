@@ -19,7 +19,7 @@ use std::{
 };
 
 use fault_plan::{FaultPlan, InjectableFunction, InjectedError, PlanError, Reproducer, Scope};
-use guest_protocol::{LeftOut, Setup, WorkloadStep};
+use guest_protocol::{Checker, LeftOut, Setup, Step, WorkloadStep};
 use thiserror::Error;
 
 use files::{TextFile, TextFileError};
@@ -259,6 +259,21 @@ impl Target {
             awake: false,
             allocations: self.oracles.contains(&Oracle::Leaks),
         }
+    }
+
+    /// Gives the checkers of the file systems that it mounts, where one is to read its disk. Of
+    /// several disks none does: what a file system keeps on which of them is its own business.
+    #[must_use]
+    pub fn checkers(&self) -> Vec<&'static Checker> {
+        if !self.oracles.contains(&Oracle::Fsck) || self.disks() != 1 {
+            return Vec::new();
+        }
+        let mut found: Vec<&'static Checker> = Vec::new();
+        for step in self.setup_steps.iter().chain(&self.steps) {
+            let Step::Mount { fstype, .. } = &step.step else { continue };
+            found.extend(Checker::of(fstype).filter(|checker| !found.contains(checker)));
+        }
+        found
     }
 
     /// The plan in which nothing fails.

@@ -10,11 +10,13 @@ pub enum Oracle {
     Data,
     /// Looks for results that a step's system call never may have.
     Errno,
+    /// Has the file system's own checker read the disk, where there is one.
+    Fsck,
     /// Looks for memory that each run of a plan leaves.
     Leaks,
 }
 
 impl Oracle {
     /// All, which a target has that names none.
-    pub const ALL: &'static [Self] = &[Self::Data, Self::Errno, Self::Leaks];
+    pub const ALL: &'static [Self] = &[Self::Data, Self::Errno, Self::Fsck, Self::Leaks];
 }

@@ -26,13 +26,15 @@ pub(super) struct Asked<'a> {
     pub(super) verify: Option<u32>,
     /// True to compare what the disk holds afterwards.
     pub(super) look: bool,
+    /// True to have the file system's checker read the disk afterwards.
+    pub(super) check: bool,
     /// Its number among the plan's rounds, from 0.
     pub(super) number: usize,
 }
 
 impl<'a> Asked<'a> {
     pub(super) fn warm(plan: &'a FaultPlan) -> Self {
-        Self { plan, how: How::Warm, keep: false, leave: false, verify: None, look: false, number: 0 }
+        Self { plan, how: How::Warm, keep: false, leave: false, verify: None, look: false, check: false, number: 0 }
     }
 }
 
@@ -48,7 +50,7 @@ pub(super) enum Failed {
 impl GuestRunner {
     /// Has the guest at hand execute what is asked, and judges what the host sees of it.
     pub(super) fn attempt(&mut self, asked: Asked<'_>) -> Result<Judgement, GuestError> {
-        let Asked { plan, how, keep, leave, verify, look, number } = asked;
+        let Asked { plan, how, keep, leave, verify, look, check, number } = asked;
         let trace = if how == How::Traced { self.stacks.of(number) } else { Vec::new() };
         self.next_id += 1;
         let request = Execute {
@@ -60,6 +62,7 @@ impl GuestRunner {
             inject: self.inject,
             coverage: self.coverage,
             look: look && self.inject && self.has(Oracle::Data),
+            check: check && self.inject && self.checks(),
             trace: trace.clone(),
             describe_all_sites: self.describe_all,
         };

@@ -21,7 +21,7 @@ fn words(kind: LeftoverKind) -> &'static str {
 }
 
 /// Gives the caller whose failure a fault was.
-fn telling(fired: &Fired) -> Option<&str> {
+pub(super) fn telling(fired: &Fired) -> Option<&str> {
     kernel_report::telling_caller(&fired.call_path)
 }
 

@@ -14,14 +14,15 @@ mod drift;
 mod errno;
 mod fired;
 mod fitness;
+mod fsck;
 mod history;
 mod leaks;
 mod leftover;
-mod looks;
 mod losses;
 mod reported;
 mod retry;
 mod rounds;
+mod share;
 mod text;
 mod traced;
 
@@ -32,8 +33,8 @@ use fault_plan::FaultPlan;
 use guest_protocol::{Growth, Recorded};
 
 use self::{
-    attempt::Asked, attribution::Attribution, coverage::CoverageReader, drift::Drift, fitness::Unfit, leaks::Leaks,
-    looks::Looks, reported::Own, traced::Stacks,
+    attempt::Asked, attribution::Attribution, coverage::CoverageReader, drift::Drift, fitness::Unfit, fsck::Checks,
+    leaks::Leaks, reported::Own, share::Share, traced::Stacks,
 };
 use crate::{
     prepared::Prepared,
@@ -44,6 +45,9 @@ use crate::{
 /// An execution that takes longer has hung. The kernel's own detectors and the agent, which looks
 /// at the steps, speak after 10 to 20 s and should have the first word.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// One part in this many of all time is for looks at what the disk holds. One takes as long as half
+/// an execution that mounts a disk.
+const LOOKS: u32 = 20;
 
 /// Runs plans in clones of one prepared guest, one guest at a time.
 pub struct GuestRunner {
@@ -63,7 +67,8 @@ pub struct GuestRunner {
     leaks: Leaks,
     /// Source lines of which the last execution left more in use.
     growth: Vec<Growth>,
-    looks: Looks,
+    looks: Share,
+    checks: Checks,
     /// Return addresses of the faults of the run before.
     stacks: Stacks,
     /// Part of the disk that was looked at last.
@@ -99,7 +104,8 @@ impl GuestRunner {
             late: Vec::new(),
             leaks: Leaks::default(),
             growth: Vec::new(),
-            looks: Looks::default(),
+            looks: Share::new(LOOKS),
+            checks: Checks::default(),
             stacks: Stacks::default(),
             part: 0,
             usage: Usage::default(),
@@ -152,7 +158,9 @@ impl GuestRunner {
         }
         let mut report = report.map_or_else(Default::default, |report| *report);
         self.growth = std::mem::take(&mut report.growth);
-        self.looks.took(wall, report.timings);
+        self.looks.took(wall, Duration::from_nanos(report.timings.look_ns));
+        self.checks.time.took(wall, Duration::ZERO);
+        self.note_check(&report.complaints, &fired);
         let worn = fitness::worn_after(&report);
         let (sites, missing) = self.prepared.sites.of(report.new_sites, &report.hits);
         self.describe_all = missing;
@@ -203,12 +211,13 @@ impl GuestRunner {
         let mut execution = self.attempts(|runner| runner.attempt_once(asked))?;
         self.control(plan, &execution);
         self.find_leaks(plan, How::Warm, &mut execution);
+        self.check_disk(plan, &mut execution);
         Ok(execution)
     }
 
     fn run_fresh(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
         self.discard();
-        let asked = Asked { how, look: true, ..Asked::warm(plan) };
+        let asked = Asked { how, look: true, check: true, ..Asked::warm(plan) };
         let mut execution = self.attempts(|runner| runner.attempt_once(asked))?;
         if self.debugger.is_some() {
             return Ok(execution);

@@ -6,7 +6,7 @@ use execution::{Fate, Finding, Fired};
 use fault_plan::{Errno, FaultPlan, InjectedError, Round};
 use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report, WorkloadStep};
 
-use super::{errno::wrong, leftover::left, losses::lost, text::reports};
+use super::{errno::wrong, fsck::complained, leftover::left, losses::lost, text::reports};
 
 /// The part of an execution that belongs to its own plan.
 #[derive(Debug)]
@@ -61,6 +61,10 @@ pub(super) fn reported(
         let new = report.leftovers.iter().filter(|leftover| !is_old(leftover, before) && !explained(leftover));
         findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
         findings.extend(lost(&report.losses, plan, workload, &fired, &report.steps));
+        // Without a fault it is no plan's doing.
+        if !fired.is_empty() {
+            findings.extend(complained(&report.complaints, plan, &fired, &report.steps));
+        }
         findings.extend(wrong(plan, workload, &fired, &report.steps));
     }
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }

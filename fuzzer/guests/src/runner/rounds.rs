@@ -95,8 +95,9 @@ impl GuestRunner {
         let rounds = plan.earlier.iter().map(|round| (&round.faults, !round.reset)).chain([(&plan.faults, false)]);
         for (number, (faults, leave)) in rounds.enumerate() {
             let round = FaultPlan { earlier: Vec::new(), faults: faults.clone(), ..plan.clone() };
-            let Judgement { verdict, late } =
-                self.attempt(Asked { how, keep, leave, number, ..Asked::warm(&round) }).map_err(Failed::Trouble)?;
+            let Judgement { verdict, late } = self
+                .attempt(Asked { look: true, check: true, how, keep, leave, number, ..Asked::warm(&round) })
+                .map_err(Failed::Trouble)?;
             // Before the first round there was nothing of this plan.
             if sequence.rounds.is_empty() {
                 late.into_iter().for_each(|late| self.note_late(late));
