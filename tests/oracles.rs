@@ -4,7 +4,7 @@
 use std::fs;
 
 use execution::{Execution, Finding, FindingKind, How};
-use fault_plan::{Errno, Fault, FaultPlan, InjectedError};
+use fault_plan::{Errno, Fault, FaultPlan, InjectedError, Round};
 use guest_protocol::StepResult;
 use tempfile::TempDir;
 
@@ -128,8 +128,15 @@ fn a_leak_is_found_by_its_source_line_and_a_lock_by_the_kernel() {
     assert_eq!((leak.kind, leak.key.as_str()), (FindingKind::Leak, "memory leak: selftest_parcel_label"));
     assert!(leak.title.contains("drivers/fuzz_selftest/bugs.c:"), "{}", leak.title);
     assert!(leak.text.contains("each of 3 runs left 1 allocations"), "{}", leak.text);
-    let warm = guest.run(&plan(&[fault(&["...", "selftest_parcel_content"], 1)]));
-    assert!(warm.has_key("memory leak: selftest_parcel_label"), "{:?}", warm.findings);
+    let leaky = plan(&[fault(&["...", "selftest_parcel_content"], 1)]);
+    let traced = guest.ran(&leaky, How::Traced).execution.unwrap();
+    assert!(!traced.fired[0].returns.is_empty(), "{:?}", traced.fired);
+    let sequence = FaultPlan { earlier: vec![Round { faults: Vec::new(), reset: true }], ..leaky.clone() };
+    let others = [(&leaky, How::Warm), (&leaky, How::Exact), (&sequence, How::Fresh)];
+    let others = others.map(|(plan, how)| guest.ran(plan, how).execution.unwrap());
+    for execution in [traced].iter().chain(&others) {
+        assert!(execution.has_key("memory leak: selftest_parcel_label"), "{:?}", execution.findings);
+    }
 
     let (lock, _) = found(&mut guest, fault(&["...", "selftest_ledger_page"], 1));
     assert_eq!(lock.kind, FindingKind::Lockdep);

@@ -67,25 +67,24 @@ impl Allocations {
             .with_context(|| format!("cannot write {MEM_PROFILING}: boot the kernel with sysctl.vm.mem_profiling=0"))?;
         let names = fs::read_to_string(NAMES).with_context(|| format!("cannot read {NAMES}"))?;
         let memory = File::open(MEMORY).with_context(|| format!("cannot open {MEMORY}"))?;
-        let mut allocations = Self::find(symbols, memory, &names)?;
+        let named: Vec<_> = names.lines().filter_map(line).collect();
+        let mut allocations = Self::find(symbols, memory, &named)?;
         allocations.growth()?;
         // The text and the counters are of two moments: some lines differ. Most are 0 at first.
-        let told: Vec<_> = names.lines().filter_map(line).map(|(_, calls, ..)| calls).collect();
-        let counted = || allocations.lines.iter().zip(&told).filter(|(_, told)| **told > 0);
-        let same = counted().filter(|(line, told)| line.calls == **told).count();
+        let counted = || allocations.lines.iter().zip(&named).filter(|(_, (_, told, ..))| *told > 0);
+        let same = counted().filter(|(line, (_, told, ..))| line.calls == *told).count();
         ensure!(same * 2 > counted().count(), "the counters behind {NAMES} are not where they should be");
         Ok(Some(allocations))
     }
 
-    /// Finds the counters of the lines `names`. A tag stands for each, in the same order.
-    fn find(symbols: &Symbols, memory: File, names: &str) -> Result<Self> {
+    /// Finds the counters of the lines `named`. A tag stands for each, in the same order.
+    fn find(symbols: &Symbols, memory: File, named: &[Named<'_>]) -> Result<Self> {
         let address = |name: &str| symbols.address(name).with_context(|| format!("the kernel has no {name}"));
         let (first, end) = (address("__start_alloc_tags")?, address("__stop_alloc_tags")?);
         let mut offset = [0; 8];
         read(&memory, address("__per_cpu_offset")? - IMAGE, &mut offset)?;
         let processor = u64::from_le_bytes(offset);
         let count = usize::try_from(end - first)? / TAG_BYTES;
-        let named: Vec<_> = names.lines().filter_map(line).collect();
         ensure!(named.len() >= count && count > 0, "{NAMES} has {} lines, and there are {count} tags", named.len());
         let mut tags = vec![0; count * TAG_BYTES];
         read(&memory, first - IMAGE, &mut tags)?;
@@ -95,9 +94,9 @@ impl Allocations {
         ensure!(span <= MOST_BYTES, "the counters of {NAMES} lie {span} bytes apart");
         let start = processor.wrapping_add(*least).wrapping_sub(DIRECT_MAP);
         let at = |counter: &u64| usize::try_from(counter - least).unwrap_or_default();
-        let lines = named.into_iter().zip(&counters).map(|((_, _, place, function), counter)| Line {
-            place: place.to_owned(),
-            function: function.to_owned(),
+        let lines = named.iter().zip(&counters).map(|((_, _, place, function), counter)| Line {
+            place: (*place).to_owned(),
+            function: (*function).to_owned(),
             at: at(counter),
             bytes: 0,
             calls: 0,
@@ -139,10 +138,12 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Bytes, calls, place and function in a line of [`NAMES`] that is the kernel's own, no module's.
-/// Mirrors `alloc_tag_to_text()` of `lib/alloc_tag.c` and `codetag_to_text()` of `lib/codetag.c`
-/// (6.12).
-fn line(text: &str) -> Option<(i64, u64, &str, &str)> {
+/// Bytes, calls, place and function.
+type Named<'a> = (i64, u64, &'a str, &'a str);
+
+/// Reads a line of [`NAMES`] that is the kernel's own, no module's. Mirrors `alloc_tag_to_text()`
+/// of `lib/alloc_tag.c` and `codetag_to_text()` of `lib/codetag.c` (6.12).
+fn line(text: &str) -> Option<Named<'_>> {
     let mut words = text.split_whitespace();
     let (bytes, calls) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let place = words.next()?;

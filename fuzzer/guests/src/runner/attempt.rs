@@ -1,6 +1,6 @@
 //! Attempts to run a plan in a guest, one after the other when guests fail.
 
-use execution::{Execution, How, Oracle, RunError};
+use execution::{Execution, How, Oracle, RunError, Target};
 use fault_plan::FaultPlan;
 use guest_protocol::Execute;
 
@@ -75,10 +75,10 @@ impl GuestRunner {
         self.usage.longest_life = self.usage.longest_life.max(self.drift.executions);
         tracing::trace!(wall = ?observed.wall, end = ?observed.end, "executed");
         let (steps, symbols) = (&self.prepared.target.steps, &self.prepared.symbols);
-        let functions = &self.prepared.target.functions;
+        let Target { functions, oracles, .. } = &*self.prepared.target;
         // A step that does not return is told of earlier.
         let deadline = deadline.min(observed.wall);
-        let request = Request { plan, how, keep, inject: self.inject, deadline, steps, symbols, functions };
+        let request = Request { plan, how, keep, inject: self.inject, deadline, steps, symbols, functions, oracles };
         if how != How::Traced {
             self.stacks.note(number, observed.log.as_ref());
             return Ok(self.attribution.judge(&request, observed));

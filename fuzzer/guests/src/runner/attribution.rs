@@ -31,7 +31,7 @@
 
 use std::time::Duration;
 
-use execution::{Attributed, Fate, Finding, FindingKind, Fired, How, TargetFunction};
+use execution::{Attributed, Fate, Finding, FindingKind, Fired, How, Oracle, TargetFunction};
 use fault_plan::FaultPlan;
 use guest_protocol::{FiredFault, Leftover, LeftoverKind, WorkloadStep};
 use kcov_parser::Symbols;
@@ -70,6 +70,8 @@ pub(super) struct Request<'a> {
     pub(super) symbols: &'a Symbols,
     /// The functions that may fail.
     pub(super) functions: &'a [TargetFunction],
+    /// The oracles that judge.
+    pub(super) oracles: &'a [Oracle],
 }
 
 impl Request<'_> {
@@ -313,7 +315,7 @@ impl Attribution {
         match end {
             End::Reported(report) => {
                 let fired = request.named(&report.fired);
-                let executed = Executed { plan: request.plan, workload: request.steps };
+                let executed = Executed { plan: request.plan, workload: request.steps, oracles: request.oracles };
                 let own = reported(executed, report, fired, self.left_before(request), text.clone(), wall);
                 if too_busy(&own.findings) { trouble() } else { Verdict::Ran(Box::new(own)) }
             }

@@ -38,20 +38,29 @@ impl GuestRunner {
                 }
             };
             let same_guest = previous.clone().filter(|_| self.usage.guests == guests);
-            let stays = execution.guest == Fate::Alive;
-            // First: a guest that goes may have something left to say.
-            self.attribution.restore(same_guest.clone());
-            if execution.findings.is_empty() {
-                self.control(&plan, &execution);
-            } else {
-                self.late.push(of_control(plan, same_guest, execution));
-            }
-            if !stays {
-                self.discard();
+            if !self.note_control(same_guest, execution) {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Takes in a fault-free `execution` that the runner made by itself, after the execution
+    /// `previous` of the same guest. What it found is late. Says whether the guest stays.
+    pub(super) fn note_control(&mut self, previous: Option<Previous>, execution: Execution) -> bool {
+        let plan = self.prepared.target.fault_free();
+        let stays = execution.guest == Fate::Alive;
+        // First: a guest that goes may have something left to say.
+        self.attribution.restore(previous.clone());
+        if execution.findings.is_empty() {
+            self.control(&plan, &execution);
+        } else {
+            self.late.push(of_control(plan, previous, execution));
+        }
+        if !stays {
+            self.discard();
+        }
+        self.guest.is_some()
     }
 
     /// Gives the part of the disk that is to be looked at before `plan`, if that is due: a guest

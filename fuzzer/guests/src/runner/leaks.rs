@@ -2,14 +2,14 @@
 //!
 //! A line of which more is in use after an execution proves nothing: caches grow, and what is freed
 //! by and by is not free yet. So the plan runs again, twice, in the same guest. A line that grew
-//! each time by the same number of allocations leaks, unless it grows without faults, too.
+//! each time by the same number of allocations leaks, unless it grows by as much without faults.
 //!
 //! That costs executions. A line that was looked at waits for longer and longer until it is looked
 //! at again. In a fresh guest, in which crashes are tried, none waits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use execution::{Execution, Fate, Finding, FindingKind, How};
+use execution::{Attributed, Execution, Fate, Finding, FindingKind, How};
 use fault_plan::FaultPlan;
 use guest_protocol::Growth;
 
@@ -48,8 +48,9 @@ const OTHERS: &[&str] = &[
 /// The lines that are known to grow.
 #[derive(Debug, Default)]
 pub(super) struct Leaks {
-    /// Those that grow without faults.
-    normal: HashSet<String>,
+    /// Those that grow without faults: by how many allocations in the two runs in which they grew
+    /// most, the second first. One run may be the only one, as it fills a cache.
+    normal: HashMap<String, [u32; 2]>,
     /// Those that were looked at: how often, and when to look again, in executions.
     waiting: HashMap<String, (u32, u64)>,
     executions: u64,
@@ -58,7 +59,16 @@ pub(super) struct Leaks {
 impl Leaks {
     /// Takes in what grew in a fault-free execution.
     fn learn(&mut self, growth: &[Growth]) {
-        self.normal.extend(growth.iter().map(|growth| growth.place.clone()));
+        for growth in growth {
+            let [second, most] = self.normal.entry(growth.place.clone()).or_default();
+            *second = growth.calls.min(*most).max(*second);
+            *most = growth.calls.max(*most);
+        }
+    }
+
+    /// Says whether a line grows by as much without faults, again and again.
+    fn is_normal(&self, line: &Growth) -> bool {
+        self.normal.get(&line.place).is_some_and(|[second, _]| *second >= line.calls)
     }
 
     /// Gives the lines that may leak: all of them, or those that need not wait.
@@ -67,7 +77,7 @@ impl Leaks {
         let is_open = |growth: &&Growth| {
             let place = growth.place.as_str();
             !OTHERS.iter().any(|other| place.starts_with(other))
-                && !self.normal.contains(place)
+                && !self.is_normal(growth)
                 && (all || self.waiting.get(place).is_none_or(|(_, at)| *at <= self.executions))
         };
         growth.iter().filter(is_open).cloned().collect()
@@ -89,12 +99,18 @@ fn grown_again(lines: &mut Vec<Growth>, growth: &[Growth]) {
     lines.retain(same);
 }
 
+/// Drops those of `lines` that grew by as much without faults.
+fn grown_anyway(lines: &mut Vec<Growth>, growth: &[Growth]) {
+    let as_much = |line: &Growth| growth.iter().any(|normal| normal.place == line.place && normal.calls >= line.calls);
+    lines.retain(|line| !as_much(line));
+}
+
 /// Makes the finding of a line.
 fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution) -> Finding {
     let Growth { place, function, calls, bytes } = line;
     let title = format!("memory leak of {function} ({place})");
     let told = format!(
-        "{place} ({function}): each of {} runs left {calls} allocations with {bytes} bytes; runs without faults left none",
+        "{place} ({function}): each of {} runs left {calls} allocations with {bytes} bytes; runs without faults left fewer",
         MORE_RUNS + 1
     );
     let text = evidence(&told, plan, &execution.fired, &execution.steps);
@@ -102,61 +118,95 @@ fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution) -> Finding {
 }
 
 impl GuestRunner {
-    /// Adds the leaks of `plan` to its `execution`, whose guest is at hand. Runs the plan again
-    /// where there may be some.
-    pub(super) fn find_leaks(&mut self, plan: &FaultPlan, how: How, execution: &mut Execution) {
+    /// Adds the leaks of the last round of a plan, its `number`-th from 0, to the `execution`, whose
+    /// guest is at hand. Runs the round again where there may be some.
+    pub(super) fn find_leaks(&mut self, round: &FaultPlan, how: How, number: usize, execution: &mut Execution) {
         let growth = std::mem::take(&mut self.growth);
         if execution.guest != Fate::Alive || !execution.findings.is_empty() || self.guest.is_none() {
             return;
         }
-        if plan.is_fault_free() {
-            return self.leaks.learn(&growth);
+        if round.is_fault_free() {
+            // The first run of a guest fills caches, too.
+            if self.drift.executions > 1 {
+                self.leaks.learn(&growth);
+            }
+            return;
         }
         if execution.fired.is_empty() {
             return;
         }
-        let candidates = self.leaks.candidates(&growth, how == How::Fresh);
+        let candidates = self.leaks.candidates(&growth, how != How::Warm);
         if candidates.is_empty() {
             return;
         }
-        if how != How::Fresh {
+        if how == How::Warm {
             self.leaks.looked_at(&candidates);
         }
-        let mut lines = candidates;
-        for _ in 0..MORE_RUNS {
-            match self.grown(plan, how, execution) {
-                Some(growth) => grown_again(&mut lines, &growth),
-                None => return,
-            }
-            if lines.is_empty() {
-                return;
-            }
+        // The returns of calls are noted once.
+        let how = if how == How::Traced { How::Fresh } else { how };
+        let lines = self.leaking(Asked { how, number, ..Asked::warm(round) }, candidates);
+        if self.guest.is_none() {
+            execution.guest = Fate::Retired;
         }
-        let fault_free = self.prepared.target.fault_free();
-        for _ in 0..MORE_RUNS {
-            let Some(growth) = self.grown(&fault_free, how, execution) else { return };
-            self.leaks.learn(&growth);
-            lines.retain(|line| growth.iter().all(|normal| normal.place != line.place));
-        }
-        execution.findings.extend(lines.iter().map(|line| leak(line, plan, execution)).collect::<Vec<_>>());
+        execution.findings.extend(lines.iter().map(|line| leak(line, round, execution)).collect::<Vec<_>>());
     }
 
-    /// Runs `plan` once more in the guest at hand. Gives what grew; nothing when the guest is none
-    /// to go on with. What is found then is added to the `execution`.
-    fn grown(&mut self, plan: &FaultPlan, how: How, execution: &mut Execution) -> Option<Vec<Growth>> {
-        let Ok(again) = self.attempt_once(Asked { how, ..Asked::warm(plan) }) else {
+    /// Gives those of `lines` that grow in each run as `asked`, and not as much without faults; none
+    /// when the guest is none to go on with.
+    fn leaking(&mut self, asked: Asked<'_>, mut lines: Vec<Growth>) -> Vec<Growth> {
+        for _ in 0..MORE_RUNS {
+            match self.grown(asked) {
+                Some(growth) => grown_again(&mut lines, &growth),
+                None => lines.clear(),
+            }
+            if lines.is_empty() {
+                return lines;
+            }
+        }
+        for _ in 0..MORE_RUNS {
+            match self.grown_without_faults(asked.how) {
+                Some(growth) => {
+                    self.leaks.learn(&growth);
+                    grown_anyway(&mut lines, &growth);
+                }
+                None => lines.clear(),
+            }
+            if lines.is_empty() {
+                return lines;
+            }
+        }
+        lines
+    }
+
+    /// Runs a round once more in the guest at hand. Gives what grew; nothing when that guest has
+    /// gone. Findings have the history of that run, and so they are late ones.
+    fn grown(&mut self, asked: Asked<'_>) -> Option<Vec<Growth>> {
+        let Ok(again) = self.attempt_once(asked) else {
             self.discard();
-            execution.guest = Fate::Retired;
             return None;
         };
         if again.guest == Fate::Alive && again.findings.is_empty() {
             return Some(std::mem::take(&mut self.growth));
         }
-        execution.findings.extend(again.findings);
-        execution.console += &again.console;
-        execution.history = again.history;
-        execution.guest = again.guest;
+        let Execution { findings, fired, console, history, .. } = again;
+        if !findings.is_empty() {
+            self.late.push(Attributed { plan: asked.plan.clone(), how: asked.how, fired, findings, console, history });
+        }
+        self.discard();
         None
+    }
+
+    /// Runs the fault-free plan in the guest at hand. Gives what grew; nothing when that guest has
+    /// gone.
+    fn grown_without_faults(&mut self, how: How) -> Option<Vec<Growth>> {
+        let previous = self.attribution.previous().cloned();
+        let fault_free = self.prepared.target.fault_free();
+        let Ok(control) = self.attempt_once(Asked { how, ..Asked::warm(&fault_free) }) else {
+            self.discard();
+            return None;
+        };
+        let growth = std::mem::take(&mut self.growth);
+        self.note_control(previous, control).then_some(growth)
     }
 }
 
@@ -171,7 +221,8 @@ mod tests {
     #[test]
     fn a_line_that_did_not_grow_again_waits_longer_and_longer() {
         let mut leaks = Leaks::default();
-        leaks.learn(&[line("fs/cache.c:1", 1)]);
+        leaks.learn(&[line("fs/cache.c:1", 3)]);
+        leaks.learn(&[line("fs/cache.c:1", 4)]);
         let growth = [line("fs/cache.c:1", 3), line("mm/slub.c:9", 1), line("fs/f.c:7", 2)];
         let mut looked = Vec::new();
         for execution in 1..=300 {
@@ -184,6 +235,21 @@ mod tests {
         }
         assert_eq!(looked, [1, 33, 97, 225]);
         assert_eq!(leaks.candidates(&growth, true).len(), 1, "in a fresh guest it does not wait");
+    }
+
+    #[test]
+    fn a_line_is_normal_that_grows_as_much_in_several_runs_without_faults() {
+        let mut leaks = Leaks::default();
+        let candidates = |leaks: &mut Leaks, calls| leaks.candidates(&[line("fs/f.c:7", calls)], true).len();
+        leaks.learn(&[line("fs/f.c:7", 5)]);
+        assert_eq!(candidates(&mut leaks, 1), 1, "one run proves nothing");
+        leaks.learn(&[line("fs/f.c:7", 2)]);
+        assert_eq!((candidates(&mut leaks, 2), candidates(&mut leaks, 3)), (0, 1));
+        leaks.learn(&[line("fs/f.c:7", 3)]);
+        assert_eq!((candidates(&mut leaks, 3), candidates(&mut leaks, 5)), (0, 1));
+        let mut lines = vec![line("a", 2), line("b", 2)];
+        grown_anyway(&mut lines, &[line("a", 1), line("b", 2)]);
+        assert_eq!(lines, [line("a", 2)]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod traced;
 
 use std::{sync::Arc, time::Duration};
 
-use execution::{Attributed, Execution, Fate, FindingKind, How, Oracle, Ran, RunError, Runner, Usage};
+use execution::{Attributed, Execution, Fate, How, Oracle, Ran, RunError, Runner, Usage};
 use fault_plan::FaultPlan;
 use guest_protocol::{Growth, Recorded};
 
@@ -152,15 +152,16 @@ impl GuestRunner {
 
     /// Completes an execution, and ends a guest that is not to run another one.
     fn execution(&mut self, own: Own) -> Execution {
-        let Own { mut findings, mut guest, fired, report, console, wall, history } = own;
-        if !self.has(Oracle::Errno) {
-            findings.retain(|finding| finding.kind != FindingKind::Errno);
-        }
+        let Own { findings, mut guest, fired, report, console, wall, history } = own;
         let mut report = report.map_or_else(Default::default, |report| *report);
         self.growth = std::mem::take(&mut report.growth);
         self.looks.took(wall, Duration::from_nanos(report.timings.look_ns));
         self.checks.time.took(wall, Duration::ZERO);
         self.note_check(&report.complaints, &fired);
+        if report.timings.check_ns > 0 {
+            let [look, check] = [report.timings.look_ns, report.timings.check_ns].map(Duration::from_nanos);
+            tracing::debug!(?look, ?check, ?wall, complaints = report.complaints, "the disk was checked");
+        }
         let worn = fitness::worn_after(&report);
         let (sites, missing) = self.prepared.sites.of(report.new_sites, &report.hits);
         self.describe_all = missing;
@@ -210,7 +211,7 @@ impl GuestRunner {
         let asked = Asked { verify, look, ..Asked::warm(plan) };
         let mut execution = self.attempts(|runner| runner.attempt_once(asked))?;
         self.control(plan, &execution);
-        self.find_leaks(plan, How::Warm, &mut execution);
+        self.find_leaks(plan, How::Warm, 0, &mut execution);
         self.check_disk(plan, &mut execution);
         Ok(execution)
     }
@@ -223,9 +224,7 @@ impl GuestRunner {
             return Ok(execution);
         }
         self.control(plan, &execution);
-        if how == How::Fresh {
-            self.find_leaks(plan, how, &mut execution);
-        }
+        self.find_leaks(plan, how, 0, &mut execution);
         self.listen(&mut execution);
         Ok(execution)
     }

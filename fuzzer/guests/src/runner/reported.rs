@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use execution::{Fate, Finding, Fired};
+use execution::{Fate, Finding, Fired, Oracle};
 use fault_plan::{Errno, FaultPlan, InjectedError, Round};
 use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report, WorkloadStep};
 
@@ -27,6 +27,8 @@ pub(super) struct Own {
 pub(super) struct Executed<'a> {
     pub(super) plan: &'a FaultPlan,
     pub(super) workload: &'a [WorkloadStep],
+    /// The oracles that judge.
+    pub(super) oracles: &'a [Oracle],
 }
 
 /// Gives the execution that the agent reports, in which these faults `fired`, in a guest in which
@@ -39,7 +41,7 @@ pub(super) fn reported(
     text: String,
     wall: Duration,
 ) -> Own {
-    let Executed { plan, workload } = executed;
+    let Executed { plan, workload, oracles } = executed;
     let announced =
         [&report.log, &report.log_before, &text].into_iter().any(|log| kernel_report::has_announcement(log));
     // The console has less of each report, and loses none.
@@ -65,7 +67,9 @@ pub(super) fn reported(
         if !fired.is_empty() {
             findings.extend(complained(&report.complaints, plan, &fired, &report.steps));
         }
-        findings.extend(wrong(plan, workload, &fired, &report.steps));
+        if oracles.contains(&Oracle::Errno) {
+            findings.extend(wrong(plan, workload, &fired, &report.steps));
+        }
     }
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
 }
@@ -139,7 +143,7 @@ mod tests {
             });
             let fired = fired.collect();
             let found = reported(
-                Executed { plan: &plan, workload: &[] },
+                Executed { plan: &plan, workload: &[], oracles: Oracle::ALL },
                 Box::default(),
                 fired,
                 &[],
@@ -165,7 +169,7 @@ mod tests {
             let report = Box::new(Report { log, log_before, leftovers, ..Report::default() });
             let plan = FaultPlan::fault_free("test");
             reported(
-                Executed { plan: &plan, workload: &[] },
+                Executed { plan: &plan, workload: &[], oracles: Oracle::ALL },
                 report,
                 Vec::new(),
                 &[],

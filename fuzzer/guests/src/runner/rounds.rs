@@ -109,7 +109,10 @@ impl GuestRunner {
             }
             match verdict {
                 Verdict::Ran(own) => {
-                    let execution = self.execution(*own);
+                    let mut execution = self.execution(*own);
+                    if number == plan.earlier.len() {
+                        self.find_leaks(&round, how, number, &mut execution);
+                    }
                     // A disk that something holds cannot be put back.
                     keep = leave || execution.guest == Fate::Unclean;
                     sequence.add(execution, faults.len());

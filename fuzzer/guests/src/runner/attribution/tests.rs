@@ -42,6 +42,7 @@ fn request(plan: &FaultPlan) -> Request<'_> {
         steps: &[],
         symbols: &NO_SYMBOLS,
         functions: &[],
+        oracles: Oracle::ALL,
     }
 }
 
