@@ -9,7 +9,7 @@ use std::{
 
 use execution::{MEMORY_MIB, Stop, Target, TargetError};
 use files::cache::{self, CacheError};
-use guest_protocol::{LeftOut, Setup};
+use guest_protocol::{LeftOut, Ready, Setup};
 use kcov_parser::{CallSites, ElfError, Symbols};
 use thiserror::Error;
 
@@ -200,10 +200,8 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     if wanted.probes {
         target.check_against(&ready.functions, &ready.left_out)?;
     }
-    let left_out = if wanted.exact { Vec::new() } else { left_out_lines(&ready.left_out) };
-    left_out.iter().for_each(|line| tracing::warn!("{} leaves out {line}", kernel.meta.name));
-    if !wanted.exact && !ready.unchecked.is_empty() {
-        tracing::warn!("{}: disks are not checked: {}", target.name, ready.unchecked);
+    if !wanted.exact {
+        tell_what_lacks(ready, &target.name, &kernel.meta.name);
     }
     let exact = exact_guests(wanted, &kernel.meta.name, accel, stop);
     Ok(Arc::new(Prepared {
@@ -217,6 +215,14 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         template,
         exact,
     }))
+}
+
+/// Warns of what the user asked for and these guests do without.
+fn tell_what_lacks(ready: &Ready, target: &str, kernel: &str) {
+    left_out_lines(&ready.left_out).iter().for_each(|line| tracing::warn!("{kernel} leaves out {line}"));
+    if !ready.unchecked.is_empty() {
+        tracing::warn!("{target}: disks are not checked: {}", ready.unchecked);
+    }
 }
 
 /// Gives the guest that all others are clones of, from the cache where it is kept for later starts.
