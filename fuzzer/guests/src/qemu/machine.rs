@@ -91,8 +91,7 @@ enum Notice {
 }
 
 impl Machine {
-    /// Starts a QEMU on the memory `memory`. The files `inherited` stay open in it. A `debugger`
-    /// can hold it.
+    /// Starts a QEMU on `memory`, in which the files `inherited` stay open. A `debugger` can hold it.
     pub(super) fn start(
         config: &GuestConfig,
         birth: Birth,
@@ -332,14 +331,12 @@ impl Machine {
         }
     }
 
-    /// The log of fired faults at the guest-physical `address`; nothing when that is no place for
-    /// it, or there is no log.
+    /// The log of fired faults at the guest-physical `address`; nothing where there is none.
     pub(super) fn fired_log(&self, address: u64) -> Option<FiredLog> {
         FiredLog::parse(&self.piece::<LOG_BYTES>(address)?)
     }
 
-    /// The values that traced calls returned, which are at `address` of the guest's memory; nothing
-    /// when they cannot be read.
+    /// The values that traced calls returned, at `address`; nothing when they cannot be read.
     pub(super) fn returns(&self, address: u64) -> Option<Returns> {
         Returns::parse(&self.piece::<RETURNS_BYTES>(address)?)
     }
