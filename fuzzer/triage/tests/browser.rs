@@ -104,7 +104,7 @@ fn a_browser_clicks_through_the_page() {
     assert_eq!(told["foundDown"], serde_json::json!(["2", "4", "1", "3"]));
     assert_eq!(told["title"][3], "WARNING in btrfs_lookup_inode");
     assert_eq!((&told["closed"], &told["open"], &told["visible"]), (&true.into(), &true.into(), &true.into()));
-    assert_eq!(told["telling"], "super_setup_bdi");
+    assert_eq!(told["telling"], "[-ENOMEM] super_setup_bdi", "with what it returned");
     assert_eq!(told["file"], "open_ctree");
     assert_eq!(told["plots"], serde_json::json!([true, true, true]));
     assert_eq!(told["wide"], false, "the page fits its window");
