@@ -101,7 +101,7 @@ fn a_variant_is_the_target_with_other_options_image_or_functions() {
     assert_eq!(base.variants, ["io", "v1"]);
     let v1 = find("v1").unwrap();
     assert_eq!((v1.name.as_str(), v1.description.as_str()), (format!("{}:v1", base.name).as_str(), "old"));
-    let options = guest_protocol::Step::Mount { fstype: "btrfs".into(), options: "space_cache=v1".into(), disk: None };
+    let options = Step::Mount { fstype: "btrfs".into(), options: "space_cache=v1".into(), disk: None };
     assert_eq!(v1.steps[0].step, options);
     assert_eq!(v1.image.as_ref().unwrap().source, ImageSource::Mkfs(vec!["mkfs.btrfs".to_owned()]));
     assert_eq!((v1.seeds(), v1.errors("should_failslab").len()), (folder.path().join("seeds/v1"), 1));
