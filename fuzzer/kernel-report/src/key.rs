@@ -11,6 +11,7 @@
 //! check: fs/f.c:7 count > 0            likewise, with the expression that the kernel printed
 //! check: include/linux/f.h:7 in g      likewise, in a helper of all: the mistake is the caller's
 //! hang: f                              whichever detector noticed
+//! hang: below f                        a loop, which the detector met somewhere
 //! slab: Poison overwritten in btrfs_path
 //! lockdep: the title                   all others: the kind and the title
 //! ```
@@ -18,7 +19,9 @@
 use super::{
     ReportKind, frames, lines,
     rules::{self, Rule, Wording},
-    skip, slab, stacks, title,
+    skip, slab, stacks,
+    standstill::Standstill,
+    title,
 };
 
 /// The most bytes of a key.
@@ -53,6 +56,7 @@ pub(super) fn key(rule: &Rule, context: &[&str], body: &[&str], title: &str) -> 
             None => other(rule, title),
         },
         Wording::Waits(_) if rule.kind == ReportKind::Hang => hang(title::culprit(body, true)),
+        Wording::Loops(_) => hang(Standstill::of_loop(body).map(|place| place.to_string()).as_deref()),
         Wording::Slab => match slab::defect(header, rules::detail_above(context)) {
             defect if defect.is_callers => named(&format!("access: {}", defect.words)),
             defect => format!("slab: {} in {}", defect.words, defect.cache),

@@ -27,6 +27,7 @@ mod silence;
 mod skip;
 mod slab;
 mod stacks;
+mod standstill;
 mod structure;
 #[cfg(test)]
 mod tests;

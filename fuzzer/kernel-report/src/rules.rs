@@ -29,6 +29,8 @@ pub(super) enum Wording {
     In(&'static str),
     /// Likewise, the function being what waits.
     Waits(&'static str),
+    /// Likewise, the function being where a processor was that does not get on.
+    Loops(&'static str),
     /// The given words, without a function.
     Only(&'static str),
     /// Likewise, of a report without a call trace.
@@ -54,7 +56,7 @@ pub(super) enum Wording {
 impl Wording {
     /// Says whether a call trace is the last part of such a report.
     pub(super) fn ends_with_its_trace(self) -> bool {
-        matches!(self, Self::In(_) | Self::Waits(_) | Self::LockOrder | Self::Work(_) | Self::Header)
+        matches!(self, Self::In(_) | Self::Waits(_) | Self::Loops(_) | Self::LockOrder | Self::Work(_) | Self::Header)
     }
 }
 
@@ -204,9 +206,9 @@ static RULES: &[Rule] = &[
 
     // kernel/hung_task.c, watchdog.c, rcu/tree_stall.h, rcu/tree_exp.h, workqueue.c
     rule(&["INFO: task ", " blocked for more than "], Hang, Wording::Waits("INFO: task hung")),
-    rule(&["BUG: soft lockup"], Hang, Wording::Waits("BUG: soft lockup")),
-    rule(&["Watchdog detected hard LOCKUP"], Hang, Wording::Waits("BUG: hard lockup")),
-    rule(&["INFO: rcu", "detected", "stall"], Hang, Wording::Waits("INFO: rcu detected stall")),
+    rule(&["BUG: soft lockup"], Hang, Wording::Loops("BUG: soft lockup")),
+    rule(&["Watchdog detected hard LOCKUP"], Hang, Wording::Loops("BUG: hard lockup")),
+    rule(&["INFO: rcu", "detected", "stall"], Hang, Wording::Loops("INFO: rcu detected stall")),
     rule(&["BUG: workqueue lockup"], Hang, Wording::Alone("BUG: workqueue lockup")),
 
     // kernel/panic.c; "at" also where newer kernels leave out "CPU:"

@@ -1,8 +1,8 @@
 //! Reports of a kernel that hangs and says nothing: the host writes them.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use super::{Guilty, KernelReport, ReportKind, corruption, first_report, key, lines, skip, stacks};
+use super::{Guilty, KernelReport, ReportKind, corruption, first_report, key, lines, stacks, standstill::Standstill};
 
 /// Start of such a report's text.
 const START: &str = "no reply within ";
@@ -32,15 +32,15 @@ pub fn read(text: &str) -> Option<KernelReport> {
 
 fn report(text: String, stack: &str, step: Option<&str>) -> KernelReport {
     let lines: Vec<&str> = lines::clean(stack).collect();
-    let place = place(&lines);
+    let place = if is_interrupted(&lines) { Standstill::of_loop(&lines) } else { Standstill::of_waiting(&lines) };
     let does_not_return = step.map(|kind| format!("{kind} does not return"));
-    let named = place.as_ref().map(Place::to_string).or_else(|| does_not_return.clone());
+    let named = place.as_ref().map(Standstill::to_string).or_else(|| does_not_return.clone());
     let title = match (&place, does_not_return) {
-        (Some(place), _) => format!("hang {}{place}", if matches!(place, Place::Below(_)) { "" } else { "in " }),
+        (Some(place), _) => format!("hang {}{place}", if matches!(place, Standstill::Below(_)) { "" } else { "in " }),
         (None, Some(waits)) => format!("hang: {waits}"),
         (None, None) => "hang: the deadline passed without a word of the kernel".to_owned(),
     };
-    let guilty = place.map(|(Place::In(function) | Place::Below(function))| function.to_owned());
+    let guilty = place.map(|(Standstill::In(function) | Standstill::Below(function))| function.to_owned());
     KernelReport {
         key: key::hang(named.as_deref()),
         title,
@@ -51,40 +51,6 @@ fn report(text: String, stack: &str, step: Option<&str>) -> KernelReport {
         stacks: stacks::sections(&lines).iter().map(stacks::Section::stack).collect(),
         truncated: false,
     }
-}
-
-/// The place where a kernel hangs.
-enum Place<'log> {
-    /// A task waits in this function, or for a lock.
-    In(&'log str),
-    /// A task runs in circles below this function.
-    Below(&'log str),
-}
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::In(function) => f.write_str(function),
-            Self::Below(function) => write!(f, "below {function}"),
-        }
-    }
-}
-
-/// Finds the place in the processor's call trace.
-///
-/// What waits stands still. The first function is its place that neither runs in an interrupt nor
-/// waits, reports or helps anybody. Where a loop was when it was interrupted is chance: its place is
-/// what the task does at all, the last function that is not everybody's.
-fn place<'log>(stack: &[&'log str]) -> Option<Place<'log>> {
-    let frames = stacks::call_trace(stack);
-    let outside: Vec<_> = frames.iter().filter(|frame| !frame.interrupt).map(|frame| frame.function).collect();
-    let first = outside.iter().position(|function| !skip::is_skipped(function, true))?;
-    let waits = outside[..first].iter().any(|function| skip::spins(function));
-    let last = outside[first..].iter().rfind(|function| !skip::is_entry(function));
-    Some(match last {
-        Some(last) if !waits && is_interrupted(stack) => Place::Below(last),
-        _ => Place::In(outside[first]),
-    })
 }
 
 /// Says whether a processor that ran was interrupted. Else the stack is of a task that waits.

@@ -35,6 +35,7 @@ pub(super) fn title(rule: &Rule, context: &[&str], body: &[&str], blamed: Option
         Wording::Warning => detail.unwrap_or("WARNING").to_owned(),
         Wording::In(words)
         | Wording::Waits(words)
+        | Wording::Loops(words)
         | Wording::Only(words)
         | Wording::Alone(words)
         | Wording::HeldLock(words)
@@ -60,7 +61,7 @@ pub(super) fn blamed<'log>(rule: &Rule, context: &[&str], body: &[&'log str]) ->
     let header = body.first().copied().unwrap_or_default();
     match rule.wording {
         Wording::Only(_) | Wording::Alone(_) => None,
-        Wording::Waits(_) => culprit(body, true),
+        Wording::Waits(_) | Wording::Loops(_) => culprit(body, true),
         Wording::HeldLock(_) => body.iter().find_map(|line| lock_taker(line)),
         Wording::Work(_) => {
             let name = body.iter().find_map(|line| line.split_once("workfn=").map(|(_, name)| name.trim()))?;
