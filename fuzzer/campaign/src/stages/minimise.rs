@@ -84,11 +84,12 @@ impl<'a> MinimiseStage<'a> {
     /// The folder cannot be written, or the user wants to stop.
     pub(crate) fn finish<R: Runner>(&self, runner: &mut R) -> Result<(), Error> {
         let started = Instant::now();
+        let has_time = || started.elapsed() < AT_END;
         let mut more = true;
         while more {
-            self.triage.triage(runner, Duration::ZERO)?;
+            self.triage.triage_while(runner, Duration::ZERO, has_time)?;
             more = false;
-            while started.elapsed() < AT_END && self.step(runner)? {
+            while has_time() && self.step(runner)? {
                 more = true;
             }
         }

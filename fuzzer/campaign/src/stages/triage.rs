@@ -63,7 +63,21 @@ impl<'a> TriageStage<'a> {
     ///
     /// The folder cannot be written, or the campaign is interrupted.
     pub(crate) fn triage<R: Runner>(&self, runner: &mut R, age: Duration) -> Result<(), Error> {
-        loop {
+        self.triage_while(runner, age, || true)
+    }
+
+    /// Does so while it `has_time` for one more crash. The next start tries the others.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or the campaign is interrupted.
+    pub(super) fn triage_while<R: Runner>(
+        &self,
+        runner: &mut R,
+        age: Duration,
+        has_time: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        while has_time() {
             if (self.is_interrupted)() {
                 return Err(Error::shutting_down());
             }
@@ -81,6 +95,7 @@ impl<'a> TriageStage<'a> {
                 return Ok(());
             }
         }
+        Ok(())
     }
 
     /// Tries the reproducer of a crash, and where it seldom makes the crash again, sequences of
