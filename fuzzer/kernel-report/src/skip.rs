@@ -578,6 +578,10 @@ const ENTRY: &[&str] = &[
     "__do_sys_*",
     "ksys_*",
     "vfs_*",
+    // files of debugfs, procfs, sysfs
+    "full_proxy_*",
+    "proc_reg_*",
+    "kernfs_fop_*",
     "do_sys_*",
     "path_mount",
     "do_new_mount*",
