@@ -187,8 +187,8 @@ pub struct Ready {
     /// The coverage traces, of each role at most one. The workload's is always there, the others
     /// where the kernel can trace other tasks.
     pub traces: Vec<TraceMemory>,
-    /// Why no [`Checker`](crate::Checker) reads the disk, although there is one for its file system;
-    /// empty where one does, or where there is none.
+    /// Why no [`Checker`](crate::Checker) reads the disk, although there is one for its file
+    /// system; empty where one does, or where there is none.
     pub unchecked: String,
     /// First address of the kernel's text.
     pub text_start: u64,

@@ -67,8 +67,8 @@ impl BlockGroups {
     }
 
     /// Gives the flags of a balance of these `groups`, all for none: the bits of those, and
-    /// `BTRFS_BALANCE_FORCE` where the kernel asks for it, which is for the tree of chunks alone and
-    /// for fewer copies.
+    /// `BTRFS_BALANCE_FORCE` where the kernel asks for it, which is for the tree of chunks alone
+    /// and for fewer copies.
     #[must_use]
     pub fn balance_flags(groups: &[Self], convert: Option<Profile>) -> u64 {
         const FORCE: u64 = 8;

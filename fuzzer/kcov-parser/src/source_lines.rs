@@ -78,9 +78,9 @@ impl SourceLines {
     }
 
     /// Gives the frames at the instruction with the byte at `offset` in `function`. For a return
-    /// address, as callers on a stack have it, ask for one byte less. Of several functions with that
-    /// name the one of `size` bytes counts, as the kernel prints it. It is empty where nothing is
-    /// known, and where several functions may be meant.
+    /// address, as callers on a stack have it, ask for one byte less. Of several functions with
+    /// that name the one of `size` bytes counts, as the kernel prints it. It is empty where nothing
+    /// is known, and where several functions may be meant.
     #[must_use]
     pub fn in_symbol(&self, function: &str, offset: u64, size: Option<u64>) -> Vec<SourceFrame> {
         let address = self.symbol(function, size).and_then(|address| address.checked_add(offset));

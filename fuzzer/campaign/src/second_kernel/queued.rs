@@ -57,8 +57,8 @@ pub(super) struct Reported {
     pub(super) key: String,
     pub(super) title: String,
     pub(super) stack: Vec<String>,
-    /// True when an oracle saw it, and the kernel neither reported it nor hangs. Queues have the name
-    /// of the first such oracle.
+    /// True when an oracle saw it, and the kernel neither reported it nor hangs. Queues have the
+    /// name of the first such oracle.
     #[serde(rename = "is_leftover")]
     pub(super) by_oracle: bool,
 }

@@ -91,7 +91,7 @@ enum Notice {
 }
 
 impl Machine {
-    /// Starts a QEMU on `memory`, in which the files `inherited` stay open. A `debugger` can hold it.
+    /// Starts a QEMU on `memory`, with the files `inherited` open. A `debugger` can hold it.
     pub(super) fn start(
         config: &GuestConfig,
         birth: Birth,

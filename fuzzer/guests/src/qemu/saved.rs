@@ -14,8 +14,8 @@ use super::{Debugger, GuestConfig, GuestError, config::Birth, machine::Machine, 
 /// Time that writing a guest's state may take after QEMU is done.
 const SAVE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Gives a guest that continues `saved` on the memory `memory`, once it is told to. A `debugger` can
-/// hold it.
+/// Gives a guest that continues `saved` on the memory `memory`, once it is told to. A `debugger`
+/// can hold it.
 pub(super) fn resume(
     config: &GuestConfig,
     birth: Birth,

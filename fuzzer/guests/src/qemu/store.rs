@@ -218,8 +218,8 @@ impl Store {
     }
 }
 
-/// All that the guest is made of; what is special to it is `also`. The clock's rate is not in it, as
-/// it is measured and never twice the same. Nor is the path of the disk image.
+/// All that the guest is made of; what is special to it is `also`. The clock's rate is not in it,
+/// as it is measured and never twice the same. Nor is the path of the disk image.
 fn key(config: &GuestConfig, also: &str) -> Result<String, GuestError> {
     let config = GuestConfig { disk: None, ..config.clone() };
     let none = String::new();

@@ -118,8 +118,8 @@ fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution) -> Finding {
 }
 
 impl GuestRunner {
-    /// Adds the leaks of the last round of a plan, its `number`-th from 0, to the `execution`, whose
-    /// guest is at hand. Runs the round again where there may be some.
+    /// Adds the leaks of the last round of a plan, its `number`-th from 0, to the `execution`,
+    /// whose guest is at hand. Runs the round again where there may be some.
     pub(super) fn find_leaks(&mut self, round: &FaultPlan, how: How, number: usize, execution: &mut Execution) {
         let growth = std::mem::take(&mut self.growth);
         if execution.guest != Fate::Alive || !execution.findings.is_empty() || self.guest.is_none() {
@@ -151,8 +151,8 @@ impl GuestRunner {
         execution.findings.extend(lines.iter().map(|line| leak(line, round, execution)).collect::<Vec<_>>());
     }
 
-    /// Gives those of `lines` that grow in each run as `asked`, and not as much without faults; none
-    /// when the guest is none to go on with.
+    /// Gives those of `lines` that grow in each run as `asked`, and not as much without faults;
+    /// none when the guest is none to go on with.
     fn leaking(&mut self, asked: Asked<'_>, mut lines: Vec<Growth>) -> Vec<Growth> {
         for _ in 0..MORE_RUNS {
             match self.grown(asked) {
