@@ -12,7 +12,12 @@
 //! another kernel. A checker then owes its own kernel the points behind faults, and after that the
 //! explorers what they came across.
 
-use std::{cell::Cell, fs, ops::RangeInclusive, time::Duration};
+use std::{
+    cell::Cell,
+    fs,
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 use libafl::{
     Error,
@@ -53,6 +58,10 @@ const QUIET_RUNS: usize = 4;
 /// again.
 const LATER: Duration = Duration::from_secs(5);
 
+/// One part in so many of a checker's time is for what explorers came across, and for crashes, while
+/// its own kernel is owed points.
+const OTHERS_SHARE: u32 = 4;
+
 /// The loop of a client, and the parts that it turns.
 pub(super) struct SearchLoop<'a, R, Z, F, X, I> {
     pub(super) client: usize,
@@ -78,6 +87,8 @@ pub(super) struct SearchLoop<'a, R, Z, F, X, I> {
     pub(super) triage: TriageStage<'a>,
     pub(super) minimise: MinimiseStage<'a>,
     pub(super) reporter: Reporter<'a>,
+    /// The time that a checker has spent on others, while its own kernel was owed points.
+    pub(super) others: Duration,
 }
 
 impl<'a, R, Z, F, X, I> SearchLoop<'a, R, Z, F, X, I>
@@ -180,15 +191,26 @@ where
                 Role::Checker if self.known.matrix().has_open(Reach::Behind) => {
                     let stage = if alone { &mut self.first } else { &mut self.behind };
                     fuzzer.fuzz_one(stage, executor, state, manager)?;
-                    // Large targets have thousands of points: what was found must not wait for all.
-                    if !self.check()? {
-                        self.triage.triage(self.executor.runner(), LATER)?;
-                        self.minimise.minimise(self.executor.runner())?;
-                    }
+                    self.do_others()?;
                 }
                 Role::Checker => self.check_or_search()?,
             }
         }
+        Ok(())
+    }
+
+    /// Does what else a checker does that owes its own kernel points, in a share of its time: large
+    /// targets have thousands of them, and what was found must not wait for all.
+    fn do_others(&mut self) -> Result<(), Error> {
+        if self.others > self.shared.start.elapsed() / OTHERS_SHARE {
+            return Ok(());
+        }
+        let started = Instant::now();
+        if !self.check()? {
+            self.triage.triage(self.executor.runner(), LATER)?;
+            self.minimise.minimise(self.executor.runner())?;
+        }
+        self.others += started.elapsed();
         Ok(())
     }
 
