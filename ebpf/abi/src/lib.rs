@@ -38,6 +38,9 @@ pub const TEXT_HALF: u64 = 0xffff_ffff << 32;
 pub const MAX_FRAMES: usize = 24;
 /// The most rules, one per fault of a plan.
 pub const MAX_RULES: usize = 16;
+/// Times that one rule fires in an execution, at most. Who asks as often for what fails each time is
+/// in a loop: whole workloads make fewer calls of a function.
+pub const MOST_FIRES: u32 = 8192;
 /// The most functions that can be probed.
 pub const MAX_FUNCTIONS: usize = 512;
 /// The most conditions on arguments under which a function never fails.
@@ -299,7 +302,8 @@ pub struct Fired {
     pub site: u64,
     /// Scope of the call.
     pub scope: u32,
-    /// Number of times that the rule fired; the rest is of the first time.
+    /// Number of times that the rule fired. The rest is of the first time, or of the last one where
+    /// it fired [`MOST_FIRES`] times.
     pub times: u32,
     /// Lower halves of the return addresses, innermost first. All are of the kernel's text, whose
     /// addresses have [`TEXT_HALF`] as their upper half.

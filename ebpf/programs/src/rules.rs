@@ -3,8 +3,8 @@
 use core::ffi::{c_long, c_void};
 
 use abi::{
-    ARGUMENTS, Condition, Control, Fired, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, Match, NOT_SHOWN, Part, Rule,
-    SHOWN_TEXT, Verdict,
+    ARGUMENTS, Condition, Control, Fired, MAX_FRAMES, MAX_MATCH_STEPS, MAX_RULES, MOST_FIRES, Match, NOT_SHOWN, Part,
+    Rule, SHOWN_TEXT, Verdict,
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 
@@ -144,26 +144,28 @@ fn show(registers: &Registers, rule: &Rule, fired: &mut Fired) {
 }
 
 /// Notes that a rule fires: the first time with the call, and later that it did so once more. So
-/// the log has room for all.
+/// the log has room for all. The last time of a loop is noted with the call: that one is in it.
 #[inline(always)]
 fn log(control: &Control, registers: &Registers, rule_index: u32, site: u32) {
     let (Some(log), Some(site), Some(call)) = (maps::fired(), maps::site(site), maps::call()) else { return };
     let Some(rule) = maps::rule(rule_index) else { return };
-    if let Some(entry) = rule.fired.checked_sub(1) {
-        if let Some(fired) = log.fired.get_mut(entry as usize) {
-            fired.times = fired.times.wrapping_add(1);
+    let entry = rule.fired.checked_sub(1);
+    let Some(fired) = log.fired.get_mut(entry.unwrap_or(log.count) as usize) else { return };
+    if entry.is_some() {
+        fired.times = fired.times.wrapping_add(1);
+        if fired.times != MOST_FIRES {
+            return;
         }
-        return;
+    } else {
+        fired.times = 1;
     }
     call::read(registers, call);
-    let Some(fired) = log.fired.get_mut(log.count as usize) else { return };
     fired.rule = rule_index;
     fired.sequence = control.sequence;
     fired.depth = site.depth;
     fired.step = u32::from(site.step);
     fired.site = site.key;
     fired.scope = u32::from(site.scope);
-    fired.times = 1;
     for index in 0..MAX_FRAMES {
         fired.stack[index] = call.stack[index] as u32;
     }
@@ -171,6 +173,9 @@ fn log(control: &Control, registers: &Registers, rule_index: u32, site: u32) {
         *argument = registers.reader.number(registers.all.wrapping_add(u64::from(offset))).unwrap_or(0);
     }
     show(registers, rule, fired);
+    if entry.is_some() {
+        return;
+    }
     returns::open(control, registers, rule_index);
     log.generation = control.generation;
     log.count += 1;

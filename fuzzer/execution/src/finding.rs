@@ -60,6 +60,8 @@ pub enum FindingKind {
     Fsck,
     /// Memory that each run of the plan allocates and does not free.
     Leak,
+    /// The kernel asks again and again for what fails each time.
+    Loop,
 }
 
 impl From<ReportKind> for FindingKind {
@@ -117,8 +119,8 @@ impl Finding {
     /// Says whether the kernel reported it, or hangs.
     #[must_use]
     pub fn is_report(&self) -> bool {
-        use FindingKind::{Data, Errno, Fsck, Leak, Leftover};
-        !matches!(self.kind, Leftover | Data | Errno | Fsck | Leak)
+        use FindingKind::{Data, Errno, Fsck, Leak, Leftover, Loop};
+        !matches!(self.kind, Leftover | Data | Errno | Fsck | Leak | Loop)
     }
 
     /// Says whether `key` is this finding's. Files of older versions have a title in its place.

@@ -1,7 +1,7 @@
 //! Lowers a plan's faults to what the BPF program compares: names to numbers, errors to return
 //! values.
 
-use abi::{Condition, MAX_FRAMES, MAX_RULE_CONDITIONS, MAX_SHOWN, Part, Rule};
+use abi::{Condition, MAX_FRAMES, MAX_RULE_CONDITIONS, MAX_SHOWN, MOST_FIRES, Part, Rule};
 use fault_plan::{ELLIPSIS, Fault, Scope};
 
 use super::{guards, types::Types};
@@ -68,7 +68,7 @@ pub(super) fn lower(fault: &Fault, with: &mut Lowering<'_>) -> Result<Lowered, S
     let mut rule = Rule {
         function: function_id(&fault.function, with.symbols)?,
         occurrence: fault.occurrence,
-        more: if fault.times == fault_plan::FOR_EVER { u32::MAX } else { fault.times.saturating_sub(1) },
+        more: fault.times.min(MOST_FIRES).saturating_sub(1),
         seen: 0,
         fired: 0,
         after: fault.after.unwrap_or(0),
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!((plain.scopes, plain.after, plain.more), (u32::MAX, 0, 0));
         assert_eq!(plain.conditions, [Condition::NONE; MAX_RULE_CONDITIONS]);
         let ever = Fault { times: fault_plan::FOR_EVER, ..fault(&["a"]) };
-        assert_eq!(lower(&ever, &symbols, 1).unwrap().rule.more, u32::MAX);
+        assert_eq!(lower(&ever, &symbols, 1).unwrap().rule.more, MOST_FIRES - 1);
         let refusal = |fault: Fault| lower(&fault, &symbols, 1).unwrap_err();
         let thread = refusal(Fault { task: Some(Scope::Thread), ..fault(&["a"]) });
         assert!(thread.starts_with("task \"thread\": the target's `scope` lacks it"), "{thread}");

@@ -113,7 +113,7 @@ impl Run<'_> {
         let (function, error) =
             fault.map_or(("?", String::new()), |fault| (fault.function.as_str(), fault.error.to_string()));
         let (number, sequence) = (fired.fault + 1, fired.sequence);
-        let times = if fired.times > 1 { format!(", the first of {} times", fired.times) } else { String::new() };
+        let times = if fired.times > 1 { format!(", one of {} times", fired.times) } else { String::new() };
         let scope = fired.scope.condition().map_or_else(String::new, |scope| format!(", in scope {scope}"));
         writeln!(out, "  fault {number} fired: {function} returned {error}, call {sequence}{scope}{times}")?;
         if !fired.words.is_empty() {

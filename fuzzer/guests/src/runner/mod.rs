@@ -11,6 +11,7 @@ mod attribution;
 mod control;
 mod coverage;
 mod drift;
+mod endless;
 mod errno;
 mod fired;
 mod fitness;

@@ -6,7 +6,7 @@ use execution::{Fate, Finding, Fired, Oracle};
 use fault_plan::{Errno, FaultPlan, InjectedError, Round};
 use guest_protocol::{LOG_LOST, Leftover, LeftoverKind, Report, WorkloadStep};
 
-use super::{errno::wrong, fsck::complained, leftover::left, losses::lost, text::reports};
+use super::{endless::asks, errno::wrong, fsck::complained, leftover::left, losses::lost, text::reports};
 
 /// The part of an execution that belongs to its own plan.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ pub(super) fn reported(
             findings.extend(wrong(plan, workload, &fired, &report.steps));
         }
     }
+    findings.extend(asks(plan, &fired, &report.steps));
     Own { findings, guest, fired, report: Some(report), console, wall, history: Vec::new() }
 }
 

@@ -1,0 +1,63 @@
+//! Findings of loops that never end while a call in them fails.
+//!
+//! A loop that asks again whenever it gets no memory would hang its guest until the deadline. The
+//! program that injects lets calls through once a fault has fired [`MOST_FIRES`] times, and the
+//! workload goes on. What the loop was is in the note of the last call that failed.
+
+use abi::MOST_FIRES;
+use execution::{Finding, FindingKind, Fired};
+use fault_plan::FaultPlan;
+use guest_protocol::StepResult;
+
+use super::leftover::{after_failure, evidence};
+
+/// Makes a finding of the first fault that `fired` as often as the program allows.
+pub(super) fn asks(plan: &FaultPlan, fired: &[Fired], results: &[StepResult]) -> Option<Finding> {
+    let looping = fired.iter().find(|fired| fired.times >= MOST_FIRES)?;
+    let function = plan.faults.get(looping.fault).map_or("?", |fault| fault.function.as_str());
+    let seen = format!(
+        "{function} failed {} times in step {}, and was called again each time; below is the last call",
+        looping.times, looping.step
+    );
+    let text = evidence(&seen, plan, fired, results);
+    Some(after_failure(FindingKind::Loop, "endless loop", text, std::slice::from_ref(looping)))
+}
+
+#[cfg(test)]
+mod tests {
+    use fault_plan::{CallPath, Errno, FOR_EVER, Fault, InjectedError};
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_is_made_again_whenever_it_fails_is_a_finding() {
+        let mut plan = FaultPlan::fault_free("t");
+        let error = InjectedError::Errno(Errno::ENOMEM);
+        let fault = Fault::new("should_failslab", CallPath::default(), 1, error);
+        plan.faults = vec![fault.clone(), Fault { times: FOR_EVER, ..fault }];
+        let path = |path: &str| path.split(' ').map(str::to_owned).collect();
+        let fired = |fault, times, callers: &str| Fired { fault, times, step: 2, call_path: path(callers), ..once() };
+        let (first, often) = (fired(0, 1, "kmem_cache_alloc_noprof f"), "kmem_cache_alloc_noprof asks g");
+        assert_eq!(asks(&plan, &[first.clone(), fired(1, MOST_FIRES - 1, often)], &[]), None);
+        let found = asks(&plan, &[first, fired(1, MOST_FIRES, often)], &[]).unwrap();
+        assert_eq!((found.key.as_str(), found.kind), ("endless loop: asks", FindingKind::Loop));
+        assert!(found.text.contains("should_failslab failed 8192 times in step 2"), "{}", found.text);
+        assert!(!found.is_report() && found.stack[1] == "asks", "{found:?}");
+    }
+
+    fn once() -> Fired {
+        Fired {
+            fault: 0,
+            sequence: 1,
+            site: 1,
+            step: 1,
+            scope: fault_plan::Scope::Workload,
+            times: 1,
+            call_path: Vec::new(),
+            frames: Vec::new(),
+            arguments: Vec::new(),
+            words: String::new(),
+            returns: Vec::new(),
+        }
+    }
+}
