@@ -1,16 +1,17 @@
 //! Alarms by design: the kernel says that the very error came that was injected.
 //!
-//! A crash is an alarm only where one of two things is certain. All else is a finding.
+//! A crash is an alarm only where one of three things is certain. All else is a finding.
 //!
 //! ```text
 //! a warning, after which the kernel goes on
 //!   ├─ its message says that a file system was given the injected error ──────────────▶ alarm
 //!   └─ the checked expression is true of the injected error alone, and
 //!      a fault fired below the call that checks it ───────────────────────────────────▶ alarm
+//! an endless loop, in a function that has no error to return ─────────────────────────▶ alarm
 //! ```
 //!
 //! What kills the kernel is no alarm: `BUG_ON(ret)` turns an error that can come into a dead
-//! machine. Nor is a bad access, a lock, a hang or a leak, whatever was injected.
+//! machine. Nor is a bad access, a lock, a hang, another loop or a leak, whatever was injected.
 
 mod expression;
 
@@ -44,8 +45,16 @@ const ANNOUNCEMENTS: &[Announcement] = &[
         reason: "XFS tells an I/O error of its metadata" },
 ];
 
-/// Kind of findings that can be alarms: the kernel goes on after them.
-const KIND: &str = "warning";
+/// Kind of findings after which the kernel goes on.
+const WARNING: &str = "warning";
+/// Kind of findings that are alarms where the kernel waits for what the plan never gives it.
+const LOOP: &str = "loop";
+
+/// Functions that ask for memory until they get some, as they have no error to return
+/// (`fs/btrfs/extent-io-tree.c`, `search_again`, Linux 6.12).
+const ASKING: &[&str] = &["__set_extent_bit", "__clear_extent_bit"];
+/// Callers of a failed call among which such a function is; the others are the allocator's.
+const NEAR: usize = 4;
 
 /// A fault that fired, as this module looks at it.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +73,18 @@ pub(crate) fn alarm(
     stack: &[String],
     faults: &[Injected<'_>],
 ) -> Option<String> {
-    if kind != KIND || faults.is_empty() {
-        return None;
+    match kind {
+        WARNING if !faults.is_empty() => announced(report, faults).or_else(|| checked(key, stack, faults)),
+        LOOP => asking(stack),
+        _ => None,
     }
-    announced(report, faults).or_else(|| checked(key, stack, faults))
+}
+
+/// Looks whether the call that fails again and again, of these callers, is in a function that has
+/// no error to return.
+fn asking(call_path: &[String]) -> Option<String> {
+    let function = call_path.iter().take(NEAR).find(|function| ASKING.contains(&function.as_str()))?;
+    Some(format!("{function}() has no error to return: it asks for memory until it gets some, and here it never does"))
 }
 
 /// Gives the lines of a report that say what was wrong; its trace stands behind them.

@@ -131,7 +131,7 @@ fn other(failure: &Failure<'_>) -> (Chance, String) {
         None => (Chance::Possible, "the function is known to fail so".to_owned()),
     };
     if let Some(contract) = failure.contract {
-        reason.push_str(&format!("; its contract: {contract}"));
+        reason.push_str(&format!("; the source says when: {contract}"));
     }
     (chance, reason)
 }
@@ -178,6 +178,9 @@ mod tests {
             contract: Some("fs/btrfs/inode.c, 6.12"),
         };
         let (likely, reason) = chance(&failure);
-        assert!(likely == Chance::Possible && reason.ends_with("its contract: fs/btrfs/inode.c, 6.12"), "{reason}");
+        assert!(
+            likely == Chance::Possible && reason.ends_with("the source says when: fs/btrfs/inode.c, 6.12"),
+            "{reason}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The named fault, and the guilty place.
 
-use fault_plan::{Fault, FaultPlan, Reproducer};
+use fault_plan::{FOR_EVER, Fault, FaultPlan, Reproducer, shell_word};
 use kernel_report::{Frame, first_report, telling_caller};
 
 use crate::{
@@ -39,6 +39,7 @@ pub(crate) fn named(fired: &FiredJson, plans: &[&FaultPlan], build_id: &str, ker
         caller: telling_caller(&fired.call_path).map(str::to_owned),
         call_path: fired.call_path.iter().enumerate().map(caller).collect(),
         occurrence: fault.map(|fault| fault.occurrence),
+        times: fault.map(|fault| fault.times).filter(|times| *times > 1),
         sequence: fired.sequence,
         round: round.flatten(),
         step: fired.step.or_else(|| fault.and_then(|fault| fault.step)),
@@ -75,6 +76,14 @@ fn name_of(frame: &str) -> &str {
     fault_plan::base_name(frame.split_once("+0x").map_or(frame, |(name, _)| name))
 }
 
+/// Says that calls fail behind the first one, too: `and all later ones`.
+pub(crate) fn further(fault: &NamedFault) -> Option<String> {
+    match fault.times? {
+        FOR_EVER => Some("and all later ones".to_owned()),
+        times => Some(format!("and the next {}", times - 1)),
+    }
+}
+
 /// Names the steps of the reproducer's workload, `mount` and the like.
 pub(crate) fn steps(reproducer: &Reproducer) -> Vec<String> {
     let steps = reproducer.target.as_ref().and_then(|target| target.get("steps")?.as_array());
@@ -89,7 +98,8 @@ pub(crate) fn steps(reproducer: &Reproducer) -> Vec<String> {
 /// Gives the command that makes the disk of the reproducer's target, and the disk's size.
 pub(crate) fn disk(reproducer: &Reproducer) -> Option<String> {
     let image = reproducer.target.as_ref()?.get("image")?;
-    let words: Vec<_> = image.get("mkfs")?.as_array()?.iter().filter_map(serde_json::Value::as_str).collect();
+    let words = image.get("mkfs")?.as_array()?.iter().filter_map(serde_json::Value::as_str);
+    let words: Vec<_> = words.map(shell_word).collect();
     Some(format!("{} ({} MiB)", words.join(" "), image.get("size_mib")?))
 }
 
@@ -213,7 +223,8 @@ mod tests {
         let plan = |function: &str| {
             FaultPlan::from_json(&format!(
                 r#"{{ "version": 1, "target": "t", "faults": [
-                    {{ "function": "{function}", "call_path": ["a"], "occurrence": 4, "error": "ENOMEM", "step": 2 }} ] }}"#
+                    {{ "function": "{function}", "call_path": ["a"], "occurrence": 4, "error": "ENOMEM", "step": 2,
+                    "times": 3 }} ] }}"#
             ))
             .unwrap()
         };
@@ -229,6 +240,7 @@ mod tests {
         };
         let named = named(&fired, &[&smaller, &found], "", &Lines);
         assert_eq!((named.occurrence, named.step, named.error.as_deref()), (Some(4), Some(2), Some("ENOMEM")));
+        assert_eq!(further(&named).as_deref(), Some("and the next 2"));
         assert_eq!(named.call_path[1].lines, ["fs/g.h:5", "fs/g.c:7"]);
         assert_eq!(named.arguments, "flags GFP_KERNEL");
     }

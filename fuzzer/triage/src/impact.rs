@@ -82,7 +82,7 @@ static RULES: &[Rule] = &[
     words(&["possible circular locking", "possible recursive locking", "possible irq lock inversion",
         "unsafe lock order", "inconsistent lock state", "lock held when returning", "still has locks held",
         "lock kept", "lock-held", "held lock freed", "workqueue leaked"], Impact::Deadlock),
-    kinds(&["hang"], Impact::Hang),
+    kinds(&["hang", "loop"], Impact::Hang),
     words(&["null pointer", "null-ptr-deref", "access: null call"], Impact::NullPointer),
     // include/linux/kernel.h, fs/super.c: the text of the check stands in the key. `BUG()` and
     // `WARN()` report them, and they are leaks all the same.

@@ -149,6 +149,9 @@ pub struct NamedFault {
     /// Which of the calls that match the plan's fault failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub occurrence: Option<u32>,
+    /// Calls in a row that fail from that one on, where it is more than one; 4294967295 for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
     /// Position of the call among all of the execution.
     pub sequence: u32,
     /// Round of the plan, from 1, where it has several.

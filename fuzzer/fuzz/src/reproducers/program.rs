@@ -10,6 +10,7 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use execution::{ImageRecipe, ImageSource, Target};
+use fault_plan::shell_word;
 use guest_protocol::{Step, WorkloadStep};
 
 use super::{
@@ -213,16 +214,6 @@ fn parts(text: &mut String, source: &str, wanted: Option<Vec<&str>>) {
 fn in_comment(line: &str) -> String {
     let printable = |letter: char| if matches!(letter, ' '..='~') { letter } else { '?' };
     line.chars().map(printable).collect::<String>().replace("*/", "* /").replace("/*", "/ *")
-}
-
-/// Gives a word as a shell takes it for one and nothing else: strangers' words are in commands that
-/// people copy.
-fn shell_word(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=,:@%+".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Gives the command by which the image is made, in words.

@@ -111,3 +111,14 @@ fn known_bugs_are_no_alarms() {
         assert_eq!(judge(kind, key, "", &stack, (fault.0, &fault.1)), None, "{key}");
     }
 }
+
+#[test]
+fn a_loop_without_an_error_to_return_is_an_alarm() {
+    let judge = |kind: &str, stack: &str| judge(kind, "endless loop: f", "", stack, ("ENOMEM", "a b"));
+    let asking = "kmem_cache_alloc_noprof alloc_extent_state __set_extent_bit __lock_extent";
+    let reason = judge("loop", asking).unwrap();
+    assert!(reason.starts_with("__set_extent_bit() has no error to return"), "{reason}");
+    assert_eq!(judge("hang", asking), None, "nothing moves");
+    assert_eq!(judge("loop", "__kmalloc_cache_noprof btrfs_cache_block_group find_free_extent"), None, "it has one");
+    assert_eq!(judge("loop", "a b c d __set_extent_bit"), None, "another allocation below it");
+}

@@ -14,7 +14,7 @@ use super::{
     wrap::{indent, plain, wrap},
 };
 use crate::{
-    Report, Standing,
+    Report, Standing, faults,
     model::{Caller, Crash, NamedFault, Standalone},
     subsystem::{file, subsystem},
     way::way,
@@ -159,7 +159,8 @@ impl Mail<'_> {
             "thread" => Some("in a kernel thread".to_owned()),
             scope => Some(format!("in a {scope} of the workload")),
         };
-        let occurrence = fault.occurrence.map(|occurrence| format!("call {occurrence} of those on this path"));
+        let further = faults::further(fault).map(|further| format!(" {further}")).unwrap_or_default();
+        let occurrence = fault.occurrence.map(|occurrence| format!("call {occurrence} of those on this path{further}"));
         let arguments = Some(fault.arguments.clone()).filter(|words| !words.is_empty());
         let round = fault.round.map(|round| format!("in round {round} of {}", self.crash.plan_rounds));
         round.into_iter().chain(step).chain(scope).chain(occurrence).chain(arguments).collect::<Vec<_>>().join(", ")

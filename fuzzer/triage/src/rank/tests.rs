@@ -11,6 +11,7 @@ fn fault(function: &str, caller: &str, chance: Chance) -> NamedFault {
         caller: Some(caller.to_owned()),
         call_path: Vec::new(),
         occurrence: Some(1),
+        times: None,
         sequence: 1,
         round: None,
         step: None,
