@@ -1,6 +1,6 @@
 //! The search of one client: LibAFL's parts, put together.
 
-use std::{cell::Cell, num::NonZeroUsize, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, num::NonZeroUsize, rc::Rc, sync::Arc};
 
 use libafl::{
     feedback_or,
@@ -127,7 +127,6 @@ pub(super) fn search<R: Runner>(
         triage,
         minimise,
         reporter: Reporter::new(client, before, shared, &known),
-        others: Duration::ZERO,
     }
     .run()
 }

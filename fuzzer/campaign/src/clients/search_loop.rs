@@ -60,7 +60,7 @@ const LATER: Duration = Duration::from_secs(5);
 
 /// One part in so many of a checker's time is for what explorers came across, and for crashes, while
 /// its own kernel is owed points.
-const OTHERS_SHARE: u32 = 4;
+const OTHERS_SHARE: u32 = 8;
 
 /// The loop of a client, and the parts that it turns.
 pub(super) struct SearchLoop<'a, R, Z, F, X, I> {
@@ -87,8 +87,6 @@ pub(super) struct SearchLoop<'a, R, Z, F, X, I> {
     pub(super) triage: TriageStage<'a>,
     pub(super) minimise: MinimiseStage<'a>,
     pub(super) reporter: Reporter<'a>,
-    /// The time that a checker has spent on others, while its own kernel was owed points.
-    pub(super) others: Duration,
 }
 
 impl<'a, R, Z, F, X, I> SearchLoop<'a, R, Z, F, X, I>
@@ -177,6 +175,7 @@ where
     }
 
     fn search(&mut self) -> Result<(), Error> {
+        let mut others = Duration::ZERO;
         // When every plan that the mutations make has run already, nothing reaches the executor.
         while !self.shared.lifecycle.must_end() {
             self.report(When::Due)?;
@@ -191,7 +190,7 @@ where
                 Role::Checker if self.known.matrix().has_open(Reach::Behind) => {
                     let stage = if alone { &mut self.first } else { &mut self.behind };
                     fuzzer.fuzz_one(stage, executor, state, manager)?;
-                    self.do_others()?;
+                    self.do_others(&mut others)?;
                 }
                 Role::Checker => self.check_or_search()?,
             }
@@ -200,9 +199,10 @@ where
     }
 
     /// Does what else a checker does that owes its own kernel points, in a share of its time: large
-    /// targets have thousands of them, and what was found must not wait for all.
-    fn do_others(&mut self) -> Result<(), Error> {
-        if self.others > self.shared.start.elapsed() / OTHERS_SHARE {
+    /// targets have thousands of them, and what was found must not wait for all. It has `spent` so
+    /// much until now.
+    fn do_others(&mut self, spent: &mut Duration) -> Result<(), Error> {
+        if *spent > self.shared.start.elapsed() / OTHERS_SHARE {
             return Ok(());
         }
         let started = Instant::now();
@@ -210,7 +210,7 @@ where
             self.triage.triage(self.executor.runner(), LATER)?;
             self.minimise.minimise(self.executor.runner())?;
         }
-        self.others += started.elapsed();
+        *spent += started.elapsed();
         Ok(())
     }
 
