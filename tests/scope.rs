@@ -3,14 +3,16 @@
 use std::fs;
 
 use execution::{Execution, FindingKind, How, RunError};
-use fault_plan::{ArgumentCondition, Condition, FOR_EVER, Fault, Scope};
+use fault_plan::{ArgumentCondition, Condition, FOR_EVER, Fault, FaultPlan, Scope};
 use guest_protocol::StepResult;
 
-use crate::common::{KERNEL, SLAB, fault, guests, plan, steps_target};
+use crate::common::{KERNEL, LEAN, SLAB, fault, guests, guests_on, plan, steps_target};
 
 const EREMOTE: i32 = 66;
 const ENOMEM: i32 = 12;
 const WRITTEN: StepResult = StepResult::Done(1);
+/// Times that a fault fires in an execution, at most: `MOST_FIRES` of the programs.
+const MOST_FIRES: u32 = 8192;
 /// The function that a child of the kernel's begins with: `kernel/umh.c` (6.12).
 const CHILD: &str = "call_usermodehelper_exec_async";
 
@@ -140,6 +142,24 @@ fn a_fault_fires_as_often_as_it_says() {
         assert!(finding.title.contains("selftest_retries"), "{}", finding.title);
         assert_ne!(finding.kind, FindingKind::Warning);
     }
+}
+
+/// `__clear_extent_bit()` of btrfs has no error to return: it asks until it gets memory.
+#[test]
+fn a_loop_that_asks_whenever_it_fails_ends_and_is_a_finding() {
+    let mut guest = guests_on(LEAN, "btrfs-mount");
+    let plan = FaultPlan {
+        faults: vec![Fault { times: FOR_EVER, ..fault(&["kmem_cache_alloc_noprof", "...", "open_ctree"], 32) }],
+        ..guest.prepared.target.fault_free()
+    };
+    let execution = guest.run(&plan);
+    let [finding] = &execution.findings[..] else { panic!("{:?}", execution.findings) };
+    assert_eq!((finding.kind, finding.key.as_str()), (FindingKind::Loop, "endless loop: __clear_extent_bit"));
+    assert_eq!(fired(&execution), [(0, 1, MOST_FIRES)]);
+    assert!(finding.stack.iter().any(|function| function == "alloc_extent_state"), "the last call: {finding:?}");
+    assert_eq!(execution.steps[0], StepResult::Failed(ENOMEM), "the mount goes on, and fails");
+    assert!(guest.run(&guest.prepared.target.fault_free()).findings.is_empty());
+    assert_eq!(guest.usage().guests, 1, "it does not cost the guest");
 }
 
 #[test]
