@@ -10,8 +10,10 @@
 //! A cell is a point and an error. It is open until it was failed with one fault more than reach
 //! its point: alone, where the workload reaches the point by itself. Such cells have the rank 0;
 //! those of points that are reached by chance come last. A cell is taken by one client at a time.
-//! Only an execution in which its fault fired makes it failed.
+//! Only an execution in which its fault fired makes it failed. None is made for a point that the
+//! faults which reached it once reach no more: see [`Matrix::missed`].
 
+mod absent;
 mod point;
 mod reached;
 
@@ -199,8 +201,11 @@ impl Matrix {
                 retain_faults(&mut point.reached_by, earlier);
                 point.cells.iter_mut().for_each(|cell| cell.missed = 0);
             }
-            if fewer {
+            let back = std::mem::take(&mut point.absent) > 0;
+            if fewer || back {
                 self.rank_anew(index);
+            }
+            if fewer {
                 self.write(index);
             }
         }
@@ -238,6 +243,7 @@ impl Matrix {
                 fault_free: 0,
                 found_s: now_s,
                 reached_by: Vec::new(),
+                absent: 0,
                 rank: 0,
                 seen: false,
                 cells: Vec::new(),

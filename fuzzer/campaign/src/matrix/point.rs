@@ -8,6 +8,9 @@ const KNOWN_AS_FATAL: u64 = 3;
 /// Executions in which a cell's fault may not fire before no more are made for it: at a point that
 /// the workload reaches, behind faults, and by chance.
 const MOST_MISSED: [u32; 3] = [3, 2, 1];
+/// Executions in a row, made for points that the same faults reach, that may not reach a point
+/// before none is made for it: each would have missed it, too.
+const MOST_ABSENT: u32 = 8;
 /// Times that a cell's plan may be given up, for want of guests, before no more are made for it.
 const MOST_GIVEN_UP: u32 = 3;
 /// Rank of points that are reached by chance, as when a slab has no free object: they come last.
@@ -41,6 +44,10 @@ pub struct Point {
     /// The fewest faults known to reach it, of those that fired before; none also where only the
     /// guest's state makes the call.
     pub reached_by: Vec<Fault>,
+    /// Executions in a row that were made for other points that these faults reach, in which they
+    /// fired and nothing else did, and that did not reach this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub absent: u32,
     /// Rank of its open cells: 0 where most fault-free executions reach it, else the number of
     /// faults that it takes, and [`CHANCE`] where none does.
     #[serde(skip)]
@@ -98,6 +105,11 @@ pub(crate) fn exact_fault(
 ) -> Fault {
     let call_path = CallPath(call_path.iter().take(MAX_CALL_PATH).cloned().collect());
     Fault { step: Some(step), task: scope.condition(), ..Fault::new(function, call_path, occurrence, error) }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Cell {
@@ -165,7 +177,13 @@ impl Point {
             CHANCE => MOST_MISSED[2],
             _ => MOST_MISSED[1],
         };
-        self.cells.get(cell).map(|cell| cell.state(self.reached_by.len(), most_missed))
+        let state = self.cells.get(cell)?.state(self.reached_by.len(), most_missed);
+        Some(if state == CellState::Open && self.is_absent() { CellState::Unreached } else { state })
+    }
+
+    /// Says whether the faults that reached it once do so no more.
+    pub(super) fn is_absent(&self) -> bool {
+        self.absent >= MOST_ABSENT
     }
 
     /// Counts the faults that fired here.

@@ -98,6 +98,40 @@ fn fewer_faults_that_reach_a_point_open_its_cells_again() {
 }
 
 #[test]
+fn points_that_their_fault_reaches_no_more_are_left_out_together() {
+    let mut matrix = fake::matrix(fake::target(fake::TWO_ERRORS));
+    run(&mut matrix, &fault_free(), &[1], &[]);
+    let fault = matrix.get(0).unwrap().fault(1, ENOMEM);
+    let once: Vec<u64> = (1..40).collect();
+    run(&mut matrix, &FaultPlan { faults: vec![fault], ..fault_free() }, &once, &[(0, 1)]);
+    let mut alone = matrix.take(Reach::Alone).unwrap();
+    run(&mut matrix, &alone.plan, &[1], &[(0, 1)]);
+    matrix.tried(&alone, Tried::Ran);
+    let mut executions = 0;
+    while let Some(taken) = matrix.take(Reach::Behind) {
+        executions += 1;
+        // From now on the fault is followed by one call.
+        let fails = taken.plan.faults[1].call_path.0 == ["caller_2"];
+        let mut execution = reaching(&[1, 2]);
+        execution.fired = vec![fake::fired(0, 1)];
+        execution.fired.extend(fails.then(|| Fired { sequence: 2, ..fake::fired(1, 2) }));
+        matrix.learn(&taken.plan, &execution, 8);
+        matrix.fired(&taken.plan, &execution, 8);
+        if !fails {
+            matrix.missed(&taken, &execution);
+        }
+        matrix.tried(&taken, Tried::Ran);
+        alone = taken;
+    }
+    assert_eq!(executions, 2 + 8, "two errors at the point that is reached, and not two runs of each other cell");
+    let counts = matrix.counts();
+    assert_eq!((counts.cells, counts.cells_unreached), (78, 74));
+    let back = FaultPlan { faults: alone.plan.faults[..1].to_vec(), ..fault_free() };
+    run(&mut matrix, &back, &[1, 30], &[(0, 1)]);
+    assert!(matrix.has_open(Reach::Behind), "the point is there again");
+}
+
+#[test]
 fn points_of_other_scopes_are_points_of_their_own_and_are_failed_there() {
     let folder = tempfile::tempdir().unwrap();
     let mut matrix = matrix_in(folder.path());

@@ -56,8 +56,15 @@ where
         for _ in 0..self.most {
             let Some(taken) = self.known.matrix().take(self.reach) else { break };
             let evaluated = fuzzer.evaluate_input(state, executor, manager, &PlanInput(taken.plan.clone()));
-            let tried = if evaluated.is_ok() { outcome(executor.observers().observed()) } else { Tried::Stopped };
-            self.known.matrix().tried(&taken, tried);
+            let observers = executor.observers();
+            let observed = observers.observed();
+            let tried = if evaluated.is_ok() { outcome(observed) } else { Tried::Stopped };
+            let mut matrix = self.known.matrix();
+            if let Some(execution) = observed.execution().filter(|_| tried == Tried::Ran) {
+                matrix.missed(&taken, execution);
+            }
+            matrix.tried(&taken, tried);
+            drop(matrix);
             evaluated?;
         }
         Ok(())
