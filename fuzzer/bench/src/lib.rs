@@ -62,6 +62,9 @@ pub struct Options {
     /// With `quiet`: targets that run at the same time, each on two guests.
     #[arg(long, value_name = "N", default_value = "1")]
     pub at_once: NonZeroUsize,
+    /// With `quiet`: the targets' variants, too.
+    #[arg(long)]
+    pub variants: bool,
     /// With `kernels`: campaigns of each kind.
     #[arg(long, value_name = "N", default_value = "5")]
     pub campaigns: NonZeroUsize,

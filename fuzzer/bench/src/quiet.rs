@@ -66,7 +66,11 @@ pub(super) fn quiet(session: &Session<'_>) -> Result<AllQuiet, CommandError> {
     let Session { options, progress, .. } = session;
     let project = Project::find()?;
     let time = options.time.unwrap_or(TIME);
-    let names = options.target.clone().map_or_else(|| Target::names(&project.corpus()), |name| vec![name]);
+    let names = match &options.target {
+        Some(name) => vec![name.clone()],
+        None if options.variants => Target::all(&project.corpus())?.into_iter().map(|target| target.name).collect(),
+        None => Target::names(&project.corpus()),
+    };
     let mut runs = Vec::new();
     for at_once in names.chunks(options.at_once.get()) {
         let mut prepared = Vec::new();
