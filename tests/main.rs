@@ -5,6 +5,7 @@
 
 mod aftermath;
 mod campaign;
+mod cases;
 mod common;
 mod debugger;
 mod guest;

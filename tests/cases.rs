@@ -1,0 +1,66 @@
+//! Bugs of error paths that people met elsewhere, as plans. The calls are there and fail, and this
+//! kernel, which has the fixes, bears it. Those that it still has are among the known crashes.
+
+use std::fs;
+
+use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError};
+use guest_protocol::StepResult;
+
+use crate::common::{KERNEL, LEAN, guests_on};
+
+const ENOMEM: InjectedError = InjectedError::Errno(Errno::ENOMEM);
+const EIO: InjectedError = InjectedError::Errno(Errno::EIO);
+
+fn fails(function: &str, error: InjectedError, callers: &[&str]) -> Fault {
+    Fault::new(function, CallPath(callers.iter().map(ToString::to_string).collect()), 1, error)
+}
+
+/// Runs a fault of this target on the lean kernel. It fires and, if it is `told` of, a step fails;
+/// nothing is found.
+fn bears(target: &str, fault: Fault, told: bool) {
+    let mut guest = guests_on(LEAN, target);
+    let what = format!("{target}: {fault:?}");
+    let plan = FaultPlan { faults: vec![fault], ..guest.prepared.target.fault_free() };
+    let execution = guest.run_fresh(&plan);
+    assert_eq!(execution.fired.len(), 1, "{what}: {:?}", execution.steps);
+    assert!(execution.findings.is_empty(), "{what}: {:?}", execution.findings);
+    let failed = execution.steps.iter().any(|step| matches!(step, StepResult::Failed(_)));
+    assert_eq!(failed, told, "{what}: {:?}", execution.steps);
+}
+
+/// The path of an extent was freed twice, until 6.12.
+#[test]
+fn ext4_bears_that_a_block_of_the_extent_tree_is_not_to_be_had() {
+    let callers = ["__read_extent_tree_block", "ext4_find_extent", "ext4_ext_insert_extent"];
+    bears("ext4-rw", fails("bdev_getblk", InjectedError::Null, &callers), false);
+}
+
+/// Old content of the disk became readable, until 6.12.31.
+#[test]
+fn ext4_bears_that_data_is_not_written() {
+    let callers = ["submit_bio_noacct", "submit_bio", "ext4_io_submit"];
+    bears("ext4-remount", fails("should_fail_bio", EIO, &callers), true);
+}
+
+/// Log items were used after the shutdown had freed them, until 6.12.80.
+#[test]
+fn xfs_bears_that_its_log_is_not_written() {
+    let callers = ["submit_bio_noacct", "submit_bio", "xlog_write_iclog"];
+    bears("xfs-rw", fails("should_fail_bio", EIO, &callers), true);
+}
+
+/// An ordered extent was split after the transaction had been aborted, until 6.12.14.
+#[test]
+fn btrfs_bears_that_a_direct_write_gets_no_new_chunk() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "description = \"a direct write for which the first chunk is too small\"\nkernel = \"{KERNEL}\"\n\
+         functions = [\"memory\"]\nsteps = [\n{{ mount = {{ fstype = \"btrfs\", options = \"nodatacow\" }} }},\n\
+         {{ create = {{ path = \"file\" }} }},\n\
+         {{ write = {{ path = \"file\", length = 12582912, direct = true }} }},\n{{ umount = {{}} }},\n]\n\
+         [image]\nmkfs = [\"mkfs.btrfs\", \"-q\"]\nsize_mib = 128\n"
+    );
+    fs::write(folder.path().join("target.toml"), text).unwrap();
+    let callers = ["...", "btrfs_chunk_alloc_add_chunk_item"];
+    bears(folder.path().to_str().unwrap(), fails("should_failslab", ENOMEM, &callers), true);
+}
