@@ -292,7 +292,7 @@ pub struct Site {
 pub struct Fired {
     /// Index of the rule, hence of the plan's fault, from 0.
     pub rule: u32,
-    /// Sequence number of the call, from 1.
+    /// Sequence number of the call, from 1; always of the first time.
     pub sequence: u32,
     /// Callers in `stack`.
     pub depth: u32,

@@ -17,7 +17,7 @@ use crate::{Finding, FrameReturn};
 pub struct Fired {
     /// Index among the faults of all rounds of the plan, from 0.
     pub fault: usize,
-    /// Position of the call among all calls of the execution, from 1.
+    /// Position of the call among all calls of the execution, from 1; always of the first time.
     pub sequence: u32,
     /// Number of the site, as in [`Hit::site`].
     pub site: u64,

@@ -341,7 +341,7 @@ pub struct SiteDescription {
 pub struct FiredFault {
     /// Index in the plan, from 0.
     pub fault: u32,
-    /// Position of the call among all calls of the execution, from 1.
+    /// Position of the call among all calls of the execution, from 1; always of the first time.
     pub sequence: u32,
     /// The site's number.
     pub site: u64,
