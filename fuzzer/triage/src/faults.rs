@@ -1,6 +1,6 @@
 //! The named fault, and the guilty place.
 
-use fault_plan::{FOR_EVER, Fault, FaultPlan, Reproducer, shell_word};
+use fault_plan::{Fault, FaultPlan, Reproducer, shell_word};
 use kernel_report::{Frame, first_report, telling_caller};
 
 use crate::{
@@ -74,14 +74,6 @@ fn with_rounds(plan: &FaultPlan) -> Vec<(&Fault, Option<usize>)> {
 /// Gives the name in `name+0x12`, without the compiler's suffixes.
 fn name_of(frame: &str) -> &str {
     fault_plan::base_name(frame.split_once("+0x").map_or(frame, |(name, _)| name))
-}
-
-/// Says that calls fail behind the first one, too: `and all later ones`.
-pub(crate) fn further(fault: &NamedFault) -> Option<String> {
-    match fault.times? {
-        FOR_EVER => Some("and all later ones".to_owned()),
-        times => Some(format!("and the next {}", times - 1)),
-    }
 }
 
 /// Names the steps of the reproducer's workload, `mount` and the like.
@@ -240,7 +232,7 @@ mod tests {
         };
         let named = named(&fired, &[&smaller, &found], "", &Lines);
         assert_eq!((named.occurrence, named.step, named.error.as_deref()), (Some(4), Some(2), Some("ENOMEM")));
-        assert_eq!(further(&named).as_deref(), Some("and the next 2"));
+        assert_eq!(named.further().as_deref(), Some("and the next 2"));
         assert_eq!(named.call_path[1].lines, ["fs/g.h:5", "fs/g.c:7"]);
         assert_eq!(named.arguments, "flags GFP_KERNEL");
     }

@@ -1,10 +1,13 @@
 //! The report of a campaign: what all its forms are written from. As JSON it is the form `json`.
 
+mod fault;
+
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use fault_plan::FaultPlan;
 use serde::Serialize;
 
+pub use self::fault::{Caller, NamedFault};
 use crate::{chance::Chance, impact::Impact};
 
 /// The version of the report's JSON.
@@ -129,62 +132,6 @@ pub enum Standing {
     Same,
     /// An alarm by design: the kernel says that the injected error came.
     Alarm,
-}
-
-/// A fault that fired.
-#[derive(Clone, Debug, Serialize)]
-pub struct NamedFault {
-    /// Its number in the plan, from 1.
-    pub number: usize,
-    /// The function that failed.
-    pub function: String,
-    /// The error that it returned, where the plan says it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// The nearest caller that says something: no allocator, nor a service of all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub caller: Option<String>,
-    /// The callers, innermost first.
-    pub call_path: Vec<Caller>,
-    /// Which of the calls that match the plan's fault failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub occurrence: Option<u32>,
-    /// Calls in a row that fail from that one on, where it is more than one; 4294967295 for all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub times: Option<u32>,
-    /// Position of the call among all of the execution.
-    pub sequence: u32,
-    /// Round of the plan, from 1, where it has several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub round: Option<usize>,
-    /// Step of the workload, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub step: Option<u32>,
-    /// Whose call it was.
-    pub scope: String,
-    /// Arguments of the call that matter, in words; empty where they are not known.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub arguments: String,
-    /// Likelihood of such a failure.
-    pub chance: Chance,
-    /// Why so, a sentence.
-    pub chance_reason: String,
-}
-
-/// A function on a fault's call path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Caller {
-    /// Its name, with `+0x12` behind it where the place is known.
-    pub function: String,
-    /// Lines of source, the innermost inlined function's first, `fs/f.c:7` each.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub lines: Vec<String>,
-    /// What it returned after the fault, such as `-ENOMEM`, where a traced run told.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub returned: Option<String>,
-    /// What it did to the error: `swallowed` or `changed`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mark: Option<String>,
 }
 
 /// Work of the minimiser on a plan.
@@ -375,18 +322,6 @@ impl Crash {
     }
 }
 
-impl NamedFault {
-    /// Gives it in one line: function, error, and the nearest telling caller.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let error = self.error.as_deref().unwrap_or("an error");
-        match &self.caller {
-            Some(caller) => format!("{} returned {error} in {caller}", self.function),
-            None => format!("{} returned {error}", self.function),
-        }
-    }
-}
-
 /// Gives seconds as people read them, such as `3 min 20 s`.
 #[must_use]
 pub fn duration(seconds: f64) -> String {
@@ -396,13 +331,5 @@ pub fn duration(seconds: f64) -> String {
         (0, 0, _) => format!("{seconds:.1} s"),
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
-    }
-}
-
-impl Caller {
-    /// Gives its name without the place in it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.function.split_once("+0x").map_or(&self.function, |(name, _)| name)
     }
 }

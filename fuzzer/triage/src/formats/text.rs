@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::wrap::{indent, plain};
 use crate::{
-    Report, faults,
+    Report,
     model::{Crash, NamedFault, Standing, duration},
 };
 
@@ -116,7 +116,7 @@ pub(super) fn occasion(fault: &NamedFault, steps: &[String]) -> String {
         parts.push(name.map_or_else(|| format!("step {step}"), |name| format!("step {step} ({name})")));
     }
     if let Some(occurrence) = fault.occurrence {
-        let further = faults::further(fault).map(|further| format!(" {further}")).unwrap_or_default();
+        let further = fault.further().map(|further| format!(" {further}")).unwrap_or_default();
         parts.push(format!("occurrence {occurrence}{further}"));
     }
     parts.push(format!("call {} of the execution", fault.sequence));
