@@ -116,6 +116,8 @@ fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
         assert!(keys.contains(planted), "{planted} was not found, but {keys:?}\n{}", text(&run.stdout));
     }
     let covered = fuzz(&["coverage", out, "--json"]);
+    let twice = fuzz(&["coverage", out, out, "--json"]);
+    assert_eq!(text(&twice.stdout), text(&covered.stdout), "a campaign adds nothing to itself");
     let covered: serde_json::Value = serde_json::from_str(text(&covered.stdout).lines().next().unwrap()).unwrap();
     assert!(covered["coverage_by_folder"]["drivers/fuzz_selftest"].as_u64().unwrap() > 50, "{covered}");
     let reproduced = |crash: &&PathBuf| json(&crash.join("meta.json"))["reproduced"] == 3;

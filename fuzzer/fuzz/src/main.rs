@@ -42,7 +42,7 @@ fn run(options: Options, progress: &Progress) -> Result<Answer, CommandError> {
         Some(Command::Replay(options)) => commands::replay(&options, &stop, out, progress),
         Some(Command::Minimize(options)) => commands::minimize(&options, &stop, out, progress),
         Some(Command::Export(options)) => commands::export(&options, &stop, out, progress),
-        Some(Command::Coverage { dir, json }) => commands::coverage(&dir, json, out),
+        Some(Command::Coverage { dirs, json }) => commands::coverage(&dirs, json, out),
         Some(Command::Report(options)) => commands::report(&options, out, progress),
         Some(Command::Targets { json }) => commands::targets(json, out),
         Some(Command::Kernel(KernelCommand::Build { name })) => {
