@@ -92,6 +92,10 @@ mod tests {
         let lock = "RIP: 0010:native_queued_spin_lock_slowpath+0x10/0x60\n</NMI>\n<TASK>\n_raw_spin_lock+0x1/0x2\n\
             outer+0x1/0x2\n</TASK>\n";
         let user = "RIP: 0033:0x43a8da\n</NMI>\n";
+        let idle = "RIP: 0010:pv_native_safe_halt+0xf/0x10\n</NMI>\n<TASK>\ndefault_idle+0x1/0x2\ndo_idle+0x1/0x2\n\
+            cpu_startup_entry+0x1/0x2\nstart_kernel+0x1/0x2\ncommon_startup_64+0x1/0x2\n</TASK>\n";
+        let switching = "RIP: 0010:update_curr+0x10/0x60\n</NMI>\n<TASK>\n__schedule+0x1/0x2\nschedule+0x1/0x2\n\
+            syscall_exit_to_user_mode+0x1/0x2\ndo_syscall_64+0x1/0x2\n</TASK>\n";
         let place = |rest: &str| hang(&format!("{nmi}{rest}"), None).guilty.map(|guilty| guilty.function);
         assert_eq!(place(irq).as_deref(), Some("btrfs_reserve_extent"));
         let loops = |at: &str| {
@@ -108,7 +112,7 @@ mod tests {
         }
         assert_eq!(place(task).as_deref(), Some("outer"));
         assert_eq!(place(lock).as_deref(), Some("outer"));
-        assert_eq!(place(user), None);
+        assert_eq!([place(user), place(idle), place(switching)], [None, None, None]);
         assert_eq!(hang("", None).guilty, None);
     }
 }

@@ -595,6 +595,12 @@ const ENTRY: &[&str] = &[
     "process_scheduled_works",
 ];
 
+/// Says whether a processor that is in `function`, or below it, has nothing to do
+/// (`kernel/sched/idle.c`, 6.12).
+pub(super) fn idles(function: &str) -> bool {
+    is_among(function, &["do_idle", "cpu_startup_entry"])
+}
+
 /// Says whether a processor stands still in `function`.
 pub(super) fn spins(function: &str) -> bool {
     is_among(function, SPINNING)

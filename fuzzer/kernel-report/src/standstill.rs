@@ -30,12 +30,17 @@ impl<'log> Standstill<'log> {
 
     /// The place in the call trace of a processor that ran when it was interrupted. Where a loop
     /// was then is chance: its place is what the task does at all, the last function that is not
-    /// everybody's. One that spins for a lock stands still.
+    /// everybody's. One that spins for a lock stands still. A processor that is idle, or on its way
+    /// from one task to another, tells nothing.
     pub(super) fn of_loop(stack: &[&'log str]) -> Option<Self> {
         let outside = outside(stack);
         let first = outside.iter().position(|function| !skip::is_skipped(function, true))?;
         let spins = outside[..first].iter().any(|function| skip::spins(function));
         let last = outside[first..].iter().rfind(|function| !skip::is_entry(function));
+        if outside.iter().any(|function| skip::idles(function)) || last.is_some_and(|last| skip::is_skipped(last, true))
+        {
+            return None;
+        }
         Some(match last {
             Some(last) if !spins => Self::Below(last),
             _ => Self::In(outside[first]),
