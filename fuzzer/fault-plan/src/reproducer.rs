@@ -80,13 +80,12 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// Gives a word as a shell takes it for one and nothing else: strangers' words are in commands that
-/// people copy. Control characters become `?`.
+/// people copy.
 #[must_use]
 pub fn shell_word(word: &str) -> String {
-    let word = one_line(word);
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=,:@%+".contains(letter);
     if !word.is_empty() && word.chars().all(is_plain) {
-        return word;
+        return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -98,7 +97,7 @@ mod tests {
     #[test]
     fn a_word_stays_one_word_of_a_shell() {
         let words =
-            [("-Lx_1.img", "-Lx_1.img"), ("", "''"), ("a b", "'a b'"), ("$(x)\n", "'$(x)?'"), ("it's", r"'it'\''s'")];
+            [("-Lx_1.img", "-Lx_1.img"), ("", "''"), ("a b", "'a b'"), ("$(x)\n", "'$(x)\n'"), ("it's", r"'it'\''s'")];
         for (word, quoted) in words {
             assert_eq!(shell_word(word), quoted);
         }

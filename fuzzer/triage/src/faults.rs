@@ -1,6 +1,6 @@
 //! The named fault, and the guilty place.
 
-use fault_plan::{Fault, FaultPlan, Reproducer, shell_word};
+use fault_plan::{Fault, FaultPlan, Reproducer, one_line, shell_word};
 use kernel_report::{Frame, first_report, telling_caller};
 
 use crate::{
@@ -92,7 +92,7 @@ pub(crate) fn disk(reproducer: &Reproducer) -> Option<String> {
     let image = reproducer.target.as_ref()?.get("image")?;
     let words = image.get("mkfs")?.as_array()?.iter().filter_map(serde_json::Value::as_str);
     let words: Vec<_> = words.map(shell_word).collect();
-    Some(format!("{} ({} MiB)", words.join(" "), image.get("size_mib")?))
+    Some(one_line(&format!("{} ({} MiB)", words.join(" "), image.get("size_mib")?)))
 }
 
 /// Finds the place that a report blames. An oracle's finding blames nobody: there it is the first
