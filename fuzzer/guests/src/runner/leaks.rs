@@ -111,12 +111,12 @@ fn grown_anyway(lines: &mut Vec<Growth>, growth: &[Growth]) {
     lines.retain(|line| !as_much(line));
 }
 
-/// Makes the finding of a line that grew in so many `runs`.
-fn leak(line: &Growth, runs: usize, plan: &FaultPlan, execution: &Execution) -> Finding {
+/// Makes the finding of a line. How many runs there were is chance, and is not told.
+fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution) -> Finding {
     let Growth { place, function, calls, bytes } = line;
     let title = format!("memory leak of {function} ({place})");
     let told = format!(
-        "{place} ({function}): each of {runs} runs left {calls} allocations with {bytes} bytes; runs without faults left fewer"
+        "{place} ({function}): each run left {calls} allocations with {bytes} bytes; runs without faults left fewer"
     );
     let text = evidence(&told, plan, &execution.fired, &execution.steps);
     seen(FindingKind::Leak, format!("memory leak: {function}"), title, text, &execution.fired)
@@ -149,25 +149,25 @@ impl GuestRunner {
         }
         // The returns of calls are noted once.
         let how = if how == How::Traced { How::Fresh } else { how };
-        let (lines, runs) = self.leaking(Asked { how, number, ..Asked::warm(round) }, candidates);
+        let lines = self.leaking(Asked { how, number, ..Asked::warm(round) }, candidates);
         if self.guest.is_none() {
             execution.guest = Fate::Retired;
         }
-        execution.findings.extend(lines.iter().map(|line| leak(line, runs, round, execution)).collect::<Vec<_>>());
+        execution.findings.extend(lines.iter().map(|line| leak(line, round, execution)).collect::<Vec<_>>());
     }
 
-    /// Gives those of `lines` that grow in each run as `asked`, and not as much without faults, and
-    /// the number of these runs; none when the guest is none to go on with.
-    fn leaking(&mut self, asked: Asked<'_>, mut lines: Vec<Growth>) -> (Vec<Growth>, usize) {
-        let (started, mut runs) = (Instant::now(), 1);
-        while runs <= MORE_RUNS || started.elapsed() < FREED_BY_AND_BY {
+    /// Gives those of `lines` that grow in each run as `asked`, and not as much without faults; none
+    /// when the guest is none to go on with.
+    fn leaking(&mut self, asked: Asked<'_>, mut lines: Vec<Growth>) -> Vec<Growth> {
+        let (started, mut runs) = (Instant::now(), 0);
+        while runs < MORE_RUNS || started.elapsed() < FREED_BY_AND_BY {
             runs += 1;
             match self.grown(asked) {
                 Some(growth) => grown_again(&mut lines, &growth),
                 None => lines.clear(),
             }
             if lines.is_empty() {
-                return (lines, runs);
+                return lines;
             }
         }
         for _ in 0..MORE_RUNS {
@@ -182,7 +182,7 @@ impl GuestRunner {
                 break;
             }
         }
-        (lines, runs)
+        lines
     }
 
     /// Runs a round once more in the guest at hand. Gives what grew; nothing when that guest has
