@@ -1,16 +1,13 @@
 //! Leaks: memory that each run of a plan allocates and does not free, by source line.
 //!
 //! A line of which more is in use after an execution proves nothing: caches grow, and what is freed
-//! by and by is not free yet. So the plan runs again in the same guest, for a time. A line that grew
+//! by and by is not free yet. So the plan runs again, twice, in the same guest. A line that grew
 //! each time by the same number of allocations leaks, unless it grows by as much without faults.
 //!
 //! That costs executions. A line that was looked at waits for longer and longer until it is looked
 //! at again. In a fresh guest, in which crashes are tried, none waits.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, thread, time::Duration};
 
 use execution::{Attributed, Execution, Fate, Finding, FindingKind, How};
 use fault_plan::FaultPlan;
@@ -21,11 +18,11 @@ use super::{
     leftover::{evidence, seen},
 };
 
-/// Runs of a plan after the first one, at least, and then of the fault-free one.
+/// Runs of a plan after the first one, and then of the fault-free one.
 const MORE_RUNS: usize = 2;
-/// The time that the runs of a plan take, at least: what RCU is to free piles up for some of them.
-/// Seven work queues of a mount that failed were there three runs later, and were no leak.
-const FREED_BY_AND_BY: Duration = Duration::from_secs(1);
+/// Time before the last run of a plan, in which RCU frees what piled up in those before: seven work
+/// queues of a mount that failed were there three runs later, and were no leak.
+const FREED_AFTER: Duration = Duration::from_millis(500);
 /// Executions until a line is looked at once more; twice as many the next
 /// time.
 const PAUSE: u64 = 32;
@@ -111,12 +108,13 @@ fn grown_anyway(lines: &mut Vec<Growth>, growth: &[Growth]) {
     lines.retain(|line| !as_much(line));
 }
 
-/// Makes the finding of a line. How many runs there were is chance, and is not told.
+/// Makes the finding of a line.
 fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution) -> Finding {
     let Growth { place, function, calls, bytes } = line;
     let title = format!("memory leak of {function} ({place})");
     let told = format!(
-        "{place} ({function}): each run left {calls} allocations with {bytes} bytes; runs without faults left fewer"
+        "{place} ({function}): each of {} runs left {calls} allocations with {bytes} bytes; runs without faults left fewer",
+        MORE_RUNS + 1
     );
     let text = evidence(&told, plan, &execution.fired, &execution.steps);
     seen(FindingKind::Leak, format!("memory leak: {function}"), title, text, &execution.fired)
@@ -159,9 +157,10 @@ impl GuestRunner {
     /// Gives those of `lines` that grow in each run as `asked`, and not as much without faults; none
     /// when the guest is none to go on with.
     fn leaking(&mut self, asked: Asked<'_>, mut lines: Vec<Growth>) -> Vec<Growth> {
-        let (started, mut runs) = (Instant::now(), 0);
-        while runs < MORE_RUNS || started.elapsed() < FREED_BY_AND_BY {
-            runs += 1;
+        for run in 1..=MORE_RUNS {
+            if run == MORE_RUNS {
+                thread::sleep(FREED_AFTER);
+            }
             match self.grown(asked) {
                 Some(growth) => grown_again(&mut lines, &growth),
                 None => lines.clear(),
