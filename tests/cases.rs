@@ -3,17 +3,13 @@
 
 use std::fs;
 
-use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError};
+use fault_plan::{Errno, Fault, FaultPlan, InjectedError};
 use guest_protocol::StepResult;
 
-use crate::common::{KERNEL, LEAN, guests_on};
+use crate::common::{KERNEL, LEAN, fails, guests_on};
 
 const ENOMEM: InjectedError = InjectedError::Errno(Errno::ENOMEM);
 const EIO: InjectedError = InjectedError::Errno(Errno::EIO);
-
-fn fails(function: &str, error: InjectedError, callers: &[&str]) -> Fault {
-    Fault::new(function, CallPath(callers.iter().map(ToString::to_string).collect()), 1, error)
-}
 
 /// Runs a fault of this target on the lean kernel. It fires and, if it is `told` of, a step fails;
 /// nothing is found.
@@ -32,21 +28,21 @@ fn bears(target: &str, fault: Fault, told: bool) {
 #[test]
 fn ext4_bears_that_a_block_of_the_extent_tree_is_not_to_be_had() {
     let callers = ["__read_extent_tree_block", "ext4_find_extent", "ext4_ext_insert_extent"];
-    bears("ext4-rw", fails("bdev_getblk", InjectedError::Null, &callers), false);
+    bears("ext4-rw", fails("bdev_getblk", &callers, InjectedError::Null), false);
 }
 
 /// Old content of the disk became readable, until 6.12.31.
 #[test]
 fn ext4_bears_that_data_is_not_written() {
     let callers = ["submit_bio_noacct", "submit_bio", "ext4_io_submit"];
-    bears("ext4-remount", fails("should_fail_bio", EIO, &callers), true);
+    bears("ext4-remount", fails("should_fail_bio", &callers, EIO), true);
 }
 
 /// Log items were used after the shutdown had freed them, until 6.12.80.
 #[test]
 fn xfs_bears_that_its_log_is_not_written() {
     let callers = ["submit_bio_noacct", "submit_bio", "xlog_write_iclog"];
-    bears("xfs-rw", fails("should_fail_bio", EIO, &callers), true);
+    bears("xfs-rw", fails("should_fail_bio", &callers, EIO), true);
 }
 
 /// An ordered extent was split after the transaction had been aborted, until 6.12.14.
@@ -62,5 +58,5 @@ fn btrfs_bears_that_a_direct_write_gets_no_new_chunk() {
     );
     fs::write(folder.path().join("target.toml"), text).unwrap();
     let callers = ["...", "btrfs_chunk_alloc_add_chunk_item"];
-    bears(folder.path().to_str().unwrap(), fails("should_failslab", ENOMEM, &callers), true);
+    bears(folder.path().to_str().unwrap(), fails("should_failslab", &callers, ENOMEM), true);
 }

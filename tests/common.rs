@@ -114,7 +114,12 @@ pub(crate) fn fault(path: &[&str], occurrence: u32) -> Fault {
 pub(crate) fn fault_of(function: &str, path: &[&str], occurrence: u32) -> Fault {
     let error = MEMORY.iter().find(|(name, _)| *name == function).map(|(_, error)| *error);
     let error = error.unwrap_or_else(|| panic!("\"{function}\" has no error"));
-    Fault::new(function, CallPath(path.iter().map(ToString::to_string).collect()), occurrence, error)
+    Fault { occurrence, ..fails(function, path, error) }
+}
+
+/// A fault by which the first call of a function on this path fails.
+pub(crate) fn fails(function: &str, path: &[&str], error: InjectedError) -> Fault {
+    Fault::new(function, CallPath(path.iter().map(ToString::to_string).collect()), 1, error)
 }
 
 /// A plan with these faults.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use execution::{Execution, How, RunError, Stop};
-use fault_plan::{CallPath, Errno, ErrorType, Fault, InjectableFunction, InjectedError};
+use fault_plan::{Errno, ErrorType, InjectableFunction, InjectedError};
 use guest_protocol::StepResult;
 use guests::{
     prepare::{Wanted, prepare},
@@ -13,7 +13,7 @@ use guests::{
 use kcov_parser::{CallSites, Place, Symbols};
 use tempfile::TempDir;
 
-use crate::common::{Guests, KERNEL, LEAN, guests, guests_on, plan};
+use crate::common::{Guests, KERNEL, LEAN, fails, guests, guests_on, plan};
 
 const CHARGE: &str = "selftest_account_charge";
 
@@ -29,10 +29,6 @@ fn target(functions: &[(&str, &str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("target.toml"), text).unwrap();
     folder
-}
-
-fn fails(function: &str, caller: &str, error: InjectedError) -> Fault {
-    Fault::new(function, CallPath(vec![caller.to_owned()]), 1, error)
 }
 
 fn edquot() -> InjectedError {
@@ -57,7 +53,7 @@ fn a_function_off_the_list_fails_and_shows_a_bug_that_nothing_else_reaches() {
         assert_eq!((&about.ready.functions, &about.ready.left_out), (&vec![expected], &Vec::new()), "{kernel}");
         let clean = guest.run(&plan(&[]));
         assert_eq!((&clean.steps, clean.findings.len()), (&vec![StepResult::Done(1)], 0), "{kernel}");
-        let failed = guest.run_fresh(&plan(&[fails(CHARGE, "selftest_off_list", edquot())]));
+        let failed = guest.run_fresh(&plan(&[fails(CHARGE, &["selftest_off_list"], edquot())]));
         assert_eq!(failed.fired.len(), 1, "{kernel}");
         let [finding, ..] = failed.findings.as_slice() else { panic!("{kernel}: no finding") };
         assert!(finding.is_report(), "{kernel}: {finding:?}");
@@ -87,7 +83,7 @@ fn a_function_that_a_kernel_cannot_fail_is_left_out_and_named_with_the_reason() 
         let left_out = ready.left_out.iter().find(|left_out| left_out.function == name).unwrap();
         assert!(left_out.reason.contains(reason), "{left_out:?}");
     }
-    let ran = guest.ran(&plan(&[fails("btrfs_sb", "btrfs_statfs", InjectedError::Null)]), How::Warm);
+    let ran = guest.ran(&plan(&[fails("btrfs_sb", &["btrfs_statfs"], InjectedError::Null)]), How::Warm);
     let Err(RunError::Refused(reason)) = ran.execution else { panic!("not refused") };
     assert!(reason.contains("\"btrfs_sb\" may not fail"), "{reason}");
     let reason = why_not_prepared(target(&others[1..]).path());
