@@ -232,7 +232,7 @@ mod tests {
         };
         let named = named(&fired, &[&smaller, &found], "", &Lines);
         assert_eq!((named.occurrence, named.step, named.error.as_deref()), (Some(4), Some(2), Some("ENOMEM")));
-        assert_eq!(named.further().as_deref(), Some("and the next 2"));
+        assert_eq!(named.further(), " and the next 2");
         assert_eq!(named.call_path[1].lines, ["fs/g.h:5", "fs/g.c:7"]);
         assert_eq!(named.arguments, "flags GFP_KERNEL");
     }

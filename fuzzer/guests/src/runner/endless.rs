@@ -26,8 +26,10 @@ pub(super) fn asks(plan: &FaultPlan, fired: &[Fired], results: &[StepResult]) ->
 #[cfg(test)]
 mod tests {
     use fault_plan::{CallPath, Errno, FOR_EVER, Fault, InjectedError};
+    use guest_protocol::FiredFault;
+    use kcov_parser::Symbols;
 
-    use super::*;
+    use super::{super::fired::named, *};
 
     #[test]
     fn a_call_that_is_made_again_whenever_it_fails_is_a_finding() {
@@ -36,28 +38,15 @@ mod tests {
         let fault = Fault::new("should_failslab", CallPath::default(), 1, error);
         plan.faults = vec![fault.clone(), Fault { times: FOR_EVER, ..fault }];
         let path = |path: &str| path.split(' ').map(str::to_owned).collect();
-        let fired = |fault, times, callers: &str| Fired { fault, times, step: 2, call_path: path(callers), ..once() };
+        let fired = |fault, times, callers: &str| {
+            let fired = FiredFault { fault, times, step: 2, call_path: path(callers), ..FiredFault::default() };
+            named(&fired, String::new(), &Symbols::default())
+        };
         let (first, often) = (fired(0, 1, "kmem_cache_alloc_noprof f"), "kmem_cache_alloc_noprof asks g");
         assert_eq!(asks(&plan, &[first.clone(), fired(1, MOST_FIRES - 1, often)], &[]), None);
         let found = asks(&plan, &[first, fired(1, MOST_FIRES, often)], &[]).unwrap();
         assert_eq!((found.key.as_str(), found.kind), ("endless loop: asks", FindingKind::Loop));
         assert!(found.text.contains("should_failslab failed 8192 times in step 2"), "{}", found.text);
         assert!(!found.is_report() && found.stack[1] == "asks", "{found:?}");
-    }
-
-    fn once() -> Fired {
-        Fired {
-            fault: 0,
-            sequence: 1,
-            site: 1,
-            step: 1,
-            scope: fault_plan::Scope::Workload,
-            times: 1,
-            call_path: Vec::new(),
-            frames: Vec::new(),
-            arguments: Vec::new(),
-            words: String::new(),
-            returns: Vec::new(),
-        }
     }
 }

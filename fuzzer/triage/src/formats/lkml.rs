@@ -159,7 +159,7 @@ impl Mail<'_> {
             "thread" => Some("in a kernel thread".to_owned()),
             scope => Some(format!("in a {scope} of the workload")),
         };
-        let further = fault.further().map(|further| format!(" {further}")).unwrap_or_default();
+        let further = fault.further();
         let occurrence = fault.occurrence.map(|occurrence| format!("call {occurrence} of those on this path{further}"));
         let arguments = Some(fault.arguments.clone()).filter(|words| !words.is_empty());
         let round = fault.round.map(|round| format!("in round {round} of {}", self.crash.plan_rounds));

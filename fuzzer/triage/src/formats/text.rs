@@ -116,7 +116,7 @@ pub(super) fn occasion(fault: &NamedFault, steps: &[String]) -> String {
         parts.push(name.map_or_else(|| format!("step {step}"), |name| format!("step {step} ({name})")));
     }
     if let Some(occurrence) = fault.occurrence {
-        let further = fault.further().map(|further| format!(" {further}")).unwrap_or_default();
+        let further = fault.further();
         parts.push(format!("occurrence {occurrence}{further}"));
     }
     parts.push(format!("call {} of the execution", fault.sequence));

@@ -72,12 +72,14 @@ impl NamedFault {
         }
     }
 
-    /// Says that calls fail behind the first one, too: `and all later ones`.
+    /// Says that calls fail behind the first one, too: ` and all later ones`, to be put behind words
+    /// for that one; empty where none does.
     #[must_use]
-    pub fn further(&self) -> Option<String> {
-        match self.times? {
-            FOR_EVER => Some("and all later ones".to_owned()),
-            times => Some(format!("and the next {}", times - 1)),
+    pub fn further(&self) -> String {
+        match self.times {
+            None => String::new(),
+            Some(FOR_EVER) => " and all later ones".to_owned(),
+            Some(times) => format!(" and the next {}", times - 1),
         }
     }
 }
