@@ -38,8 +38,8 @@ pub const TEXT_HALF: u64 = 0xffff_ffff << 32;
 pub const MAX_FRAMES: usize = 24;
 /// The most rules, one per fault of a plan.
 pub const MAX_RULES: usize = 16;
-/// Times that one rule fires in an execution, at most. Who asks as often for what fails each time is
-/// in a loop: whole workloads make fewer calls of a function.
+/// Times that one rule fires in an execution, at most. Who asks as often for what fails each time
+/// is in a loop: whole workloads make fewer calls of a function.
 pub const MOST_FIRES: u32 = 8192;
 /// The most functions that can be probed.
 pub const MAX_FUNCTIONS: usize = 512;

@@ -144,8 +144,8 @@ fn show(registers: &Registers, rule: &Rule, fired: &mut Fired) {
 }
 
 /// Notes that a rule fires: the first time with the call, and later that it did so once more. So
-/// the log has room for all. The last time of a loop is noted with the call: that one is in it. What
-/// came after the fault came after its first time.
+/// the log has room for all. The last time of a loop is noted with the call: that one is in it.
+/// What came after the fault came after its first time.
 #[inline(always)]
 fn log(control: &Control, registers: &Registers, rule_index: u32, site: u32) {
     let (Some(log), Some(site), Some(call)) = (maps::fired(), maps::site(site), maps::call()) else { return };

@@ -25,8 +25,8 @@ pub struct Fired {
     pub step: u32,
     /// Scope of the call.
     pub scope: Scope,
-    /// Number of times that it fired. The rest is of the first time, or of the last one of as many as
-    /// the program allows.
+    /// Number of times that it fired. The rest is of the first time, or of the last one of as many
+    /// as the program allows.
     pub times: u32,
     /// The callers, innermost first.
     pub call_path: Vec<String>,

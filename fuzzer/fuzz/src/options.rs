@@ -34,8 +34,8 @@ pub enum Command {
     Export(ExportOptions),
     /// Say how many places of each part of the kernel a campaign has covered.
     Coverage {
-        /// The campaign's folder, or several, of which the places are put together. Campaigns may be
-        /// running.
+        /// The campaign's folder, or several, of which the places are put together. Campaigns may
+        /// be running.
         #[arg(required = true, value_name = "DIR")]
         dirs: Vec<PathBuf>,
         /// One line of JSON for each kernel.

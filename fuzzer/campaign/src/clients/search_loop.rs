@@ -58,8 +58,8 @@ const QUIET_RUNS: usize = 4;
 /// again.
 const LATER: Duration = Duration::from_secs(5);
 
-/// One part in so many of a checker's time is for what explorers came across, and for crashes, while
-/// its own kernel is owed points.
+/// One part in so many of a checker's time is for what explorers came across, and for crashes,
+/// while its own kernel is owed points.
 const OTHERS_SHARE: u32 = 8;
 
 /// The loop of a client, and the parts that it turns.
