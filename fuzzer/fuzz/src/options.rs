@@ -32,7 +32,7 @@ pub enum Command {
     Minimize(MinimizeOptions),
     /// Write a C program that makes a crash without the fuzzer, and prove that it does.
     Export(ExportOptions),
-    /// Say how many places of each part of the kernel a campaign has covered.
+    /// Say how many places of each part of the kernel campaigns have covered.
     Coverage {
         /// The campaign's folder, or several, of which the places are put together. Campaigns may
         /// be running.
