@@ -94,7 +94,7 @@ pub(super) fn search<R: Runner>(
         .feedback(feedback)
         .objective(objective)
         .build();
-    let is_busy = || known.matrix().has_open(Reach::Alone);
+    let is_busy = || known.matrix().is_failing_alone();
     let when = When { must_end: &must_end, is_busy: &is_busy, judges: role == Role::Checker };
     let runner = Aftermath::new(setup.runner, target, &known.sweeps, when);
     let observers = tuple_list!(coverage, ExecutionObserver::default(), time);

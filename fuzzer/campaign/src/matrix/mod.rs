@@ -297,6 +297,12 @@ impl Matrix {
         self.open.first().is_some_and(|(rank, _)| reach.has(*rank))
     }
 
+    /// Says whether points are still failed alone: a cell is open, or a client is failing one.
+    pub(crate) fn is_failing_alone(&self) -> bool {
+        let is_alone = |(index, _): &CellId| self.points.get(*index as usize).is_some_and(|point| point.rank == 0);
+        self.has_open(Reach::Alone) || self.taken.iter().any(is_alone)
+    }
+
     /// Takes the open cell of the least rank; of several that of the point found first.
     pub(crate) fn take(&mut self, reach: Reach) -> Option<TakenCell> {
         let next = *self.open.first().filter(|(rank, _)| reach.has(*rank))?;

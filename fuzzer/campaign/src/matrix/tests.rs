@@ -48,6 +48,7 @@ fn every_point_of_the_workload_is_failed_alone_with_each_error_and_then_those_be
     assert!(matrix.has_open(Reach::Alone));
     let mut plans = Vec::new();
     while let Some(taken) = matrix.take(Reach::Alone) {
+        assert!(matrix.is_failing_alone(), "the last one is not over when it is taken");
         assert_eq!(taken.plan.faults.len(), 1);
         let site: u64 = if taken.plan.faults[0].call_path.0 == ["caller_1"] { 1 } else { 2 };
         // A failure of 1 is followed by a call that the workload does not make by itself.
@@ -56,6 +57,7 @@ fn every_point_of_the_workload_is_failed_alone_with_each_error_and_then_those_be
         matrix.tried(&taken, Tried::Ran);
         plans.push(taken.plan);
     }
+    assert!(!matrix.is_failing_alone());
     assert_eq!(plans.len(), 4, "two points, two errors");
     let counts = matrix.counts();
     assert_eq!((counts.points, counts.cells, counts.cells_failed, counts.alone_left), (3, 6, 4, 0));

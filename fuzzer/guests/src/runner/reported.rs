@@ -35,7 +35,7 @@ pub(super) struct Executed<'a> {
 /// so much was left `before`. `text` is the console's.
 pub(super) fn reported(
     executed: Executed<'_>,
-    report: Box<Report>,
+    mut report: Box<Report>,
     fired: Vec<Fired>,
     before: &[Leftover],
     text: String,
@@ -44,6 +44,8 @@ pub(super) fn reported(
     let Executed { plan, workload, oracles } = executed;
     let announced =
         [&report.log, &report.log_before, &text].into_iter().any(|log| kernel_report::has_announcement(log));
+    // All that such a warning leaves. The detectors go on, and so may the guest.
+    report.leftovers.retain(|leftover| !(announced && leftover.kind == LeftoverKind::Taint));
     // The console has less of each report, and loses none.
     let in_log = if report.log.contains(LOG_LOST) { Vec::new() } else { reports(&report.log) };
     let (found, console) = if in_log.is_empty() { (reports(&text), text) } else { (in_log, report.log.clone()) };
@@ -59,8 +61,7 @@ pub(super) fn reported(
     };
     // A kernel that has reported something is not clean, and says so once more.
     if findings.is_empty() {
-        let explained = |leftover: &Leftover| leftover.kind == LeftoverKind::Taint && announced;
-        let new = report.leftovers.iter().filter(|leftover| !is_old(leftover, before) && !explained(leftover));
+        let new = report.leftovers.iter().filter(|leftover| !is_old(leftover, before));
         findings.extend(new.map(|leftover| left(leftover, plan, &fired, &report.steps)));
         findings.extend(lost(&report.losses, plan, workload, &fired, &report.steps));
         // Without a fault it is no plan's doing.
