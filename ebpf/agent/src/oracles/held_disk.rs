@@ -26,4 +26,9 @@ impl Oracle for HeldDisk {
         };
         Some(leftover(LeftoverKind::Device, text))
     }
+
+    /// It waits for a disk that is held, in vain where that is known.
+    fn is_told(&self, found: &[Leftover]) -> bool {
+        found.iter().any(|found| matches!(found.kind, LeftoverKind::Device | LeftoverKind::Mount))
+    }
 }

@@ -24,6 +24,12 @@ pub(crate) trait Oracle {
 
     /// Looks for what the last workload left behind, and removes it where that can be done.
     fn leftover(&mut self) -> Option<Leftover>;
+
+    /// Says whether what was `found` already tells all that this one could find, so that it need
+    /// not look.
+    fn is_told(&self, _found: &[Leftover]) -> bool {
+        false
+    }
 }
 
 /// Makes a leftover of this kind, of which `text` says more.
@@ -55,6 +61,9 @@ impl Oracles {
     pub(crate) fn leftovers(&mut self) -> Vec<Leftover> {
         let mut found: Vec<Leftover> = Vec::new();
         for oracle in &mut self.0 {
+            if oracle.is_told(&found) {
+                continue;
+            }
             let Some(leftover) = oracle.leftover() else { continue };
             let held = matches!(leftover.kind, LeftoverKind::Device | LeftoverKind::FileSystem);
             let explained = |other: &Leftover| other.kind == leftover.kind || held && other.kind == LeftoverKind::Mount;
