@@ -69,7 +69,8 @@ pub struct FuzzOptions {
     /// :VARIANT behind it for one of its variants.
     #[arg(long)]
     pub target: String,
-    /// Time to fuzz, such as 30s, 10m or 8h; until Ctrl-C without it.
+    /// Time to search, such as 30s, 10m or 8h; until Ctrl-C without it. Then crashes are tried and
+    /// minimised, for a minute more.
     #[arg(long, value_parser = duration)]
     pub time: Option<Duration>,
     /// The campaign's folder, campaigns/TARGET without it. One that exists is resumed.

@@ -66,7 +66,8 @@ impl<'a> TriageStage<'a> {
         self.triage_while(runner, age, || true)
     }
 
-    /// Does so while it `has_time` for one more crash. The next start tries the others.
+    /// Does so while it `has_time` for one more crash or longer sequence. The next start tries the
+    /// other crashes.
     ///
     /// # Errors
     ///
@@ -82,7 +83,7 @@ impl<'a> TriageStage<'a> {
                 return Err(Error::shutting_down());
             }
             let Some(mut taken) = self.crashes.take_untried(self.objective.kernel(), age) else { return Ok(()) };
-            let (tries, reproduced) = match self.tries(runner, &mut taken) {
+            let (tries, reproduced) = match self.tries(runner, &mut taken, &has_time) {
                 Ok(tries) => tries,
                 Err(error) => {
                     self.crashes.put_back(&taken);
@@ -101,12 +102,17 @@ impl<'a> TriageStage<'a> {
     /// Tries the reproducer of a crash, and where it seldom makes the crash again, sequences of
     /// what its guest had run. Gives the number of tries, and of those in which the crash came
     /// again.
-    fn tries<R: Runner>(&self, runner: &mut R, taken: &mut Taken) -> Result<(u32, u32), Error> {
+    fn tries<R: Runner>(
+        &self,
+        runner: &mut R,
+        taken: &mut Taken,
+        has_time: &dyn Fn() -> bool,
+    ) -> Result<(u32, u32), Error> {
         let (tries, reproduced) = self.tries_of(runner, taken, &taken.plan, TRIES)?;
         if tries < TRIES || is_often(reproduced) {
             return Ok((tries, reproduced));
         }
-        Ok(self.sequence(runner, taken, reproduced)?.unwrap_or((tries, reproduced)))
+        Ok(self.sequence(runner, taken, reproduced, has_time)?.unwrap_or((tries, reproduced)))
     }
 
     /// Runs `plan` so often in fresh guests. Gives the number of tries, fewer where guests fail,
@@ -136,6 +142,7 @@ impl<'a> TriageStage<'a> {
         runner: &mut R,
         taken: &mut Taken,
         reproduced: u32,
+        has_time: &dyn Fn() -> bool,
     ) -> Result<Option<(u32, u32)>, Error> {
         let started = Instant::now();
         let mut best: Option<(PlanInput, Execution, u32, u32)> = None;
@@ -143,7 +150,7 @@ impl<'a> TriageStage<'a> {
             if (self.is_interrupted)() {
                 return Err(Error::shutting_down());
             }
-            if started.elapsed() > SEQUENCES_TIME {
+            if started.elapsed() > SEQUENCES_TIME || !has_time() {
                 tracing::info!(title = taken.title, "no time for longer sequences");
                 break;
             }

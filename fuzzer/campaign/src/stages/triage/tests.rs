@@ -1,6 +1,6 @@
 //! Triage of what only a sequence makes again, over a fake runner.
 
-use std::fs;
+use std::{cell::Cell, fs};
 
 use execution::{Attributed, Fate, Usage};
 use fault_plan::{FaultPlan, Reproducer, Round};
@@ -50,6 +50,11 @@ struct Triaged {
 
 /// Notes a late report of a plan with this history, and has it tried.
 fn triaged(history: Vec<Round>) -> Triaged {
+    triaged_while(history, |_| true)
+}
+
+/// Has it tried as long as it `has_time`, which is told how often that was asked before.
+fn triaged_while(history: Vec<Round>, has_time: fn(u32) -> bool) -> Triaged {
     let folder = tempfile::tempdir().unwrap();
     let opened = Arc::new(fake::open(folder.path()));
     let known = fake::kernels().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
@@ -65,8 +70,9 @@ fn triaged(history: Vec<Round>) -> Triaged {
     };
     objective.note_late(&[late]).unwrap();
     let stage = TriageStage::new(objective, Arc::clone(&crashes), Instant::now(), &|| false);
-    let mut guests = Guests::default();
-    stage.triage(&mut guests, Duration::ZERO).unwrap();
+    let (mut guests, asked) = (Guests::default(), Cell::new(0));
+    let has_time = || has_time(asked.replace(asked.get() + 1));
+    stage.triage_while(&mut guests, Duration::ZERO, has_time).unwrap();
     Triaged { folder, crashes, guests }
 }
 
@@ -98,6 +104,13 @@ fn a_history_without_the_cause_is_tried_and_kept() {
     assert_eq!((triaged.tries(), triaged.guests.rounds), ((3, 0), 3 + 127 + 7 + 40 + 2));
     let whole = FaultPlan::from_json(&triaged.file("history.json").unwrap()).unwrap();
     assert_eq!((whole.earlier, whole.faults), (history, fake::plan(fake::caller(9), 1).faults));
+}
+
+#[test]
+fn longer_sequences_are_tried_while_there_is_time() {
+    let triaged = triaged_while([1, 5, 2, 3].map(round).into(), |asked| asked < 3);
+    assert_eq!((triaged.tries(), triaged.guests.runs), ((3, 0), TRIES + 2), "those of one and two rounds");
+    assert!(triaged.file("history.json").is_some(), "the rest is there for whoever has time");
 }
 
 #[test]
