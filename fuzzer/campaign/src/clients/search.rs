@@ -76,7 +76,7 @@ pub(super) fn search<R: Runner>(
     let loading = Rc::new(Cell::new(false));
     let crashes = CrashObjective::new(Arc::clone(&shared.crashes), Arc::clone(&known));
     let (must_end, is_interrupted) = (|| lifecycle.must_end(), || lifecycle.is_interrupted());
-    let triage = TriageStage::new(crashes.clone(), Arc::clone(&shared.crashes), shared.start, &is_interrupted);
+    let triage = TriageStage::new(crashes.clone(), Arc::clone(&shared.crashes), offers, shared.start, &is_interrupted);
     let minimise = MinimiseStage::new(triage.clone());
     let (learnt_points, new_point) = points_feedbacks(&known);
     let (ran, filter) = ran();

@@ -42,11 +42,12 @@ use crate::{
     matrix::Reach,
     observers::{Observed, Observers},
     plans::FirstPlan,
-    second_kernel::QueuedPlan,
+    second_kernel::{QueuedPlan, SecondKernelQueue},
     stages::{MinimiseStage, TriageStage},
 };
-use execution::{Fate, Fired, RunError, Runner};
+use execution::{Execution, Fate, Fired, RunError, Runner};
 use fault_plan::Relaxer;
+use files::JournalError;
 
 /// Fault-free executions at the start, at least and at most. Coverage in which they differ is
 /// noise, and counts as known. Most of it is of kernel threads.
@@ -230,28 +231,47 @@ where
     fn check(&mut self) -> Result<bool, Error> {
         let Some(queue) = &self.shared.second_kernel else { return Ok(false) };
         let Some(queued) = queue.take(LATER) else { return Ok(false) };
-        let disk = |error| Error::unknown(execution::chain(&error));
+        if queued.is_sequence() {
+            match self.triage.check(self.executor.runner(), &queued)? {
+                Some(execution) => self.compare(queue, &queued, &execution)?,
+                None => queue.put_back(queued).map_err(disk)?,
+            }
+        } else {
+            self.check_plan(queue, queued)?;
+        }
+        self.triage.triage(self.executor.runner(), LATER)?;
+        self.minimise.minimise(self.executor.runner())?;
+        self.triage.triage_exactly(self.executor.runner())?;
+        Ok(true)
+    }
+
+    /// Runs a plan that waits for this kernel, relaxed until its faults fire.
+    fn check_plan(&mut self, queue: &SecondKernelQueue, queued: QueuedPlan) -> Result<(), Error> {
         self.evaluate(&queued.plan)?;
         let mut relaxer = Relaxer::new(&queued.plan.0);
         while let Some(candidate) = self.relaxed(&queued, &mut relaxer) {
             self.evaluate(&candidate)?;
         }
         let observers = self.executor.observers();
-        let observer = observers.observed();
-        if let Some(execution) = observer.execution() {
-            queue.checked(&queued, execution).map_err(disk)?;
-            if let Some((explored, judged)) = queued.same_crash(execution) {
-                self.shared.crashes.same(explored, judged)?;
+        let observed = observers.observed();
+        match (observed.execution(), observed.failure()) {
+            (Some(execution), _) => self.compare(queue, &queued, execution),
+            (None, Some(failure)) if failure.ends_campaign => Ok(()),
+            (None, Some(failure)) if matches!(failure.error, RunError::Refused(_)) => {
+                queue.refused(&queued).map_err(disk)
             }
-        } else if let Some(failure) = observer.failure().filter(|failure| !failure.ends_campaign) {
-            let refused = matches!(failure.error, RunError::Refused(_));
-            let done = if refused { queue.refused(&queued) } else { queue.put_back(queued) };
-            done.map_err(disk)?;
+            (None, Some(_)) => queue.put_back(queued).map_err(disk),
+            (None, None) => Ok(()),
         }
-        self.triage.triage(self.executor.runner(), LATER)?;
-        self.minimise.minimise(self.executor.runner())?;
-        self.triage.triage_exactly(self.executor.runner())?;
-        Ok(true)
+    }
+
+    /// Takes in what this kernel made of what was `queued`.
+    fn compare(&self, queue: &SecondKernelQueue, queued: &QueuedPlan, execution: &Execution) -> Result<(), Error> {
+        queue.checked(queued, execution).map_err(disk)?;
+        match queued.same_crash(execution) {
+            Some((explored, judged)) => self.shared.crashes.same(explored, judged),
+            None => Ok(()),
+        }
     }
 
     /// Gives what may run in place of a plan that was refused, or of which a fault did not fire
@@ -275,4 +295,8 @@ where
         let usage = self.executor.runner().usage();
         self.reporter.report(&mut self.state, self.manager, usage, when)
     }
+}
+
+fn disk(error: JournalError) -> Error {
+    Error::unknown(execution::chain(&error))
 }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::queued::QueuedPlan;
 use self::{
     queue::Queue,
-    queued::{News, REASONS, Reason, Reported},
+    queued::{News, REASONS, Reason},
 };
 use crate::{
     input::PlanInput,
@@ -144,23 +144,21 @@ impl SecondKernelQueue {
     /// The journal cannot be written.
     pub(crate) fn offer(&self, plan: &PlanInput, execution: &Execution, is_entry: bool) -> Result<(), JournalError> {
         let mut inner = self.inner();
-        let reports: Vec<_> = execution.findings.iter().map(Reported::of).collect();
-        let news = News::of(execution, &reports);
-        let Some(reason) = inner.reason(news, !reports.is_empty(), is_entry) else { return Ok(()) };
-        let name = name(plan);
-        if inner.names.contains(&name) || inner.checked.contains(digest(&name)) {
-            return Ok(());
-        }
-        let queued = QueuedPlan {
-            plan: plan.clone(),
-            reason,
-            steps: execution.steps.clone(),
-            reports,
-            put_back: 0,
-            news,
-            since: Instant::now(),
-        };
-        inner.add(queued)
+        let mut queued = QueuedPlan::new(plan, execution);
+        let Some(reason) = inner.reason(queued.news, !queued.reports.is_empty(), is_entry) else { return Ok(()) };
+        queued.reason = reason;
+        inner.add_new(queued)
+    }
+
+    /// Takes in that the sequence `plan` has made a crash in `execution`. It is checked once,
+    /// however often its reports came: the checkers' kernel may see the bug in an earlier round,
+    /// and call it something else.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be written.
+    pub(crate) fn offer_sequence(&self, plan: &PlanInput, execution: &Execution) -> Result<(), JournalError> {
+        self.inner().add_new(QueuedPlan::new(plan, execution))
     }
 
     /// Takes the plan to check next. Those of crashes are not taken before they have waited for the
@@ -184,8 +182,9 @@ impl SecondKernelQueue {
             inner.counts.unfired += 1;
         } else {
             inner.counts.checked += 1;
-            // A guest that died tells no results.
-            let steps = check.steps.is_empty() || execution.guest == Fate::Dead || check.steps == execution.steps;
+            // A guest that died tells no results, nor does a sequence that ended early.
+            let no_results = execution.guest == Fate::Dead || check.has_ended_early(execution);
+            let steps = check.steps.is_empty() || no_results || check.steps == execution.steps;
             if !steps || check.reports.is_empty() != execution.findings.is_empty() {
                 inner.counts.different += 1;
                 tracing::debug!(explored = ?check, checked = ?execution.findings, "a plan differs on the two kernels");
@@ -262,6 +261,15 @@ impl Inner {
         if self.names.insert(name(&queued.plan)) {
             self.waiting[queued.reason as usize].add(queued);
         }
+    }
+
+    /// Has a plan wait, unless it waits or was checked.
+    fn add_new(&mut self, queued: QueuedPlan) -> Result<(), JournalError> {
+        let name = name(&queued.plan);
+        if self.names.contains(&name) || self.checked.contains(digest(&name)) {
+            return Ok(());
+        }
+        self.add(queued)
     }
 
     fn add(&mut self, queued: QueuedPlan) -> Result<(), JournalError> {

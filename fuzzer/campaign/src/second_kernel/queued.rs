@@ -99,6 +99,14 @@ impl Reported {
 }
 
 impl QueuedPlan {
+    /// Makes the check of `plan`, of which `execution` was explored, for a crash.
+    pub(super) fn new(plan: &PlanInput, execution: &Execution) -> Self {
+        let reports: Vec<_> = execution.findings.iter().map(Reported::of).collect();
+        let news = News::of(execution, &reports);
+        let (plan, steps) = (plan.clone(), execution.steps.clone());
+        Self { plan, reason: Reason::Crash, steps, reports, put_back: 0, news, since: Instant::now() }
+    }
+
     /// Gives a crash that both kernels saw, by two keys: that of the explorers' kernel, and that of
     /// the one on which `execution` was made.
     pub(crate) fn same_crash<'a>(&'a self, execution: &'a Execution) -> Option<(&'a str, &'a str)> {
@@ -109,9 +117,19 @@ impl QueuedPlan {
     }
 
     /// Says whether `execution` shows less than the explorers saw: all faults of the plan fired
-    /// there, and one of them did not here.
+    /// there, and one of them did not here, although all rounds ran.
     pub(crate) fn is_unfired(&self, execution: &Execution) -> bool {
-        execution.fired.len() < self.plan.0.all_faults().count()
+        !self.has_ended_early(execution) && execution.fired.len() < self.plan.0.all_faults().count()
+    }
+
+    /// Says whether what was found in `execution` has ended a sequence before its last round.
+    pub(super) fn has_ended_early(&self, execution: &Execution) -> bool {
+        execution.rounds.len() < self.plan.0.earlier.len()
+    }
+
+    /// Says whether this is a sequence: it needs a fresh guest, and is no plan to search on from.
+    pub(crate) fn is_sequence(&self) -> bool {
+        !self.plan.0.earlier.is_empty()
     }
 }
 

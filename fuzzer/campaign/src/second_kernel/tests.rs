@@ -1,8 +1,9 @@
 //! In what order plans are checked on the other kernel.
 
 use execution::Finding;
+use fault_plan::{FaultPlan, Round};
 
-use super::*;
+use super::{queued::Reported, *};
 use crate::fake::{self, seed, warning};
 
 fn plan(occurrence: u32) -> PlanInput {
@@ -40,6 +41,31 @@ fn what_both_kernels_report_in_one_function_is_one_crash() {
     assert_eq!(check.same_crash(&crashed("general protection fault in f")), None, "it has the same key");
 }
 
+#[test]
+fn a_sequence_is_checked_once_and_may_end_in_an_earlier_round() {
+    let checks = fake::queue();
+    let hung = Execution { findings: vec![warning("INFO: task hung in f")], ..fake::quiet() };
+    for occurrence in 1..=3 {
+        checks.offer(&plan(occurrence), &hung, false).unwrap();
+    }
+    let earlier = vec![Round { faults: plan(4).0.faults, reset: true }];
+    let sequence = PlanInput(FaultPlan { earlier, ..plan(5).0 });
+    let (_, both) = plan_of(2, 1);
+    for _ in 0..2 {
+        checks.offer_sequence(&sequence, &Execution { findings: hung.findings.clone(), ..both.clone() }).unwrap();
+    }
+    let mut waiting: Vec<_> = std::iter::from_fn(|| checks.take(Duration::ZERO)).collect();
+    assert_eq!(waiting.iter().map(QueuedPlan::is_sequence).collect::<Vec<_>>(), [false, false, true]);
+    let check = waiting.pop().unwrap();
+    let (_, one) = plan_of(1, 1);
+    let locked = Execution { findings: vec![warning("WARNING: lock held in f")], ..one.clone() };
+    assert_eq!(check.same_crash(&locked), Some(("INFO: task hung in f", "WARNING: lock held in f")));
+    assert!(!check.is_unfired(&locked), "the second round did not run");
+    assert!(check.is_unfired(&Execution { rounds: vec![fake::quiet()], ..one }), "it ran");
+    checks.checked(&check, &locked).unwrap();
+    assert_eq!((checks.counts().checked, checks.counts().different), (1, 0));
+}
+
 /// Makes the queue in the journal of this folder.
 fn queue_in(folder: &std::path::Path) -> SecondKernelQueue {
     SecondKernelQueue::restore(Journal::open(&folder.join("queue.jsonl")).unwrap()).unwrap()
@@ -48,7 +74,7 @@ fn queue_in(folder: &std::path::Path) -> SecondKernelQueue {
 /// Makes a plan with so many faults, and an execution in which all of them fired.
 fn plan_of(faults: usize, occurrence: u32) -> (PlanInput, Execution) {
     let fault = plan(occurrence).0.faults.remove(0);
-    let plan = PlanInput(fault_plan::FaultPlan { faults: vec![fault; faults], ..plan(1).0 });
+    let plan = PlanInput(FaultPlan { faults: vec![fault; faults], ..plan(1).0 });
     let fired = |fault| fake::fired(fault, 1);
     (plan, Execution { fired: (0..faults).map(fired).collect(), ..fake::quiet() })
 }

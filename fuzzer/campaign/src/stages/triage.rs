@@ -20,6 +20,7 @@ use crate::{
     executor::PlanExecutor,
     input::PlanInput,
     objective::CrashObjective,
+    second_kernel::{QueuedPlan, SecondKernelQueue},
 };
 
 /// The age of a campaign at which reproducers begin to be tried exactly.
@@ -38,21 +39,24 @@ pub(crate) const TRIES: u32 = 3;
 pub(crate) struct TriageStage<'a> {
     pub(super) objective: CrashObjective,
     pub(super) crashes: Arc<Crashes>,
+    offers: Option<&'a SecondKernelQueue>,
     start: Instant,
     pub(super) is_interrupted: &'a dyn Fn() -> bool,
 }
 
 impl<'a> TriageStage<'a> {
     /// Makes a stage that tries those of `crashes` that are on the kernel of `objective`, which
-    /// writes what else comes to light. The campaign has begun at `start`, and `is_interrupted`
-    /// says that there is no time for more.
+    /// writes what else comes to light. Where somebody checks, sequences that make a crash are
+    /// offered to the queue `offers`. The campaign has begun at `start`, and `is_interrupted` says
+    /// that there is no time for more.
     pub(crate) fn new(
         objective: CrashObjective,
         crashes: Arc<Crashes>,
+        offers: Option<&'a SecondKernelQueue>,
         start: Instant,
         is_interrupted: &'a dyn Fn() -> bool,
     ) -> Self {
-        Self { objective, crashes, start, is_interrupted }
+        Self { objective, crashes, offers, start, is_interrupted }
     }
 
     /// Tries every reproducer that was not tried yet and whose crash has been known for the time
@@ -171,9 +175,26 @@ impl<'a> TriageStage<'a> {
         tracing::info!(title = taken.title, rounds = sequence.0.earlier.len() + 1, "made by a sequence");
         let cause = Cause::of(&sequence.0, &execution);
         self.crashes.is_made_by(self.objective.kernel(), taken, &cause)?;
+        if let Some(queue) = self.offers {
+            let offered = queue.offer_sequence(&PlanInput(cause.plan.clone()), &execution);
+            offered.map_err(|error| Error::unknown(execution::chain(&error)))?;
+        }
         // From now on the sequence stands for the crash.
         taken.plan = PlanInput(cause.plan);
         Ok(Some((tries, reproduced)))
+    }
+
+    /// Runs in a fresh guest what was `queued` to be checked. Gives the execution, if there was one.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or the user wants to stop.
+    pub(crate) fn check<R: Runner>(&self, runner: &mut R, queued: &QueuedPlan) -> Result<Option<Execution>, Error> {
+        let execution = self.tried("a sequence", runner.run(&queued.plan.0, How::Fresh))?;
+        if let Some(execution) = &execution {
+            self.objective.note(&queued.plan, execution)?;
+        }
+        Ok(execution)
     }
 
     /// Ends the runner's guest at the end of a search, and writes what it had still to say.

@@ -68,7 +68,7 @@ impl Campaign {
         let crashes = Arc::new(Crashes::restore(opened, Duration::ZERO, None).unwrap());
         let objective = CrashObjective::new(Arc::clone(&crashes), known);
         let interrupted = || self.interrupted.get();
-        let triage = TriageStage::new(objective.clone(), crashes, Instant::now(), &interrupted);
+        let triage = TriageStage::new(objective.clone(), crashes, None, Instant::now(), &interrupted);
         with(&objective, &MinimiseStage::new(triage));
     }
 }

@@ -46,6 +46,8 @@ struct Triaged {
     folder: tempfile::TempDir,
     crashes: Arc<Crashes>,
     guests: Guests,
+    /// The sequences that the checkers' kernel is to run.
+    offered: Vec<PlanInput>,
 }
 
 /// Notes a late report of a plan with this history, and has it tried.
@@ -69,11 +71,13 @@ fn triaged_while(history: Vec<Round>, has_time: fn(u32) -> bool) -> Triaged {
         history,
     };
     objective.note_late(&[late]).unwrap();
-    let stage = TriageStage::new(objective, Arc::clone(&crashes), Instant::now(), &|| false);
+    let queue = fake::queue();
+    let stage = TriageStage::new(objective, Arc::clone(&crashes), Some(&queue), Instant::now(), &|| false);
     let (mut guests, asked) = (Guests::default(), Cell::new(0));
     let has_time = || has_time(asked.replace(asked.get() + 1));
     stage.triage_while(&mut guests, Duration::ZERO, has_time).unwrap();
-    Triaged { folder, crashes, guests }
+    let offered = std::iter::from_fn(|| queue.take(Duration::ZERO)).map(|queued| queued.plan).collect();
+    Triaged { folder, crashes, guests, offered }
 }
 
 impl Triaged {
@@ -92,6 +96,7 @@ fn the_shortest_sequence_that_makes_a_late_report_becomes_its_reproducer() {
     let triaged = triaged([1, 5, 2, 3].map(round).into());
     let reproducer = Reproducer::from_json(&triaged.file("reproducer.json").unwrap()).unwrap();
     assert_eq!(reproducer.plan.earlier, [1, 5, 2, 3].map(round), "one and two rounds did not do");
+    assert_eq!(triaged.offered, [PlanInput(reproducer.plan)], "the other kernel may see it in an earlier round");
     assert_eq!(triaged.tries(), (3, 3));
     assert_eq!(triaged.guests.runs, TRIES + 3 + TRIES - 1);
     assert!(triaged.crashes.take_untried(&fake::kernel("fake"), Duration::ZERO).is_none());
@@ -117,4 +122,5 @@ fn longer_sequences_are_tried_while_there_is_time() {
 fn without_a_history_there_is_nothing_more_to_try() {
     let triaged = triaged(Vec::new());
     assert_eq!((triaged.guests.runs, triaged.file("history.json")), (TRIES, None));
+    assert!(triaged.offered.is_empty());
 }
