@@ -142,6 +142,9 @@ fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use fault_plan::FOR_EVER;
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::kernels::{KnownKernel, NoKernels};
 
@@ -235,5 +238,7 @@ mod tests {
         assert_eq!(named.further(), " and the next 2");
         assert_eq!(named.call_path[1].lines, ["fs/g.h:5", "fs/g.c:7"]);
         assert_eq!(named.arguments, "flags GFP_KERNEL");
+        let times = |times| serde_json::to_value(NamedFault { times, ..named.clone() }).unwrap()["times"].clone();
+        assert_eq!([Some(FOR_EVER), Some(3), None].map(times), [json!("always"), json!(3), Value::Null]);
     }
 }

@@ -1,7 +1,7 @@
 //! A fault that fired, and its way.
 
 use fault_plan::FOR_EVER;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::chance::Chance;
 
@@ -23,8 +23,9 @@ pub struct NamedFault {
     /// Which of the calls that match the plan's fault failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub occurrence: Option<u32>,
-    /// Calls in a row that fail from that one on, where it is more than one; 4294967295 for all.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Calls in a row that fail from that one on, where it is more than one. In JSON [`FOR_EVER`] is
+    /// `"always"`, as in a plan.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_in_a_plan")]
     pub times: Option<u32>,
     /// Position of the call among all of the execution.
     pub sequence: u32,
@@ -59,6 +60,13 @@ pub struct Caller {
     /// What it did to the error: `swallowed` or `changed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<String>,
+}
+
+fn as_in_a_plan<S: Serializer>(times: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+    match times {
+        Some(FOR_EVER) => serializer.serialize_str("always"),
+        times => times.serialize(serializer),
+    }
 }
 
 impl NamedFault {
