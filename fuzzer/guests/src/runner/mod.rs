@@ -46,6 +46,9 @@ use crate::{
 /// An execution that takes longer has hung. The kernel's own detectors and the agent, which looks
 /// at the steps, speak after 10 to 20 s and should have the first word.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// The same for a guest that repeats exactly. While it waits it counts the instructions of a loop,
+/// and takes ten seconds for one of its own: its kernel tells of a hung task after half a minute.
+const EXACT_DEADLINE: Duration = Duration::from_secs(180);
 /// One part in this many of all time is for looks at what the disk holds. One takes as long as half
 /// an execution that mounts a disk.
 const LOOKS: u32 = 20;
@@ -235,7 +238,10 @@ impl GuestRunner {
     fn run_exact(&mut self, plan: &FaultPlan) -> Ran {
         if self.exact.is_none() {
             match self.prepared.exact.get() {
-                Ok(prepared) => self.exact = Some(Box::new(Self::new(&prepared))),
+                Ok(prepared) => {
+                    let exact = Self { deadline: EXACT_DEADLINE, ..Self::new(&prepared) };
+                    self.exact = Some(Box::new(exact));
+                }
                 Err(reason) => return Err(RunError::NoExactGuests(reason)).into(),
             }
         }
