@@ -45,7 +45,7 @@ use crate::{
     second_kernel::{QueuedPlan, SecondKernelQueue},
     stages::{MinimiseStage, TriageStage},
 };
-use execution::{Execution, Fate, Fired, RunError, Runner};
+use execution::{Fate, Fired, RunError, Runner};
 use fault_plan::Relaxer;
 use files::JournalError;
 
@@ -231,14 +231,7 @@ where
     fn check(&mut self) -> Result<bool, Error> {
         let Some(queue) = &self.shared.second_kernel else { return Ok(false) };
         let Some(queued) = queue.take(LATER) else { return Ok(false) };
-        if queued.is_sequence() {
-            match self.triage.check(self.executor.runner(), &queued)? {
-                Some(execution) => self.compare(queue, &queued, &execution)?,
-                None => queue.put_back(queued).map_err(disk)?,
-            }
-        } else {
-            self.check_plan(queue, queued)?;
-        }
+        self.check_plan(queue, queued)?;
         self.triage.triage(self.executor.runner(), LATER)?;
         self.minimise.minimise(self.executor.runner())?;
         self.triage.triage_exactly(self.executor.runner())?;
@@ -255,22 +248,17 @@ where
         let observers = self.executor.observers();
         let observed = observers.observed();
         match (observed.execution(), observed.failure()) {
-            (Some(execution), _) => self.compare(queue, &queued, execution),
+            (Some(execution), _) => {
+                queue.checked(&queued, execution).map_err(disk)?;
+                let same = queued.same_crash(execution);
+                same.map_or(Ok(()), |(explored, judged)| self.shared.crashes.same(explored, judged))
+            }
             (None, Some(failure)) if failure.ends_campaign => Ok(()),
             (None, Some(failure)) if matches!(failure.error, RunError::Refused(_)) => {
                 queue.refused(&queued).map_err(disk)
             }
             (None, Some(_)) => queue.put_back(queued).map_err(disk),
             (None, None) => Ok(()),
-        }
-    }
-
-    /// Takes in what this kernel made of what was `queued`.
-    fn compare(&self, queue: &SecondKernelQueue, queued: &QueuedPlan, execution: &Execution) -> Result<(), Error> {
-        queue.checked(queued, execution).map_err(disk)?;
-        match queued.same_crash(execution) {
-            Some((explored, judged)) => self.shared.crashes.same(explored, judged),
-            None => Ok(()),
         }
     }
 
@@ -287,8 +275,16 @@ where
         relaxer.next(has_fired, &self.known.matrix().reachable()).cloned().map(PlanInput)
     }
 
+    /// Runs `plan`. One with earlier rounds is no plan to search on from: of it, only the objective
+    /// is asked.
     fn evaluate(&mut self, plan: &PlanInput) -> Result<(), Error> {
-        self.fuzzer.evaluate_input(&mut self.state, &mut self.executor, self.manager, plan).map(drop)
+        let Self { fuzzer, executor, state, manager, .. } = self;
+        if plan.0.earlier.is_empty() {
+            return fuzzer.evaluate_input(state, executor, manager, plan).map(drop);
+        }
+        let exit_kind = fuzzer.execute_input(state, executor, manager, plan)?;
+        let observers = executor.observers();
+        fuzzer.objective_mut().is_interesting(state, manager, plan, &*observers, &exit_kind).map(drop)
     }
 
     fn report(&mut self, when: When) -> Result<(), Error> {

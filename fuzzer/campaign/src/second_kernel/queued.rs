@@ -126,11 +126,6 @@ impl QueuedPlan {
     pub(super) fn has_ended_early(&self, execution: &Execution) -> bool {
         execution.rounds.len() < self.plan.0.earlier.len()
     }
-
-    /// Says whether this is a sequence: it needs a fresh guest, and is no plan to search on from.
-    pub(crate) fn is_sequence(&self) -> bool {
-        !self.plan.0.earlier.is_empty()
-    }
 }
 
 impl News {

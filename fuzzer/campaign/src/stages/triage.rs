@@ -20,7 +20,7 @@ use crate::{
     executor::PlanExecutor,
     input::PlanInput,
     objective::CrashObjective,
-    second_kernel::{QueuedPlan, SecondKernelQueue},
+    second_kernel::SecondKernelQueue,
 };
 
 /// The age of a campaign at which reproducers begin to be tried exactly.
@@ -182,19 +182,6 @@ impl<'a> TriageStage<'a> {
         // From now on the sequence stands for the crash.
         taken.plan = PlanInput(cause.plan);
         Ok(Some((tries, reproduced)))
-    }
-
-    /// Runs in a fresh guest what was `queued` to be checked. Gives the execution, if there was one.
-    ///
-    /// # Errors
-    ///
-    /// The folder cannot be written, or the user wants to stop.
-    pub(crate) fn check<R: Runner>(&self, runner: &mut R, queued: &QueuedPlan) -> Result<Option<Execution>, Error> {
-        let execution = self.tried("a sequence", runner.run(&queued.plan.0, How::Fresh))?;
-        if let Some(execution) = &execution {
-            self.objective.note(&queued.plan, execution)?;
-        }
-        Ok(execution)
     }
 
     /// Ends the runner's guest at the end of a search, and writes what it had still to say.
