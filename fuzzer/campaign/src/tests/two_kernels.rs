@@ -2,9 +2,13 @@
 
 use super::*;
 use crate::fake::{caller, fails_at, warning};
+use fault_plan::Round;
 
 /// The reports of a kernel on a plan.
 type Reports = fn(&FaultPlan) -> Vec<Finding>;
+
+/// A change of an execution.
+type Change = Box<dyn FnMut(&FaultPlan, &mut Execution) + Send>;
 
 /// Runs a campaign with an explorer and a checker.
 fn with_checker(folder: &Path, on_explorer: Reports, on_checker: Reports) -> Result<Summary, CampaignError> {
@@ -83,6 +87,39 @@ fn a_crash_that_two_kernels_call_differently_is_one() {
     assert_eq!(summary.same, 1);
     let meta = meta(folder.path(), "BUG: NULL in step_12").unwrap();
     assert_eq!((meta.same_as.as_deref(), meta.reproduced), (Some("KASAN: null in step_12"), 3));
+}
+
+/// The explorer's kernel hangs in the round after a failure of 12, of which the checker's tells at
+/// once.
+#[test]
+fn a_crash_of_a_sequence_that_the_other_kernel_sees_in_an_earlier_round_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let (hung, held) = ("INFO: task hung in step_12", "WARNING: lock held in step_12");
+    let follows = |plan: &FaultPlan| {
+        let fails = |round: &Round| fails_at(&FaultPlan { faults: round.faults.clone(), ..plan.clone() }, 12);
+        plan.earlier.iter().any(fails)
+    };
+    let mut is_first = true;
+    let hangs: Change = Box::new(move |plan, execution| {
+        let late = plan.earlier.is_empty() && fails_at(plan, 13) && std::mem::take(&mut is_first);
+        if late {
+            execution.history = vec![Round { faults: fake::plan(caller(12), 1).faults, reset: true }];
+        }
+        execution.findings = if late || follows(plan) { vec![warning(hung)] } else { Vec::new() };
+    });
+    let tells: Change = Box::new(move |plan, execution| {
+        let tells = fails_at(plan, 12) || follows(plan);
+        execution.findings = if tells { vec![warning(held)] } else { Vec::new() };
+    });
+    let clients = [(Role::Explorer, "lean", hangs), (Role::Checker, "fake", tells)];
+    let clients = clients
+        .map(|(role, kernel, change)| client(role, kernel, Changing(FakeRunner::new(&stop, u32::MAX), change)))
+        .into();
+    // A crash waits for five seconds before it is checked.
+    let summary = run(options(folder.path(), &stop, Some(Duration::from_secs(8))), clients).unwrap();
+    assert_eq!((summary.crashes, summary.same), (vec![(held.to_owned(), 3, 3)], 1));
+    assert_eq!(meta(folder.path(), hung).unwrap().same_as.as_deref(), Some(held));
 }
 
 #[test]
