@@ -1,10 +1,10 @@
 //! What an execution leaves in use, and what comes of it: on the kernel that checks.
 
 use execution::{Fate, How, RunError};
-use fault_plan::{FaultPlan, Round};
+use fault_plan::{FaultPlan, InjectedError, Round};
 use guest_protocol::StepResult;
 
-use crate::common::{Guests, fault, fault_of, guests_of};
+use crate::common::{Guests, fails, fault, fault_of, guests_of};
 
 const ENOMEM: i32 = 12;
 
@@ -56,4 +56,21 @@ fn rounds_run_one_after_the_other_in_one_guest_and_it_goes() {
     let fault_free = guest.prepared.target.fault_free();
     assert!(guest.run(&fault_free).findings.is_empty());
     assert_eq!((guest.usage().guests, guest.usage().harness_errors), (2, 0));
+}
+
+#[test]
+fn a_guest_that_warns_of_an_aborted_transaction_is_as_good_as_before() {
+    let mut guest = guests_of("btrfs-remount");
+    let fault_free = guest.prepared.target.fault_free();
+    let whole = guest.run(&fault_free).steps;
+    let enospc = InjectedError::from_name("ENOSPC").unwrap();
+    let faults = vec![fails("btrfs_cow_block", &["...", "__btrfs_run_delayed_items"], enospc)];
+    let aborting = FaultPlan { faults, ..fault_free.clone() };
+    for _ in 0..2 {
+        let aborted = guest.run(&aborting);
+        assert!(aborted.console.contains("BTRFS: Transaction aborted (error -28)"), "{}", aborted.console);
+        assert!(aborted.findings.is_empty(), "{:?}", aborted.findings);
+        assert_eq!(guest.run(&fault_free).steps, whole);
+    }
+    assert_eq!(guest.usage().guests, 1);
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 use campaign::{KnownPoints, Relaxed, run_relaxed};
 use execution::{Execution, Finding, FindingKind, Fired, How, RunError, Stop, Target};
-use fault_plan::{Fault, FaultPlan, InjectedError, base_name};
+use fault_plan::{Fault, FaultPlan, base_name};
 use guest_protocol::{Execute, Recorded, Setup, Step, StepResult};
 use guests::{
     prepare::{Wanted, bare_guest, prepare},
@@ -329,23 +329,6 @@ fn the_btrfs_workloads_work_fail_and_work_again() {
         assert_eq!(again.steps, first.steps, "{name}: the disk is as it was");
         assert_eq!(guest.usage().guests, 1);
     }
-}
-
-#[test]
-fn a_guest_that_warns_of_an_aborted_transaction_is_as_good_as_before() {
-    let mut guest = guests_of("btrfs-remount");
-    let fault_free = guest.prepared.target.fault_free();
-    let whole = guest.run(&fault_free).steps;
-    let enospc = InjectedError::from_name("ENOSPC").unwrap();
-    let faults = vec![common::fails("btrfs_cow_block", &["...", "__btrfs_run_delayed_items"], enospc)];
-    let aborting = FaultPlan { faults, ..fault_free.clone() };
-    for _ in 0..2 {
-        let aborted = guest.run(&aborting);
-        assert!(aborted.console.contains("BTRFS: Transaction aborted (error -28)"), "{}", aborted.console);
-        assert!(aborted.findings.is_empty(), "{:?}", aborted.findings);
-        assert_eq!(guest.run(&fault_free).steps, whole);
-    }
-    assert_eq!(guest.usage().guests, 1);
 }
 
 #[test]
