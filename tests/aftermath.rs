@@ -60,7 +60,7 @@ fn rounds_run_one_after_the_other_in_one_guest_and_it_goes() {
 
 #[test]
 fn a_guest_that_warns_of_an_aborted_transaction_is_as_good_as_before() {
-    let mut guest = guests_of("btrfs-remount");
+    let mut guest = guests_of("btrfs-rw");
     let fault_free = guest.prepared.target.fault_free();
     let whole = guest.run(&fault_free).steps;
     let enospc = InjectedError::from_name("ENOSPC").unwrap();
