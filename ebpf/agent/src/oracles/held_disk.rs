@@ -28,7 +28,7 @@ impl Oracle for HeldDisk {
     }
 
     /// It waits for a disk that is held, in vain where that is known.
-    fn is_told(&self, found: &[Leftover]) -> bool {
-        found.iter().any(|found| matches!(found.kind, LeftoverKind::Device | LeftoverKind::Mount))
+    fn only(&self) -> Option<LeftoverKind> {
+        Some(LeftoverKind::Device)
     }
 }

@@ -25,10 +25,10 @@ pub(crate) trait Oracle {
     /// Looks for what the last workload left behind, and removes it where that can be done.
     fn leftover(&mut self) -> Option<Leftover>;
 
-    /// Says whether what was `found` already tells all that this one could find, so that it need
-    /// not look.
-    fn is_told(&self, _found: &[Leftover]) -> bool {
-        false
+    /// Gives the only kind of leftover that it finds, if it need not look where such a one is
+    /// explained.
+    fn only(&self) -> Option<LeftoverKind> {
+        None
     }
 }
 
@@ -61,18 +61,19 @@ impl Oracles {
     pub(crate) fn leftovers(&mut self) -> Vec<Leftover> {
         let mut found: Vec<Leftover> = Vec::new();
         for oracle in &mut self.0 {
-            if oracle.is_told(&found) {
+            if oracle.only().is_some_and(|kind| is_explained(kind, &found)) {
                 continue;
             }
-            let Some(leftover) = oracle.leftover() else { continue };
-            let held = matches!(leftover.kind, LeftoverKind::Device | LeftoverKind::FileSystem);
-            let explained = |other: &Leftover| other.kind == leftover.kind || held && other.kind == LeftoverKind::Mount;
-            if !found.iter().any(explained) {
-                found.push(leftover);
-            }
+            found.extend(oracle.leftover().filter(|leftover| !is_explained(leftover.kind, &found)));
         }
         found
     }
+}
+
+/// Says whether what was `found` explains one more leftover of this kind.
+fn is_explained(kind: LeftoverKind, found: &[Leftover]) -> bool {
+    let held = matches!(kind, LeftoverKind::Device | LeftoverKind::FileSystem);
+    found.iter().any(|other| other.kind == kind || held && other.kind == LeftoverKind::Mount)
 }
 
 #[cfg(test)]
