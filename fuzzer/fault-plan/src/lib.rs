@@ -27,4 +27,5 @@ pub use plan::{FaultPlan, MAX_FAULTS, MAX_ROUNDS, PLAN_VERSION, PlanError, Round
 pub use relax::Relaxer;
 pub use reproducer::{REPRODUCER_VERSION, Reproducer, one_line, shell_word};
 pub use scope::Scope;
+pub use serial::Times;
 pub use shrink::{Shown, Shrink, parts, size};

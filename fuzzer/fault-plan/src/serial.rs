@@ -25,17 +25,20 @@ struct FaultText {
     times: Times,
 }
 
-/// The number of calls in a row that fail, or all.
+/// The number of calls in a row that fail, or all, as a plan says it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "`times` is a number, or \"always\"")]
-enum Times {
+pub enum Times {
+    /// So many.
     Number(u32),
+    /// All.
     Word(Always),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Always {
+pub enum Always {
+    /// The word `always`.
     Always,
 }
 
@@ -50,7 +53,9 @@ impl Times {
         *self == Self::default()
     }
 
-    fn of(times: u32) -> Self {
+    /// Gives it of a number, of which [`FOR_EVER`] is all.
+    #[must_use]
+    pub fn of(times: u32) -> Self {
         if times == FOR_EVER { Self::Word(Always::Always) } else { Self::Number(times) }
     }
 

@@ -1,6 +1,6 @@
 //! A fault that fired, and its way.
 
-use fault_plan::FOR_EVER;
+use fault_plan::{FOR_EVER, Times};
 use serde::{Serialize, Serializer};
 
 use crate::chance::Chance;
@@ -23,8 +23,8 @@ pub struct NamedFault {
     /// Which of the calls that match the plan's fault failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub occurrence: Option<u32>,
-    /// Calls in a row that fail from that one on, where it is more than one. In JSON [`FOR_EVER`] is
-    /// `"always"`, as in a plan.
+    /// Calls in a row that fail from that one on, where it is more than one. In JSON [`FOR_EVER`]
+    /// is `"always"`, as in a plan.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_in_a_plan")]
     pub times: Option<u32>,
     /// Position of the call among all of the execution.
@@ -63,10 +63,7 @@ pub struct Caller {
 }
 
 fn as_in_a_plan<S: Serializer>(times: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
-    match times {
-        Some(FOR_EVER) => serializer.serialize_str("always"),
-        times => times.serialize(serializer),
-    }
+    times.map(Times::of).serialize(serializer)
 }
 
 impl NamedFault {
@@ -80,8 +77,8 @@ impl NamedFault {
         }
     }
 
-    /// Says that calls fail behind the first one, too: ` and all later ones`, to be put behind words
-    /// for that one; empty where none does.
+    /// Says that calls fail behind the first one, too: ` and all later ones`, to be put behind
+    /// words for that one; empty where none does.
     #[must_use]
     pub fn further(&self) -> String {
         match self.times {
