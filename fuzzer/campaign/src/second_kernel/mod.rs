@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::queued::QueuedPlan;
 use self::{
     queue::Queue,
-    queued::{News, REASONS, Reason},
+    queued::{News, REASONS, Reason, Shown},
 };
 use crate::{
     input::PlanInput,
@@ -144,10 +144,9 @@ impl SecondKernelQueue {
     /// The journal cannot be written.
     pub(crate) fn offer(&self, plan: &PlanInput, execution: &Execution, is_entry: bool) -> Result<(), JournalError> {
         let mut inner = self.inner();
-        let mut queued = QueuedPlan::new(plan, execution);
-        let Some(reason) = inner.reason(queued.news, !queued.reports.is_empty(), is_entry) else { return Ok(()) };
-        queued.reason = reason;
-        inner.add_new(queued)
+        let shown = Shown::of(execution);
+        let Some(reason) = inner.reason(shown.news, !shown.reports.is_empty(), is_entry) else { return Ok(()) };
+        inner.add_new(QueuedPlan::new(plan, reason, &execution.steps, shown))
     }
 
     /// Takes in that the sequence `plan` has made a crash in `execution`. It is checked once,
@@ -158,7 +157,7 @@ impl SecondKernelQueue {
     ///
     /// The journal cannot be written.
     pub(crate) fn offer_sequence(&self, plan: &PlanInput, execution: &Execution) -> Result<(), JournalError> {
-        self.inner().add_new(QueuedPlan::new(plan, execution))
+        self.inner().add_new(QueuedPlan::new(plan, Reason::Crash, &execution.steps, Shown::of(execution)))
     }
 
     /// Takes the plan to check next. Those of crashes are not taken before they have waited for the

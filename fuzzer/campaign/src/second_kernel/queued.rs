@@ -47,6 +47,12 @@ pub(super) struct News {
     pub(super) reports: u64,
 }
 
+/// What an execution has shown.
+pub(super) struct Shown {
+    pub(super) reports: Vec<Reported>,
+    pub(super) news: News,
+}
+
 /// Functions of a call trace, from the innermost, into which one of the kernels may have compiled
 /// the function that the other one names.
 const INLINED: usize = 4;
@@ -98,13 +104,19 @@ impl Reported {
     }
 }
 
-impl QueuedPlan {
-    /// Makes the check of `plan`, of which `execution` was explored, for a crash.
-    pub(super) fn new(plan: &PlanInput, execution: &Execution) -> Self {
+impl Shown {
+    /// Gives what `execution` has shown.
+    pub(super) fn of(execution: &Execution) -> Self {
         let reports: Vec<_> = execution.findings.iter().map(Reported::of).collect();
-        let news = News::of(execution, &reports);
-        let (plan, steps) = (plan.clone(), execution.steps.clone());
-        Self { plan, reason: Reason::Crash, steps, reports, put_back: 0, news, since: Instant::now() }
+        Self { news: News::of(execution, &reports), reports }
+    }
+}
+
+impl QueuedPlan {
+    /// Makes the check of `plan`, whose `steps` had these results and which has `shown` that.
+    pub(super) fn new(plan: &PlanInput, reason: Reason, steps: &[StepResult], shown: Shown) -> Self {
+        let Shown { reports, news } = shown;
+        Self { plan: plan.clone(), reason, steps: steps.to_vec(), reports, put_back: 0, news, since: Instant::now() }
     }
 
     /// Gives a crash that both kernels saw, by two keys: that of the explorers' kernel, and that of
@@ -130,7 +142,7 @@ impl QueuedPlan {
 
 impl News {
     /// Gives the digests of `execution`, in which there were these `reports`.
-    pub(super) fn of(execution: &Execution, reports: &[Reported]) -> Self {
+    fn of(execution: &Execution, reports: &[Reported]) -> Self {
         // Those of other tasks are others in every run. A failure of theirs is the plan's.
         let mut elsewhere: Vec<_> =
             execution.fired.iter().filter(|fired| fired.scope != Scope::Workload).map(|fired| fired.site).collect();
