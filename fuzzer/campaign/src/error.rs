@@ -1,6 +1,6 @@
 //! Errors that end a campaign before its time.
 
-use std::io;
+use std::{error, io};
 
 use libafl::Error;
 use thiserror::Error as ThisError;
@@ -8,7 +8,7 @@ use thiserror::Error as ThisError;
 use crate::folder::FolderError;
 
 /// Why a client cannot start.
-pub type StartError = Box<dyn std::error::Error + Send + Sync>;
+pub type StartError = Box<dyn error::Error + Send + Sync>;
 
 /// Why a campaign ended before its time.
 #[derive(Debug, ThisError)]
@@ -31,4 +31,9 @@ pub enum CampaignError {
     /// The search cannot go on.
     #[error("the campaign stopped")]
     Search(#[from] Error),
+}
+
+/// Makes the error that ends a search, with all causes of `error` in its words.
+pub(crate) fn ends_search(error: impl error::Error) -> Error {
+    Error::unknown(execution::chain(&error))
 }

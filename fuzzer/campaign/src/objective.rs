@@ -12,6 +12,7 @@ use libafl_bolts::Named;
 
 use crate::{
     crashes::{Cause, Crashes},
+    error::ends_search,
     input::PlanInput,
     kernels::{CampaignKernel, KnownKernel},
     observers::{Observed, Observers},
@@ -90,7 +91,7 @@ impl<EM, S> Feedback<EM, PlanInput, Observers, S> for CrashObjective {
         if let Some(failure) = observer.failure() {
             return match &failure.error {
                 RunError::Stopped => Err(Error::shutting_down()),
-                error if failure.ends_campaign => Err(Error::unknown(execution::chain(error))),
+                error if failure.ends_campaign => Err(ends_search(error)),
                 _ => Ok(false),
             };
         }

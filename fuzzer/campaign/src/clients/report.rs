@@ -13,6 +13,7 @@ use libafl::{
 
 use super::{broker::Manager, shared::Shared, state::State};
 use crate::{
+    error::ends_search,
     kernels::{KnownKernel, Role},
     observers::COVERAGE_MAP,
     statistics::{INTERVAL, STATISTICS, StatisticRow, Statistics},
@@ -68,8 +69,7 @@ impl<'a> Reporter<'a> {
             self.known.cover(&history.history_map);
         }
         let mut statistics = self.statistics(state, usage, when == When::End);
-        let written = self.shared.report(self.client, statistics, when != When::Due);
-        written.map_err(|error| Error::unknown(execution::chain(&error)))?;
+        self.shared.report(self.client, statistics, when != When::Due).map_err(ends_search)?;
         statistics.set_campaign(&self.shared.statistics());
         self.tell(state, manager, &statistics)?;
         manager.report_progress(state)

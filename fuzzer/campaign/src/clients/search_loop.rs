@@ -22,7 +22,7 @@ use std::{
 use libafl::{
     Error,
     corpus::Testcase,
-    executors::HasObservers,
+    executors::{ExitKind, HasObservers},
     feedbacks::Feedback,
     fuzzer::{Evaluator, ExecuteInputResult, ExecutesInput, Fuzzer, HasFeedback, HasObjective},
     inputs::Input,
@@ -35,7 +35,7 @@ use super::{
     state::State,
 };
 use crate::{
-    error::CampaignError,
+    error::{CampaignError, ends_search},
     executor::PlanExecutor,
     input::PlanInput,
     kernels::{KnownKernel, Role},
@@ -47,7 +47,6 @@ use crate::{
 };
 use execution::{Fate, Fired, RunError, Runner};
 use fault_plan::Relaxer;
-use files::JournalError;
 
 /// Fault-free executions at the start, at least and at most. Coverage in which they differ is
 /// noise, and counts as known. Most of it is of kernel threads.
@@ -155,20 +154,19 @@ where
 
     /// Runs the fault-free plan a few times and takes all it covers for known.
     fn absorb_noise(&mut self, plan: &PlanInput) -> Result<(), Error> {
-        let Self { fuzzer, executor, state, manager, .. } = self;
         let (mut runs, mut quiet) = (0, 0);
         while runs < *FAULT_FREE_RUNS.start() || (quiet < QUIET_RUNS && runs < *FAULT_FREE_RUNS.end()) {
             runs += 1;
-            let exit_kind = fuzzer.execute_input(state, executor, manager, plan)?;
+            let (solution, exit_kind) = self.ask_objective(plan)?;
+            let Self { fuzzer, executor, state, manager, known, .. } = &mut *self;
             let observers = executor.observers();
-            let solution = fuzzer.objective_mut().is_interesting(state, manager, plan, &*observers, &exit_kind)?;
             if !solution {
                 let feedback = fuzzer.feedback_mut();
                 feedback.is_interesting(state, manager, plan, &*observers, &exit_kind)?;
                 feedback.append_metadata(state, manager, &*observers, &mut Testcase::from(plan.clone()))?;
             }
             if let Some(execution) = observers.observed().execution() {
-                let news = self.known.note_fault_free(execution);
+                let news = known.note_fault_free(execution);
                 quiet = if news == 0 { quiet + 1 } else { 0 };
             }
         }
@@ -249,15 +247,15 @@ where
         let observed = observers.observed();
         match (observed.execution(), observed.failure()) {
             (Some(execution), _) => {
-                queue.checked(&queued, execution).map_err(disk)?;
+                queue.checked(&queued, execution).map_err(ends_search)?;
                 let same = queued.same_crash(execution);
                 same.map_or(Ok(()), |(explored, judged)| self.shared.crashes.same(explored, judged))
             }
             (None, Some(failure)) if failure.ends_campaign => Ok(()),
             (None, Some(failure)) if matches!(failure.error, RunError::Refused(_)) => {
-                queue.refused(&queued).map_err(disk)
+                queue.refused(&queued).map_err(ends_search)
             }
-            (None, Some(_)) => queue.put_back(queued).map_err(disk),
+            (None, Some(_)) => queue.put_back(queued).map_err(ends_search),
             (None, None) => Ok(()),
         }
     }
@@ -278,21 +276,23 @@ where
     /// Runs `plan`. One with earlier rounds is no plan to search on from: of it, only the objective
     /// is asked.
     fn evaluate(&mut self, plan: &PlanInput) -> Result<(), Error> {
-        let Self { fuzzer, executor, state, manager, .. } = self;
-        if plan.0.earlier.is_empty() {
-            return fuzzer.evaluate_input(state, executor, manager, plan).map(drop);
+        if !plan.0.earlier.is_empty() {
+            return self.ask_objective(plan).map(drop);
         }
+        self.fuzzer.evaluate_input(&mut self.state, &mut self.executor, self.manager, plan).map(drop)
+    }
+
+    /// Runs `plan` and asks the objective. Returns whether it is a solution, and how it ended.
+    fn ask_objective(&mut self, plan: &PlanInput) -> Result<(bool, ExitKind), Error> {
+        let Self { fuzzer, executor, state, manager, .. } = self;
         let exit_kind = fuzzer.execute_input(state, executor, manager, plan)?;
         let observers = executor.observers();
-        fuzzer.objective_mut().is_interesting(state, manager, plan, &*observers, &exit_kind).map(drop)
+        let solution = fuzzer.objective_mut().is_interesting(state, manager, plan, &*observers, &exit_kind)?;
+        Ok((solution, exit_kind))
     }
 
     fn report(&mut self, when: When) -> Result<(), Error> {
         let usage = self.executor.runner().usage();
         self.reporter.report(&mut self.state, self.manager, usage, when)
     }
-}
-
-fn disk(error: JournalError) -> Error {
-    Error::unknown(execution::chain(&error))
 }

@@ -29,6 +29,7 @@ pub use self::{
     program::{lock_around, write_program},
 };
 use crate::{
+    error::ends_search,
     folder::{CampaignFolder, FolderError},
     input::PlanInput,
     kernels::CampaignKernel,
@@ -134,7 +135,7 @@ impl Crashes {
         let Some(in_vain) = known.wanted(&key).or(judged) else { return Ok(false) };
         let found_ms = u64::try_from((self.before + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX);
         let reproducer = reproducer(kernel, &key, title, &cause.plan);
-        self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
+        self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(ends_search)?;
         let what = match judged {
             Some(_) => "a crash is seen on the target's kernel too",
             None if in_vain == 0 => "new crash",
@@ -177,11 +178,11 @@ impl Crashes {
             tracing::debug!(title, host, "there are {MOST_FOREIGN} crashes of other hosts: left out");
             return Ok(());
         }
-        if self.folder.is_anothers(key).map_err(disk)? {
+        if self.folder.is_anothers(key).map_err(ends_search)? {
             tracing::warn!(title, host, "a crash of another host whose folder would take the place of another one's");
             return Ok(());
         }
-        self.folder.write_foreign_crash(host, crash).map_err(disk)?;
+        self.folder.write_foreign_crash(host, crash).map_err(ends_search)?;
         let what = if again.is_some() { "another plan of another host" } else { "crash of another host" };
         tracing::info!(title, key, host, "{what}");
         let (plan, kernel) = (PlanInput(crash.reproducer.plan.clone()), &crash.reproducer.kernel);
@@ -241,7 +242,7 @@ impl Crashes {
         };
         let reproducer = reproducer(kernel, key, &finding.title, &cause.plan);
         let outcome = (minimized, tried, reproduced);
-        self.folder.write_minimised(finding, &reproducer, cause, outcome).map_err(disk)?;
+        self.folder.write_minimised(finding, &reproducer, cause, outcome).map_err(ends_search)?;
         crash.is_minimal(Some((PlanInput(cause.plan.clone()), reproduced)), queued);
         Ok(())
     }
@@ -257,9 +258,9 @@ impl Crashes {
         let mut known = self.known();
         let Some(crash) = known.still(taken) else { return Ok(()) };
         let Some(finding) = cause.findings.iter().find(|finding| finding.has_key(key)) else { return Ok(()) };
-        let found_ms = self.folder.found_ms(key).map_err(disk)?.unwrap_or_default();
+        let found_ms = self.folder.found_ms(key).map_err(ends_search)?.unwrap_or_default();
         let reproducer = reproducer(kernel, key, &finding.title, &cause.plan);
-        self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(disk)?;
+        self.folder.write_crash(finding, &reproducer, cause, found_ms).map_err(ends_search)?;
         crash.is_made_by(PlanInput(cause.plan.clone()));
         Ok(())
     }
@@ -335,7 +336,7 @@ impl Crashes {
     }
 
     fn write_meta(&self, key: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), Error> {
-        self.folder.change_meta(key, change).map_err(disk)
+        self.folder.change_meta(key, change).map_err(ends_search)
     }
 }
 
@@ -390,10 +391,6 @@ fn reproducer(kernel: &CampaignKernel, key: &str, title: &str, plan: &FaultPlan)
         // The folder adds it.
         target: None,
     }
-}
-
-fn disk(error: FolderError) -> Error {
-    Error::unknown(execution::chain(&error))
 }
 
 #[cfg(test)]

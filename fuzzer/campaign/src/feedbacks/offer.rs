@@ -11,6 +11,7 @@ use libafl::{
 use libafl_bolts::Named;
 
 use crate::{
+    error::ends_search,
     input::PlanInput,
     observers::{Observed, Observers},
     second_kernel::SecondKernelQueue,
@@ -69,8 +70,7 @@ where
             && (interesting || !self.solutions)
         {
             let plan = input.fired_only(execution);
-            let offered = queue.offer(&plan, execution, interesting && !self.solutions);
-            offered.map_err(|error| Error::unknown(execution::chain(&error)))?;
+            queue.offer(&plan, execution, interesting && !self.solutions).map_err(ends_search)?;
         }
         Ok(interesting)
     }

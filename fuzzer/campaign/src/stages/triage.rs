@@ -17,6 +17,7 @@ use libafl::{
 use super::sequence::sequences;
 use crate::{
     crashes::{Cause, Crashes, Taken},
+    error::ends_search,
     executor::PlanExecutor,
     input::PlanInput,
     objective::CrashObjective,
@@ -176,8 +177,7 @@ impl<'a> TriageStage<'a> {
         let cause = Cause::of(&sequence.0, &execution);
         self.crashes.is_made_by(self.objective.kernel(), taken, &cause)?;
         if let Some(queue) = self.offers {
-            let offered = queue.offer_sequence(&PlanInput(cause.plan.clone()), &execution);
-            offered.map_err(|error| Error::unknown(execution::chain(&error)))?;
+            queue.offer_sequence(&PlanInput(cause.plan.clone()), &execution).map_err(ends_search)?;
         }
         // From now on the sequence stands for the crash.
         taken.plan = PlanInput(cause.plan);
