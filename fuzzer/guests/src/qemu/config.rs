@@ -196,8 +196,8 @@ impl GuestConfig {
             words.push("acpi=noirq hpet=disable".to_owned());
             words.extend(counter_khz.map(|khz| format!("tsc=reliable tsc_early_khz={khz}")));
         }
-        // The clock of a guest that counts instructions does not go on while the host runs something
-        // else, so that less of its time says as much.
+        // The clock of a guest that counts instructions does not go on while the host runs
+        // something else, so that less of its time says as much.
         let hung_secs = if self.exact { 2 } else { 10 };
         words.push(format!("sysctl.kernel.hung_task_timeout_secs={hung_secs}"));
         if self.exact {

@@ -122,5 +122,6 @@ pub(super) const ENTRY: &[&str] = &[
     "process_scheduled_works",
 ];
 
-/// Functions in which, and below which, a processor has nothing to do (`kernel/sched/idle.c`, 6.12).
+/// Functions in which, and below which, a processor has nothing to do (`kernel/sched/idle.c`,
+/// 6.12).
 pub(super) const IDLE: &[&str] = &["do_idle", "cpu_startup_entry"];
