@@ -12,12 +12,17 @@ unset CARGO_BUILD_TARGET
 # Where fuzz looks for the checkout and for what scripts/build made.
 export FUZZ_ROOT=$root FUZZ_AGENT=$target/x86_64-unknown-linux-gnu/release/agent
 export root cache target
-# A QEMU that could not be installed beside the machine's packages; scripts/setup has unpacked it.
-if ! command -v qemu-system-x86_64 >/dev/null; then
+
+# find_qemu: finds a QEMU that could not be installed beside the machine's packages, and that
+# scripts/setup has unpacked. Who runs that calls it again: there was none before.
+find_qemu() {
+    local unpacked
+    command -v qemu-system-x86_64 >/dev/null && return
     for unpacked in "$cache"/qemu-*/usr/bin; do
         [[ ! -x $unpacked/qemu-system-x86_64 ]] || PATH=$unpacked:$PATH
     done
-fi
+}
+find_qemu
 
 # Exit status of everything that the user's machine lacks, as of `fuzz` itself.
 ENVIRONMENT=3
