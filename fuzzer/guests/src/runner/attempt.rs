@@ -110,7 +110,7 @@ impl GuestRunner {
                     }
                     Err(Failed::Spoilt)
                 }
-                None => Ok(self.execution(*own)),
+                None => Ok(self.execution(asked.plan, *own)),
             },
             Verdict::Refused(reason) => Err(Failed::Refused(reason)),
             Verdict::Spoilt => Err(Failed::Spoilt),

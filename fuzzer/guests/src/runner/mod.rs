@@ -8,6 +8,7 @@
 
 mod attempt;
 mod attribution;
+mod causes;
 mod control;
 mod coverage;
 mod drift;
@@ -154,9 +155,9 @@ impl GuestRunner {
         self.guest.as_mut().ok_or(GuestError::Dead)
     }
 
-    /// Completes an execution, and ends a guest that is not to run another one.
-    fn execution(&mut self, own: Own) -> Execution {
-        let Own { findings, mut guest, fired, report, console, wall, history } = own;
+    /// Completes an execution of `plan`, and ends a guest that is not to run another one.
+    fn execution(&mut self, plan: &FaultPlan, own: Own) -> Execution {
+        let Own { mut findings, mut guest, fired, report, console, wall, history } = own;
         let mut report = report.map_or_else(Default::default, |report| *report);
         self.growth = std::mem::take(&mut report.growth);
         self.looks.took(wall, Duration::from_nanos(report.timings.look_ns));
@@ -169,6 +170,7 @@ impl GuestRunner {
         let worn = fitness::worn_after(&report);
         let (sites, missing) = self.prepared.sites.of(report.new_sites, &report.hits);
         self.describe_all = missing;
+        causes::add(&mut findings, plan, &fired, &report.hits, &sites);
         self.count_leftovers(&findings);
         let coverage = self.reader.coverage();
         let overflowed = coverage.iter().any(|coverage| coverage.overflowed);

@@ -109,7 +109,7 @@ impl GuestRunner {
             }
             match verdict {
                 Verdict::Ran(own) => {
-                    let mut execution = self.execution(*own);
+                    let mut execution = self.execution(&round, *own);
                     if number == plan.earlier.len() {
                         self.find_leaks(&round, how, number, &mut execution);
                     }
