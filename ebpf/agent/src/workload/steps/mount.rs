@@ -45,7 +45,7 @@ pub(super) struct Umount;
 impl PreparedStep for Umount {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
         // A frozen file system would stay when nothing leads to it any more.
-        if workspace.frozen {
+        if workspace.frozen.is_some() {
             return Err(Errno::EBUSY);
         }
         umount2(&*workspace.root, MntFlags::empty())?;

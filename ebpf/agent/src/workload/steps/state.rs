@@ -32,15 +32,15 @@ impl PreparedStep for Remount {
     }
 }
 
-/// Freezes the file system.
+/// Freezes the file system. Its root stays open for the thaw: one that shuts down meanwhile lets
+/// nobody open it (`xfs_dir_open` of `fs/xfs/xfs_file.c`, 6.12).
 pub(super) struct Freeze;
 
 impl PreparedStep for Freeze {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
         let root = directory(&workspace.root)?;
         ioctl::freeze(root.as_fd())?;
-        workspace.frozen = true;
-        close(root)?;
+        workspace.frozen = Some(root);
         Ok(0)
     }
 }
@@ -50,12 +50,13 @@ pub(super) struct Thaw;
 
 impl PreparedStep for Thaw {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
-        workspace.stuck = workspace.frozen;
-        let root = directory(&workspace.root)?;
-        ioctl::thaw(root.as_fd())?;
-        (workspace.frozen, workspace.stuck) = (false, false);
-        close(root)?;
-        Ok(0)
+        workspace.stuck = workspace.frozen.is_some();
+        match &workspace.frozen {
+            Some(root) => ioctl::thaw(root.as_fd())?,
+            None => ioctl::thaw(directory(&workspace.root)?.as_fd())?,
+        };
+        workspace.stuck = false;
+        workspace.frozen.take().map_or(Ok(0), |root| close(root).map(|()| 0))
     }
 }
 

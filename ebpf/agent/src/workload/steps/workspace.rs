@@ -4,7 +4,7 @@ use std::{
     ffi::{CString, c_void},
     fs::File,
     io::Write,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     ptr::NonNull,
 };
 
@@ -15,7 +15,7 @@ use nix::sys::{
     mman::munmap,
 };
 
-use super::{CHUNK_BYTES, MOUNT_POINT, directory};
+use super::{CHUNK_BYTES, MOUNT_POINT};
 use crate::{disk::Content, workload::fs::ioctl};
 
 /// Memory as direct transfers want it.
@@ -37,8 +37,8 @@ pub(in crate::workload) struct Workspace {
     pub(in crate::workload) mounted: bool,
     /// What a step has read of the disks.
     pub(in crate::workload) copies: Option<Vec<Content>>,
-    /// True when the file system is frozen.
-    pub(super) frozen: bool,
+    /// The root of the file system when it is frozen.
+    pub(super) frozen: Option<OwnedFd>,
     /// Mapping that could not be taken away.
     pub(super) mapped: Option<Mapped>,
     /// True when it could not be thawed: what writes to it would wait for ever.
@@ -63,7 +63,7 @@ impl Workspace {
         Ok(Self {
             mounted: false,
             copies: None,
-            frozen: false,
+            frozen: None,
             stuck: false,
             mapped: None,
             disks,
@@ -95,13 +95,9 @@ impl Workspace {
 
     /// Undoes what a step could not: thaws the file system, takes a mapping away.
     pub(in crate::workload) fn undo(&mut self) {
-        if self.frozen {
+        if let Some(root) = self.frozen.take() {
             // One that stays frozen is found by those who look for mounts.
-            let _ = directory(&self.root).and_then(|root| {
-                use std::os::fd::AsFd;
-                ioctl::thaw(root.as_fd())
-            });
-            self.frozen = false;
+            let _ = ioctl::thaw(root.as_fd());
         }
         self.stuck = false;
         if let Some(Mapped { memory, bytes }) = self.mapped.take() {

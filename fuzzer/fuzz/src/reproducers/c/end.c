@@ -37,12 +37,12 @@ static void clean_up(int reset, const char *image) {
     int tries, held;
 
     printf("repro: clean-up\n");
-    if (frozen) {
-        int root = opened(ROOT, O_RDONLY | O_DIRECTORY), unused = 0;
+    if (frozen >= 0) {
+        int unused = 0;
 
-        ioctl(root, _IOWR('X', 120, int), &unused);
-        close(root);
-        frozen = 0;
+        ioctl(frozen, _IOWR('X', 120, int), &unused);
+        close(frozen);
+        frozen = -1;
     }
     nanosleep(&moment, NULL);
     if (disks == 0)

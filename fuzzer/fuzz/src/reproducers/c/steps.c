@@ -8,7 +8,7 @@ static long mount_disk(const char *device, const char *type, unsigned long flags
 
 //: umount
 static long unmount(void) {
-    long result = frozen ? -EBUSY : done(umount2(ROOT, 0));
+    long result = frozen >= 0 ? -EBUSY : done(umount2(ROOT, 0));
 
     if (result == 0)
         mounted = 0;
@@ -144,23 +144,29 @@ static long request(const char *path, int flags, unsigned long number, void *arg
     return closed(file, result);
 }
 
-//: freeze request
+//: freeze
+/* Keeps the root open: one that shuts down meanwhile lets nobody open it. */
 static long freeze(void) {
-    int unused = 0;
-    long result = request(ROOT, O_RDONLY | O_DIRECTORY, _IOWR('X', 119, int), &unused);
+    int root = opened(ROOT, O_RDONLY | O_DIRECTORY), unused = 0;
 
-    frozen |= result == 0;
-    return result;
+    if (root < 0)
+        return -errno;
+    if (ioctl(root, _IOWR('X', 119, int), &unused) < 0)
+        return closed(root, -1);
+    frozen = root;
+    return 0;
 }
 
 //: thaw request
 static long thaw(void) {
-    int unused = 0;
-    long result = request(ROOT, O_RDONLY | O_DIRECTORY, _IOWR('X', 120, int), &unused);
+    int root = frozen, unused = 0;
 
-    if (result == 0)
-        frozen = 0;
-    return result;
+    if (root < 0)
+        return request(ROOT, O_RDONLY | O_DIRECTORY, _IOWR('X', 120, int), &unused);
+    if (ioctl(root, _IOWR('X', 120, int), &unused) < 0)
+        return -errno;
+    frozen = -1;
+    return closed(root, 0);
 }
 
 //: fstrim request

@@ -205,7 +205,9 @@ static void disarm_one(const struct fault *fault) {
 }
 
 //: state
-static int mounted, frozen;
+static int mounted;
+/* The root of the file system while it is frozen, else -1. */
+static int frozen = -1;
 
 static int opened(const char *path, int flags) {
     return open(path, flags | O_CLOEXEC, 0644);
