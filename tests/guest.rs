@@ -389,6 +389,7 @@ fn kvm_is_used_only_when_it_works() {
         coverage: Recorded::Nothing,
         look: false,
         check: false,
+        search: false,
         trace: Vec::new(),
         describe_all_sites: false,
     };

@@ -16,7 +16,8 @@ use crate::{coverage, symbols::Symbols};
 
 const NOTES: &str = "/sys/kernel/notes";
 const INJECTABLE: &str = "/sys/kernel/debug/error_injection/list";
-const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+/// The detector of memory that nothing points to.
+pub(crate) const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 /// Switches the counters of live allocations on, where that may be.
 pub(crate) const MEM_PROFILING: &str = "/proc/sys/vm/mem_profiling";
 /// Folders in which tracefs may be mounted.

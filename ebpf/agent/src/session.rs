@@ -300,6 +300,9 @@ impl<'kernel> Target<'kernel> {
             // That is no plan's doing.
             self.growth()?;
         }
+        if execute.search {
+            report.unreferenced = cut(oracles::unreferenced()?, LIMITS.log_bytes);
+        }
         report.log_before = log_before;
         report.log = self.log.read()?;
         timings.collect_ns = nanoseconds_since(started).saturating_sub(timings.look_ns + timings.check_ns);

@@ -43,10 +43,10 @@ impl<'a, R: Runner> PlanExecutor<'a, R> {
         match error {
             RunError::Stopped => observer.fail(error, true),
             RunError::Refused(_) | RunError::Starved | RunError::NoNext => observer.fail(error, false),
-            RunError::Guests { .. } | RunError::NoExactGuests(_) if plan.is_fault_free() => {
+            RunError::Guests { .. } | RunError::NoSuchGuests(_) if plan.is_fault_free() => {
                 observer.fail(error, true);
             }
-            RunError::Guests { .. } | RunError::NoExactGuests(_) => {
+            RunError::Guests { .. } | RunError::NoSuchGuests(_) => {
                 let probe = FaultPlan::fault_free(&plan.target);
                 let Ran { execution, late } = self.runner.run(&probe, How::Fresh);
                 observer.add_late(late);

@@ -234,8 +234,8 @@ impl FakeRunner {
 
 impl Runner for FakeRunner {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
-        if how == How::Exact {
-            return Err(RunError::NoExactGuests("a fake".to_owned())).into();
+        if matches!(how, How::Exact | How::Searched) {
+            return Err(RunError::NoSuchGuests("a fake".to_owned())).into();
         }
         self.usage.guests += u64::from(how == How::Fresh);
         self.execute(plan).into()

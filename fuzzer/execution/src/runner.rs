@@ -37,6 +37,9 @@ pub enum How {
     Traced,
     /// A fresh guest whose executions repeat exactly, where there are such guests.
     Exact,
+    /// A fresh guest whose kernel notes who allocates, where there are such guests. Where the plan
+    /// leaks, that kernel is asked which of the memory nothing points to. That takes seconds.
+    Searched,
 }
 
 /// The outcome of a run.
@@ -95,8 +98,8 @@ pub enum RunError {
     #[error("the guest of the run before is gone")]
     NoNext,
     /// There are no guests of the kind asked for.
-    #[error("there are no guests that repeat exactly: {0}")]
-    NoExactGuests(String),
+    #[error("there are no such guests: {0}")]
+    NoSuchGuests(String),
     /// The user wants to stop.
     #[error("stopped")]
     Stopped,

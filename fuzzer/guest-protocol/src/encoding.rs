@@ -98,7 +98,8 @@ impl FromAgent {
                 let losses = report.losses.iter_mut().map(|loss| &mut loss.text);
                 let growth = report.growth.iter_mut().flat_map(|growth| [&mut growth.place, &mut growth.function]);
                 let lists = leftovers.chain(losses).chain(growth).chain(defects).chain(&mut report.unknown_names);
-                lists.chain([&mut report.complaints, &mut report.log_before, &mut report.log]).collect()
+                let texts = [&mut report.complaints, &mut report.unreferenced, &mut report.log_before, &mut report.log];
+                lists.chain(texts).collect()
             }
             Self::Unclean(reason) | Self::Refused(reason) | Self::Trouble(reason) | Self::Hung(reason) => vec![reason],
         }
@@ -184,6 +185,7 @@ mod tests {
             coverage: Recorded::All,
             look: true,
             check: true,
+            search: true,
             trace: vec![vec![u64::MAX]],
             describe_all_sites: false,
         });
@@ -210,6 +212,7 @@ mod tests {
         assert!(refused(|report| report.complaints = "x".repeat(LIMITS.text_bytes + 1)));
         assert!(refused(|report| report.growth = vec![growth("x".repeat(LIMITS.text_bytes + 1))]));
         assert!(refused(|report| report.growth = vec![growth(String::new()); LIMITS.notes + 1]));
+        assert!(refused(|report| report.unreferenced = "x".repeat(LIMITS.log_bytes + 1)));
         assert!(refused(|report| report.defects = vec![Defect::Disk("x".repeat(LIMITS.text_bytes + 1))]));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(4096)));
         assert!(refused(|report| report.steps[0] = StepResult::Failed(i32::MIN)));
@@ -244,7 +247,7 @@ mod tests {
         (dirty.leftovers, dirty.unknown_names) = (vec![leftover("\x07".to_owned())], vec!["\x1b".to_owned()]);
         (dirty.losses, dirty.growth) = (vec![loss("\x07".to_owned())], vec![growth("\x1b".to_owned())]);
         (dirty.log_before, dirty.log) = ("a\x08".to_owned(), "b\x7f".to_owned());
-        dirty.complaints = "c\x1b".to_owned();
+        (dirty.complaints, dirty.unreferenced) = ("c\x1b".to_owned(), "d\x1b".to_owned());
         let Ok(FromAgent::Report(clean)) = decoded(&FromAgent::Report(dirty)) else { panic!("refused") };
         assert_eq!((clean.log_before, clean.log), ("a\u{fffd}".to_owned(), "b\u{fffd}".to_owned()));
         assert_eq!(
@@ -253,6 +256,7 @@ mod tests {
         );
         assert_eq!(clean.losses, [loss("\u{fffd}".to_owned())]);
         assert_eq!((clean.growth, clean.complaints), (vec![growth("\u{fffd}".to_owned())], "c\u{fffd}".to_owned()));
+        assert_eq!(clean.unreferenced, "d\u{fffd}");
         let feature = |missing: String| {
             let features = vec![Feature { name: "kcov".to_owned(), missing }];
             FromAgent::Hello(Hello { features, ..Hello::default() })

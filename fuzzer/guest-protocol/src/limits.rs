@@ -40,7 +40,7 @@ pub struct Limits {
     pub notes: usize,
     /// Bytes of a reason, a leftover, or what is said of a feature.
     pub text_bytes: usize,
-    /// Bytes of a kernel log.
+    /// Bytes of a kernel log, and of what kmemleak tells.
     pub log_bytes: usize,
 }
 
@@ -133,6 +133,7 @@ impl Report {
         self.losses.iter().try_for_each(|loss| text(&loss.text))?;
         within(self.growth.len() <= LIMITS.notes, "the list of memory that is more")?;
         self.growth.iter().try_for_each(|growth| text(&growth.place).and_then(|()| text(&growth.function)))?;
+        within(self.unreferenced.len() <= LIMITS.log_bytes, "the list of memory that nothing points to")?;
         within(self.defects.len() <= LIMITS.notes, "the list of defects")?;
         self.defects.iter().try_for_each(|(Defect::Disk(what) | Defect::Detector(what))| text(what))?;
         within(self.log_before.len() <= LIMITS.log_bytes, "the kernel log before the execution")?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Hit, Recorded, StepResult, TraceMemory, WorkloadStep, hit::packed};
 
 /// Both sides must have the same; it changes with every change of a message or of the window.
-pub const PROTOCOL_VERSION: u32 = 21;
+pub const PROTOCOL_VERSION: u32 = 22;
 
 /// Name in the guest's initial file system of the module by which the agent adds functions to the
 /// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for
@@ -114,6 +114,9 @@ pub struct Execute {
     /// that no log is left, and then to have the file system's checker read it: see
     /// [`Report::complaints`].
     pub check: bool,
+    /// True to have kmemleak look, when the workload has ended, for memory that nothing points to:
+    /// see [`Report::unreferenced`]. That takes seconds.
+    pub search: bool,
     /// Return addresses of the faults that are to be traced, one list for each fault up to the last
     /// such, innermost first: it is noted what calls return to them after the fault has fired.
     /// Empty to trace none.
@@ -244,6 +247,9 @@ pub struct Report {
     /// Source lines of which more memory is in use than before the execution, those with the most
     /// bytes first. Empty where the kernel does not count that.
     pub growth: Vec<Growth>,
+    /// Objects that nothing points to, as `/sys/kernel/debug/kmemleak` tells of them, where
+    /// [`Execute::search`] asked; else empty. It is cut off when it is long.
+    pub unreferenced: String,
     /// Ways in which the guest was no longer as it was at first, before the execution, where
     /// [`Execute::verify`] asked. Never a finding. The guest must not be used any more.
     pub defects: Vec<Defect>,

@@ -18,8 +18,8 @@ use crate::{
     image::{ImageError, image},
     initramfs::initramfs,
     kernel::{self, Built, Checks, KernelError, Progress},
-    prepared::{ExactGuests, Prepared},
-    progress::{Part, ProgressSink, Silent},
+    prepared::{OtherGuests, Prepared},
+    progress::{Logged, Part, ProgressSink},
     project::{Project, ProjectError},
     qemu::{About, Accel, AccelChoice, Chosen, GuestConfig, GuestError, Template},
     sites::Sites,
@@ -135,6 +135,9 @@ pub struct Wanted {
     pub accel: AccelChoice,
     /// True when the first executions of two guests repeat exactly: see [`GuestConfig::exact`].
     pub exact: bool,
+    /// True when the kernel's detector of memory that nothing points to is on. It takes time and
+    /// memory at each allocation.
+    pub kmemleak: bool,
     /// True when the prepared guest is kept in the cache for later starts.
     pub kept: bool,
     /// True when functions are probed; false only to measure the cost of the workload by itself.
@@ -145,7 +148,8 @@ impl Wanted {
     /// Asks for guests of the target on its own kernel, with whatever acceleration works.
     #[must_use]
     pub fn new(target: impl Into<WantedTarget>) -> Self {
-        Self { target: target.into(), kernel: None, accel: AccelChoice::Auto, exact: false, kept: true, probes: true }
+        let (target, accel) = (target.into(), AccelChoice::Auto);
+        Self { target, kernel: None, accel, exact: false, kmemleak: false, kept: true, probes: true }
     }
 }
 
@@ -176,14 +180,16 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         choice => choice,
     };
     let Chosen { accel, reason } = choice.choose(&config.qemu, &config.vmlinux, &cache, stop)?;
-    let config = GuestConfig { accel, kernel_options: kernel.options.clone(), exact: wanted.exact, ..config };
+    let kmemleak = if wanted.kmemleak { " kmemleak=on" } else { "" };
+    let config =
+        GuestConfig { accel, kernel_options: kernel.options.clone() + kmemleak, exact: wanted.exact, ..config };
     let name = &kernel.meta.name;
     tracing::debug!(name, reason, "acceleration");
     let mut boot = None;
     let booting = &mut || {
         let doubt = accel == Accel::Tcg && choice == AccelChoice::Auto;
         let how = format!("{accel}{}", if doubt { " (`fuzz doctor` says why not kvm)" } else { "" });
-        let text = format!("booting a guest with {name} under {how}, kept for later starts");
+        let text = format!("booting a guest with {name}{kmemleak} under {how}, kept for later starts");
         let task = progress.begin(name, &text);
         let probed = target.functions.len();
         task.update(&format!("booting a guest, {probed} functions to be probed"), None);
@@ -200,11 +206,10 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     if wanted.probes {
         target.check_against(&ready.functions, &ready.left_out)?;
     }
-    if !wanted.exact {
-        tell_what_lacks(ready, &target.name, &kernel.meta.name);
-    }
-    let exact = exact_guests(wanted, &kernel.meta.name, accel, stop);
+    tell_what_lacks(wanted, ready, &target.name, &kernel.meta.name);
     Ok(Arc::new(Prepared {
+        exact: exact_guests(wanted, &kernel.meta.name, accel, stop),
+        searched: searched_guests(wanted, &kernel.meta.name, accel, stop),
         target,
         kernel,
         call_sites,
@@ -213,12 +218,15 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         sites: Sites::default(),
         stop: stop.clone(),
         template,
-        exact,
     }))
 }
 
-/// Warns of what the user asked for and these guests do without.
-fn tell_what_lacks(ready: &Ready, target: &str, kernel: &str) {
+/// Warns of what the user asked for and these guests do without. Of guests of other kinds it does
+/// not: they lack the same.
+fn tell_what_lacks(wanted: &Wanted, ready: &Ready, target: &str, kernel: &str) {
+    if wanted.exact || wanted.kmemleak {
+        return;
+    }
     left_out_lines(&ready.left_out).iter().for_each(|line| tracing::warn!("{kernel} leaves out {line}"));
     if !ready.unchecked.is_empty() {
         tracing::warn!("{target}: disks are not checked: {}", ready.unchecked);
@@ -240,14 +248,31 @@ fn template(
 }
 
 /// Gives the same target and kernel with guests that repeat exactly, prepared when they are needed.
-fn exact_guests(wanted: &Wanted, kernel: &str, accel: Accel, stop: &Stop) -> ExactGuests {
+fn exact_guests(wanted: &Wanted, kernel: &str, accel: Accel, stop: &Stop) -> OtherGuests {
     if accel != Accel::Tcg {
-        return ExactGuests::none("instructions are counted under TCG only");
+        return OtherGuests::none("instructions are counted under TCG only");
     }
     let kernel = Some(kernel.to_owned());
     let wanted = Wanted { kernel, accel: AccelChoice::Tcg, exact: true, ..wanted.clone() };
     let stop = stop.clone();
-    ExactGuests::made_by(move || prepare(&wanted, &stop, &Silent).map_err(|error| execution::chain(&error)))
+    OtherGuests::made_by(move || prepare(&wanted, &stop, &Logged).map_err(|error| execution::chain(&error)))
+}
+
+/// Gives the same target and kernel with guests whose kernel can tell to which memory nothing
+/// points, prepared when they are needed.
+fn searched_guests(wanted: &Wanted, kernel: &str, accel: Accel, stop: &Stop) -> OtherGuests {
+    let accel = if accel == Accel::Kvm { AccelChoice::Kvm } else { AccelChoice::Tcg };
+    let wanted = Wanted { kernel: Some(kernel.to_owned()), accel, exact: false, kmemleak: true, ..wanted.clone() };
+    let stop = stop.clone();
+    OtherGuests::made_by(move || {
+        let prepared = prepare(&wanted, &stop, &Logged).map_err(|error| execution::chain(&error))?;
+        let features = &prepared.template().about().hello.features;
+        let missing = features.iter().find(|feature| feature.name == "kmemleak").map(|feature| &feature.missing);
+        match missing {
+            Some(missing) if missing.is_empty() => Ok(prepared),
+            missing => Err(format!("kmemleak: {}", missing.map_or("the agent does not know it", String::as_str))),
+        }
+    })
 }
 
 /// Reads where a kernel image can report coverage, and its functions.

@@ -26,7 +26,10 @@ pub struct Prepared {
     pub(crate) sites: Sites,
     pub(crate) stop: Stop,
     pub(crate) template: Template,
-    pub(crate) exact: ExactGuests,
+    /// Guests that repeat exactly.
+    pub(crate) exact: OtherGuests,
+    /// Guests with kmemleak.
+    pub(crate) searched: OtherGuests,
 }
 
 impl Prepared {
@@ -47,8 +50,8 @@ impl Prepared {
 
 type Make = Box<dyn FnOnce() -> Result<Arc<Prepared>, String> + Send>;
 
-/// The same target and kernel with guests that repeat exactly.
-pub(crate) struct ExactGuests(Mutex<State>);
+/// The same target and kernel with guests of another kind.
+pub(crate) struct OtherGuests(Mutex<State>);
 
 enum State {
     /// They can be made, which takes a boot.
@@ -57,7 +60,7 @@ enum State {
     Made(Result<Arc<Prepared>, String>),
 }
 
-impl ExactGuests {
+impl OtherGuests {
     /// There are none, for this reason.
     pub(crate) fn none(reason: &str) -> Self {
         Self(Mutex::new(State::Made(Err(reason.to_owned()))))

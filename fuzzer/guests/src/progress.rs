@@ -40,6 +40,17 @@ impl ProgressSink for Silent {
     }
 }
 
+/// A receiver that shows nothing; the log has each begin, at its level `info`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Logged;
+
+impl ProgressSink for Logged {
+    fn begin(&self, _: &str, text: &str) -> Box<dyn Task + '_> {
+        tracing::info!("{text}");
+        Box::new(Silent)
+    }
+}
+
 impl Task for Silent {
     fn update(&self, _: &str, _: Option<Part>) {}
     fn note(&self, text: &str) {

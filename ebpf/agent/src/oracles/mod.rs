@@ -5,6 +5,7 @@
 
 mod allocations;
 mod held_disk;
+mod kmemleak;
 mod memory;
 mod mounts;
 mod taint;
@@ -12,7 +13,7 @@ mod taint;
 use anyhow::Result;
 use guest_protocol::{LIMITS, Leftover, LeftoverKind, cut};
 
-pub(crate) use self::{allocations::Allocations, held_disk::HeldDisk};
+pub(crate) use self::{allocations::Allocations, held_disk::HeldDisk, kmemleak::unreferenced};
 use self::{memory::Memory, mounts::Mounts, taint::Taint};
 
 /// Something that a workload can leave behind.

@@ -23,6 +23,9 @@ pub const META: &str = "meta.json";
 /// The file with a crash's reproducer.
 pub const REPRODUCER: &str = "reproducer.json";
 
+/// The file with what the oracle saw: the kernel's report, or other evidence.
+const REPORT: &str = "report.txt";
+
 /// The file with the C program that makes a crash without the fuzzer, where there is one.
 pub const PROGRAM: &str = "repro.c";
 
@@ -177,7 +180,7 @@ impl CampaignFolder {
             found_ms: Some(found_ms),
             ..CrashMeta::new(&reproducer.key, &finding.title, finding.kind)
         };
-        let mut texts = vec![("report.txt", finding.text.as_str()), ("console.log", cause.console)];
+        let mut texts = vec![(REPORT, finding.text.as_str()), ("console.log", cause.console)];
         let history = cause.with_history().map(|plan| plan.to_json());
         texts.extend(history.as_deref().map(|history| (HISTORY, history)));
         self.publish_crash(&meta, reproducer, &texts)
@@ -213,7 +216,7 @@ impl CampaignFolder {
         let reproducer_path = path.join(REPRODUCER);
         let found = fs::read_to_string(&reproducer_path).map_err(failed("read", &reproducer_path))?;
         let history = read_if_there(&path.join(HISTORY))?;
-        let mut texts = vec![("report.txt", finding.text.as_str()), ("console.log", cause.console), (FOUND, &found)];
+        let mut texts = vec![(REPORT, finding.text.as_str()), ("console.log", cause.console), (FOUND, &found)];
         texts.extend(history.as_deref().map(|history| (HISTORY, history)));
         self.publish_crash(&meta, reproducer, &texts)
     }
@@ -297,6 +300,21 @@ impl CampaignFolder {
         }
         change(&mut meta);
         write_json(&path, &meta)
+    }
+
+    /// Writes a crash's report anew, as `finding` of the same key tells more, unless its folder is
+    /// that of another key.
+    ///
+    /// # Errors
+    ///
+    /// The folder is damaged, or the file system says no.
+    pub(super) fn change_report(&self, key: &str, finding: &Finding) -> Result<(), FolderError> {
+        let path = self.crash_path(key);
+        if read_meta(&path.join(META))?.key != key {
+            return Ok(());
+        }
+        write(&path.join(REPORT), &finding.text)?;
+        self.change_meta(key, |meta| meta.stack.clone_from(&finding.stack))
     }
 
     /// Reads the crashes that are there, each with its reproducer.

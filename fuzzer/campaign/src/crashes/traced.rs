@@ -1,9 +1,11 @@
-//! Where the errors of a crash's faults went.
+//! What closer looks tell of a crash: where the errors of its faults went, and who allocated the
+//! memory that it leaks.
 
-use execution::Fired;
+use execution::{Finding, Fired};
 use libafl::Error;
 
 use super::Crashes;
+use crate::error::ends_search;
 
 impl Crashes {
     /// Takes in what the callers of the faults returned in a traced run of the crash's plan, where
@@ -22,5 +24,15 @@ impl Crashes {
                 }
             }
         })
+    }
+
+    /// Takes in what a search of its guest's memory has added to the evidence of a leak.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn searched(&self, key: &str, found: &Finding) -> Result<(), Error> {
+        let _known = self.known();
+        self.folder.change_report(key, found).map_err(ends_search)
     }
 }

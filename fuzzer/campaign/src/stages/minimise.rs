@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use execution::{How, Runner};
+use execution::{Execution, FindingKind, How, Runner};
 use fault_plan::FaultPlan;
 use libafl::{
     Error,
@@ -114,7 +114,9 @@ impl<'a> MinimiseStage<'a> {
         }
         if is_done {
             let (key, plan) = self.write(job)?;
-            self.trace(runner, &key, &plan)?;
+            let started = Instant::now();
+            self.look_closer(runner, &key, &plan)?;
+            work.spent += started.elapsed();
         } else {
             work.job = Some(job);
         }
@@ -161,20 +163,32 @@ impl<'a> MinimiseStage<'a> {
     }
 
     /// Finds out where the errors of a crash's faults went, in two more runs: the first one tells
-    /// where probes are to stand.
-    fn trace<R: Runner>(&self, runner: &mut R, key: &str, plan: &FaultPlan) -> Result<(), Error> {
+    /// where probes are to stand. Of a leak a third one finds out who allocated the memory.
+    fn look_closer<R: Runner>(&self, runner: &mut R, key: &str, plan: &FaultPlan) -> Result<(), Error> {
         let Some(first) = self.triage.tried(key, runner.run(plan, How::Fresh))? else { return Ok(()) };
         self.triage.objective.note(&PlanInput(plan.clone()), &first)?;
-        match self.triage.tried(key, runner.run(plan, How::Traced))? {
-            Some(traced) if traced.has_key(key) => self.triage.crashes.traced(key, &traced.fired),
-            _ => Ok(()),
+        let tried = |how, runner: &mut R| {
+            let execution = self.triage.tried(key, runner.run(plan, how))?;
+            Ok::<_, Error>(execution.filter(|execution| execution.has_key(key)))
+        };
+        if let Some(traced) = tried(How::Traced, runner)? {
+            self.triage.crashes.traced(key, &traced.fired)?;
         }
+        let leak = |execution: &Execution| {
+            execution.findings.iter().find(|found| found.kind == FindingKind::Leak && found.has_key(key)).cloned()
+        };
+        if leak(&first).is_some()
+            && let Some(found) = tried(How::Searched, runner)?.as_ref().and_then(leak)
+        {
+            self.triage.crashes.searched(key, &found)?;
+        }
+        Ok(())
     }
 }
 
 /// Begins with the plan of a crash that came in this execution. It has to come as often as it did
 /// at its triage. Where it came each time then, one try says enough of a candidate.
-fn begun(taken: &Taken, execution: &execution::Execution) -> Minimizer {
+fn begun(taken: &Taken, execution: &Execution) -> Minimizer {
     let confirmed = Demand { runs: TRIES, needed: taken.reproduced.clamp(1, TRIES) };
     let candidate = if confirmed.needed == TRIES { Demand { runs: 1, needed: 1 } } else { confirmed };
     Minimizer::new(&taken.plan.0, &taken.key, execution, candidate, confirmed)

@@ -223,8 +223,8 @@ impl<'a> TriageStage<'a> {
         match execution {
             Ok(execution) => Ok(Some(execution)),
             Err(RunError::Stopped) => Err(Error::shutting_down()),
-            Err(RunError::NoExactGuests(reason)) => {
-                tracing::debug!(title, reason, "not tried exactly");
+            Err(RunError::NoSuchGuests(reason)) => {
+                tracing::debug!(title, reason, "not tried in such a guest");
                 Ok(None)
             }
             Err(error) => {

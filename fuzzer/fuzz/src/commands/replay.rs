@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fs, io::Write};
 use fault_plan::{FaultPlan, Reproducer};
 
 use campaign::{KnownPoints, Relaxed, run_relaxed};
-use execution::{Execution, How, Runner as _, Stop, chain};
+use execution::{Execution, How, RunError, Runner as _, Stop, chain};
 use guests::{
     prepare::{Wanted, prepare},
     runner::GuestRunner,
@@ -21,6 +21,7 @@ use crate::{
     exit::{Answer, CommandError},
     options::{InputOptions, ReplayOptions},
     views::{
+        leaks,
         progress::Progress,
         replay::Run,
         verdict::{Tally, Verdict},
@@ -105,6 +106,9 @@ pub fn replay(
         let debugged = debug::Debugged { prepared: &prepared, at, fault: options.fault, hit: options.at_hit };
         return debugged.run(&mut runner, (&relaxed.plan, &relaxed.execution), out, progress);
     }
+    if let Some(Relaxed { plan, .. }) = last.as_ref().filter(|last| leaks::is_leak(&last.execution)) {
+        search(&mut runner, plan, options.json, out, progress)?;
+    }
     if let Some(Relaxed { plan, runs, .. }) = last.filter(|_| options.trace) {
         if runs > 1 {
             // The last run may have been of another candidate.
@@ -126,4 +130,23 @@ pub fn replay(
     };
     let repeated = !options.exact || fingerprints.len() == 1;
     Ok(if reproduced && repeated { Answer::Yes } else { Answer::No })
+}
+
+/// Says who allocated what `plan` leaks, in one more run.
+fn search(
+    runner: &mut GuestRunner,
+    plan: &FaultPlan,
+    json: bool,
+    out: &mut dyn Write,
+    progress: &Progress,
+) -> Result<(), CommandError> {
+    match runner.run(plan, How::Searched).execution {
+        Ok(execution) if json => leaks::write_json(&execution, out)?,
+        Ok(execution) => leaks::write_text(&execution, out)?,
+        Err(RunError::NoSuchGuests(reason)) => {
+            progress.say(&format!("who allocated what leaks is not known: {reason}"))
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }

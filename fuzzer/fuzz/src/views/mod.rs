@@ -1,6 +1,7 @@
 //! Output of the commands for people and scripts.
 
 pub(crate) mod coverage;
+pub(crate) mod leaks;
 pub(crate) mod plan;
 pub mod progress;
 pub(crate) mod replay;

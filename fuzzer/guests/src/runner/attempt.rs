@@ -28,13 +28,16 @@ pub(super) struct Asked<'a> {
     pub(super) look: bool,
     /// True to have the file system's checker read the disk afterwards.
     pub(super) check: bool,
+    /// True to have kmemleak look afterwards.
+    pub(super) search: bool,
     /// Its number among the plan's rounds, from 0.
     pub(super) number: usize,
 }
 
 impl<'a> Asked<'a> {
     pub(super) fn warm(plan: &'a FaultPlan) -> Self {
-        Self { plan, how: How::Warm, keep: false, leave: false, verify: None, look: false, check: false, number: 0 }
+        let (keep, leave, look, check, search) = (false, false, false, false, false);
+        Self { plan, how: How::Warm, keep, leave, verify: None, look, check, search, number: 0 }
     }
 }
 
@@ -50,7 +53,7 @@ pub(super) enum Failed {
 impl GuestRunner {
     /// Has the guest at hand execute what is asked, and judges what the host sees of it.
     pub(super) fn attempt(&mut self, asked: Asked<'_>) -> Result<Judgement, GuestError> {
-        let Asked { plan, how, keep, leave, verify, look, check, number } = asked;
+        let Asked { plan, how, keep, leave, verify, look, check, search, number } = asked;
         let trace = if how == How::Traced { self.stacks.of(number) } else { Vec::new() };
         self.next_id += 1;
         let request = Execute {
@@ -63,6 +66,7 @@ impl GuestRunner {
             coverage: self.coverage,
             look: look && self.inject && self.has(Oracle::Data),
             check: check && self.inject && self.checks(),
+            search,
             trace: trace.clone(),
             describe_all_sites: self.describe_all,
         };

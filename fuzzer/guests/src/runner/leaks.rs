@@ -17,6 +17,7 @@ use guest_protocol::Growth;
 use super::{
     Asked, GuestRunner,
     leftover::{evidence, seen},
+    unreferenced::{Allocated, Unreferenced},
 };
 
 /// Runs of a plan after the first one, and then of the fault-free one.
@@ -112,16 +113,20 @@ fn grown_anyway(lines: &mut Vec<Growth>, growth: &[Growth]) {
     lines.retain(|line| !as_much(line));
 }
 
-/// Makes the finding of a line.
-fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution) -> Finding {
+/// Makes the finding of a line. Where kmemleak was asked, it has what that said of the line: its
+/// words, and the stack of an allocation.
+fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution, allocated: Option<Allocated>) -> Finding {
     let Growth { place, function, calls, bytes } = line;
     let title = format!("memory leak of {function} ({place})");
     let told = format!(
         "{place} ({function}): each of {} runs left {calls} allocations with {bytes} bytes; runs without faults left fewer",
         MORE_RUNS + 2
     );
+    let Allocated { words, stack } = allocated.unwrap_or_default();
+    let told = if words.is_empty() { told } else { format!("{told}\n{words}") };
     let text = evidence(&told, plan, &execution.fired, &execution.steps);
-    seen(FindingKind::Leak, format!("memory leak: {function}"), title, text, &execution.fired)
+    let finding = seen(FindingKind::Leak, format!("memory leak: {function}"), title, text, &execution.fired);
+    if stack.is_empty() { finding } else { Finding { stack, ..finding } }
 }
 
 impl GuestRunner {
@@ -152,10 +157,15 @@ impl GuestRunner {
         // The returns of calls are noted once.
         let how = if how == How::Traced { How::Fresh } else { how };
         let lines = self.leaking(Asked { how, number, ..Asked::warm(round) }, candidates);
+        let unreferenced = (how == How::Searched && !lines.is_empty()).then(|| self.unreferenced(how)).flatten();
         if self.guest.is_none() {
             execution.guest = Fate::Retired;
         }
-        execution.findings.extend(lines.iter().map(|line| leak(line, round, execution)).collect::<Vec<_>>());
+        for line in &lines {
+            let allocated = unreferenced.as_ref().map(|unreferenced| unreferenced.of(line));
+            let leak = leak(line, round, execution, allocated);
+            execution.findings.push(leak);
+        }
     }
 
     /// Gives those of `lines` that grow in each run as `asked`, and not as much without faults; none
@@ -174,7 +184,7 @@ impl GuestRunner {
             }
         }
         for _ in 0..MORE_RUNS {
-            match self.grown_without_faults(asked.how) {
+            match self.grown_without_faults(asked.how, false) {
                 Some(growth) => {
                     self.leaks.learn(&growth);
                     grown_anyway(&mut lines, &growth);
@@ -211,12 +221,22 @@ impl GuestRunner {
         None
     }
 
-    /// Runs the fault-free plan in the guest at hand. Gives what grew; nothing when that guest has
-    /// gone.
-    fn grown_without_faults(&mut self, how: How) -> Option<Vec<Growth>> {
+    /// Has kmemleak look what nothing points to in the guest at hand, in which a plan has leaked.
+    /// The workload runs once more without faults: it overwrites what the plan has left in memory
+    /// that is used again.
+    fn unreferenced(&mut self, how: How) -> Option<Unreferenced> {
+        self.grown_without_faults(how, true)?;
+        let lines = self.prepared.kernel.source_lines();
+        let lines = lines.inspect_err(|error| tracing::warn!("{}", execution::chain(error))).ok();
+        Some(Unreferenced::new(&std::mem::take(&mut self.unreferenced), lines.as_ref()))
+    }
+
+    /// Runs the fault-free plan in the guest at hand, and has kmemleak `search` then. Gives what
+    /// grew; nothing when that guest has gone.
+    fn grown_without_faults(&mut self, how: How, search: bool) -> Option<Vec<Growth>> {
         let previous = self.attribution.previous().cloned();
         let fault_free = self.prepared.target.fault_free();
-        let Ok(control) = self.attempt_once(Asked { how, ..Asked::warm(&fault_free) }) else {
+        let Ok(control) = self.attempt_once(Asked { how, search, ..Asked::warm(&fault_free) }) else {
             self.discard();
             return None;
         };

@@ -27,6 +27,7 @@ mod rounds;
 mod share;
 mod text;
 mod traced;
+mod unreferenced;
 
 use std::{sync::Arc, time::Duration};
 
@@ -49,7 +50,8 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(60);
 /// The same for a guest that repeats exactly. While it waits it counts the instructions of a loop,
 /// and takes ten seconds for one of its own: its kernel tells of a hung task after half a minute.
-const EXACT_DEADLINE: Duration = Duration::from_secs(180);
+/// And for one whose kernel searches all memory twice.
+const SLOW_DEADLINE: Duration = Duration::from_secs(180);
 /// One part in this many of all time is for looks at what the disk holds. One takes as long as half
 /// an execution that mounts a disk.
 const LOOKS: u32 = 20;
@@ -66,12 +68,15 @@ pub struct GuestRunner {
     attribution: Attribution,
     drift: Drift,
     reader: CoverageReader,
-    /// A runner of guests that repeat exactly, once it is needed.
+    /// Runners of guests that repeat exactly, and of those with kmemleak, once they are needed.
     exact: Option<Box<GuestRunner>>,
+    searched: Option<Box<GuestRunner>>,
     late: Vec<Attributed>,
     leaks: Leaks,
     /// Source lines of which the last execution left more in use.
     growth: Vec<Growth>,
+    /// Words of kmemleak after the last execution, where it was asked.
+    unreferenced: String,
     looks: Share,
     checks: Checks,
     /// Return addresses of the faults of the run before.
@@ -106,9 +111,11 @@ impl GuestRunner {
             drift: Drift::default(),
             reader,
             exact: None,
+            searched: None,
             late: Vec::new(),
             leaks: Leaks::default(),
             growth: Vec::new(),
+            unreferenced: String::new(),
             looks: Share::new(LOOKS),
             checks: Checks::default(),
             stacks: Stacks::default(),
@@ -160,6 +167,7 @@ impl GuestRunner {
         let Own { mut findings, mut guest, fired, report, console, wall, history } = own;
         let mut report = report.map_or_else(Default::default, |report| *report);
         self.growth = std::mem::take(&mut report.growth);
+        self.unreferenced = std::mem::take(&mut report.unreferenced);
         self.looks.took(wall, Duration::from_nanos(report.timings.look_ns));
         self.checks.time.took(wall, Duration::ZERO);
         self.note_check(&report.complaints, &fired);
@@ -235,26 +243,21 @@ impl GuestRunner {
         Ok(execution)
     }
 
-    /// Runs `plan` in a guest that repeats exactly. That guest goes at once: the next such run is
-    /// for another crash, and has time.
-    fn run_exact(&mut self, plan: &FaultPlan) -> Ran {
-        if self.exact.is_none() {
-            match self.prepared.exact.get() {
-                Ok(prepared) => {
-                    let exact = Self { deadline: EXACT_DEADLINE, ..Self::new(&prepared) };
-                    self.exact = Some(Box::new(exact));
-                }
-                Err(reason) => return Err(RunError::NoExactGuests(reason)).into(),
-            }
-        }
-        let Some(exact) = &mut self.exact else { return Err(RunError::Stopped).into() };
-        let execution = if plan.earlier.is_empty() {
-            exact.run_fresh(plan, How::Exact)
-        } else {
-            exact.run_rounds(plan, How::Exact)
+    /// Runs `plan` in a guest that repeats exactly, or in one with kmemleak. That guest goes at
+    /// once: the next such run is for another crash, and has time.
+    fn run_elsewhere(&mut self, plan: &FaultPlan, how: How) -> Ran {
+        let (other, guests) = match how {
+            How::Exact => (&mut self.exact, &self.prepared.exact),
+            _ => (&mut self.searched, &self.prepared.searched),
         };
-        exact.discard();
-        exact.ran(execution)
+        let other = match (other, guests.get()) {
+            (Some(other), _) => other,
+            (none, Ok(prepared)) => none.insert(Box::new(Self { deadline: SLOW_DEADLINE, ..Self::new(&prepared) })),
+            (_, Err(reason)) => return Err(RunError::NoSuchGuests(reason)).into(),
+        };
+        let execution = if plan.earlier.is_empty() { other.run_fresh(plan, how) } else { other.run_rounds(plan, how) };
+        other.discard();
+        other.ran(execution)
     }
 
     /// Gives what became of a plan, and what came to light meanwhile. The keys of checks say what
@@ -280,7 +283,7 @@ impl Runner for GuestRunner {
             self.stacks.clear();
         }
         let execution = match how {
-            How::Exact => return self.run_exact(plan),
+            How::Exact | How::Searched => return self.run_elsewhere(plan, how),
             _ if !plan.earlier.is_empty() => self.run_rounds(plan, how),
             How::Warm => self.run_warm(plan),
             How::Next => self.run_next(plan),

@@ -80,7 +80,7 @@ impl GuestRunner {
     /// Runs a plan with earlier rounds. It ends with the round in which the kernel dies or reports
     /// something.
     pub(super) fn run_rounds(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
-        let how = if matches!(how, How::Exact | How::Traced) { how } else { How::Fresh };
+        let how = if matches!(how, How::Exact | How::Traced | How::Searched) { how } else { How::Fresh };
         let execution = self.attempts(|runner| {
             runner.discard();
             runner.sequence(plan, how)

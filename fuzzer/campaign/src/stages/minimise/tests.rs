@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, fs, sync::Arc};
 
-use execution::{Attributed, Execution, Ran, Usage};
+use execution::{Attributed, Execution, Finding, Ran, Usage};
 use fault_plan::{FaultPlan, Reproducer, Round};
 use kernel_report::slug;
 
@@ -19,17 +19,23 @@ const TITLE: &str = "KASAN in f";
 /// Guests in which a plan crashes when it fails at site 9, whatever else it does.
 struct Guests {
     runs: u32,
+    crash: Finding,
 }
 
 impl Runner for Guests {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
-        assert!(matches!(how, How::Fresh | How::Traced));
+        assert!(
+            matches!(how, How::Fresh | How::Traced) || how == How::Searched && self.crash.kind == FindingKind::Leak
+        );
         self.runs += 1;
         let frame = execution::FrameReturn { function: "g".to_owned(), returned: "NULL".to_owned(), mark: None };
         let returns = if how == How::Traced { vec![frame] } else { Vec::new() };
         let traced = |fired| execution::Fired { returns: returns.clone(), ..fired };
         let fired = fake::all_fired(plan).map(traced).collect();
-        let findings = if fake::fails_at(plan, 9) { vec![fake::warning(TITLE)] } else { Vec::new() };
+        let (text, stack) =
+            if how == How::Searched { ("who allocated", vec!["g".to_owned()]) } else { ("a crash", vec![]) };
+        let crash = Finding { text: text.to_owned(), stack, ..self.crash.clone() };
+        let findings = if fake::fails_at(plan, 9) { vec![crash] } else { Vec::new() };
         let history = plan.earlier.clone();
         Ok(Execution { findings, fired, history, ..fake::quiet() }).into()
     }
@@ -79,7 +85,7 @@ fn a_crash_is_minimised_once_and_a_later_start_begins_anew_what_was_interrupted(
     let mut found = fake::plan(fake::caller(5), 1);
     found.faults.extend(fake::plan(fake::caller(9), 1).faults);
     found.earlier = vec![Round { faults: fake::plan(fake::caller(3), 1).faults, reset: true }];
-    let mut guests = Guests { runs: 0 };
+    let mut guests = Guests { runs: 0, crash: fake::warning(TITLE) };
     campaign.start(|objective, stage| {
         let ran = guests.run(&found, How::Fresh).execution.unwrap();
         objective.note(&PlanInput(found.clone()), &ran).unwrap();
@@ -106,4 +112,21 @@ fn a_crash_is_minimised_once_and_a_later_start_begins_anew_what_was_interrupted(
     let runs = guests.runs;
     campaign.start(|_, stage| stage.finish(&mut guests).unwrap());
     assert_eq!(guests.runs, runs, "nothing is left to do");
+}
+
+#[test]
+fn a_leak_is_written_with_who_allocated_the_memory_when_its_plan_is_minimal() {
+    let campaign = Campaign { folder: tempfile::tempdir().unwrap(), interrupted: Cell::new(false) };
+    let mut guests = Guests { runs: 0, crash: Finding { kind: FindingKind::Leak, ..fake::warning(TITLE) } };
+    let found = fake::plan(fake::caller(9), 1);
+    campaign.start(|objective, stage| {
+        let ran = guests.run(&found, How::Fresh).execution.unwrap();
+        objective.note(&PlanInput(found.clone()), &ran).unwrap();
+        stage.triage.triage(&mut guests, Duration::ZERO).unwrap();
+        assert_eq!((campaign.file("report.txt").as_str(), campaign.meta().stack.len()), ("a crash", 0));
+        stage.finish(&mut guests).unwrap();
+    });
+    let (report, meta) = (campaign.file("report.txt"), campaign.meta());
+    assert_eq!((report.as_str(), meta.stack.as_slice()), ("who allocated", &["g".to_owned()][..]));
+    assert_eq!((meta.kind, meta.reproduced, meta.fired[0].returns.len()), (FindingKind::Leak, TRIES, 1));
 }
