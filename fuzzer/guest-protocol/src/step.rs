@@ -110,6 +110,9 @@ pub enum Step {
         from: RelativePath,
         /// The snapshot.
         to: RelativePath,
+        /// True for one that nothing changes.
+        #[serde(default)]
+        read_only: bool,
     },
     /// Deletes a btrfs subvolume or snapshot.
     SubvolumeDelete {
@@ -301,6 +304,21 @@ pub enum Step {
     QuotaDisable {},
     /// Counts again what the subvolumes of a btrfs use, and waits for that.
     QuotaRescan {},
+    /// Limits what a subvolume of a btrfs with quotas uses.
+    QuotaLimit {
+        /// The subvolume.
+        path: RelativePath,
+        /// The most bytes.
+        bytes: u64,
+    },
+    /// Writes a read-only snapshot of a btrfs as a stream, which nobody keeps.
+    Send {
+        /// The snapshot.
+        path: RelativePath,
+        /// Earlier snapshot of the same subvolume. The stream has what differs from that.
+        #[serde(default)]
+        parent: Option<RelativePath>,
+    },
 }
 
 impl Step {
@@ -322,7 +340,7 @@ mod tests {
             Step::Umount {},
             Step::Fallocate { path: path(), mode: Fallocate::PunchHole, offset: 1, length: 2 },
             Step::SetXattr { path: path(), name: "user.a".to_owned(), value: String::new() },
-            Step::SubvolumeSnapshot { from: path(), to: path() },
+            Step::SubvolumeSnapshot { from: path(), to: path(), read_only: false },
         ] {
             let written = toml::Value::try_from(&step).unwrap();
             let keys: Vec<_> = written.as_table().unwrap().keys().collect();

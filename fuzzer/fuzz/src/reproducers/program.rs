@@ -266,7 +266,9 @@ steps = [
     { balance = { convert = "single" } }, { scrub = {} }, { defragment = { path = "g" } }, { resize = { size = "max" } },
     { device-add = { disk = 1 } }, { device-remove = { disk = 1 } }, { device-remove = {} },
     { device-replace = { device = 1, disk = 1 } }, { device-forget = { disk = 0 } }, { quota-enable = {} },
-    { quota-disable = {} }, { quota-rescan = {} }, { umount = {} },
+    { quota-limit = { path = "v", bytes = 4096 } }, { quota-disable = {} }, { quota-rescan = {} },
+    { subvolume-snapshot = { from = "v", to = "r", read_only = true } }, { send = { path = "r" } },
+    { send = { path = "r", parent = "q" } }, { umount = {} },
 ]
 [image]
 mkfs = ["mkfs.btrfs", "-q"]

@@ -105,9 +105,10 @@ pub(super) fn in_c(step: &Step, number: u32) -> Option<InC> {
         Step::Shutdown { how } => c("shutdown", format!("stop({})", stop(*how))),
         Step::SubvolumeCreate { path } => c("volume", named(path, 14)),
         Step::SubvolumeDelete { path } => c("volume", named(path, 15)),
-        Step::SubvolumeSnapshot { from, to } => {
+        Step::SubvolumeSnapshot { from, to, read_only } => {
             let (parent, name) = to.parent_and_name();
-            c("snapshot", format!("snapshot({}, {}, {})", below(from), folder(parent), text(name)))
+            let flag = u8::from(*read_only);
+            c("snapshot", format!("snapshot({}, {}, {}, {flag})", below(from), folder(parent), text(name)))
         }
         Step::Trigger { name } => {
             let path = format!("/sys/kernel/debug/fuzz_selftest/{name}");
@@ -136,6 +137,11 @@ pub(super) fn in_c(step: &Step, number: u32) -> Option<InC> {
         Step::QuotaEnable { simple } => c("quota", format!("quota({})", if *simple { 4 } else { 1 })),
         Step::QuotaDisable {} => c("quota", "quota(2)".to_owned()),
         Step::QuotaRescan {} => c("rescan", "rescan()".to_owned()),
+        Step::QuotaLimit { path, bytes } => c("limit", format!("limit({}, {bytes}u)", below(path))),
+        Step::Send { path, parent } => {
+            let parent = parent.as_ref().map_or_else(|| "NULL".to_owned(), below);
+            c("send", format!("send_stream({}, {parent})", below(path)))
+        }
         Step::CrashCopy {} => None,
     }
 }

@@ -1,5 +1,6 @@
 //! btrfs: its ioctls, which mirror `include/uapi/linux/btrfs.h` (6.12), and its memory of disks.
 
+pub(in crate::workload) mod send;
 pub(in crate::workload) mod upkeep;
 
 use std::{
@@ -22,6 +23,8 @@ const CONTROL: &str = "/dev/btrfs-control";
 const MAGIC: u8 = 0x94;
 /// `BTRFS_PATH_NAME_MAX` with the closing zero.
 const NAME_BYTES: usize = 4088;
+/// `BTRFS_SUBVOL_RDONLY`.
+const READ_ONLY: u64 = 1 << 1;
 /// `BTRFS_SUBVOL_NAME_MAX` with the closing zero.
 const NAME_V2_BYTES: usize = 4040;
 
@@ -63,10 +66,10 @@ impl VolumeArguments {
 
 impl VolumeArgumentsV2 {
     /// As [`VolumeArguments::new`].
-    pub(in crate::workload) fn new(name: &CStr) -> Box<Self> {
+    pub(in crate::workload) fn new(name: &CStr, read_only: bool) -> Box<Self> {
         let name_bytes = [0; NAME_V2_BYTES];
-        let mut arguments =
-            Box::new(Self { descriptor: 0, transaction: 0, flags: 0, unused: [0; 4], name: name_bytes });
+        let flags = if read_only { READ_ONLY } else { 0 };
+        let mut arguments = Box::new(Self { descriptor: 0, transaction: 0, flags, unused: [0; 4], name: name_bytes });
         copy(name, &mut arguments.name);
         arguments
     }
@@ -84,7 +87,7 @@ pub(in crate::workload) fn create(parent: BorrowedFd<'_>, arguments: &VolumeArgu
     unsafe { subvolume_create(parent.as_raw_fd(), arguments) }
 }
 
-/// Makes a writable snapshot of `subvolume` in the directory `parent`.
+/// Makes a snapshot of `subvolume` in the directory `parent`.
 pub(in crate::workload) fn snapshot(
     parent: BorrowedFd<'_>,
     subvolume: BorrowedFd<'_>,
@@ -167,7 +170,7 @@ mod tests {
     fn names_are_bounded_and_end_in_zero() {
         assert_eq!(&VolumeArguments::new(c"sub").name[..4], b"sub\0");
         let long = CString::new(vec![b'x'; 5000]).unwrap();
-        let arguments = VolumeArgumentsV2::new(&long);
+        let arguments = VolumeArgumentsV2::new(&long, false);
         assert_eq!(arguments.name[NAME_V2_BYTES - 2..], *b"x\0");
     }
 }

@@ -15,6 +15,7 @@ mod mount;
 mod name;
 mod process;
 mod range;
+mod send;
 mod state;
 mod subvolume;
 mod system_file;
@@ -90,7 +91,7 @@ pub(super) fn prepare(step: &Step, number: u32) -> Result<Box<dyn PreparedStep>>
         Step::Chmod { path, mode } => boxed(attribute::Chmod::new(path, *mode)),
         Step::Chown { path, uid, gid } => boxed(attribute::Chown::new(path, *uid, *gid)),
         Step::SubvolumeCreate { path } => boxed(subvolume::Create::new(path)),
-        Step::SubvolumeSnapshot { from, to } => boxed(subvolume::Snapshot::new(from, to)),
+        Step::SubvolumeSnapshot { from, to, read_only } => boxed(subvolume::Snapshot::new(from, to, *read_only)),
         Step::SubvolumeDelete { path } => boxed(subvolume::Delete::new(path)),
         Step::Balance { groups, convert, usage } => boxed(Ok(Upkeep::balance(groups, *convert, *usage))),
         Step::Scrub { device, read_only } => boxed(Ok(Upkeep::scrub(*device, *read_only))),
@@ -103,6 +104,8 @@ pub(super) fn prepare(step: &Step, number: u32) -> Result<Box<dyn PreparedStep>>
         Step::QuotaEnable { simple } => boxed(Ok(Upkeep::quota_enable(*simple))),
         Step::QuotaDisable {} => boxed(Ok(Upkeep::quota_disable())),
         Step::QuotaRescan {} => boxed(Ok(Upkeep::Rescan)),
+        Step::QuotaLimit { path, bytes } => boxed(upkeep::QuotaLimit::new(path, *bytes)),
+        Step::Send { path, parent } => boxed(send::Send::new(path, parent.as_ref())),
         Step::CrashCopy {} => boxed(Ok(copy::CrashCopy)),
         Step::Trigger { name } => boxed(trigger::Trigger::new(name)),
         Step::Sleep { ms } => boxed(Ok(wait::Sleep::new(*ms))),

@@ -39,9 +39,9 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(from: &RelativePath, to: &RelativePath) -> Result<Self> {
+    pub(super) fn new(from: &RelativePath, to: &RelativePath, read_only: bool) -> Result<Self> {
         let (parent, name) = parent_and_name(to)?;
-        Ok(Self { from: below(from)?, parent, arguments: VolumeArgumentsV2::new(&name) })
+        Ok(Self { from: below(from)?, parent, arguments: VolumeArgumentsV2::new(&name, read_only) })
     }
 }
 

@@ -111,6 +111,27 @@ impl PreparedStep for Defragment {
     }
 }
 
+/// Limits what a subvolume uses.
+pub(super) struct QuotaLimit {
+    subvolume: CString,
+    bytes: u64,
+}
+
+impl QuotaLimit {
+    pub(super) fn new(path: &RelativePath, bytes: u64) -> Result<Self> {
+        Ok(Self { subvolume: below(path)?, bytes })
+    }
+}
+
+impl PreparedStep for QuotaLimit {
+    fn call(&mut self, _: &mut Workspace) -> nix::Result<i64> {
+        let subvolume = directory(&self.subvolume)?;
+        upkeep::limit(subvolume.as_fd(), self.bytes)?;
+        close(subvolume)?;
+        Ok(0)
+    }
+}
+
 /// Makes btrfs forget a disk.
 pub(super) struct Forget(KnownDisk);
 

@@ -218,7 +218,7 @@ static long name_in(const char *folder, const char *name, unsigned number) {
 }
 
 //: snapshot
-static long snapshot(const char *from, const char *folder, const char *name) {
+static long snapshot(const char *from, const char *folder, const char *name, int read_only) {
     static struct { int64_t descriptor; uint64_t transaction, flags, unused[4]; char name[4040]; } arguments;
     int subvolume = opened(from, O_RDONLY | O_DIRECTORY), parent;
     long result;
@@ -230,6 +230,7 @@ static long snapshot(const char *from, const char *folder, const char *name) {
         return closed(subvolume, -1);
     memset(&arguments, 0, sizeof arguments);
     arguments.descriptor = subvolume;
+    arguments.flags = read_only ? 2 : 0;
     snprintf(arguments.name, sizeof arguments.name, "%s", name);
     result = closed(parent, ioctl(parent, _IOW(0x94, 23, arguments), &arguments));
     close(subvolume);
@@ -308,6 +309,41 @@ static long rescan(void) {
     if (ioctl(root, _IOW(0x94, 44, uint64_t[8]), words) < 0 && errno != EINPROGRESS)
         return closed(root, -1);
     return closed(root, ioctl(root, _IO(0x94, 46)));
+}
+
+//: limit request
+static long limit(const char *path, uint64_t bytes) {
+    uint64_t words[6] = {0, 1, bytes};
+
+    return request(path, O_RDONLY | O_DIRECTORY, _IOR(0x94, 43, uint64_t[6]), words);
+}
+
+//: send request
+/* Writes a snapshot as a stream that nobody reads: whole, or what differs from `parent`. */
+static long send_stream(const char *path, const char *parent) {
+    static struct { uint64_t tree, object; char name[4080]; } lookup;
+    struct { int64_t descriptor; uint64_t count, *sources, parent, flags; uint32_t version; char unused[28]; }
+        arguments = {0};
+    int stream;
+    long result;
+
+    lookup.tree = 0;
+    lookup.object = 256;
+    if (parent) {
+        result = request(parent, O_RDONLY | O_DIRECTORY, _IOWR(0x94, 18, lookup), &lookup);
+        if (result < 0)
+            return result;
+    }
+    stream = memfd_create("stream", MFD_CLOEXEC);
+    if (stream < 0)
+        return -errno;
+    arguments.descriptor = stream;
+    arguments.count = parent != NULL;
+    arguments.sources = &lookup.tree;
+    arguments.parent = lookup.tree;
+    result = request(path, O_RDONLY | O_DIRECTORY, _IOW(0x94, 38, arguments), &arguments);
+    close(stream);
+    return result;
 }
 
 //: forget volume

@@ -89,6 +89,11 @@ type Quota = [u64; 2];
 /// `struct btrfs_ioctl_quota_rescan_args`.
 type Rescan = [u64; 8];
 
+/// `struct btrfs_ioctl_qgroup_limit_args`.
+type QuotaLimit = [u64; 6];
+/// `BTRFS_QGROUP_LIMIT_MAX_RFER`.
+const MOST_REFERENCED: u64 = 1;
+
 /// Values of `btrfs_ioctl_quota_ctl_args.cmd`: `BTRFS_QUOTA_CTL_*`.
 pub(in crate::workload) const QUOTA_ENABLE: u64 = 1;
 pub(in crate::workload) const QUOTA_DISABLE: u64 = 2;
@@ -98,6 +103,8 @@ nix::ioctl_write_ptr!(defrag_range, MAGIC, 16, Defragment);
 nix::ioctl_readwrite!(scrub_device, MAGIC, 27, Scrub);
 nix::ioctl_readwrite!(balance_v2, MAGIC, 32, Balance);
 nix::ioctl_readwrite!(quota_ctl, MAGIC, 40, Quota);
+// The kernel reads it, whatever the direction in its number says.
+nix::ioctl_read!(qgroup_limit, MAGIC, 43, QuotaLimit);
 nix::ioctl_write_ptr!(quota_rescan, MAGIC, 44, Rescan);
 nix::ioctl_none!(quota_rescan_wait, MAGIC, 46);
 nix::ioctl_readwrite!(replace_device, MAGIC, 53, Replace);
@@ -137,6 +144,13 @@ pub(in crate::workload) fn quota(root: BorrowedFd<'_>, command: u64) -> Result<i
     unsafe { quota_ctl(root.as_raw_fd(), &raw mut request) }
 }
 
+/// Limits the bytes that `subvolume` uses.
+pub(in crate::workload) fn limit(subvolume: BorrowedFd<'_>, bytes: u64) -> Result<i32> {
+    let mut request: QuotaLimit = [0, MOST_REFERENCED, bytes, 0, 0, 0];
+    // SAFETY: as in `balance`.
+    unsafe { qgroup_limit(subvolume.as_raw_fd(), &raw mut request) }
+}
+
 /// Counts again what subvolumes of the file system of `root` use, and waits for that.
 pub(in crate::workload) fn rescan(root: BorrowedFd<'_>) -> Result<i32> {
     let request = [0; 8];
@@ -158,6 +172,7 @@ mod tests {
     fn structures_have_the_kernels_sizes() {
         assert_eq!([size_of::<Defragment>(), size_of::<Scrub>(), size_of::<Balance>()], [0x30, 0x400, 0x400]);
         assert_eq!([size_of::<Quota>(), size_of::<Rescan>(), size_of::<Replace>()], [0x10, 0x40, 0xa28]);
+        assert_eq!(size_of::<QuotaLimit>(), 0x30);
     }
 
     #[test]
