@@ -141,7 +141,7 @@ impl Memory {
 }
 
 /// Executions from one control run to the next.
-const CONTROL_INTERVAL: u32 = 50;
+pub(crate) const CONTROL_INTERVAL: u32 = 50;
 
 /// A target with a disk that its workload leaves alone, so that executions are short.
 fn idle_disk() -> TempDir {
@@ -173,7 +173,7 @@ fn a_guest_whose_disk_or_detector_is_not_as_it_was_is_replaced() {
     assert_eq!((usage.worn, usage.drifted, usage.guests), (1, 0, 2), "lockdep was off: {usage:?}");
 
     // The first block of the image, with the superblock. No workload writes to it.
-    let image = File::open(guest.prepared.template().config().disk.as_ref().unwrap()).unwrap();
+    let image = File::open(guest.prepared.template().config().disks.image.as_ref().unwrap()).unwrap();
     let mut block = vec![0; 4096];
     image.read_exact_at(&mut block, 0).unwrap();
     let copies = Memory::of(&mut guest).spoil(&block);

@@ -20,3 +20,4 @@ mod steps;
 mod targets;
 mod templates;
 mod verdicts;
+mod virtio;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::common::{LEAN, SLAB, fault, guests_on, plan, steps_target};
 
 /// Functions that the tasks of this role ran.
-fn functions(symbols: &Symbols, execution: &Execution, role: TraceRole) -> BTreeSet<String> {
+pub(crate) fn functions(symbols: &Symbols, execution: &Execution, role: TraceRole) -> BTreeSet<String> {
     let name = |(_, pc): (TraceRole, u64)| symbols.resolve(pc - 1).map(|location| location.function.to_owned());
     execution.covered().filter(|(other, _)| *other == role).filter_map(name).collect()
 }

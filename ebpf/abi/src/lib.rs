@@ -154,9 +154,9 @@ pub struct Control {
     pub guarded: u32,
     /// Writes that lay beyond the dirty map: when not 0 all of the disks is dirty.
     pub dirty_overflow: u32,
-    /// Device number (kernel encoding, `major << 20 | minor`) of the first disk whose writes are
-    /// recorded; 0 for none. Those of the others follow.
-    pub disk: u32,
+    /// Device numbers (kernel encoding, `major << 20 | minor`) of the disks whose writes are
+    /// recorded; 0 for none.
+    pub disks: [u32; MAX_DISKS],
     /// Sites in map `SITES`.
     pub sites: u32,
     /// The processor that `preempt_count` is of, plus 1; 0 when `preempt_count` is yet to be
@@ -164,8 +164,6 @@ pub struct Control {
     pub preempt_cpu: u32,
     /// Step of the workload that runs, from 1; 0 while none does, when calls are left alone.
     pub step: u32,
-    /// Number of disks whose writes are recorded, at most [`MAX_DISKS`].
-    pub disks: u32,
     /// Always 0.
     pub reserved: u32,
     /// First address of the kernel's text.
@@ -336,7 +334,7 @@ pub struct FiredLog {
 }
 
 const _: () = assert!(size_of::<FiredLog>() <= 4096, "the log of a dead guest is read as one page");
-const _: () = assert!(size_of::<Control>() == 120 + 4 * MAX_UNRELATED + size_of::<Functions>());
+const _: () = assert!(size_of::<Control>() == 128 + 4 * MAX_UNRELATED + size_of::<Functions>());
 const _: () = assert!(size_of::<Site>() == 136);
 
 /// A value of map `DIRTY`: the blocks of one disk that were written to. A mark is a byte, so

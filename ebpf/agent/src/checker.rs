@@ -17,7 +17,6 @@ use anyhow::{Context, Result};
 use guest_protocol::{CHECKER_FOLDER, CHECKER_LINKER, Checker, LIMITS, cut};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::disk::path_of;
 
 /// Time after which a check is given up: a damaged disk may lead one in circles.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -27,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// `struct ext4_super_block` of `fs/ext4/ext4.h` (6.12).
 const EXT_STATE: (u64, u16) = (1024 + 0x3a, 2);
 
-/// Reads the disk with the checker of its `file_system`. Gives the words of one that complains,
+/// Reads the device file `disk` with the checker of its `file_system`. Gives the words of one that complains,
 /// after a line with its command.
 /// Nothing where there is none, or where the file system itself asks for a repair: ext4 that met an
 /// error does.
@@ -35,17 +34,17 @@ const EXT_STATE: (u64, u16) = (1024 + 0x3a, 2);
 /// # Errors
 ///
 /// It could not check.
-pub(crate) fn complaints(file_system: &str) -> Result<String> {
+pub(crate) fn complaints(file_system: &str, disk: &str) -> Result<String> {
     let Some(checker) = Checker::of(file_system) else { return Ok(String::new()) };
     let folder = Path::new("/").join(CHECKER_FOLDER);
-    let (program, disk) = (folder.join(checker.command), path_of(0));
-    if !program.is_file() || checker.command == "e2fsck" && asks_for_repair(&disk)? {
+    let program = folder.join(checker.command);
+    if !program.is_file() || checker.command == "e2fsck" && asks_for_repair(disk)? {
         return Ok(String::new());
     }
     let mut said = File::from(memfd_create("checker", MFdFlags::MFD_CLOEXEC).context("no file for its words")?);
     let words = || Ok::<_, std::io::Error>(Stdio::from(said.try_clone()?));
     let mut command = Command::new(folder.join(CHECKER_LINKER));
-    command.arg("--library-path").arg(&folder).arg(&program).args(checker.arguments).arg(&disk);
+    command.arg("--library-path").arg(&folder).arg(&program).args(checker.arguments).arg(disk);
     command.env_clear().stdin(Stdio::null()).stdout(words()?).stderr(words()?);
     let mut child = command.spawn().with_context(|| format!("cannot run {}", checker.command))?;
     let until = Instant::now() + DEADLINE;

@@ -1,5 +1,4 @@
-//! The disks under test: `/dev/ram0` and further ones, put back to the content of their images
-//! after each execution.
+//! The disks under test, put back to the content of their images after each execution.
 //!
 //! The first one's image is `/dev/vda`, and the others' are all zero; the target's steps may make
 //! others of these. Images stay in the agent's memory, only the blocks that are not all zero and
@@ -23,7 +22,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use nix::libc::{EBUSY, O_DIRECT, O_EXCL};
+use nix::{
+    libc::{EBUSY, O_DIRECT, O_EXCL},
+    sys::stat::{major, minor, stat},
+};
 
 pub(crate) use self::{
     content::Content,
@@ -31,8 +33,6 @@ pub(crate) use self::{
 };
 
 const IMAGE: &str = "/dev/vda";
-/// The first disk's number as the kernel encodes it: major 1, minor 0. Those of the others follow.
-pub(crate) const DISK_NUMBER: u32 = 1 << 20;
 const _: () = assert!(abi::MAX_DISKS == guest_protocol::MAX_DISKS as usize);
 /// Bytes of one block, the unit in which writes are recorded.
 const BLOCK_BYTES: u64 = abi::DIRTY_BLOCK_BYTES;
@@ -73,11 +73,6 @@ pub(crate) enum Dirty {
     Everything,
 }
 
-/// The device file of the disk `number`, from 0.
-pub(crate) fn path_of(number: u8) -> String {
-    format!("/dev/ram{number}")
-}
-
 /// An image and its disk.
 pub(crate) struct Disk {
     /// Its device file.
@@ -100,11 +95,12 @@ pub(crate) enum ResetError {
 }
 
 impl Disk {
-    /// Opens the disk `number`, from 0, and reads its image. The disk is written by the first
-    /// [`Disk::reset`].
-    fn open(number: u8) -> Result<Self> {
-        let path = path_of(number);
-        let mut disk = File::open(&path).with_context(|| format!("cannot open {path}: is CONFIG_BLK_DEV_RAM set?"))?;
+    /// Opens the disk with the device file `path`, which is `number`, from 0, and reads its image.
+    /// The disk is written by the first [`Disk::reset`].
+    fn open(path: &str, number: usize) -> Result<Self> {
+        let path = path.to_owned();
+        let why = || format!("cannot open {path}: are CONFIG_BLK_DEV_RAM and CONFIG_VIRTIO_BLK set?");
+        let mut disk = File::open(&path).with_context(why)?;
         let blocks = blocks_of(&mut disk, &path)?;
         if blocks > abi::DIRTY_BLOCKS as u64 {
             bail!("{path} is larger than 1 GiB, beyond which writes are not recorded");
@@ -232,6 +228,13 @@ pub(crate) fn open_exclusively(path: &str) -> Result<File, ResetError> {
     }
 }
 
+/// The number of the device `path` as the kernel encodes it: `MKDEV()` of
+/// `include/linux/kdev_t.h` (6.12).
+pub(crate) fn number_of(path: &str) -> Result<u32> {
+    let device = stat(path).with_context(|| format!("cannot tell the number of {path}"))?.st_rdev;
+    u32::try_from(major(device) << 20 | minor(device)).with_context(|| format!("{path} has a number beyond 32 bits"))
+}
+
 fn blocks_of(device: &mut File, path: &str) -> Result<u64> {
     let bytes = device.seek(SeekFrom::End(0)).with_context(|| format!("cannot tell the size of {path}"))?;
     if bytes == 0 || bytes % BLOCK_BYTES != 0 {
@@ -247,7 +250,7 @@ fn read_image(path: &str, blocks: u64) -> Result<Content> {
     let image_blocks = blocks_of(&mut image, IMAGE)?;
     if image_blocks > blocks {
         let (has, needs) = (blocks * BLOCK_BYTES / 1024, image_blocks * BLOCK_BYTES / 1024);
-        bail!("the image has {needs} KiB but {path} only {has} KiB: boot the kernel with brd.rd_size={needs}");
+        bail!("the image has {needs} KiB but {path} only {has} KiB");
     }
     Content::read(&image, IMAGE, image_blocks)
 }

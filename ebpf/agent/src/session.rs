@@ -111,7 +111,7 @@ impl<'kernel> Target<'kernel> {
     fn prepare(symbols: &'kernel Symbols, injectable: &[InjectableFunction], setup: &Setup) -> Result<(Self, Ready)> {
         fs::make_mount_point()?;
         let program = Program::new(setup)?;
-        let disks = Disks::open(setup.disks)?;
+        let disks = Disks::open(&setup.disks)?;
         let (injector, functions, left_out) = Injector::load(symbols, injectable, setup)?;
         let traces = Traces::open()?;
         let [fired_log_address, returns_address] = injector.log_addresses()?;
@@ -126,7 +126,7 @@ impl<'kernel> Target<'kernel> {
             text_bytes: symbols.text_end().saturating_sub(symbols.text_start()),
         };
         let mut held = fs::oracles(setup)?;
-        held.extend((0..setup.disks).map(|number| Box::new(HeldDisk::new(number)) as Box<dyn Oracle>));
+        held.extend(setup.disks.iter().map(|path| Box::new(HeldDisk::new(path)) as Box<dyn Oracle>));
         let mut target = Self {
             symbols,
             functions,
@@ -168,7 +168,7 @@ impl<'kernel> Target<'kernel> {
         if !left.is_empty() {
             bail!("making the image leaves something behind: {}", left.join("; "));
         }
-        self.disks.take_images(copies.map_or_else(|| read_all(setup.disks), Ok)?);
+        self.disks.take_images(copies.map_or_else(|| read_all(&setup.disks), Ok)?);
         Ok(())
     }
 
@@ -215,7 +215,8 @@ impl<'kernel> Target<'kernel> {
     fn try_checker(&mut self) {
         let results = self.harness.as_ref().map_or_else(Vec::new, |harness| harness.program.results().to_vec());
         let seen = self.content.look(&results, &[], false);
-        let complaints = seen.unmounted.as_deref().map_or_else(|| Ok(String::new()), checker::complaints);
+        let complaints = |file_system: String| checker::complaints(&file_system, self.content.disk());
+        let complaints = seen.unmounted.map_or_else(|| Ok(String::new()), complaints);
         self.unchecked = match complaints {
             Ok(complaints) if complaints.is_empty() => String::new(),
             Ok(complaints) => format!("there are complaints when nothing fails: {complaints}"),
@@ -236,7 +237,7 @@ impl<'kernel> Target<'kernel> {
             timings.look_ns = nanoseconds_since(started);
             if let Some(file_system) = seen.unmounted.filter(|_| check) {
                 let started = Instant::now();
-                report.complaints = checker::complaints(&file_system).unwrap_or_else(|error| {
+                report.complaints = checker::complaints(&file_system, self.content.disk()).unwrap_or_else(|error| {
                     init::say(&format!("the disk is not checked: {error:#}"));
                     String::new()
                 });

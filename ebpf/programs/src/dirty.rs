@@ -31,12 +31,12 @@ pub(crate) fn record(context: &TracePointContext, control: &mut Control) {
             event.add(block_event::OPERATION).cast::<u8>().read_volatile(),
         )
     };
-    let disk = device.wrapping_sub(control.disk);
-    if disk >= control.disks || sectors == 0 || operation == b'R' {
+    let Some(disk) = control.disks.iter().position(|disk| *disk == device) else { return };
+    if device == 0 || sectors == 0 || operation == b'R' {
         return;
     }
     let last = (sector + u64::from(sectors) - 1) / SECTORS_PER_BLOCK;
-    let mut extent = Extent { disk, next: sector / SECTORS_PER_BLOCK, last };
+    let mut extent = Extent { disk: disk as u32, next: sector / SECTORS_PER_BLOCK, last };
     repeat(MAX_BLOCKS, mark, &mut extent);
     if extent.next <= extent.last {
         control.dirty_overflow = 1;

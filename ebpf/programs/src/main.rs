@@ -59,9 +59,7 @@ fn returned(context: ProbeContext) -> u32 {
 /// A block of data is on its way to a disk, or from it.
 #[tracepoint]
 fn block_write(context: TracePointContext) -> u32 {
-    if let Some(control) = maps::control()
-        && control.disk != 0
-    {
+    if let Some(control) = maps::control() {
         dirty::record(&context, control);
     }
     0

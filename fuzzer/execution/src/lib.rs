@@ -24,7 +24,7 @@ pub use self::{
     returns::{CallEnd, FrameReturn, Mark, ReturnType, UNSEEN, where_it_went},
     runner::{Attributed, How, Ran, RunError, Runner, Usage},
     stop::Stop,
-    target::{DefinitionError, ImageRecipe, ImageSource, MEMORY_MIB, Oracle, Target, TargetError},
+    target::{DefinitionError, DiskKind, ImageRecipe, ImageSource, MEMORY_MIB, Oracle, Target, TargetError},
 };
 
 /// Gives the error and its sources on one line, each after a colon.

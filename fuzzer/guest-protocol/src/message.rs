@@ -45,9 +45,9 @@ pub struct Setup {
     pub setup_steps: Vec<WorkloadStep>,
     /// The workload.
     pub steps: Vec<WorkloadStep>,
-    /// Number of the target's disks, `/dev/ram0` and so on, which the steps mount. `/dev/vda` is
-    /// copied to the first one, and the others are all zero.
-    pub disks: u8,
+    /// Device files of the target's disks, at most [`MAX_DISKS`](crate::MAX_DISKS), which the steps
+    /// know by their numbers. `/dev/vda` is copied to the first one, and the others are all zero.
+    pub disks: Vec<String>,
     /// Steps that run once, when the target is prepared. What the disks hold then is their image.
     pub image_steps: Vec<WorkloadStep>,
     /// True when the agent waits for the first request by polling the window. The host puts it

@@ -179,12 +179,15 @@ fn key(recipe: &ImageRecipe) -> Result<String, ImageError> {
 mod tests {
     use std::{thread, time::Duration};
 
+    use execution::DiskKind;
+
     use super::*;
 
     fn recipe(words: &[&str]) -> ImageRecipe {
         ImageRecipe {
             size_mib: 128,
             disks: 1,
+            kind: DiskKind::Memory,
             steps: Vec::new(),
             source: ImageSource::Mkfs(words.iter().map(ToString::to_string).collect()),
         }
@@ -192,7 +195,7 @@ mod tests {
 
     fn script(text: &str) -> ImageRecipe {
         let (name, text) = ("make-image".to_owned(), format!("#!/bin/sh\n{text}\n"));
-        ImageRecipe { size_mib: 1, disks: 1, steps: Vec::new(), source: ImageSource::Script { name, text } }
+        ImageRecipe { size_mib: 1, disks: 1, kind: DiskKind::Memory, steps: Vec::new(), source: ImageSource::Script { name, text } }
     }
 
     #[test]
@@ -276,6 +279,7 @@ mod tests {
             let recipe = ImageRecipe {
                 size_mib: 1,
                 disks: 1,
+            kind: DiskKind::Memory,
                 steps: Vec::new(),
                 source: ImageSource::File { name: name.to_owned(), sha256, path },
             };
@@ -294,7 +298,7 @@ mod tests {
         assert!(made("large").unwrap_err().to_string().contains("large is larger than size_mib, which is 1"));
         let source = ImageSource::File { name: "gone".to_owned(), sha256: "00".to_owned(), path: None };
         let absent =
-            image(&ImageRecipe { size_mib: 1, disks: 1, steps: Vec::new(), source }, folder.path()).unwrap_err();
+            image(&ImageRecipe { size_mib: 1, disks: 1, kind: DiskKind::Memory, steps: Vec::new(), source }, folder.path()).unwrap_err();
         assert!(absent.to_string().contains("the file gone"), "{absent}");
     }
 }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use execution::{MEMORY_MIB, Stop, Target, TargetError};
+use execution::{ImageRecipe, MEMORY_MIB, Stop, Target, TargetError};
 use files::cache::{self, CacheError};
 use guest_protocol::{LeftOut, Ready, Setup};
 use kcov_parser::{CallSites, ElfError, Symbols};
@@ -21,7 +21,7 @@ use crate::{
     prepared::{OtherGuests, Prepared},
     progress::{Logged, Part, ProgressSink},
     project::{Project, ProjectError},
-    qemu::{About, Accel, AccelChoice, Chosen, GuestConfig, GuestError, Template},
+    qemu::{About, Accel, AccelChoice, Chosen, Disks, GuestConfig, GuestError, Template},
     sites::Sites,
 };
 
@@ -169,12 +169,10 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     project.agent()?;
     let kernel = built_kernel(&project, wanted.kernel.as_ref().unwrap_or(&target.kernel), &cache, stop, progress)?;
     let checks = Arc::new(Checks::read(&kernel.dir)?);
-    let disk = target.image.as_ref().map(|recipe| image(recipe, &cache)).transpose()?;
+    let disks = target.image.as_ref().map(|recipe| disks(recipe, &cache)).transpose()?.unwrap_or_default();
     let (call_sites, symbols) = read_image(&kernel.vmlinux)?;
-    let disk_mib = target.image.as_ref().map_or(0, |recipe| recipe.size_mib);
-    let (disks, memory_mib) = (target.disks(), target.memory_mib());
-    let config =
-        GuestConfig { disk, disks, disk_mib, memory_mib, ..guest_with(&project, &kernel, &checkers(&target))? };
+    let memory_mib = target.memory_mib();
+    let config = GuestConfig { disks, memory_mib, ..guest_with(&project, &kernel, &checkers(&target))? };
     let choice = match wanted.accel {
         AccelChoice::Auto if wanted.exact => AccelChoice::Tcg,
         choice => choice,
@@ -219,6 +217,12 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
         stop: stop.clone(),
         template,
     }))
+}
+
+/// Describes the disks that a recipe is of. Makes their image unless the cache has it.
+fn disks(recipe: &ImageRecipe, cache: &Path) -> Result<Disks, PrepareError> {
+    let image = image(recipe, cache)?;
+    Ok(Disks { image: Some(image), kind: recipe.kind, count: recipe.disks, mib: recipe.size_mib })
 }
 
 /// Warns of what the user asked for and these guests do without. Of guests of other kinds it does
@@ -317,9 +321,7 @@ fn guest_with(
         accel: Accel::Tcg,
         vmlinux: kernel.vmlinux.clone(),
         initramfs: initramfs(&agent, slots.as_deref(), checkers),
-        disk: None,
-        disks: 0,
-        disk_mib: 0,
+        disks: Disks::default(),
         memory_mib: MEMORY_MIB,
         kernel_options: String::new(),
         exact: false,

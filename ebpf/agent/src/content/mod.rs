@@ -25,7 +25,6 @@ use nix::{
 
 use self::model::{Model, Mounted, Named};
 use crate::{
-    disk::path_of,
     workload::fs::{MOUNT_POINT, options},
 };
 
@@ -37,6 +36,8 @@ const NO_PROMISE: &[&str] = &["norecovery", "nologreplay", "rescue", "degraded",
 pub(crate) struct Content {
     setup: Vec<WorkloadStep>,
     steps: Vec<WorkloadStep>,
+    /// Device file of the only disk.
+    disk: String,
     /// True when nothing can be said: without a disk, with several, or with such options.
     silent: bool,
 }
@@ -49,8 +50,14 @@ impl Content {
             guest_protocol::Step::Mount { options, .. } | guest_protocol::Step::Remount { options } => Some(options),
             _ => None,
         });
-        let silent = setup.disks != 1 || options.into_iter().any(|options| promises_nothing(options));
-        Self { setup: before, steps, silent }
+        let silent = setup.disks.len() != 1 || options.into_iter().any(|options| promises_nothing(options));
+        let disk = setup.disks.first().cloned().unwrap_or_default();
+        Self { setup: before, steps, disk, silent }
+    }
+
+    /// Gives the device file of the disk that can be mounted again.
+    pub(crate) fn disk(&self) -> &str {
+        &self.disk
     }
 
     /// Mounts the disk as the last mount of the workload did, when nothing is mounted or fails any
@@ -70,9 +77,8 @@ impl Content {
             model.step(&step.step, number, number, *result);
         }
         let Some(mounted) = model.mounted.clone() else { return Seen::default() };
-        if let Err(error) = mount_again(&mounted) {
-            let Mounted { fstype, disk, .. } = mounted;
-            let text = format!("{} has no {fstype} that can be mounted again: {error}", path_of(disk));
+        if let Err(error) = mount_again(&self.disk, &mounted) {
+            let text = format!("{} has no {} that can be mounted again: {error}", self.disk, mounted.fstype);
             let losses = compare.then(|| loss(LossKind::Unmountable, text));
             return Seen { losses: losses.into_iter().collect(), unmounted: None };
         }
@@ -107,11 +113,10 @@ fn loss(kind: LossKind, text: String) -> Loss {
     Loss { kind, text: cut(text, LIMITS.text_bytes) }
 }
 
-fn mount_again(mounted: &Mounted) -> Result<(), Errno> {
+fn mount_again(disk: &str, mounted: &Mounted) -> Result<(), Errno> {
     let (flags, data) = options::split(&mounted.options);
-    let (disk, fstype) = (path_of(mounted.disk), mounted.fstype.as_str());
     let data = CString::new(data).map_err(|_| Errno::EINVAL)?;
-    mount(Some(disk.as_str()), MOUNT_POINT, Some(fstype), flags, Some(data.as_c_str()))
+    mount(Some(disk), MOUNT_POINT, Some(mounted.fstype.as_str()), flags, Some(data.as_c_str()))
 }
 
 /// Unmounts. Whatever then holds the disk is found when it is put back.

@@ -22,7 +22,6 @@ const NOBODY: usize = usize::MAX;
 pub(super) struct Mounted {
     pub(super) fstype: String,
     pub(super) options: String,
-    pub(super) disk: u8,
 }
 
 /// A file that still has a name.
@@ -76,9 +75,8 @@ impl Model {
             StepResult::Skipped => return,
         };
         match step {
-            Step::Mount { fstype, options, disk } if worked => {
-                let (fstype, options, disk) = (fstype.clone(), options.clone(), disk.unwrap_or(0));
-                self.mounted = Some(Mounted { fstype, options, disk });
+            Step::Mount { fstype, options, .. } if worked => {
+                self.mounted = Some(Mounted { fstype: fstype.clone(), options: options.clone() });
                 self.stopped = false;
             }
             Step::Shutdown { .. } => self.stopped = true,

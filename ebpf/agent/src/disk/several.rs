@@ -6,16 +6,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use anyhow::{Context, Result};
 use nix::libc::O_DIRECT;
 
-use super::{Content, Dirty, Disk, ResetError, blocks_of, path_of};
+use super::{Content, Dirty, Disk, ResetError, blocks_of};
 
 /// The disks under test; none for a target without.
 pub(crate) struct Disks(Vec<Disk>);
 
 impl Disks {
-    /// Opens so many disks, and reads their images. They are written by the first
-    /// [`Disks::reset`].
-    pub(crate) fn open(count: u8) -> Result<Self> {
-        (0..count).map(Disk::open).collect::<Result<Vec<_>>>().map(Self)
+    /// Opens the disks with these device files, and reads their images. They are written by the
+    /// first [`Disks::reset`].
+    pub(crate) fn open(paths: &[String]) -> Result<Self> {
+        paths.iter().zip(0..).map(|(path, number)| Disk::open(path, number)).collect::<Result<Vec<_>>>().map(Self)
     }
 
     /// Says whether there is none.
@@ -61,14 +61,13 @@ impl Disks {
     }
 }
 
-/// Reads what so many disks hold now, mounted or not.
-pub(crate) fn read_all(count: u8) -> Result<Vec<Content>> {
-    let read = |number| {
-        let path = path_of(number);
-        let device = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(&path);
+/// Reads what the disks with these device files hold now, mounted or not.
+pub(crate) fn read_all(paths: &[String]) -> Result<Vec<Content>> {
+    let read = |path: &String| {
+        let device = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(path);
         let mut device = device.with_context(|| format!("cannot open {path}"))?;
-        let blocks = blocks_of(&mut device, &path)?;
-        Content::read(&device, &path, blocks)
+        let blocks = blocks_of(&mut device, path)?;
+        Content::read(&device, path, blocks)
     };
-    (0..count).map(read).collect()
+    paths.iter().map(read).collect()
 }

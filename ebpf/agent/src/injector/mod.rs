@@ -316,7 +316,7 @@ impl Injector {
     /// The blocks of the disk `disk`, from 0, ([`abi::DIRTY_BLOCK_BYTES`] each) written to since
     /// [`Injector::clear_dirty`].
     pub(crate) fn dirty_blocks(&self, disk: usize) -> Dirty {
-        if control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 {
+        if control!(self, disks)[0] == 0 || control!(self, dirty_overflow) != 0 {
             return Dirty::Everything;
         }
         let in_region = |region| {
@@ -331,7 +331,7 @@ impl Injector {
     /// Says whether a disk was written to since [`Injector::clear_dirty`], or that is not known.
     pub(crate) fn is_dirty(&self) -> bool {
         let marked = |disk| self.dirty_regions(disk).next().is_some();
-        control!(self, disk) == 0 || control!(self, dirty_overflow) != 0 || self.disks().any(marked)
+        control!(self, disks)[0] == 0 || control!(self, dirty_overflow) != 0 || self.disks().any(marked)
     }
 
     /// Forgets all writes so far. The disks must be quiet.
@@ -349,7 +349,8 @@ impl Injector {
     }
 
     fn disks(&self) -> Range<usize> {
-        0..(control!(self, disks) as usize).min(abi::MAX_DISKS)
+        let disks = control!(self, disks);
+        0..disks.iter().position(|number| *number == 0).unwrap_or(disks.len())
     }
 
     /// The regions of a disk in which blocks are marked.

@@ -3,15 +3,15 @@
 use guest_protocol::{Leftover, LeftoverKind};
 
 use super::{Oracle, leftover};
-use crate::disk::{ResetError, open_exclusively, path_of};
+use crate::disk::{ResetError, open_exclusively};
 
 /// A disk under test, held by something in the kernel.
 pub(crate) struct HeldDisk(String);
 
 impl HeldDisk {
-    /// The oracle of the disk `number`, from 0.
-    pub(crate) fn new(number: u8) -> Self {
-        Self(path_of(number))
+    /// The oracle of the disk with the device file `path`.
+    pub(crate) fn new(path: &str) -> Self {
+        Self(path.to_owned())
     }
 }
 

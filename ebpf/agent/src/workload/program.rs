@@ -13,12 +13,12 @@ struct Sequence {
 }
 
 impl Sequence {
-    fn new(steps: &[WorkloadStep]) -> Result<Self> {
+    fn new(steps: &[WorkloadStep], disks: &[String]) -> Result<Self> {
         let results = Vec::with_capacity(steps.len());
         let steps = steps
             .iter()
             .zip(1..)
-            .map(|(step, number)| steps::prepare(&step.step, number))
+            .map(|(step, number)| steps::prepare(&step.step, number, disks))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { steps, results })
     }
@@ -48,10 +48,11 @@ impl Program {
     ///
     /// Names the step that cannot be.
     pub(crate) fn new(setup: &Setup) -> Result<Self> {
-        let image = Sequence::new(&setup.image_steps).context("in the image")?;
-        let before = Sequence::new(&setup.setup_steps).context("in the set-up")?;
-        let workspace = Workspace::new(setup.disks)?;
-        Ok(Self { image, setup: before, steps: Sequence::new(&setup.steps)?, workspace })
+        let disks = &setup.disks;
+        let image = Sequence::new(&setup.image_steps, disks).context("in the image")?;
+        let before = Sequence::new(&setup.setup_steps, disks).context("in the set-up")?;
+        let steps = Sequence::new(&setup.steps, disks)?;
+        Ok(Self { image, setup: before, steps, workspace: Workspace::new(disks)? })
     }
 
     /// Runs the steps that make the image, once. Returns one result for each.

@@ -113,7 +113,7 @@ fn what_the_kernel_promises_of_a_function_holds_however_it_is_named() {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         Condition::Caller(CallerCondition { names, optional })
     };
-    let disk = callers(&["brd_submit_bio"], false);
+    let disk = callers(&["brd_submit_bio", "virtio_queue_rq", "virtio_queue_rqs"], false);
     let kasan = callers(&["stack_depot_save_flags", "__stack_depot_save"], true);
     let account = callers(&["alloc_slab_obj_exts"], true);
     let kmemleak = callers(&["__alloc_object", "create_object", "kmemleak_scan_area"], true);

@@ -142,7 +142,8 @@ pub(super) fn defect(target: &Target) -> Option<String> {
         Some(format!("step \"{}\": {}", step.kind(), defect?))
     };
     let image_steps = target.image.iter().flat_map(|image| &image.steps);
-    if let Some(defect) = workload().chain(image_steps).find_map(step_defect) {
+    let all = || workload().chain(image_steps.clone());
+    if let Some(defect) = all().find_map(step_defect).or_else(|| all().find_map(|step| no_disk(target, &step.step))) {
         return Some(defect);
     }
     let memory = target.memory_mib();
@@ -150,6 +151,18 @@ pub(super) fn defect(target: &Target) -> Option<String> {
     let (least, most) = (*MEMORY_MIB.start().max(&(disk + BESIDE_DISK_MIB)), MEMORY_MIB.end());
     let whose = if target.memory_mib.is_some() { "memory_mib is" } else { "the disks take guests of memory_mib" };
     (memory < least || memory > *most).then(|| format!("{whose} {memory}, possible are {least} to {most}"))
+}
+
+/// Says which mount option names a device that is none of the target's disks.
+fn no_disk(target: &Target, step: &Step) -> Option<String> {
+    let (Step::Mount { options, .. } | Step::Remount { options }) = step else { return None };
+    let paths = target.disk_paths();
+    let is_absent = |option: &&str| {
+        let (_, value) = option.split_once('=').unwrap_or_default();
+        value.starts_with("/dev/") && !paths.iter().any(|path| path == value)
+    };
+    let option = options.split(',').find(is_absent)?;
+    Some(format!("mount option \"{option}\": the target's disks are {}", paths.join(", ")))
 }
 
 /// The steps that `tables` are.

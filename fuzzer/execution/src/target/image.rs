@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
+use super::DiskKind;
+
 /// Size of a disk in MiB: writes beyond 1 GiB are not recorded.
 pub(super) const IMAGE_MIB: RangeInclusive<u32> = 1..=1024;
 /// The most bytes of a script, as reproducers carry it.
@@ -24,6 +26,8 @@ pub struct ImageRecipe {
     pub size_mib: u32,
     /// Number of disks. All but the first one are zero at first.
     pub disks: u8,
+    /// Kind of the disks.
+    pub kind: DiskKind,
     /// Steps that run once, in a guest. What the disks hold then is their image.
     pub steps: Vec<WorkloadStep>,
     /// Source of the first disk's content.
@@ -71,6 +75,8 @@ struct Record {
     size_mib: u32,
     #[serde(default = "one", skip_serializing_if = "is_one")]
     disks: u8,
+    #[serde(default, skip_serializing_if = "DiskKind::is_memory")]
+    disk: DiskKind,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     steps: Vec<WorkloadStep>,
 }
@@ -86,8 +92,9 @@ fn is_one(disks: &u8) -> bool {
 
 impl Serialize for ImageRecipe {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { size_mib, disks, steps, source } = self.clone();
-        let none = Record { mkfs: None, script: None, text: None, file: None, sha256: None, size_mib, disks, steps };
+        let Self { size_mib, disks, kind: disk, steps, source } = self.clone();
+        let (mkfs, script, text, file, sha256) = (None, None, None, None, None);
+        let none = Record { mkfs, script, text, file, sha256, size_mib, disks, disk, steps };
         let record = match source {
             ImageSource::Mkfs(mkfs) => Record { mkfs: Some(mkfs), ..none },
             ImageSource::Script { name, text } => Record { script: Some(name), text: Some(text), ..none },
@@ -99,7 +106,8 @@ impl Serialize for ImageRecipe {
 
 impl<'de> Deserialize<'de> for ImageRecipe {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Record { mkfs, script, text, file, sha256, size_mib, disks, steps } = Record::deserialize(deserializer)?;
+        let record = Record::deserialize(deserializer)?;
+        let Record { mkfs, script, text, file, sha256, size_mib, disks, disk: kind, steps } = record;
         let source = match (mkfs, script, text, file, sha256) {
             (Some(mkfs), None, None, None, None) => ImageSource::Mkfs(mkfs),
             (None, Some(name), Some(text), None, None) => ImageSource::Script { name, text },
@@ -109,7 +117,7 @@ impl<'de> Deserialize<'de> for ImageRecipe {
                 return Err(D::Error::custom(reason));
             }
         };
-        Ok(Self { size_mib, disks, steps, source })
+        Ok(Self { size_mib, disks, kind, steps, source })
     }
 }
 
@@ -190,6 +198,7 @@ pub(super) struct ImageText {
     file: Option<RelativePath>,
     size_mib: Option<u32>,
     disks: Option<u8>,
+    disk: Option<DiskKind>,
     #[serde(default)]
     pub(super) steps: Vec<Spanned<toml::Table>>,
 }
@@ -198,10 +207,10 @@ impl ImageText {
     /// Gives the image with what `change` says in the place of what this says.
     pub(super) fn changed(&self, change: &Self) -> Self {
         let size_mib = change.size_mib.or(self.size_mib);
-        let disks = change.disks.or(self.disks);
+        let (disks, disk) = (change.disks.or(self.disks), change.disk.or(self.disk));
         let source = if change.sources() > 0 { change } else { self };
         let steps = if change.steps.is_empty() { &self.steps } else { &change.steps };
-        Self { size_mib, disks, steps: steps.clone(), ..source.clone() }
+        Self { size_mib, disks, disk, steps: steps.clone(), ..source.clone() }
     }
 
     fn sources(&self) -> usize {
@@ -227,7 +236,8 @@ impl ImageText {
         } else {
             ImageSource::Mkfs(self.mkfs.unwrap_or_default())
         };
-        let recipe = ImageRecipe { size_mib, disks: self.disks.unwrap_or(1), steps, source };
+        let (disks, kind) = (self.disks.unwrap_or(1), self.disk.unwrap_or_default());
+        let recipe = ImageRecipe { size_mib, disks, kind, steps, source };
         recipe.defect().map_or(Ok(recipe), Err)
     }
 }
@@ -330,6 +340,8 @@ mod tests {
         assert_eq!((changed.mkfs.unwrap().len(), changed.size_mib), (2, Some(128)));
         let changed = image.changed(&text("size_mib = 300"));
         assert_eq!((changed.mkfs.unwrap().len(), changed.size_mib), (1, Some(300)));
+        let changed = image.changed(&text("disk = 'virtio'")).changed(&text("disks = 2"));
+        assert_eq!((changed.disk, changed.mkfs.unwrap().len()), (Some(DiskKind::Virtio), 1));
         let changed = image.changed(&text("file = 'disk'"));
         assert_eq!((changed.mkfs, changed.file.is_some()), (None, true));
     }

@@ -7,6 +7,7 @@
 //! ```
 
 mod definition;
+mod disk;
 mod file;
 mod image;
 mod oracle;
@@ -26,6 +27,7 @@ use files::{TextFile, TextFileError};
 
 pub use self::{
     definition::DefinitionError,
+    disk::DiskKind,
     image::{ImageRecipe, ImageSource},
     oracle::Oracle,
 };
@@ -199,8 +201,8 @@ impl Target {
         self.subfolder("seeds")
     }
 
-    /// Memory of its guests, in MiB. Their disk is in it, and may be written to its end. So is the
-    /// agent's copy of the image, which is small where a `mkfs` has made it.
+    /// Memory of its guests, in MiB. Disks that are memory are in it, and may be written to their
+    /// end. So is the agent's copy of the image, which is small where a `mkfs` has made it.
     #[must_use]
     pub fn memory_mib(&self) -> u32 {
         let disks = self.disks_mib();
@@ -217,9 +219,17 @@ impl Target {
         self.image.as_ref().map_or(0, |image| image.disks)
     }
 
-    /// Size in MiB of all its disks together.
+    /// Gives the device files of its disks.
+    #[must_use]
+    pub fn disk_paths(&self) -> Vec<String> {
+        let paths = |image: &ImageRecipe| (0..image.disks).map(|number| image.kind.path(number)).collect();
+        self.image.as_ref().map_or_else(Vec::new, paths)
+    }
+
+    /// Size in MiB of all its disks that are the guest's memory.
     fn disks_mib(&self) -> u32 {
-        self.image.as_ref().map_or(0, |image| image.size_mib * u32::from(image.disks))
+        let in_memory = self.image.as_ref().filter(|image| image.kind == DiskKind::Memory);
+        in_memory.map_or(0, |image| image.size_mib * u32::from(image.disks))
     }
 
     /// The crashes in the target's folder `known` (`known/VARIANT` of a variant), which must keep
@@ -254,7 +264,7 @@ impl Target {
             unrelated: self.unrelated.clone(),
             setup_steps: self.setup_steps.clone(),
             steps: self.steps.clone(),
-            disks: self.disks(),
+            disks: self.disk_paths(),
             image_steps: self.image.as_ref().map_or_else(Vec::new, |image| image.steps.clone()),
             awake: false,
             allocations: self.oracles.contains(&Oracle::Leaks),

@@ -26,7 +26,7 @@ fn a_target_is_read() {
     let target = parse(GOOD).unwrap();
     assert_eq!(target.steps.len(), 2);
     assert_eq!(target.errors("should_failslab").len(), 1);
-    assert_eq!(target.setup().disks, 1);
+    assert_eq!(target.setup().disks, ["/dev/ram0"]);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn memory_follows_the_disk() {
         ImageSource::Script { name: "make".to_owned(), text: "#!".to_owned() },
         ImageSource::File { name: "disk".to_owned(), sha256: String::new(), path: None },
     ] {
-        let with = |size_mib| Some(ImageRecipe { size_mib, disks: 1, steps: Vec::new(), source: source.clone() });
+        let with = |size_mib| Some(ImageRecipe { size_mib, disks: 1, kind: DiskKind::Memory, steps: Vec::new(), source: source.clone() });
         let memory = |mib| Target { image: with(mib), ..parse(GOOD).unwrap() }.memory_mib();
         assert_eq!([1, 128, 320, 1024].map(memory), [512, 512, 896, 2304], "the agent has a copy");
     }
@@ -145,6 +145,26 @@ fn the_kernel_has_the_last_word() {
 }
 
 #[test]
+fn a_target_says_what_its_disks_are() {
+    let disks = |extra: &str| GOOD.replace("size_mib = 128\n", &format!("size_mib = 128\ndisks = 2\n{extra}"));
+    let (memory, virtio) = (parse(&disks("")).unwrap(), parse(&disks("disk = \"virtio\"\n")).unwrap());
+    assert_eq!(memory.setup().disks, ["/dev/ram0", "/dev/ram1"]);
+    assert_eq!(virtio.setup().disks, ["/dev/vdb", "/dev/vdc"]);
+    assert!(virtio.memory_mib() < memory.memory_mib(), "the host has them");
+    let explicit = parse(&disks("disk = \"memory\"\n")).unwrap();
+    assert_eq!(explicit.digest(), memory.digest(), "a definition from before there was a choice");
+    let again = Target::from_definition(&virtio.definition()).unwrap();
+    assert_eq!((again.setup(), again.digest()), (virtio.setup(), virtio.digest()));
+    assert_ne!(virtio.digest(), memory.digest());
+    let refused = parse(&disks("disk = \"nvme\"\n")).unwrap_err();
+    assert!(refused.contains("unknown variant `nvme`, expected `memory` or `virtio`"), "{refused}");
+    let named = disks("disk = \"virtio\"\n").replace("\"btrfs\" }", "\"btrfs\", options = \"ro,device=/dev/ram1\" }");
+    let refused = parse(&named).unwrap_err();
+    assert!(refused.contains("option \"device=/dev/ram1\": the target's disks are /dev/vdb, /dev/vdc"), "{refused}");
+    assert!(parse(&named.replace("ram1", "vdc")).is_ok());
+}
+
+#[test]
 fn a_target_may_have_several_disks_and_an_image_made_by_steps() {
     let several = GOOD.replace(
         "size_mib = 128\n",
@@ -153,7 +173,7 @@ fn a_target_may_have_several_disks_and_an_image_made_by_steps() {
     );
     let target = parse(&several).unwrap();
     let setup = target.setup();
-    assert_eq!((setup.disks, setup.image_steps.len(), target.memory_mib()), (3, 3, 704));
+    assert_eq!((setup.disks.len(), setup.image_steps.len(), target.memory_mib()), (3, 3, 704));
     let again = Target::from_definition(&target.definition()).unwrap();
     assert_eq!((again.setup(), again.digest()), (setup, target.digest()));
     assert_ne!(target.digest(), parse(GOOD).unwrap().digest());

@@ -18,7 +18,7 @@ mod trace;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use execution::{Finding, FindingKind, How, Runner, Stop, Target};
+use execution::{DiskKind, Finding, FindingKind, How, ImageRecipe, Runner, Stop, Target};
 use fault_plan::{FaultPlan, base_name};
 use guest_protocol::WorkloadStep;
 use guests::{
@@ -153,8 +153,8 @@ impl Maker<'_> {
     /// Compiles a program for guests without agent; with `hits`, the calls of their functions are
     /// recorded.
     fn program(&self, text: &str, hits: &[Hit]) -> Result<Program, Trouble> {
-        let disks = (0..self.prepared.target.disks()).map(|number| format!("/dev/ram{number}"));
-        let image = (self.prepared.target.disks() > 0).then(|| "/dev/vda".to_owned());
+        let disks = self.prepared.target.disk_paths();
+        let image = (!disks.is_empty()).then(|| "/dev/vda".to_owned());
         let functions: BTreeSet<&str> =
             hits.iter().flat_map(|hit| [hit.fault.function.as_str(), hit.hook.function()]).collect();
         Ok(Program {
@@ -287,13 +287,23 @@ impl Maker<'_> {
             None => lines.push("  ./repro".to_owned()),
             Some(image) => {
                 lines.extend(image_command(image).into_iter().map(|line| format!("  {line}")));
-                let names: Vec<_> = (0..image.disks).map(|number| format!("/dev/ram{number}")).collect();
-                let (count, size) = (image.disks, u64::from(image.size_mib) << 10);
-                lines.push(format!("  ./repro disk.img {}     # LOST: what is on these disks", names.join(" ")));
-                lines.push(format!("RAM disks of this size: boot with brd.rd_nr={count} brd.rd_size={size}."));
+                let names = target.disk_paths().join(" ");
+                lines.push(format!("  ./repro disk.img {names}     # LOST: what is on these disks"));
+                lines.push(disks_of_this_size(image));
             }
         }
         lines
+    }
+}
+
+/// Says how to come by disks of an image's size.
+fn disks_of_this_size(image: &ImageRecipe) -> String {
+    let (count, mib) = (image.disks, image.size_mib);
+    match image.kind {
+        DiskKind::Memory => {
+            format!("RAM disks of this size: boot with brd.rd_nr={count} brd.rd_size={}.", u64::from(mib) << 10)
+        }
+        DiskKind::Virtio => format!("Virtio disks of this size: files of {mib} MiB, QEMU's -drive if=virtio,file=FILE."),
     }
 }
 

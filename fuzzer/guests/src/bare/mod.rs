@@ -76,7 +76,7 @@ pub enum BareError {
 pub struct Program {
     /// The static executable.
     pub executable: Vec<u8>,
-    /// Its arguments. The image of [`GuestConfig::disk`] is `/dev/vda`.
+    /// Its arguments. The image of [`GuestConfig::disks`] is `/dev/vda`.
     pub arguments: Vec<String>,
     /// Kprobe events of `Documentation/trace/kprobetrace.rst` (6.12), one a line, that are recorded
     /// with their call traces while it runs; empty for none.
@@ -127,12 +127,17 @@ impl<'a> BareGuests<'a> {
         let arguments: String = program.arguments.iter().map(|argument| format!("{argument}\n")).collect();
         files.file("arguments", arguments.as_bytes()).file("events", program.events.as_bytes());
         std::fs::write(&initramfs, files.archive()).map_err(host("initramfs"))?;
-        let trace = (!program.events.is_empty()).then(|| folder.path().join("trace"));
-        if let Some(trace) = &trace {
-            let made = File::create(trace).and_then(|file| file.set_len(TRACE_BYTES));
-            made.map_err(host("trace"))?;
-        }
-        let (console, hung) = watch(self.config, qemu_arguments(self.config, &initramfs, trace.as_deref()), stop)?;
+        let empty = |name: String, what, bytes| {
+            let path = folder.path().join(name);
+            File::create(&path).and_then(|file| file.set_len(bytes)).map(|()| path).map_err(host(what))
+        };
+        let disks = (0..).zip(self.config.disks.files());
+        let disks = disks.map(|(number, bytes)| empty(format!("disk{number}"), "disk", bytes));
+        let disks = disks.collect::<Result<Vec<_>, _>>()?;
+        let events = !program.events.is_empty();
+        let trace = events.then(|| empty("trace".to_owned(), "trace", TRACE_BYTES)).transpose()?;
+        let arguments = qemu_arguments(self.config, &initramfs, &disks, trace.as_deref());
+        let (console, hung) = watch(self.config, arguments, stop)?;
         let trace = match trace {
             Some(trace) => text(&std::fs::read(trace).map_err(host("trace"))?),
             None => String::new(),
@@ -182,7 +187,7 @@ fn text(bytes: &[u8]) -> String {
     printable(&bytes[..end])
 }
 
-fn qemu_arguments(config: &GuestConfig, initramfs: &Path, trace: Option<&Path>) -> Vec<OsString> {
+fn qemu_arguments(config: &GuestConfig, initramfs: &Path, disks: &[PathBuf], trace: Option<&Path>) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     let mut add = |option: &str, value: String| words.extend([option.into(), value.into()]);
     add("-machine", format!("pc,accel={}", config.accel));
@@ -197,12 +202,12 @@ fn qemu_arguments(config: &GuestConfig, initramfs: &Path, trace: Option<&Path>) 
     add("-kernel", config.vmlinux.to_string_lossy().into_owned());
     add("-initrd", initramfs.to_string_lossy().into_owned());
     let mut line = config.kernel_command_line(config.counter_khz());
-    let image = config.disk.as_deref().map(|path| (path, true));
-    let disks = image.into_iter().chain(trace.map(|path| (path, false)));
-    for ((path, read_only), letter) in disks.zip(['a', 'b']) {
+    let image = config.disks.image.as_deref().map(|path| (path, true));
+    let disks = disks.iter().map(PathBuf::as_path).chain(trace).map(|path| (path, false));
+    for ((path, read_only), letter) in image.into_iter().chain(disks).zip('a'..) {
         add("-blockdev", disk_node(&format!("vd{letter}"), path, read_only));
         add("-device", format!("virtio-blk-pci,drive=vd{letter}"));
-        if !read_only {
+        if Some(path) == trace {
             line.push_str(&format!(" trace=/dev/vd{letter}"));
         }
     }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use execution::Stop;
 
 use super::{
-    Accel, GuestConfig, GuestError,
+    Accel, Disks, GuestConfig, GuestError,
     config::Birth,
     identity::identity,
     machine::{Machine, Wake},
@@ -168,9 +168,7 @@ fn boot(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Proof, GuestError> {
         accel: Accel::Kvm,
         vmlinux: vmlinux.to_owned(),
         initramfs: Vec::new(),
-        disk: None,
-        disks: 0,
-        disk_mib: 0,
+        disks: Disks::default(),
         memory_mib: 512,
         kernel_options: String::new(),
         exact: false,
@@ -179,7 +177,7 @@ fn boot(qemu: &Path, vmlinux: &Path, stop: &Stop) -> Result<Proof, GuestError> {
     let memory = MemoryFile::new("guest memory", config.memory_bytes())?;
     let until = Instant::now() + PROOF_DEADLINE;
     let attempt = || {
-        let mut machine = Machine::start(&config, Birth::Boot, &memory, &[], None)?;
+        let mut machine = Machine::start(&config, Birth::Boot, &memory, &[], &[], None)?;
         let wake = machine.receive(stop, until)?;
         machine.settle();
         Ok::<_, GuestError>((wake, machine.console().all()))

@@ -28,6 +28,8 @@ pub(super) struct Booted {
     machine: Machine,
     /// Its memory, which it writes to.
     memory: MemoryFile,
+    /// Its disks, as far as they are not in its memory.
+    disks: Vec<MemoryFile>,
     hello: Hello,
     /// From the start of QEMU to `hello`.
     boot_time: Duration,
@@ -40,7 +42,9 @@ impl Booted {
     pub(super) fn boot(config: &GuestConfig, stop: &Stop) -> Result<Self, GuestError> {
         let started = Instant::now();
         let memory = MemoryFile::new("guest memory", config.memory_bytes())?;
-        let mut machine = Machine::start(config, Birth::Boot, &memory, &[], None)?;
+        let disks = config.disks.files().into_iter().map(|bytes| MemoryFile::new("disk", bytes));
+        let disks = disks.collect::<Result<Vec<_>, _>>()?;
+        let mut machine = Machine::start(config, Birth::Boot, &memory, &disks, &[], None)?;
         let hello = match answer(&mut machine, config, "booting", stop)? {
             FromAgent::Hello(hello) if hello.protocol == PROTOCOL_VERSION => hello,
             FromAgent::Hello(hello) => {
@@ -49,7 +53,7 @@ impl Booted {
             FromAgent::Refused(reason) => return Err(GuestError::Refused(reason)),
             other => return Err(GuestError::unexpected(&other, "hello")),
         };
-        Ok(Self { machine, memory, hello, boot_time: started.elapsed(), console: String::new() })
+        Ok(Self { machine, memory, disks, hello, boot_time: started.elapsed(), console: String::new() })
     }
 
     /// A guest that continues a booted one from the folder `cache`, which is booted now and put
@@ -63,10 +67,10 @@ impl Booted {
 
     fn resume(config: &GuestConfig, saved: &Saved, stop: &Stop) -> Result<Self, GuestError> {
         let memory = saved.memory.copied("guest memory")?;
-        let mut machine = saved::resume(config, Birth::Resume, &memory, saved, None, stop)?;
+        let (mut machine, disks) = saved::resume(config, Birth::Resume, &memory, saved, None, stop)?;
         machine.command("cont", &json!({}))?;
         let About { hello, boot_time, console, .. } = saved.about.clone();
-        Ok(Self { machine, memory, hello, boot_time, console })
+        Ok(Self { machine, memory, disks, hello, boot_time, console })
     }
 
     /// Sends the agent a message. Gives its answer, and the time that it took.
@@ -94,9 +98,9 @@ impl Booted {
         let console = self.console + &self.machine.console().all();
         self.machine.kill();
         let counter_khz = config.counter_khz();
-        let Self { hello, boot_time, memory, .. } = self;
+        let Self { hello, boot_time, memory, disks, .. } = self;
         let about = About { hello, ready, boot_time, setup_time, console, sequence, counter_khz };
-        Ok(Saved { about, memory, state })
+        Ok(Saved { about, memory, disks, state })
     }
 }
 

@@ -10,9 +10,11 @@ use std::{
 
 use guest_protocol::{PORT_NAME, WINDOW_BYTES, WINDOW_GUEST_ADDRESS};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::{GuestError, clock};
+use super::{
+    GuestError, clock,
+    disks::{Disks, NOTIFIED_AT_ONCE},
+};
 
 /// Acceleration of the guest's processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,12 +46,8 @@ pub struct GuestConfig {
     pub vmlinux: PathBuf,
     /// The initramfs with the agent; empty for none.
     pub initramfs: Vec<u8>,
-    /// A raw image that the guest sees, read-only, as `/dev/vda`.
-    pub disk: Option<PathBuf>,
-    /// Number of disks in the guest's memory, from `/dev/ram0` on.
-    pub disks: u8,
-    /// Size of each of them in MiB.
-    pub disk_mib: u32,
+    /// The disks.
+    pub disks: Disks,
     /// Memory in MiB, 128 to 3072.
     pub memory_mib: u32,
     /// Options of the kernel's command line, besides those of every guest.
@@ -62,15 +60,13 @@ pub struct GuestConfig {
 
 impl fmt::Debug for GuestConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { qemu, accel, vmlinux, initramfs, disk, disks, disk_mib, memory_mib, kernel_options, exact } = self;
+        let Self { qemu, accel, vmlinux, initramfs, disks, memory_mib, kernel_options, exact } = self;
         f.debug_struct("GuestConfig")
             .field("qemu", qemu)
             .field("accel", accel)
             .field("vmlinux", vmlinux)
             .field("initramfs_bytes", &initramfs.len())
-            .field("disk", disk)
             .field("disks", disks)
-            .field("disk_mib", disk_mib)
             .field("memory_mib", memory_mib)
             .field("kernel_options", kernel_options)
             .field("exact", exact)
@@ -89,18 +85,14 @@ const BESIDE_DISK_MIB: u32 = 128;
 /// one each nanosecond of its time (`icount_get()` in QEMU 7.2's `softmmu/icount.c`).
 const EXACT_KHZ: u64 = 1_000_000;
 
-/// Has a device do what the guest asks for in the thread of the guest's processor. Else QEMU's main
-/// thread does it, at a moment that nobody controls, and asks each queue of a clone once when that
-/// has begun to run: to the guest an interrupt for nothing, or two
-/// (`virtio_device_start_ioeventfd_impl()` in QEMU 7.2's `hw/virtio/virtio.c`).
-const NOTIFIED_AT_ONCE: &str = "ioeventfd=off";
-
 /// Files and sockets of the host that a guest process finds open.
 pub(super) struct Plumbing {
     /// Path of the file that is the guest's memory.
     pub(super) memory: String,
     /// Path of the file that is its window.
     pub(super) window: String,
+    /// Paths of the files with the content of its disks: one for each of [`Disks::files`].
+    pub(super) disks: Vec<String>,
     /// Path of the initramfs, if there is one and it boots.
     pub(super) initramfs: Option<String>,
     /// Socket of the doorbell.
@@ -137,14 +129,14 @@ impl GuestConfig {
                 "executions repeat exactly only under TCG, which counts instructions: leave out --accel kvm".to_owned();
             return Err(GuestError::Config { reason });
         }
-        let (disk, memory) = (u32::from(self.disks) * self.disk_mib, self.memory_mib);
+        let (disk, memory) = (self.disks.memory_mib(), self.memory_mib);
         if disk > 0 && disk + BESIDE_DISK_MIB > memory {
             let reason =
                 format!("disks of {disk} MiB in {memory} MiB of memory, which need {BESIDE_DISK_MIB} MiB more");
             return Err(GuestError::Config { reason });
         }
         readable("the kernel", &self.vmlinux)?;
-        self.disk.as_deref().map_or(Ok(()), |disk| readable("the disk image", disk))
+        self.disks.image.as_deref().map_or(Ok(()), |disk| readable("the disk image", disk))
     }
 
     /// Gives the time that booting may take, of that in which the host lets the guest run. Preparing
@@ -208,10 +200,7 @@ impl GuestConfig {
         if !self.kernel_options.is_empty() {
             words.push(self.kernel_options.clone());
         }
-        words.push(format!("brd.rd_nr={}", self.disks));
-        if self.disks > 0 {
-            words.push(format!("brd.rd_size={}", u64::from(self.disk_mib) << 10));
-        }
+        words.push(self.disks.kernel_words());
         words.join(" ")
     }
 
@@ -262,9 +251,7 @@ impl GuestConfig {
         if let Some(gdb) = &plumbing.gdb {
             arguments.extend(["-gdb".into(), gdb.into()]);
         }
-        if let Some(disk) = &self.disk {
-            arguments.extend(disk_arguments(disk));
-        }
+        arguments.extend(self.disks.qemu_arguments(&plumbing.disks));
         arguments
     }
 }
@@ -278,23 +265,10 @@ fn memory_file(id: &str, bytes: u64, path: &str, share: &str) -> String {
     format!("memory-backend-file,id={id},size={bytes},mem-path={path},share={share}")
 }
 
-/// Describes the disk `name` in the file `path`. It is JSON, so that any character may stand in the
-/// path but what is no UTF-8.
-pub(crate) fn disk_node(name: &str, path: &Path, read_only: bool) -> String {
-    let file = json!({
-        "driver": "file", "filename": path.to_string_lossy(), "read-only": read_only, "locking": "off",
-    });
-    json!({ "driver": "raw", "node-name": name, "read-only": read_only, "file": file }).to_string()
-}
-
-fn disk_arguments(disk: &Path) -> [OsString; 4] {
-    let node = disk_node("disk", disk, true);
-    let device = format!("virtio-blk-pci,drive=disk,{NOTIFIED_AT_ONCE}");
-    ["-blockdev".into(), node.into(), "-device".into(), device.into()]
-}
-
 #[cfg(test)]
 mod tests {
+    use execution::DiskKind;
+
     use super::*;
 
     fn config(accel: Accel) -> GuestConfig {
@@ -303,22 +277,31 @@ mod tests {
             accel,
             vmlinux: "/boot/vm linux".into(),
             initramfs: b"070701".to_vec(),
-            disk: Some("/images/a,b.raw".into()),
-            disks: 1,
-            disk_mib: 128,
+            disks: Disks { image: Some("/images/a,b.raw".into()), kind: DiskKind::Memory, count: 1, mib: 128 },
             memory_mib: 512,
             kernel_options: String::new(),
             exact: false,
         }
     }
 
-    fn arguments(accel: Accel, birth: Birth) -> Vec<String> {
+    fn arguments_of(config: &GuestConfig, birth: Birth) -> Vec<String> {
         let path = |number| format!("/proc/self/fd/{number}");
         let initramfs = (birth == Birth::Boot).then(|| path(15));
-        let plumbing =
-            Plumbing { memory: path(10), window: path(11), initramfs, doorbell: 12, qmp: 13, console: 14, gdb: None };
-        let arguments = config(accel).qemu_arguments(&plumbing, birth);
+        let disks = (16..).zip(config.disks.files()).map(|(number, _)| path(number)).collect();
+        let (memory, window) = (path(10), path(11));
+        let plumbing = Plumbing { memory, window, disks, initramfs, doorbell: 12, qmp: 13, console: 14, gdb: None };
+        let arguments = config.qemu_arguments(&plumbing, birth);
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+    }
+
+    fn arguments(accel: Accel, birth: Birth) -> Vec<String> {
+        arguments_of(&config(accel), birth)
+    }
+
+    /// A guest with so many disks.
+    fn with_disks(kind: DiskKind, count: u8, mib: u32) -> GuestConfig {
+        let config = config(Accel::Tcg);
+        GuestConfig { disks: Disks { kind, count, mib, ..config.disks }, ..config }
     }
 
     fn value<'a>(arguments: &'a [String], option: &str) -> Vec<&'a str> {
@@ -380,18 +363,35 @@ mod tests {
 
     #[test]
     fn sizes_are_checked() {
-        let with = |memory_mib, disk_mib| GuestConfig { memory_mib, disk_mib, ..config(Accel::Tcg) }.check();
+        let with = |memory_mib, mib| GuestConfig { memory_mib, ..with_disks(DiskKind::Memory, 1, mib) }.check();
         assert!(with(4096, 0).unwrap_err().to_string().contains("4096 MiB of memory"));
         assert!(with(256, 200).unwrap_err().to_string().contains("which need 128 MiB more"));
         // The sizes are fine, the files are not.
         assert!(with(256, 128).unwrap_err().to_string().contains("the kernel /boot/vm linux"));
-        assert!(config(Accel::Tcg).kernel_command_line(None).contains("brd.rd_nr=1 brd.rd_size=131072"));
-        let none = GuestConfig { disks: 0, ..config(Accel::Tcg) };
-        assert!(none.kernel_command_line(None).ends_with("brd.rd_nr=0"));
-        let several = GuestConfig { disks: 3, ..config(Accel::Tcg) };
-        assert!(several.kernel_command_line(None).contains("brd.rd_nr=3 brd.rd_size=131072"));
-        assert!(several.check().unwrap_err().to_string().contains("the kernel"), "there is room");
-        let full = GuestConfig { disks: 4, ..several };
-        assert!(full.check().unwrap_err().to_string().contains("disks of 512 MiB in 512 MiB"));
+        let reason = |config: GuestConfig| config.check().unwrap_err().to_string();
+        assert!(reason(with_disks(DiskKind::Memory, 3, 128)).contains("the kernel"), "there is room");
+        assert!(reason(with_disks(DiskKind::Memory, 4, 128)).contains("disks of 512 MiB in 512 MiB"));
+        assert!(reason(with_disks(DiskKind::Virtio, 4, 1024)).contains("the kernel"), "they take none");
+    }
+
+    #[test]
+    fn a_disk_is_memory_or_a_file_of_the_guest_alone() {
+        let words = |kind, count| with_disks(kind, count, 128).kernel_command_line(None);
+        assert!(words(DiskKind::Memory, 1).ends_with("brd.rd_nr=1 brd.rd_size=131072"));
+        assert!(words(DiskKind::Memory, 3).ends_with("brd.rd_nr=3 brd.rd_size=131072"));
+        assert!(words(DiskKind::Memory, 0).ends_with("brd.rd_nr=0"));
+        assert!(words(DiskKind::Virtio, 3).ends_with("brd.rd_nr=0"));
+        for birth in [Birth::Boot, Birth::Resume, Birth::Clone] {
+            let arguments = arguments_of(&with_disks(DiskKind::Virtio, 2, 128), birth);
+            let nodes = value(&arguments, "-blockdev");
+            let nodes: Vec<serde_json::Value> = nodes.iter().map(|node| serde_json::from_str(node).unwrap()).collect();
+            let parts = |node: &serde_json::Value| (node["file"]["filename"].clone(), node["read-only"].clone());
+            let expected = [("/images/a,b.raw", true), ("/proc/self/fd/16", false), ("/proc/self/fd/17", false)];
+            assert_eq!(nodes.iter().map(parts).collect::<Vec<_>>(), expected.map(|(path, only)| (path.into(), only.into())));
+            let devices = value(&arguments, "-device");
+            let devices: Vec<_> = devices.iter().filter(|device| device.starts_with("virtio-blk-pci,")).collect();
+            assert_eq!(devices.len(), 3, "the kernel names them in this order");
+            assert!(devices.iter().all(|device| device.ends_with(",ioeventfd=off")), "{devices:?}");
+        }
     }
 }

@@ -91,11 +91,13 @@ enum Notice {
 }
 
 impl Machine {
-    /// Starts a QEMU on `memory`, with the files `inherited` open. A `debugger` can hold it.
+    /// Starts a QEMU on `memory` and `disks`, with the files `inherited` open. A `debugger` can hold
+    /// it.
     pub(super) fn start(
         config: &GuestConfig,
         birth: Birth,
         memory: &MemoryFile,
+        disks: &[MemoryFile],
         inherited: &[&dyn AsRawFd],
         debugger: Option<&Debugger>,
     ) -> Result<Self, GuestError> {
@@ -110,6 +112,7 @@ impl Machine {
         let plumbing = Plumbing {
             memory: memory.inherited_path(),
             window: window.file().inherited_path(),
+            disks: disks.iter().map(MemoryFile::inherited_path).collect(),
             initramfs: initramfs.as_ref().map(MemoryFile::inherited_path),
             doorbell: guest_doorbell.as_raw_fd(),
             qmp: guest_qmp.as_raw_fd(),
@@ -118,7 +121,7 @@ impl Machine {
         };
         let mut open: Vec<_> = inherited.iter().map(|file| file.as_raw_fd()).collect();
         open.extend([plumbing.doorbell, plumbing.qmp, plumbing.console]);
-        let files = [memory, window.file()].into_iter().chain(&initramfs);
+        let files = [memory, window.file()].into_iter().chain(&initramfs).chain(disks);
         open.extend(files.map(|file| file.file().as_raw_fd()));
         let mut command = process::setpriv_command(&config.qemu);
         command.args(config.qemu_arguments(&plumbing, birth));

@@ -12,7 +12,7 @@
 //!                      dead (the process is gone)
 //! ```
 //!
-//! A guest is a QEMU process. Its memory, its window and its saved state are memory files without a
+//! A guest is a QEMU process. Its memory, its disks, its window and its saved state are memory files without a
 //! name (`memfd_create(2)`): they need no directory, and nothing of them is left when the host is
 //! killed. Nor is the process: it dies with the thread that started it, and that one lives as long
 //! as the host.
@@ -33,6 +33,7 @@ mod clock;
 mod config;
 mod console;
 mod debugger;
+mod disks;
 mod error;
 mod fired;
 mod identity;
@@ -54,10 +55,11 @@ use crate::process;
 
 pub use about::About;
 pub use accel::{AccelChoice, Chosen};
-pub(crate) use config::disk_node;
 pub use config::{Accel, GuestConfig};
 pub(crate) use console::printable;
 pub use debugger::Debugger;
+pub use disks::Disks;
+pub(crate) use disks::disk_node;
 pub use error::GuestError;
 pub use fired::FiredLog;
 pub(crate) use pauses::PAUSES;

@@ -14,8 +14,8 @@ use super::{Debugger, GuestConfig, GuestError, config::Birth, machine::Machine, 
 /// Time that writing a guest's state may take after QEMU is done.
 const SAVE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Gives a guest that continues `saved` on the memory `memory`, once it is told to. A `debugger`
-/// can hold it.
+/// Gives a guest that continues `saved` on the memory `memory`, once it is told to, and its disks,
+/// which it writes to: copies of what was saved. A `debugger` can hold it.
 pub(super) fn resume(
     config: &GuestConfig,
     birth: Birth,
@@ -23,18 +23,19 @@ pub(super) fn resume(
     saved: &Saved,
     debugger: Option<&Debugger>,
     stop: &Stop,
-) -> Result<Machine, GuestError> {
+) -> Result<(Machine, Vec<MemoryFile>), GuestError> {
     let state = saved.state.open_again().map_err(|source| GuestError::Host { what: "saved guest state", source })?;
-    let mut machine = Machine::start(config, birth, memory, &[&state], debugger)?;
+    let disks = saved.disks.iter().map(|disk| disk.copied("disk")).collect::<Result<Vec<_>, _>>()?;
+    let mut machine = Machine::start(config, birth, memory, &disks, &[&state], debugger)?;
     ignore_shared_memory(&mut machine)?;
     let command = "migrate-incoming";
     machine.command(command, &json!({ "uri": format!("fd:{}", state.as_raw_fd()) }))?;
     machine.migrated(command, stop)?;
     machine.continue_from(saved.about.sequence);
-    Ok(machine)
+    Ok((machine, disks))
 }
 
-/// Stops a guest. Gives all of it but its memory and window, which are files.
+/// Stops a guest. Gives all of it but its memory, its disks and its window, which are files.
 pub(super) fn save(machine: &mut Machine, stop: &Stop) -> Result<MemoryFile, GuestError> {
     let state = MemoryFile::growing("guest state")?;
     machine.command("stop", &json!({}))?;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! CACHE/templates/KEY.lock   held while KEY is looked for, made or removed; goes with it
-//! CACHE/templates/KEY/       memory, state, meta.json; appears by one rename and is never written to again
+//! CACHE/templates/KEY/       memory, state, disk0.., meta.json; appears by one rename and is never written to again
 //! ```
 //!
 //! The key is a hash of all that the guest is made of, so that an outdated one is simply not found.
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    About, GuestConfig, GuestError,
+    About, Disks, GuestConfig, GuestError,
     config::{Birth, Plumbing},
     identity::{file_identity, identity, short},
     memory::MemoryFile,
@@ -33,7 +33,7 @@ use super::{
 use files::cache;
 
 /// Changes with the format of the files.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Number of guests in the cache, each some 200 MiB; those unused for the longest time go.
 const KEPT: usize = 16;
 /// Largest difference between the rate of the host's counter and the rate that the guest's kernel
@@ -47,11 +47,13 @@ pub(super) struct Store {
     key: String,
 }
 
-/// A saved guest: its memory, the state of its devices and processor, and facts about it.
+/// A saved guest: its memory, the disks that are not in it, the state of its devices and processor,
+/// and facts about it.
 #[derive(Debug)]
 pub(super) struct Saved {
     pub(super) about: About,
     pub(super) memory: MemoryFile,
+    pub(super) disks: Vec<MemoryFile>,
     pub(super) state: MemoryFile,
 }
 
@@ -59,11 +61,13 @@ pub(super) struct Saved {
 #[serde(deny_unknown_fields)]
 struct Meta {
     about: About,
-    memory_bytes: u64,
-    memory_sum: u32,
-    state_bytes: u64,
-    state_sum: u32,
+    memory: Sum,
+    disks: Vec<Sum>,
+    state: Sum,
 }
+
+/// A file's size in bytes and its checksum.
+type Sum = (u64, u32);
 
 /// Why a guest in the cache is of no use.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ enum Useless {
     /// A file cannot be read.
     Io(io::Error),
     /// A file is not what was written.
-    Damaged(&'static str),
+    Damaged(String),
     /// The host's clock runs at another rate.
     Clock,
 }
@@ -95,7 +99,7 @@ impl fmt::Display for Useless {
 impl Store {
     /// The place in the folder `cache` for the guest of `config` that is prepared for `setup`.
     pub(super) fn prepared(cache: &Path, config: &GuestConfig, setup: &Setup) -> Result<Self, GuestError> {
-        let disk = config.disk.as_deref().map(|disk| file_identity("the disk image", disk)).transpose()?;
+        let disk = config.disks.image.as_deref().map(|disk| file_identity("the disk image", disk)).transpose()?;
         Ok(Self { templates: cache.join("templates"), key: key(config, &format!("{disk:?} {setup:?}"))? })
     }
 
@@ -110,7 +114,7 @@ impl Store {
             });
             Ok::<_, GuestError>(metadata?.len())
         };
-        let disk = config.disk.as_ref().map(size).transpose()?;
+        let disk = config.disks.image.as_ref().map(size).transpose()?;
         Ok(Self { templates: cache.join("templates"), key: key(config, &format!("booted {disk:?}"))? })
     }
 
@@ -142,7 +146,7 @@ impl Store {
         let made = make()?;
         // From the file, its pages are shared with all other guests on this machine that are its
         // clones.
-        let kept = self.keep(&made.about, &made.memory, &made.state);
+        let kept = self.keep(&made);
         resumed(kept.unwrap_or_else(|error| {
             tracing::warn!(%error, "the guest cannot be kept in the cache, the next start makes it anew");
             made
@@ -169,36 +173,42 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.exists() => return Ok(None),
             other => other?,
         };
-        let meta: Meta = serde_json::from_slice(&text).map_err(|_| Useless::Damaged("meta.json"))?;
+        let damaged = |name: &str| Useless::Damaged(name.to_owned());
+        let meta: Meta = serde_json::from_slice(&text).map_err(|_| damaged("meta.json"))?;
         if !same_rate(meta.about.counter_khz, counter_khz) {
             return Err(Useless::Clock);
         }
-        let open = |name, bytes, sum| {
+        let open = |name: &str, (bytes, sum): Sum| {
             let file = File::options().read(true).write(true).open(folder.join(name))?;
             if file.metadata()?.len() != bytes || checksum(&file)? != sum {
-                return Err(Useless::Damaged(name));
+                return Err(damaged(name));
             }
             Ok(MemoryFile::from(file))
         };
-        let memory = open("memory", meta.memory_bytes, meta.memory_sum)?;
-        let state = open("state", meta.state_bytes, meta.state_sum)?;
+        let memory = open("memory", meta.memory)?;
+        let disks = (0..).zip(meta.disks).map(|(number, sum)| open(&disk_file(number), sum));
+        let disks = disks.collect::<Result<Vec<_>, _>>()?;
+        let state = open("state", meta.state)?;
         // The time of the last use, for `forget_oldest`; a cache that cannot be written only
         // forgets the wrong one.
         let _ = File::open(folder.join("meta.json")).and_then(|file| file.set_modified(SystemTime::now()));
-        Ok(Some(Saved { about: meta.about, memory, state }))
+        Ok(Some(Saved { about: meta.about, memory, disks, state }))
     }
 
     /// Puts a guest into the cache, whole or not at all, and returns it as it is there.
-    fn keep(&self, about: &About, memory: &MemoryFile, state: &MemoryFile) -> io::Result<Saved> {
+    fn keep(&self, guest: &Saved) -> io::Result<Saved> {
+        let Saved { about, memory, disks, state } = guest;
         let prepared = self.templates.join(format!(".{}", self.key));
         if prepared.exists() {
             fs::remove_dir_all(&prepared)?;
         }
         fs::create_dir_all(&prepared)?;
         let copied = (|| {
-            let (memory_bytes, memory_sum) = copy(memory.file(), &File::create_new(prepared.join("memory"))?)?;
-            let (state_bytes, state_sum) = copy(state.file(), &File::create_new(prepared.join("state"))?)?;
-            let meta = Meta { about: about.clone(), memory_bytes, memory_sum, state_bytes, state_sum };
+            let copy = |file: &MemoryFile, name: &str| copy(file.file(), &File::create_new(prepared.join(name))?);
+            let disks = (0..).zip(disks).map(|(number, disk)| copy(disk, &disk_file(number)));
+            let disks = disks.collect::<io::Result<Vec<_>>>()?;
+            let (memory, state) = (copy(memory, "memory")?, copy(state, "state")?);
+            let meta = Meta { about: about.clone(), memory, disks, state };
             fs::write(prepared.join("meta.json"), serde_json::to_vec_pretty(&meta)?)?;
             cache::publish_directory(&prepared, &self.folder())
         })();
@@ -208,8 +218,10 @@ impl Store {
         }
         copied?;
         forget_oldest(&self.templates, KEPT);
-        let open = |name| File::options().read(true).write(true).open(self.folder().join(name)).map(MemoryFile::from);
-        Ok(Saved { about: about.clone(), memory: open("memory")?, state: open("state")? })
+        let open =
+            |name: &str| File::options().read(true).write(true).open(self.folder().join(name)).map(MemoryFile::from);
+        let disks = (0..disks.len()).map(|number| open(&disk_file(number))).collect::<io::Result<Vec<_>>>()?;
+        Ok(Saved { about: about.clone(), memory: open("memory")?, disks, state: open("state")? })
     }
 
     /// Removes the guest.
@@ -221,10 +233,11 @@ impl Store {
 /// All that the guest is made of; what is special to it is `also`. The clock's rate is not in it,
 /// as it is measured and never twice the same. Nor is the path of the disk image.
 fn key(config: &GuestConfig, also: &str) -> Result<String, GuestError> {
-    let config = GuestConfig { disk: None, ..config.clone() };
+    let config = GuestConfig { disks: Disks { image: None, ..config.disks.clone() }, ..config.clone() };
     let none = String::new();
-    let plumbing =
-        Plumbing { memory: none.clone(), window: none, initramfs: None, doorbell: 0, qmp: 0, console: 0, gdb: None };
+    let disks = config.disks.files().iter().map(u64::to_string).collect();
+    let (memory, window) = (none.clone(), none);
+    let plumbing = Plumbing { memory, window, disks, initramfs: None, doorbell: 0, qmp: 0, console: 0, gdb: None };
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_le_bytes());
@@ -240,6 +253,11 @@ fn key(config: &GuestConfig, also: &str) -> Result<String, GuestError> {
     add(&config.initramfs);
     add(also.as_bytes());
     Ok(short(hash))
+}
+
+/// Name of the file with the content of the disk `number`, from 0.
+fn disk_file(number: usize) -> String {
+    format!("disk{number}")
 }
 
 fn same_rate(then: Option<u64>, now: Option<u64>) -> bool {
@@ -287,8 +305,11 @@ mod tests {
         let memory = MemoryFile::new("test memory", 64 * PAGE as u64).unwrap();
         memory.file().write_all_at(b"kernel", 5 * PAGE as u64 + 7).unwrap();
         memory.file().write_all_at(&ZERO, 9 * PAGE as u64).unwrap();
+        let disk = MemoryFile::new("test disk", 8 * PAGE as u64).unwrap();
+        disk.file().write_all_at(b"superblock", PAGE as u64).unwrap();
         let state = MemoryFile::holding("test state", b"devices").unwrap();
-        store.keep(&About { counter_khz: Some(2_000_000), ..About::default() }, &memory, &state).unwrap()
+        let about = About { counter_khz: Some(2_000_000), ..About::default() };
+        store.keep(&Saved { about, memory, disks: vec![disk], state }).unwrap()
     }
 
     fn why_useless(store: &Store) -> String {
@@ -308,6 +329,10 @@ mod tests {
         assert_eq!(&word, b"kernel");
         assert_eq!(found.memory.file().metadata().unwrap().len(), 64 * PAGE as u64);
         assert_eq!(found.state.file().metadata().unwrap().len(), 7);
+        let disk = found.disks[0].copied("test disk").unwrap();
+        disk.file().write_all_at(b"S", PAGE as u64).unwrap();
+        found.disks[0].file().read_exact_at(&mut word, PAGE as u64).unwrap();
+        assert_eq!((&word, found.disks.len()), (b"superb", 1), "a copy is not what was saved");
         store.forget().unwrap();
         assert!(store.load(None).unwrap().is_none());
     }
@@ -323,6 +348,7 @@ mod tests {
         let damage = [
             ("memory", Some(40 * page), 64 * page),
             ("memory", None, 63 * page),
+            ("disk0", Some(page), 8 * page),
             ("state", Some(3), 7),
             ("state", None, 0),
             ("meta.json", None, 9),

@@ -103,7 +103,8 @@ fn prepare(mut booted: Booted, config: &GuestConfig, setup: &Setup, stop: &Stop)
 }
 
 fn spawn(config: &GuestConfig, saved: &Saved, debugger: Option<&Debugger>, stop: &Stop) -> Result<Guest, GuestError> {
-    let machine = saved::resume(config, Birth::Clone, &saved.memory, saved, debugger, stop)?;
+    // QEMU has opened its disks; nobody else needs them.
+    let (machine, _) = saved::resume(config, Birth::Clone, &saved.memory, saved, debugger, stop)?;
     let Ready { fired_log_address, returns_address, traces, .. } = &saved.about.ready;
     let addresses = Addresses { fired_log: *fired_log_address, returns: *returns_address, traces: traces.clone() };
     Ok(Guest::new(machine, addresses, config.exact, debugger.cloned(), stop.clone()))

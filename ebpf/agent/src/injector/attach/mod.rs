@@ -5,7 +5,7 @@ mod cast;
 mod ftrace;
 mod names;
 
-use abi::{Control, NAME_BLOCK, NO_NAME};
+use abi::{Control, MAX_DISKS, NAME_BLOCK, NO_NAME};
 use anyhow::{Context, Error, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
@@ -16,7 +16,7 @@ use guest_protocol::{MAX_UNRELATED, Setup};
 
 use self::cast::Cast;
 use super::{chosen::Probed, functions, interrupts::Interrupts, types::Types};
-use crate::{disk::DISK_NUMBER, symbols::Symbols};
+use crate::{disk::number_of, symbols::Symbols};
 
 /// The BPF programs of `ebpf/programs`, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
@@ -62,7 +62,7 @@ pub(super) fn load(symbols: &Symbols, setup: &Setup, probed: &[Probed], types: &
         .load(&object)
         .context("cannot create the BPF maps: does the kernel have CONFIG_BPF_SYSCALL?")?;
     names::fill(&bpf, &table, blocks)?;
-    if setup.disks > 0 {
+    if !setup.disks.is_empty() {
         block_event::check()?;
         let program: &mut TracePoint = program(&mut bpf, "block_write")?;
         program.load().map_err(load_error)?;
@@ -113,6 +113,10 @@ fn control(symbols: &Symbols, setup: &Setup, probed: &[Probed], types: &mut Type
     let mut unrelated = [NO_NAME; MAX_UNRELATED];
     let known = setup.unrelated.iter().filter_map(|name| symbols.name_id(name));
     unrelated.iter_mut().zip(known).for_each(|(entry, name)| *entry = name);
+    let mut disks = [0; MAX_DISKS];
+    for (number, path) in disks.iter_mut().zip(&setup.disks) {
+        *number = number_of(path)?;
+    }
     let named = unrelated.iter().filter(|name| **name != NO_NAME);
     Ok(Control {
         armed: 0,
@@ -128,11 +132,10 @@ fn control(symbols: &Symbols, setup: &Setup, probed: &[Probed], types: &mut Type
         guarded: 0,
         // Writes before now were not seen.
         dirty_overflow: 1,
-        disk: if setup.disks > 0 { DISK_NUMBER } else { 0 },
+        disks,
         sites: 0,
         preempt_cpu: 0,
         step: 0,
-        disks: setup.disks.into(),
         reserved: 0,
         text_start: symbols.text_start(),
         text_end: symbols.text_end(),

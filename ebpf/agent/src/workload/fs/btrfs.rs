@@ -14,7 +14,6 @@ use nix::{Result, errno::Errno};
 use guest_protocol::{Leftover, LeftoverKind};
 
 use crate::{
-    disk::path_of,
     oracles::{Oracle, leftover},
 };
 
@@ -131,13 +130,12 @@ pub(crate) struct KnownDisk {
 }
 
 impl KnownDisk {
-    /// Opens btrfs's control device for the disk `number`, from 0. Without that there is no btrfs
-    /// in the kernel, as the mount step itself will say.
-    pub(in crate::workload) fn open(number: u8) -> anyhow::Result<Option<Self>> {
-        let path = path_of(number);
-        let arguments = VolumeArguments::new(&CString::new(path.as_str())?);
+    /// Opens btrfs's control device for the disk with the device file `path`. Without that there is
+    /// no btrfs in the kernel, as the mount step itself will say.
+    pub(in crate::workload) fn open(path: &str) -> anyhow::Result<Option<Self>> {
+        let arguments = VolumeArguments::new(&CString::new(path)?);
         let control = OpenOptions::new().read(true).write(true).open(CONTROL).ok();
-        Ok(control.map(|control| Self { control, path, arguments }))
+        Ok(control.map(|control| Self { control, path: path.to_owned(), arguments }))
     }
 
     /// Has btrfs forget the disk.

@@ -25,13 +25,13 @@ pub(crate) fn oracles(setup: &Setup) -> Result<Vec<Box<dyn Oracle>>> {
     let steps = || setup.image_steps.iter().chain(&setup.setup_steps).chain(&setup.steps);
     let mounts = |name: &str| steps().any(|step| matches!(&step.step, Step::Mount { fstype, .. } if fstype == name));
     let mut oracles: Vec<Box<dyn Oracle>> = Vec::new();
-    for number in 0..setup.disks {
+    for disk in &setup.disks {
         if mounts("btrfs") {
-            oracles.extend(btrfs::KnownDisk::open(number)?.map(|oracle| Box::new(oracle) as Box<dyn Oracle>));
+            oracles.extend(btrfs::KnownDisk::open(disk)?.map(|oracle| Box::new(oracle) as Box<dyn Oracle>));
         }
         for name in sysfs::FILE_SYSTEMS {
             if mounts(name) {
-                oracles.push(Box::new(sysfs::Entry::new(name, number)));
+                oracles.push(Box::new(sysfs::Entry::new(name, disk)));
             }
         }
     }

@@ -14,9 +14,9 @@ pub(super) const FILE_SYSTEMS: [&str; 2] = ["ext4", "xfs"];
 pub(super) struct Entry(PathBuf);
 
 impl Entry {
-    /// The folder that the file system `name` has for the disk `number`, from 0.
-    pub(super) fn new(name: &str, number: u8) -> Self {
-        Self(PathBuf::from(format!("/sys/fs/{name}/ram{number}")))
+    /// The folder that the file system `name` has for the disk with the device file `disk`.
+    pub(super) fn new(name: &str, disk: &str) -> Self {
+        Self(PathBuf::from(format!("/sys/fs/{name}/{}", disk.trim_start_matches("/dev/"))))
     }
 }
 
@@ -37,6 +37,6 @@ mod tests {
         assert!(Entry(PathBuf::from("/sys/fs/ext4/none")).leftover().is_none());
         let left = Entry(std::env::temp_dir()).leftover().unwrap();
         assert!(left.kind == LeftoverKind::FileSystem && left.text.ends_with("and nothing is mounted"));
-        assert_eq!(Entry::new("xfs", 1).0, PathBuf::from("/sys/fs/xfs/ram1"));
+        assert_eq!(Entry::new("xfs", "/dev/ram1").0, PathBuf::from("/sys/fs/xfs/ram1"));
     }
 }

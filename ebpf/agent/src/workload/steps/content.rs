@@ -123,7 +123,7 @@ mod tests {
         // Where the tests' files are, direct writes are not always possible: the flag is the
         // kernel's word, and the data is the same.
         for (at, bytes) in [(100, CHUNK_BYTES * 2 + 7), (512, CHUNK_BYTES)] {
-            let mut workspace = Workspace::new(0).unwrap();
+            let mut workspace = Workspace::new(&[]).unwrap();
             let path = std::env::temp_dir().join(format!("agent-pattern-{}", std::process::id()));
             File::create(&path).unwrap();
             let name = CString::new(path.to_str().unwrap()).unwrap();
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_direct_write_has_the_same_data_in_aligned_memory() {
-        let mut workspace = Workspace::new(0).unwrap();
+        let mut workspace = Workspace::new(&[]).unwrap();
         let plain = workspace.pattern_at(512 * 77, 3, 4096, false).to_vec();
         let direct = workspace.pattern_at(512 * 77, 3, 4096, true);
         assert_eq!(direct, plain);

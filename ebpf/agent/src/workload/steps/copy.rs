@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use super::{PreparedStep, Workspace};
 use crate::{disk, init};
 
-/// Takes what so many disks hold now. Only for steps that make an image: it is not a system call
+/// Takes what the disks hold now. Only for steps that make an image: it is not a system call
 /// alone.
 pub(super) struct CrashCopy;
 
@@ -15,7 +15,7 @@ impl PreparedStep for CrashCopy {
     }
 
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
-        let copies = disk::read_all(workspace.disks);
+        let copies = disk::read_all(&workspace.disks);
         workspace.copies = Some(copies.map_err(|error| {
             init::say(&format!("{error:#}"));
             Errno::EIO

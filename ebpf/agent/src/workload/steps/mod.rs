@@ -55,11 +55,14 @@ pub(super) trait PreparedStep: Send {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64>;
 }
 
-/// Makes `step` ready, the `number`-th of its sequence, from 1.
+/// Makes `step` ready, the `number`-th of its sequence, from 1. The disks have these device files.
 #[allow(clippy::too_many_lines, reason = "a table, with a line for each step")]
-pub(super) fn prepare(step: &Step, number: u32) -> Result<Box<dyn PreparedStep>> {
+pub(super) fn prepare(step: &Step, number: u32, disks: &[String]) -> Result<Box<dyn PreparedStep>> {
+    let path = |disk: u8| disks.get(usize::from(disk)).with_context(|| format!("there is no disk {disk}"));
     match step {
-        Step::Mount { fstype, options, disk } => boxed(mount::Mount::new(fstype, options, disk.unwrap_or(0))),
+        Step::Mount { fstype, options, disk } => {
+            boxed(mount::Mount::new(fstype, options, path(disk.unwrap_or(0))?))
+        },
         Step::Umount {} => boxed(Ok(mount::Umount)),
         Step::Remount { options } => boxed(state::Remount::new(options)),
         Step::Freeze {} => boxed(Ok(state::Freeze)),
@@ -97,10 +100,10 @@ pub(super) fn prepare(step: &Step, number: u32) -> Result<Box<dyn PreparedStep>>
         Step::Scrub { device, read_only } => boxed(Ok(Upkeep::scrub(*device, *read_only))),
         Step::Defragment { path } => boxed(upkeep::Defragment::new(path)),
         Step::Resize { device, size } => boxed(Upkeep::resize(*device, size)),
-        Step::DeviceAdd { disk } => boxed(Upkeep::add(*disk)),
-        Step::DeviceRemove { disk } => boxed(Upkeep::remove(*disk)),
-        Step::DeviceReplace { device, disk } => boxed(Ok(Upkeep::replace(*device, *disk))),
-        Step::DeviceForget { disk } => boxed(upkeep::Forget::new(*disk)),
+        Step::DeviceAdd { disk } => boxed(Upkeep::add(path(*disk)?)),
+        Step::DeviceRemove { disk } => boxed(Upkeep::remove(disk.map(path).transpose()?.map(String::as_str))),
+        Step::DeviceReplace { device, disk } => boxed(Ok(Upkeep::replace(*device, path(*disk)?))),
+        Step::DeviceForget { disk } => boxed(upkeep::Forget::new(path(*disk)?)),
         Step::QuotaEnable { simple } => boxed(Ok(Upkeep::quota_enable(*simple))),
         Step::QuotaDisable {} => boxed(Ok(Upkeep::quota_disable())),
         Step::QuotaRescan {} => boxed(Ok(Upkeep::Rescan)),
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn bad_steps_are_refused_with_their_kind() {
-        let refusal = |step: &Step| prepare(step, 1).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let refusal = |step: &Step| prepare(step, 1, &[]).err().map(|error| format!("{error:#}")).unwrap_or_default();
         let beyond = Step::Write { path: path("a"), offset: u64::MAX, length: 1, direct: false, sync: false };
         assert_eq!(
             refusal(&beyond),
@@ -200,16 +203,16 @@ mod tests {
 
     #[test]
     fn what_needs_a_mount_is_skipped_without_one() {
-        let mut workspace = Workspace::new(0).unwrap();
+        let mut workspace = Workspace::new(&[]).unwrap();
         for step in [Step::Umount {}, Step::Sync {}, Step::Create { path: path("a") }] {
-            assert_eq!(run(prepare(&step, 1).unwrap().as_mut(), &mut workspace), StepResult::Skipped);
+            assert_eq!(run(prepare(&step, 1, &[]).unwrap().as_mut(), &mut workspace), StepResult::Skipped);
         }
     }
 
     #[test]
     fn nothing_runs_on_what_could_not_be_thawed() {
-        let mut workspace = Workspace::new(0).unwrap();
-        let mut sleep = prepare(&Step::Sleep { ms: 1 }, 1).unwrap();
+        let mut workspace = Workspace::new(&[]).unwrap();
+        let mut sleep = prepare(&Step::Sleep { ms: 1 }, 1, &[]).unwrap();
         workspace.stuck = true;
         assert_eq!(run(sleep.as_mut(), &mut workspace), StepResult::Skipped);
         workspace.undo();
@@ -218,9 +221,9 @@ mod tests {
 
     #[test]
     fn a_failed_call_is_an_error_number() {
-        let mut workspace = Workspace::new(0).unwrap();
+        let mut workspace = Workspace::new(&[]).unwrap();
         workspace.mounted = true;
-        let mut step = prepare(&Step::Read { path: path("missing") }, 1).unwrap();
+        let mut step = prepare(&Step::Read { path: path("missing") }, 1, &[]).unwrap();
         assert_eq!(run(step.as_mut(), &mut workspace), StepResult::Failed(libc::ENOENT));
     }
 }

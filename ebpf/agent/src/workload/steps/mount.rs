@@ -9,7 +9,7 @@ use nix::{
 };
 
 use super::{PreparedStep, Workspace};
-use crate::{disk::path_of, workload::fs::options};
+use crate::workload::fs::options;
 
 /// Mounts a disk.
 pub(super) struct Mount {
@@ -20,9 +20,9 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    pub(super) fn new(fstype: &str, options: &str, disk: u8) -> Result<Self> {
+    pub(super) fn new(fstype: &str, options: &str, disk: &str) -> Result<Self> {
         let (flags, data) = options::split(options);
-        Ok(Self { disk: CString::new(path_of(disk))?, fstype: CString::new(fstype)?, flags, data: CString::new(data)? })
+        Ok(Self { disk: CString::new(disk)?, fstype: CString::new(fstype)?, flags, data: CString::new(data)? })
     }
 }
 

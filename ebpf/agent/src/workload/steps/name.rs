@@ -168,7 +168,7 @@ mod tests {
         for number in 0..3000 {
             std::fs::write(folder.join(format!("a rather long name of a file, number {number}")), "").unwrap();
         }
-        let mut workspace = Workspace::new(0).unwrap();
+        let mut workspace = Workspace::new(&[]).unwrap();
         let names = Readdir(CString::new(folder.to_str().unwrap()).unwrap()).call(&mut workspace);
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(names, Ok(3002));

@@ -11,7 +11,6 @@ use nix::{errno::Errno, fcntl::OFlag, unistd::close};
 
 use super::{PreparedStep, Workspace, below, directory, opened};
 use crate::{
-    disk::path_of,
     workload::fs::btrfs::{
         self, KnownDisk, VolumeArguments,
         upkeep::{self, QUOTA_DISABLE, QUOTA_ENABLE, QUOTA_ENABLE_SIMPLE},
@@ -43,16 +42,16 @@ impl Upkeep {
         named(&format!("{}:{size}", device.unwrap_or(1))).map(Self::Resize)
     }
 
-    pub(super) fn add(disk: u8) -> Result<Self> {
-        named(&path_of(disk)).map(Self::Add)
+    pub(super) fn add(disk: &str) -> Result<Self> {
+        named(disk).map(Self::Add)
     }
 
-    pub(super) fn remove(disk: Option<u8>) -> Result<Self> {
-        named(&disk.map_or_else(|| "missing".to_owned(), path_of)).map(Self::Remove)
+    pub(super) fn remove(disk: Option<&str>) -> Result<Self> {
+        named(disk.unwrap_or("missing")).map(Self::Remove)
     }
 
-    pub(super) fn replace(device: u64, disk: u8) -> Self {
-        Self::Replace(Box::new(upkeep::Replace::new(device, &path_of(disk))))
+    pub(super) fn replace(device: u64, disk: &str) -> Self {
+        Self::Replace(Box::new(upkeep::Replace::new(device, disk)))
     }
 
     pub(super) fn quota_enable(simple: bool) -> Self {
@@ -136,7 +135,7 @@ impl PreparedStep for QuotaLimit {
 pub(super) struct Forget(KnownDisk);
 
 impl Forget {
-    pub(super) fn new(disk: u8) -> Result<Self> {
+    pub(super) fn new(disk: &str) -> Result<Self> {
         KnownDisk::open(disk)?.context("cannot open /dev/btrfs-control: is CONFIG_BTRFS_FS set?").map(Self)
     }
 }

@@ -43,8 +43,8 @@ pub(in crate::workload) struct Workspace {
     pub(super) mapped: Option<Mapped>,
     /// True when it could not be thawed: what writes to it would wait for ever.
     pub(super) stuck: bool,
-    /// Number of disks.
-    pub(super) disks: u8,
+    /// Device files of the disks.
+    pub(super) disks: Vec<String>,
     pub(super) root: CString,
     pub(super) buffer: Vec<u8>,
     pattern: Vec<u8>,
@@ -54,8 +54,8 @@ pub(in crate::workload) struct Workspace {
 }
 
 impl Workspace {
-    /// The workspace of a target with so many disks.
-    pub(in crate::workload) fn new(disks: u8) -> Result<Self> {
+    /// The workspace of a target with these disks.
+    pub(in crate::workload) fn new(disks: &[String]) -> Result<Self> {
         let pattern: Vec<u8> = (0..=u8::MAX).take(PERIOD).cycle().take(CHUNK_BYTES + PERIOD).collect();
         let file = memfd_create(c"pattern", MFdFlags::MFD_CLOEXEC);
         let mut pattern_file = File::from(file.context("cannot make a file of memory (CONFIG_TMPFS)")?);
@@ -66,7 +66,7 @@ impl Workspace {
             frozen: None,
             stuck: false,
             mapped: None,
-            disks,
+            disks: disks.to_vec(),
             root: CString::new(MOUNT_POINT)?,
             buffer: vec![0; CHUNK_BYTES],
             pattern,
