@@ -17,7 +17,6 @@ use anyhow::{Context, Result};
 use guest_protocol::{CHECKER_FOLDER, CHECKER_LINKER, Checker, LIMITS, cut};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-
 /// Time after which a check is given up: a damaged disk may lead one in circles.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Time between two looks whether it has ended.

@@ -81,6 +81,8 @@ pub(crate) struct Disk {
     blocks: u64,
     image: Content,
     zeros: Vec<Block>,
+    /// The block layer's count of requests under way, those that read and those that write.
+    in_flight: File,
     /// True when the disk can drop blocks (Linux 6.1's cannot), and they read as zeros then.
     discards: bool,
 }
@@ -106,7 +108,8 @@ impl Disk {
             bail!("{path} is larger than 1 GiB, beyond which writes are not recorded");
         }
         let image = if number == 0 { read_image(&path, blocks)? } else { Content::default() };
-        let mut disk = Self { path, blocks, image, zeros: vec![ZERO.clone(); BATCH], discards: true };
+        let in_flight = in_flight_of(&path)?;
+        let mut disk = Self { path, blocks, image, zeros: vec![ZERO.clone(); BATCH], in_flight, discards: true };
         disk.try_discard()?;
         Ok(disk)
     }
@@ -131,6 +134,7 @@ impl Disk {
         // claims the disk. Closing it again drops the page cache, and lets kernels mount that
         // refuse disks open for writing.
         let disk = open_exclusively(&self.path)?;
+        wait_until_quiet(&self.in_flight)?;
         match dirty() {
             Dirty::Blocks(numbers) => self.put_back(&disk, &self.extents(&numbers)),
             Dirty::Everything => {
@@ -228,6 +232,31 @@ pub(crate) fn open_exclusively(path: &str) -> Result<File, ResetError> {
     }
 }
 
+/// Opens the count of requests under way of the disk `path`. Mirrors `part_inflight_show()` of
+/// `block/genhd.c` (6.12).
+fn in_flight_of(path: &str) -> Result<File> {
+    let count = format!("/sys/block/{}/inflight", path.trim_start_matches("/dev/"));
+    File::open(&count).with_context(|| format!("cannot open {count}"))
+}
+
+/// Waits a while for the end of all requests. A write under way would undo what is put back: it was
+/// recorded when it was made.
+fn wait_until_quiet(in_flight: &File) -> Result<(), ResetError> {
+    let deadline = Instant::now() + RELEASE_DEADLINE;
+    loop {
+        let mut text = [0; 64];
+        let bytes = in_flight.read_at(&mut text, 0).context("cannot read the count of requests under way");
+        let bytes = bytes.map_err(ResetError::Other)?;
+        if text[..bytes].iter().all(|byte| matches!(byte, b'0' | b' ' | b'\n')) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(ResetError::Held);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// The number of the device `path` as the kernel encodes it: `MKDEV()` of
 /// `include/linux/kdev_t.h` (6.12).
 pub(crate) fn number_of(path: &str) -> Result<u32> {
@@ -279,7 +308,8 @@ mod tests {
         let contents = numbers.iter().map(|number| Block([u8::try_from(*number).unwrap(); 4096])).collect();
         let zeros = vec![ZERO.clone(); BATCH];
         let image = Content { numbers: numbers.to_vec(), blocks: contents };
-        Disk { path: "a file".to_owned(), blocks: BLOCKS, image, zeros, discards: false }
+        let in_flight = file_of("requests", b' ');
+        Disk { path: "a file".to_owned(), blocks: BLOCKS, image, zeros, in_flight, discards: false }
     }
 
     pub(super) fn file_of(name: &str, byte: u8) -> File {
@@ -300,6 +330,17 @@ mod tests {
                 block[0]
             })
             .collect()
+    }
+
+    #[test]
+    fn a_disk_is_put_back_when_no_request_is_under_way() {
+        let requests = file_of("inflight", b' ');
+        for (text, quiet) in
+            [("       0        0\n", true), ("       0        1\n", false), ("      10        0\n", false)]
+        {
+            requests.write_all_at(text.as_bytes(), 0).unwrap();
+            assert_eq!(wait_until_quiet(&requests).is_ok(), quiet, "{text}");
+        }
     }
 
     #[test]

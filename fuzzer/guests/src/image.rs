@@ -195,7 +195,13 @@ mod tests {
 
     fn script(text: &str) -> ImageRecipe {
         let (name, text) = ("make-image".to_owned(), format!("#!/bin/sh\n{text}\n"));
-        ImageRecipe { size_mib: 1, disks: 1, kind: DiskKind::Memory, steps: Vec::new(), source: ImageSource::Script { name, text } }
+        ImageRecipe {
+            size_mib: 1,
+            disks: 1,
+            kind: DiskKind::Memory,
+            steps: Vec::new(),
+            source: ImageSource::Script { name, text },
+        }
     }
 
     #[test]
@@ -279,7 +285,7 @@ mod tests {
             let recipe = ImageRecipe {
                 size_mib: 1,
                 disks: 1,
-            kind: DiskKind::Memory,
+                kind: DiskKind::Memory,
                 steps: Vec::new(),
                 source: ImageSource::File { name: name.to_owned(), sha256, path },
             };
@@ -297,8 +303,11 @@ mod tests {
         fs::write(folder.path().join("large"), vec![1; (1 << 20) + 1]).unwrap();
         assert!(made("large").unwrap_err().to_string().contains("large is larger than size_mib, which is 1"));
         let source = ImageSource::File { name: "gone".to_owned(), sha256: "00".to_owned(), path: None };
-        let absent =
-            image(&ImageRecipe { size_mib: 1, disks: 1, kind: DiskKind::Memory, steps: Vec::new(), source }, folder.path()).unwrap_err();
+        let absent = image(
+            &ImageRecipe { size_mib: 1, disks: 1, kind: DiskKind::Memory, steps: Vec::new(), source },
+            folder.path(),
+        )
+        .unwrap_err();
         assert!(absent.to_string().contains("the file gone"), "{absent}");
     }
 }

@@ -206,7 +206,7 @@ pub fn prepare(wanted: &Wanted, stop: &Stop, progress: &dyn ProgressSink) -> Res
     }
     tell_what_lacks(wanted, ready, &target.name, &kernel.meta.name);
     Ok(Arc::new(Prepared {
-        exact: exact_guests(wanted, &kernel.meta.name, accel, stop),
+        exact: exact_guests(wanted, &kernel.meta.name, template.config(), stop),
         searched: searched_guests(wanted, &kernel.meta.name, accel, stop),
         target,
         kernel,
@@ -252,9 +252,10 @@ fn template(
 }
 
 /// Gives the same target and kernel with guests that repeat exactly, prepared when they are needed.
-fn exact_guests(wanted: &Wanted, kernel: &str, accel: Accel, stop: &Stop) -> OtherGuests {
-    if accel != Accel::Tcg {
-        return OtherGuests::none("instructions are counted under TCG only");
+fn exact_guests(wanted: &Wanted, kernel: &str, config: &GuestConfig, stop: &Stop) -> OtherGuests {
+    let not_counted = (config.accel != Accel::Tcg).then_some("instructions are counted under TCG only");
+    if let Some(why) = not_counted.or_else(|| config.disks.inexact()) {
+        return OtherGuests::none(why);
     }
     let kernel = Some(kernel.to_owned());
     let wanted = Wanted { kernel, accel: AccelChoice::Tcg, exact: true, ..wanted.clone() };

@@ -24,9 +24,7 @@ use nix::{
 };
 
 use self::model::{Model, Mounted, Named};
-use crate::{
-    workload::fs::{MOUNT_POINT, options},
-};
+use crate::workload::fs::{MOUNT_POINT, options};
 
 /// Options of mounts after which the disk need not hold what was promised: the log is not read,
 /// a device is missing, or data is written in any order.

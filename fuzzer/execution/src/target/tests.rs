@@ -63,7 +63,9 @@ fn memory_follows_the_disk() {
         ImageSource::Script { name: "make".to_owned(), text: "#!".to_owned() },
         ImageSource::File { name: "disk".to_owned(), sha256: String::new(), path: None },
     ] {
-        let with = |size_mib| Some(ImageRecipe { size_mib, disks: 1, kind: DiskKind::Memory, steps: Vec::new(), source: source.clone() });
+        let with = |size_mib| {
+            Some(ImageRecipe { size_mib, disks: 1, kind: DiskKind::Memory, steps: Vec::new(), source: source.clone() })
+        };
         let memory = |mib| Target { image: with(mib), ..parse(GOOD).unwrap() }.memory_mib();
         assert_eq!([1, 128, 320, 1024].map(memory), [512, 512, 896, 2304], "the agent has a copy");
     }

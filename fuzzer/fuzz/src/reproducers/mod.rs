@@ -303,7 +303,9 @@ fn disks_of_this_size(image: &ImageRecipe) -> String {
         DiskKind::Memory => {
             format!("RAM disks of this size: boot with brd.rd_nr={count} brd.rd_size={}.", u64::from(mib) << 10)
         }
-        DiskKind::Virtio => format!("Virtio disks of this size: files of {mib} MiB, QEMU's -drive if=virtio,file=FILE."),
+        DiskKind::Virtio => {
+            format!("Virtio disks of this size: files of {mib} MiB, QEMU's -drive if=virtio,file=FILE.")
+        }
     }
 }
 

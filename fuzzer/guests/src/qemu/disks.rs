@@ -31,6 +31,15 @@ pub struct Disks {
 pub(super) const NOTIFIED_AT_ONCE: &str = "ioeventfd=off";
 
 impl Disks {
+    /// Says why executions with them do not repeat exactly. QEMU tells of each request's end in its
+    /// main thread, even if the disk took no time: `blk_aio_complete_bh()` of QEMU 7.2's
+    /// `block/block-backend.c`. The guest's processor runs on meanwhile.
+    #[must_use]
+    pub(crate) fn inexact(&self) -> Option<&'static str> {
+        let virtio = self.kind == DiskKind::Virtio && self.count > 0;
+        virtio.then_some("a virtio disk interrupts the guest at moments that nobody controls")
+    }
+
     /// Memory in MiB that they may take of the guest's.
     pub(super) fn memory_mib(&self) -> u32 {
         if self.kind == DiskKind::Memory { u32::from(self.count) * self.mib } else { 0 }
@@ -71,4 +80,39 @@ pub(crate) fn disk_node(name: &str, path: &Path, read_only: bool) -> String {
         "discard": "unmap",
     });
     json!({ "driver": "raw", "node-name": name, "read-only": read_only, "discard": "unmap", "file": file }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disks(kind: DiskKind, count: u8) -> Disks {
+        Disks { image: Some("/images/a,b.raw".into()), kind, count, mib: 128 }
+    }
+
+    #[test]
+    fn a_disk_is_memory_of_the_guest_or_a_file_of_its_own() {
+        let (memory, virtio) = (disks(DiskKind::Memory, 3), disks(DiskKind::Virtio, 2));
+        assert_eq!(memory.kernel_words(), "brd.rd_nr=3 brd.rd_size=131072");
+        assert_eq!(disks(DiskKind::Memory, 0).kernel_words(), "brd.rd_nr=0");
+        assert_eq!(virtio.kernel_words(), "brd.rd_nr=0");
+        assert_eq!((memory.files(), virtio.files()), (vec![], vec![128 << 20; 2]));
+        assert_eq!((memory.memory_mib(), virtio.memory_mib()), (384, 0));
+        assert_eq!((memory.inexact(), disks(DiskKind::Virtio, 0).inexact()), (None, None));
+    }
+
+    #[test]
+    fn the_image_comes_first_and_cannot_be_written() {
+        let contents = ["/proc/self/fd/16", "/proc/self/fd/17"].map(str::to_owned);
+        let arguments = disks(DiskKind::Virtio, 2).qemu_arguments(&contents);
+        let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_str().unwrap()).collect();
+        let expected = [("/images/a,b.raw", true), ("/proc/self/fd/16", false), ("/proc/self/fd/17", false)];
+        assert_eq!(arguments.len(), 4 * expected.len());
+        for (words, (path, read_only)) in arguments.chunks(4).zip(expected) {
+            let node: serde_json::Value = serde_json::from_str(words[1]).unwrap();
+            assert_eq!((&node["file"]["filename"], &node["read-only"]), (&path.into(), &read_only.into()));
+            let name = node["node-name"].as_str().unwrap();
+            assert_eq!(words[3], format!("virtio-blk-pci,drive={name},ioeventfd=off"));
+        }
+    }
 }

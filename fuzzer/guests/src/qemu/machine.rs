@@ -91,8 +91,7 @@ enum Notice {
 }
 
 impl Machine {
-    /// Starts a QEMU on `memory` and `disks`, with the files `inherited` open. A `debugger` can hold
-    /// it.
+    /// Starts a QEMU on `memory` and `disks`, with the files `inherited`. A `debugger` can hold it.
     pub(super) fn start(
         config: &GuestConfig,
         birth: Birth,
@@ -105,10 +104,8 @@ impl Machine {
         let ((doorbell, guest_doorbell), (qmp, guest_qmp)) = (pair()?, pair()?);
         let (console, guest_console) = console_pipe().map_err(|source| GuestError::Host { what: "pipe", source })?;
         let window = MappedWindow::new()?;
-        let initramfs = match birth {
-            Birth::Boot if !config.initramfs.is_empty() => Some(MemoryFile::holding("initramfs", &config.initramfs)?),
-            _ => None,
-        };
+        let boots = birth == Birth::Boot && !config.initramfs.is_empty();
+        let initramfs = boots.then(|| MemoryFile::holding("initramfs", &config.initramfs)).transpose()?;
         let plumbing = Plumbing {
             memory: memory.inherited_path(),
             window: window.file().inherited_path(),

@@ -13,9 +13,7 @@ use nix::{Result, errno::Errno};
 
 use guest_protocol::{Leftover, LeftoverKind};
 
-use crate::{
-    oracles::{Oracle, leftover},
-};
+use crate::oracles::{Oracle, leftover};
 
 const CONTROL: &str = "/dev/btrfs-control";
 

@@ -60,9 +60,7 @@ pub(super) trait PreparedStep: Send {
 pub(super) fn prepare(step: &Step, number: u32, disks: &[String]) -> Result<Box<dyn PreparedStep>> {
     let path = |disk: u8| disks.get(usize::from(disk)).with_context(|| format!("there is no disk {disk}"));
     match step {
-        Step::Mount { fstype, options, disk } => {
-            boxed(mount::Mount::new(fstype, options, path(disk.unwrap_or(0))?))
-        },
+        Step::Mount { fstype, options, disk } => boxed(mount::Mount::new(fstype, options, path(disk.unwrap_or(0))?)),
         Step::Umount {} => boxed(Ok(mount::Umount)),
         Step::Remount { options } => boxed(state::Remount::new(options)),
         Step::Freeze {} => boxed(Ok(state::Freeze)),

@@ -10,11 +10,9 @@ use guest_protocol::{BlockGroups, Profile, RelativePath};
 use nix::{errno::Errno, fcntl::OFlag, unistd::close};
 
 use super::{PreparedStep, Workspace, below, directory, opened};
-use crate::{
-    workload::fs::btrfs::{
-        self, KnownDisk, VolumeArguments,
-        upkeep::{self, QUOTA_DISABLE, QUOTA_ENABLE, QUOTA_ENABLE_SIMPLE},
-    },
+use crate::workload::fs::btrfs::{
+    self, KnownDisk, VolumeArguments,
+    upkeep::{self, QUOTA_DISABLE, QUOTA_ENABLE, QUOTA_ENABLE_SIMPLE},
 };
 
 /// A request of the file system as a whole.
