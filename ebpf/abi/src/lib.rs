@@ -54,7 +54,7 @@ pub const NOT_SHOWN: u64 = u64::MAX;
 /// Bytes of a text that is noted.
 pub const SHOWN_TEXT: usize = 24;
 /// The most callers below which a function never fails.
-pub const MAX_CALLERS: usize = 8;
+pub const MAX_CALLERS: usize = 12;
 /// The most callers below which calls of other tasks have nothing to do with the workload.
 pub const MAX_UNRELATED: usize = 32;
 /// The scope of the workload's own task: a scope is `Scope::number()` of the crate `fault-plan`.

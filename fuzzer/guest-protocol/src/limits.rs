@@ -9,7 +9,7 @@ pub const MAX_DISKS: u8 = 4;
 /// The most conditions on arguments under which a function never fails.
 pub const MAX_CONDITIONS: usize = 4;
 /// The most callers below which a function never fails.
-pub const MAX_CALLERS: usize = 8;
+pub const MAX_CALLERS: usize = 12;
 
 /// The most parts of a call's arguments that are noted when it fails.
 pub const MAX_SHOWN: usize = 4;
