@@ -127,6 +127,12 @@ pub(crate) fn plan(faults: &[Fault]) -> FaultPlan {
     FaultPlan { faults: faults.to_vec(), ..FaultPlan::fault_free("test") }
 }
 
+/// What fired: the fault's index, the step, and how often.
+#[allow(dead_code, reason = "one of the test programs uses it")]
+pub(crate) fn fired(execution: &Execution) -> Vec<(usize, u32, u32)> {
+    execution.fired.iter().map(|fired| (fired.fault, fired.step, fired.times)).collect()
+}
+
 /// The kernel, built if need be.
 pub(crate) fn kernel() -> Built {
     let cache = files::cache::directory().unwrap();

@@ -7,6 +7,8 @@ mod aftermath;
 mod campaign;
 mod cases;
 mod common;
+mod conditions;
+mod corpus;
 mod debugger;
 mod guest;
 mod honest;

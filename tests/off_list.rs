@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use execution::{Execution, How, RunError, Stop};
-use fault_plan::{Errno, ErrorType, InjectableFunction, InjectedError};
+use fault_plan::{Errno, ErrorType, Fault, InjectableFunction, InjectedError};
 use guest_protocol::StepResult;
 use guests::{
     prepare::{Wanted, prepare},
@@ -11,6 +11,7 @@ use guests::{
     project::Project,
 };
 use kcov_parser::{CallSites, Place, Symbols};
+use strum::VariantArray;
 use tempfile::TempDir;
 
 use crate::common::{Guests, KERNEL, LEAN, fails, guests, guests_on, plan};
@@ -89,6 +90,56 @@ fn a_function_that_a_kernel_cannot_fail_is_left_out_and_named_with_the_reason() 
     let reason = why_not_prepared(target(&others[1..]).path());
     assert!(reason.contains("no function of the target can be made to fail on this kernel: "), "{reason}");
     assert!(reason.contains("btrfs_sb: inlined") && reason.contains("btrfs_check_leaf: "), "{reason}");
+}
+
+/// Functions of each type that are off the list, the error, a caller, and the result of the step
+/// that then fails, by its number from 1.
+const TYPES: &[(ErrorType, &str, &str, &str, usize, &str)] = &[
+    (ErrorType::Errno, "btrfs_create_new_inode", "EDQUOT", "btrfs_create_common", 2, "EDQUOT"),
+    // As a pointer, and the null pointer: such a name there is none.
+    (ErrorType::ErrnoNull, "btrfs_lookup_dir_item", "EIO", "btrfs_lookup", 5, "EIO"),
+    (ErrorType::ErrnoNull, "btrfs_lookup_dir_item", "NULL", "btrfs_lookup", 5, "ENOENT"),
+    (ErrorType::Null, "__kvmalloc_node_noprof", "NULL", "btrfs_get_tree", 1, "ENOMEM"),
+    // The checksum is wrong.
+    (ErrorType::True, "btrfs_check_super_csum", "true", "open_ctree", 1, "EINVAL"),
+];
+
+#[test]
+fn a_function_of_each_type_returns_what_its_callers_take_for_an_error() {
+    let (mut functions, mut seen) = (String::new(), BTreeSet::new());
+    for (error_type, function, error, ..) in TYPES {
+        if seen.insert(function) {
+            let errors =
+                if *error_type == ErrorType::ErrnoNull { "\"EIO\", \"NULL\"".to_owned() } else { format!("{error:?}") };
+            functions.push_str(&format!("{{ name = {function:?}, type = \"{error_type}\", errors = [{errors}] }}, "));
+        }
+    }
+    for error_type in ErrorType::VARIANTS {
+        assert!(TYPES.iter().any(|row| row.0 == *error_type), "{error_type} is tried");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "description = \"a test\"\nkernel = \"{KERNEL}\"\nfunctions = [{functions}]\nsteps = [\n\
+         {{ mount = {{ fstype = \"btrfs\" }} }},\n{{ create = {{ path = \"file\" }} }},\n{{ umount = {{}} }},\n\
+         {{ mount = {{ fstype = \"btrfs\" }} }},\n{{ read = {{ path = \"file\" }} }},\n{{ umount = {{}} }},\n]\n\
+         [image]\nmkfs = [\"mkfs.btrfs\", \"-q\"]\nsize_mib = 128\n"
+    );
+    fs::write(folder.path().join("target.toml"), text).unwrap();
+    for kernel in [KERNEL, LEAN] {
+        let mut guest = guests_on(kernel, folder.path().to_str().unwrap());
+        let ready = &guest.prepared.template().about().ready;
+        assert_eq!((ready.functions.len(), &ready.left_out), (seen.len(), &Vec::new()), "{kernel}");
+        for (_, function, error, caller, step, result) in TYPES {
+            let error = InjectedError::from_name(error).unwrap();
+            let fault = Fault { step: u32::try_from(*step).ok(), ..fails(function, &["...", caller], error) };
+            let failed = guest.run(&plan(&[fault]));
+            assert_eq!(failed.fired.len(), 1, "{kernel}: {function}: {:?}", failed.steps);
+            let expected = StepResult::Failed(Errno::from_name(result).unwrap().number().into());
+            assert_eq!(failed.steps[step - 1], expected, "{kernel}: {function}: {error}");
+            assert!(failed.findings.is_empty(), "{kernel}: {function}: {:?}", failed.findings);
+        }
+        assert_eq!(guest.usage().guests, 1, "{kernel}: nothing here costs a guest");
+    }
 }
 
 /// Where in the source the function `name` was covered.

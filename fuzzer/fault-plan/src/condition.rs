@@ -16,6 +16,7 @@ mod forms;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 use thiserror::Error;
 
 /// The arguments that are passed in registers on x86-64.
@@ -60,7 +61,7 @@ pub struct ArgumentCondition {
 }
 
 /// A comparison of unsigned numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, VariantArray)]
 pub enum Operator {
     /// Equal.
     #[default]

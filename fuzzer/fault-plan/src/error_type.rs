@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use strum::VariantArray;
 
 use crate::Errno;
 
@@ -10,7 +11,7 @@ use crate::Errno;
 ///
 /// Mirrors `enum` `EI_ETYPE_*` of `include/asm-generic/error-injection.h` (6.12) as printed in
 /// `/sys/kernel/debug/error_injection/list`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, VariantArray)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorType {
     /// Returns a negative error number.

@@ -2,7 +2,7 @@
 //! kind.
 
 use serde::{Deserialize, Serialize};
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 
 use crate::{BlockGroups, Fallocate, Profile, RelativePath, Shutdown, SystemPath};
 
@@ -10,7 +10,7 @@ use crate::{BlockGroups, Fallocate, Profile, RelativePath, Shutdown, SystemPath}
 ///
 /// Fields that steps of older files lack are `false` or none, and are then left out of files: see
 /// [`WorkloadStep`](crate::WorkloadStep).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantNames)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Step {

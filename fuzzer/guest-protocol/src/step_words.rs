@@ -1,9 +1,10 @@
 //! Words of steps that choose one of several things.
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 /// A change of the blocks behind a part of a file. Mirrors `include/uapi/linux/falloc.h` (6.12).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, VariantArray)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fallocate {
     /// There are blocks, and the file reaches to the end of the part.
@@ -25,7 +26,7 @@ pub enum Fallocate {
 
 /// Data that is written before a file system is stopped. Mirrors `EXT4_GOING_FLAGS_*` of
 /// `fs/ext4/ext4.h` and `XFS_FSOP_GOING_FLAGS_*` of `fs/xfs/libxfs/xfs_fs.h` (6.12).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, VariantArray)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shutdown {
     /// All of it.
@@ -38,7 +39,7 @@ pub enum Shutdown {
 }
 
 /// A kind of block groups of btrfs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, VariantArray)]
 #[serde(rename_all = "kebab-case")]
 pub enum BlockGroups {
     /// Contents of files.
@@ -79,7 +80,7 @@ impl BlockGroups {
 }
 
 /// Profile of block groups of btrfs: how often there is what they hold, and on how many devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, VariantArray)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// Once.

@@ -287,7 +287,7 @@ static long replace(uint64_t device, const char *target) {
 
 //: defragment request
 static long defragment(const char *path) {
-    uint64_t words[6] = {0, UINT64_MAX, 2, 1, 0, 0};
+    uint64_t words[6] = {0, UINT64_MAX, 2, UINT32_MAX, 0, 0};
 
     return request(path, O_RDONLY, _IOW(0x94, 16, uint64_t[6]), words);
 }

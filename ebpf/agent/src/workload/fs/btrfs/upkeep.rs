@@ -82,8 +82,10 @@ impl Replace {
 
 /// `struct btrfs_ioctl_defrag_range_args`.
 type Defragment = [u64; 6];
-/// Of a whole file: each part is written anew (`extent_thresh` 1), at once.
-static WHOLE: Defragment = [0, u64::MAX, 2, 1, 0, 0];
+/// Of a whole file: its parts are put together whatever their length (`extent_thresh`), at once.
+/// `defrag_collect_targets()` of `fs/btrfs/defrag.c` (6.12) leaves longer ones alone, also where
+/// the threshold is 1, which the header says is for all.
+static WHOLE: Defragment = [0, u64::MAX, 2, u32::MAX as u64, 0, 0];
 /// `struct btrfs_ioctl_quota_ctl_args`.
 type Quota = [u64; 2];
 /// `struct btrfs_ioctl_quota_rescan_args`.
