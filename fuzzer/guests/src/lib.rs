@@ -5,6 +5,7 @@ mod checkers;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
+mod packed;
 pub mod prepare;
 pub mod prepared;
 pub mod process;
