@@ -294,14 +294,19 @@ fn cut(report: &str) -> String {
     format!("{}{more}", &report[..end])
 }
 
-/// Gives the C program of a crash, by its verdict. A file that no verdict says made the crash is of
-/// another plan, or does not work.
+/// Gives the C program or the script of a crash, by its verdict; where neither made the crash, the
+/// one that was tried last. A file that no verdict says made the crash is of another plan, or does
+/// not work.
 fn standalone(folder: &Path, verdicts: &BTreeMap<String, serde_json::Value>) -> Option<Standalone> {
-    let verdict = verdicts.get("c")?;
-    let verdict = verdict.as_str().map_or_else(|| verdict.to_string(), str::to_owned);
-    let times = verdict.split_once(" of ").and_then(|(times, _)| times.parse::<u32>().ok());
-    let text = times.filter(|times| *times > 0).and_then(|_| text(&folder.join("repro.c")).ok());
-    Some(Standalone { verdict, text })
+    let tried = |(way, file): (&str, &str)| {
+        let verdict = verdicts.get(way)?;
+        let verdict = verdict.as_str().map_or_else(|| verdict.to_string(), str::to_owned);
+        let times = verdict.split_once(" of ").and_then(|(times, _)| times.parse::<u32>().ok());
+        let text = times.filter(|times| *times > 0).and_then(|_| text(&folder.join(file)).ok());
+        Some(Standalone { file: file.to_owned(), verdict, text })
+    };
+    let ways: Vec<Standalone> = [("c", "repro.c"), ("bt", "repro.bt")].into_iter().filter_map(tried).collect();
+    ways.iter().find(|way| way.text.is_some()).or_else(|| ways.last()).cloned()
 }
 
 fn crash_kernels(reproducer: Option<&Reproducer>, seen: &[CrashKernel], kernels: &dyn Kernels) -> Vec<CrashKernel> {

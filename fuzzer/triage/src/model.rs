@@ -87,7 +87,7 @@ pub struct Crash {
     /// Work of the minimiser, where it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimized: Option<Minimized>,
-    /// The C program that makes it without the fuzzer, where one was asked for.
+    /// The C program or script that makes it without the fuzzer, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program: Option<Standalone>,
     /// The place that the report blames.
@@ -143,9 +143,11 @@ pub struct Minimized {
     pub faults: [u64; 2],
 }
 
-/// A C program that needs no fuzzer.
+/// A reproducer that needs no fuzzer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Standalone {
+    /// Its file, `repro.c` or `repro.bt`.
+    pub file: String,
     /// Outcome of its check, or why there is none.
     pub verdict: String,
     /// Its text, where it made the crash.

@@ -115,16 +115,21 @@ fn a_folder_without_a_campaign_is_refused() {
 #[test]
 fn a_program_is_shown_only_if_it_made_the_crash() {
     for (verdict, shown) in [
-        (r#""repro": { "c": "2 of 3" },"#, Some(true)),
-        (r#""repro": { "c": "0 of 3" },"#, Some(false)),
-        (r#""repro": { "c": "step 2 cannot be written in C" },"#, Some(false)),
+        (r#""repro": { "c": "2 of 3" },"#, Some(("repro.c", true))),
+        (r#""repro": { "c": "0 of 3" },"#, Some(("repro.c", false))),
+        (r#""repro": { "c": "step 2 cannot be written in C" },"#, Some(("repro.c", false))),
+        (r#""repro": { "c": "fails 3 times", "bt": "1 of 3" },"#, Some(("repro.bt", true))),
+        (r#""repro": { "c": "fails 3 times", "bt": "not installed" },"#, Some(("repro.bt", false))),
         ("", None),
     ] {
         let folder = whole();
         let meta = META.replacen('{', &format!("{{ {verdict}"), 1);
-        write(folder.path(), &[("crashes/one/meta.json", &meta), ("crashes/one/repro.c", "int main(void);\n")]);
+        let files = ["meta.json", "repro.c", "repro.bt"].map(|name| format!("crashes/one/{name}"));
+        let texts = [meta.as_str(), "int main(void);\n", "END {}\n"];
+        write(folder.path(), &[(&files[0], texts[0]), (&files[1], texts[1]), (&files[2], texts[2])]);
         let report = read(folder.path(), &NoKernels).unwrap();
         assert!(report.crashes[0].gaps.is_empty(), "{:?}", report.crashes[0].gaps);
-        assert_eq!(report.crashes[0].program.as_ref().map(|program| program.text.is_some()), shown, "{verdict}");
+        let program = report.crashes[0].program.as_ref();
+        assert_eq!(program.map(|program| (program.file.as_str(), program.text.is_some())), shown, "{verdict}");
     }
 }

@@ -252,15 +252,23 @@ impl Mail<'_> {
 
     fn reproducer(&self, out: &mut String) -> std::fmt::Result {
         let crash = self.crash;
-        if let Some(Standalone { verdict, text: Some(text) }) = &crash.program {
-            let Some(parts) = telling_parts(text) else {
-                paragraph(&format!("Reproducer, a C program (verified: {verdict}):"), out)?;
-                return writeln!(out, "{}\n", text.trim_end());
+        if let Some(Standalone { file, verdict, text: Some(text) }) = &crash.program {
+            let folder = self.report.campaign.folder.join(&crash.folder);
+            let (kind, attached) = match file.as_str() {
+                "repro.bt" => ("a script for bpftrace", Some("steps.c")),
+                _ => ("a C program", None),
             };
-            let file = self.report.campaign.folder.join(&crash.folder).join("repro.c");
-            let file = format!("to be attached: {}", file.display());
-            paragraph(&format!("Reproducer, a C program (verified: {verdict}), {file}. What tells in it:"), out)?;
-            return writeln!(out, "{parts}");
+            let parts = telling_parts(text);
+            // A script runs with a program.
+            let attached = attached.or_else(|| parts.as_ref().map(|_| file.as_str()));
+            let attached = attached.map(|file| format!(", to be attached: {}", folder.join(file).display()));
+            let what = if parts.is_some() { ". What tells in it" } else { "" };
+            let attached = attached.unwrap_or_default();
+            paragraph(&format!("Reproducer, {kind} (verified: {verdict}){attached}{what}:"), out)?;
+            return match parts {
+                Some(parts) => writeln!(out, "{parts}"),
+                None => writeln!(out, "{}\n", text.trim_end()),
+            };
         }
         let why = crash.program.as_ref().map(|program| format!(" There is no C program ({}).", program.verdict));
         let why = why.unwrap_or_default();

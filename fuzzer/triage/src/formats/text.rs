@@ -157,7 +157,7 @@ fn reproducer(crash: &Crash, out: &mut String) -> std::fmt::Result {
         writeln!(out, "  minimised in {} executions: {before} faults before, {after} after", minimized.executions)?;
     }
     if let Some(program) = &crash.program {
-        out.push_str(&indent(&format!("without the fuzzer (repro.c): {}", program.verdict), "  ", COLUMNS));
+        out.push_str(&indent(&format!("without the fuzzer ({}): {}", program.file, program.verdict), "  ", COLUMNS));
     }
     let Some(plan) = &crash.plan else { return writeln!(out, "  the plan is not known") };
     writeln!(out, "  plan: {} faults in {} rounds", crash.plan_faults, crash.plan_rounds)?;
