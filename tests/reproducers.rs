@@ -21,30 +21,52 @@ fn export(folder: &Path) -> (Option<i32>, String, CrashMeta) {
     (output.status.code(), text(&output.stdout), meta)
 }
 
-#[test]
-fn a_crash_becomes_a_program_that_makes_it_without_agent() {
-    let known = Project::find().unwrap().corpus().join("selftest/known/null-deref.json");
-    let folder = tempfile::tempdir().unwrap();
-    crash(folder.path(), &fs::read_to_string(known).unwrap());
-    let (status, said, meta) = export(folder.path());
-    assert_eq!(status, Some(0), "{said}");
-    let text = fs::read_to_string(folder.path().join("repro.c")).unwrap();
-    let outcome = meta.repro.unwrap().c.unwrap();
-    assert!(outcome.ends_with(" of 3") && text.contains(&format!("It came in {outcome} fresh guests")), "{outcome}");
-    assert!(text.contains("selftest_index_grow") && text.contains("fail-nth"), "{text}");
+fn known(name: &str) -> String {
+    fs::read_to_string(Project::find().unwrap().corpus().join("selftest/known").join(name)).unwrap()
 }
 
 #[test]
-fn what_the_kernels_hooks_cannot_say_has_a_reason_and_no_program() {
-    let known = Project::find().unwrap().corpus().join("selftest/known/null-deref.json");
-    let text = fs::read_to_string(known).unwrap();
+fn a_crash_becomes_a_program_that_makes_it_without_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    crash(folder.path(), &known("null-deref.json"));
+    let (status, said, meta) = export(folder.path());
+    assert_eq!(status, Some(0), "{said}");
+    let text = fs::read_to_string(folder.path().join("repro.c")).unwrap();
+    let repro = meta.repro.unwrap();
+    let outcome = repro.c.unwrap();
+    assert!(outcome.ends_with(" of 3") && text.contains(&format!("It came in {outcome} fresh guests")), "{outcome}");
+    assert!(text.contains("selftest_index_grow") && text.contains("fail-nth"), "{text}");
+    assert_eq!(repro.bt, None, "the kernel's hooks say it");
+}
+
+/// The second call is counted while the script has the first one fail.
+#[test]
+fn what_the_kernels_hooks_cannot_say_becomes_a_script_for_bpftrace() {
     let folder = tempfile::tempdir().unwrap();
     // The kernel's own hook knows no other error.
-    crash(folder.path(), &text.replace("ENOMEM", "EIO"));
+    crash(folder.path(), &known("two-faults.json").replace("ENOMEM", "EIO"));
     fs::write(folder.path().join("repro.c"), "of an earlier version").unwrap();
     let (status, said, meta) = export(folder.path());
-    assert_eq!(status, Some(1), "{said}");
+    assert_eq!(status, Some(0), "{said}");
+    let repro = meta.repro.unwrap();
+    assert!(repro.c.unwrap().contains("should_failslab returns ENOMEM"));
+    let script = fs::read_to_string(folder.path().join("repro.bt")).unwrap();
+    let outcome = repro.bt.unwrap();
+    assert!(outcome.ends_with(" of 3") && script.contains(&format!("It came in {outcome} fresh guests")), "{outcome}");
+    assert!(script.contains("kprobe:selftest_queue_small") && script.contains("override(-5)"), "{script}");
+    let steps = fs::read_to_string(folder.path().join("steps.c")).unwrap();
+    assert!(steps.contains("PR_SET_NAME") && !steps.contains("fail-nth"), "{steps}");
     assert!(!folder.path().join("repro.c").exists(), "what is not verified is not there");
+}
+
+#[test]
+fn what_does_not_come_again_has_a_reason_and_no_program() {
+    let folder = tempfile::tempdir().unwrap();
+    crash(folder.path(), &known("null-deref.json").replace("in selftest_index_grow", "in nowhere"));
+    fs::write(folder.path().join("repro.bt"), "of an earlier version").unwrap();
+    let (status, said, meta) = export(folder.path());
+    assert_eq!(status, Some(1), "{said}");
+    assert!(!folder.path().join("repro.bt").exists(), "what is not verified is not there");
     let reason = meta.repro.unwrap().c.unwrap();
-    assert!(reason.contains("should_failslab returns ENOMEM"), "{reason}");
+    assert!(reason.contains("did not come again"), "{reason}");
 }

@@ -60,7 +60,8 @@ use self::{
 pub use self::{
     clients::{Client, ClientSetup, StartClient},
     crashes::{
-        CrashFault, CrashMeta, CrashRepro, META, MinimizedMeta, PROGRAM, REPRODUCER, lock_around, write_program,
+        CrashFault, CrashMeta, CrashRepro, META, MinimizedMeta, PROGRAM, REPRODUCER, SCRIPT, STEPS, lock_around,
+        write_programs,
     },
     error::{CampaignError, StartError},
     folder::{CampaignFile, CampaignFolder, FolderError},

@@ -239,8 +239,9 @@ pub struct ExportOptions {
     /// A reproducer.json, a crash's folder, or the folder of a campaign that has ended, for all of
     /// its crashes.
     pub path: PathBuf,
-    /// Where the program goes, for one crash. Without it that is the crash's folder, or repro.c
-    /// for a file that is in none. A program for another kernel than the crash's needs it.
+    /// Where the program goes, for one crash; a script for bpftrace is repro.bt beside it. Without
+    /// it that is the crash's folder, or this one for a file that is in none. A program for
+    /// another kernel than the crash's needs it.
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Run the program by which the file says that its target's disk is made: see `fuzz replay`.

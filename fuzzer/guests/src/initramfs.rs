@@ -63,8 +63,10 @@ impl<'a> Files<'a> {
         files
     }
 
-    fn directory(&mut self, name: &str) {
+    /// Adds a folder, before what is in it.
+    pub(crate) fn directory(&mut self, name: &str) -> &mut Self {
         self.0.push(Entry { name: name.to_owned(), mode: DIRECTORY, device: (0, 0), content: &[] });
+        self
     }
 
     /// Adds a program.

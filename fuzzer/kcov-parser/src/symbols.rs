@@ -80,12 +80,13 @@ impl Symbols {
         (offset < bytes).then(|| Location { function: base_name(&function.name), symbol: &function.name, offset })
     }
 
-    /// Counts the functions of this name, without what the compiler appends to names. The cold part
-    /// of a function is none of its own.
+    /// Gives the symbol of the function of this name, without what the compiler appends to names.
+    /// None where there are several. The cold part of a function is none of its own.
     #[must_use]
-    pub fn count(&self, name: &str) -> usize {
+    pub fn only(&self, name: &str) -> Option<&str> {
         let is_one = |function: &&Function| base_name(&function.name) == name && !function.name.contains(".cold");
-        self.functions.iter().filter(is_one).count()
+        let mut functions = self.functions.iter().filter(is_one);
+        functions.next().filter(|_| functions.next().is_none()).map(|function| function.name.as_str())
     }
 }
 
@@ -116,6 +117,6 @@ mod tests {
     #[test]
     fn functions_of_a_name_are_counted() {
         let symbols = symbols();
-        assert_eq!([symbols.count("alpha"), symbols.count("nothing")], [1, 0]);
+        assert_eq!((symbols.only("alpha"), symbols.only("nothing")), (Some("alpha"), None));
     }
 }

@@ -29,6 +29,13 @@ const REPORT: &str = "report.txt";
 /// The file with the C program that makes a crash without the fuzzer, where there is one.
 pub const PROGRAM: &str = "repro.c";
 
+/// The file with the script by which bpftrace makes a crash, where there is one. It has [`STEPS`]
+/// beside it.
+pub const SCRIPT: &str = "repro.bt";
+
+/// The file with the C program whose calls the script has fail.
+pub const STEPS: &str = "steps.c";
+
 /// The file with all rounds of the guest that a crash was found in, as a plan that can be replayed.
 const HISTORY: &str = "history.json";
 
@@ -97,6 +104,10 @@ pub struct CrashRepro {
     /// The C program, `repro.c`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub c: Option<String>,
+    /// The script for bpftrace, `repro.bt`. Not there where the C program was made, and where
+    /// neither can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bt: Option<String>,
 }
 
 /// A fault that fired before a crash.

@@ -25,8 +25,8 @@ use libafl::Error;
 use self::crash::{Crash, Next};
 pub(crate) use self::evidence::{Cause, CrashNews};
 pub use self::{
-    folder::{CrashFault, CrashMeta, CrashRepro, META, MinimizedMeta, PROGRAM, REPRODUCER},
-    program::{lock_around, write_program},
+    folder::{CrashFault, CrashMeta, CrashRepro, META, MinimizedMeta, PROGRAM, REPRODUCER, SCRIPT, STEPS},
+    program::{lock_around, write_programs},
 };
 use crate::{
     error::ends_search,

@@ -7,7 +7,7 @@ use std::{
 
 use files::cache::try_lock;
 
-use super::folder::{META, PROGRAM, read_meta};
+use super::folder::{CrashRepro, META, PROGRAM, SCRIPT, STEPS, read_meta};
 use crate::folder::{FolderError, LOCK, failed, write, write_json};
 
 /// Locks the campaign that has the crash's folder `crash`, so that nobody changes it while the lock
@@ -25,23 +25,28 @@ pub fn lock_around(crash: &Path) -> Result<Option<File>, FolderError> {
     lock.ok_or_else(|| FolderError::Busy { path: path.to_owned() }).map(Some)
 }
 
-/// Puts `program` into the folder of a crash as its `repro.c`, or removes one that is there, and
-/// says in `meta.json` what came of it.
+/// Puts reproducers, by their names, into the folder of a crash, removes those that are there of an
+/// earlier time, and says in `meta.json` what came of it.
 ///
 /// # Errors
 ///
 /// `meta.json` is damaged, or the file system says no.
-pub fn write_program(crash: &Path, program: Option<&str>, outcome: &str) -> Result<(), FolderError> {
-    let (path, meta_path) = (crash.join(PROGRAM), crash.join(META));
+pub fn write_programs(crash: &Path, files: &[(&str, String)], repro: CrashRepro) -> Result<(), FolderError> {
+    let meta_path = crash.join(META);
     let mut meta = read_meta(&meta_path)?;
-    meta.repro.get_or_insert_default().c = Some(outcome.to_owned());
+    let old = [PROGRAM, SCRIPT, STEPS].into_iter().filter(|name| files.iter().all(|(file, _)| file != name));
     // The one that is killed in between leaves no program that is said to work and is not there.
-    let Some(text) = program else {
-        write_json(&meta_path, &meta)?;
-        return if path.exists() { fs::remove_file(&path).map_err(failed("remove", &path)) } else { Ok(()) };
-    };
-    write(&path, text)?;
-    write_json(&meta_path, &meta)
+    meta.repro = Some(CrashRepro::default());
+    write_json(&meta_path, &meta)?;
+    for (name, text) in files {
+        write(&crash.join(name), text)?;
+    }
+    meta.repro = Some(repro);
+    write_json(&meta_path, &meta)?;
+    for path in old.map(|name| crash.join(name)).filter(|path| path.exists()) {
+        fs::remove_file(&path).map_err(failed("remove", &path))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -56,17 +61,20 @@ mod tests {
         let meta = r#"{ "version": 1, "title": "t", "kind": "kasan", "fired": [], "stack": [], "tried": 3,
             "reproduced": 3 }"#;
         fs::write(crash.join(META), meta).unwrap();
-        write_program(&crash, Some("int main"), "2 of 3").unwrap();
-        let said = || read_meta(&crash.join(META)).unwrap().repro.unwrap().c.unwrap();
-        assert_eq!(
-            (fs::read_to_string(crash.join(PROGRAM)).unwrap().as_str(), said().as_str()),
-            ("int main", "2 of 3")
-        );
-        write_program(&crash, None, "it cannot be said").unwrap();
-        assert!(!crash.join(PROGRAM).exists() && said() == "it cannot be said");
+        let file = |name| fs::read_to_string(crash.join(name)).ok();
+        let said = || read_meta(&crash.join(META)).unwrap().repro.unwrap();
+        let c = |outcome: &str| CrashRepro { c: Some(outcome.to_owned()), bt: None };
+        write_programs(&crash, &[(PROGRAM, "int main".to_owned())], c("2 of 3")).unwrap();
+        assert_eq!((file(PROGRAM).as_deref(), said()), (Some("int main"), c("2 of 3")));
+        let both = CrashRepro { bt: Some("3 of 3".to_owned()), ..c("it cannot be said") };
+        let files = [SCRIPT, STEPS].map(|name| (name, name.to_owned()));
+        write_programs(&crash, &files, both.clone()).unwrap();
+        assert_eq!((file(PROGRAM), file(SCRIPT).as_deref(), said()), (None, Some(SCRIPT), both));
+        write_programs(&crash, &[], c("it cannot be said")).unwrap();
+        assert_eq!((file(SCRIPT), file(STEPS), said()), (None, None, c("it cannot be said")));
         fs::create_dir(crash.join(PROGRAM)).unwrap();
-        write_program(&crash, None, "it did not come").unwrap_err();
-        assert_eq!(said(), "it did not come", "a program that stays is not said to be verified");
+        write_programs(&crash, &[], c("it did not come")).unwrap_err();
+        assert_eq!(said(), c("it did not come"), "a program that stays is not said to be verified");
     }
 
     #[test]

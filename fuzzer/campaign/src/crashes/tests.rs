@@ -91,7 +91,7 @@ fn a_simpler_plan_has_no_program_yet() {
     let untried = found.crashes.take_untried(&lean, Duration::ZERO).unwrap();
     found.crashes.tried(&untried, 3, 3).unwrap();
     let folder = found.folder.path().join("crashes").join(slug("BUG in f"));
-    write_program(&folder, Some("int main"), "3 of 3").unwrap();
+    write_programs(&folder, &[(PROGRAM, "int main".to_owned())], CrashRepro::default()).unwrap();
     let minimal = found.crashes.take_unminimised(&lean).unwrap();
     let (outcome, cause) = (MinimizedMeta { executions: 4, faults: [1, 0] }, Cause::of(&other.0, &found.execution));
     found.crashes.minimised(&lean, &minimal, outcome, Some((&cause, 3, 3))).unwrap();

@@ -1,4 +1,4 @@
-//! `fuzz export PATH`: writes C programs that make crashes without the fuzzer.
+//! `fuzz export PATH`: writes programs that make crashes without the fuzzer.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use campaign::{META, PROGRAM, REPRODUCER, lock_around, write_program};
+use campaign::{CrashRepro, META, PROGRAM, REPRODUCER, lock_around, write_programs};
 use execution::{Stop, Target, chain};
 use fault_plan::Reproducer;
 use guests::{
@@ -20,7 +20,7 @@ use super::replay::target;
 use crate::{
     exit::{Answer, CommandError, INPUT, write_result},
     options::{ExportOptions, InputOptions},
-    reproducers::{Crash, Made, in_c},
+    reproducers::{Crash, Made, Outcome, make},
     views::progress::Progress,
 };
 
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Serialize)]
 struct Line<'a> {
     key: &'a str,
-    /// The program's file; none when there is no program.
+    /// The file that says how to run it, `repro.c` or `repro.bt`; none when there is neither.
     program: Option<PathBuf>,
     /// In how many guests it made the crash, such as `3 of 3`, or why there is none.
     outcome: String,
@@ -67,24 +67,24 @@ pub fn export(
             }
             made => made?,
         };
-        let (text, outcome) = match &made {
-            Made::Verified { text, again, tried } => (Some(text.as_str()), format!("{again} of {tried}")),
-            Made::Not(reason) => (None, reason.clone()),
+        let files = made.files();
+        let folder = crash.filter(|_| options.out.is_none());
+        let place = |name: &str| match (&options.out, folder) {
+            (Some(path), _) if name == PROGRAM => path.clone(),
+            (Some(path), _) => path.with_file_name(name),
+            (None, folder) => folder.map_or_else(|| PathBuf::from(name), |folder| folder.join(name)),
         };
-        let path = match (&options.out, crash) {
-            (Some(path), _) => path.clone(),
-            (None, Some(folder)) => folder.join(PROGRAM),
-            (None, None) => PathBuf::from(PROGRAM),
-        };
-        if let (Some(crash), None) = (crash, &options.out) {
-            write_program(crash, text, &outcome)?;
-        } else if let Some(text) = text {
-            write_result(&path, text)?;
+        if let Some(folder) = folder {
+            let bt = made.bt.as_ref().map(Outcome::to_string);
+            write_programs(folder, files, CrashRepro { c: Some(made.c.to_string()), bt })?;
+        } else {
+            files.iter().try_for_each(|(name, text)| write_result(&place(name), text))?;
         }
-        if text.is_none() {
+        let program = files.first().map(|(name, _)| place(name));
+        if program.is_none() {
             answer = Answer::No;
         }
-        write(&Line { key, program: text.map(|_| path), outcome }, options.json, out)?;
+        write(&Line { key, program, outcome: made.outcome() }, options.json, out)?;
     }
     Ok(answer)
 }
@@ -152,7 +152,7 @@ fn made(
     let wanted = Wanted { kernel: Some(kernel), accel: options.guest.accel, ..Wanted::new(target) };
     let prepared = prepare(&wanted, stop, progress)?;
     let crash = Crash { plan: &reproducer.plan, key: reproducer.identity(), title: &reproducer.title };
-    in_c(crash, &prepared, stop, &|text| progress.say(text))
+    make(crash, &prepared, stop, &|text| progress.say(text))
 }
 
 fn write(line: &Line<'_>, json: bool, out: &mut dyn Write) -> Result<(), CommandError> {

@@ -55,25 +55,30 @@ impl Hit {
     }
 }
 
-/// The faults of `plan` that `fired`, in their order.
-pub(super) fn hits(plan: &FaultPlan, target: &Target, fired: &[Fired]) -> Result<Vec<Hit>, Trouble> {
+/// The faults of `plan` that `fired`, in their order, each with the hook that `hook` has for it.
+pub(super) fn hits(
+    plan: &FaultPlan,
+    fired: &[Fired],
+    hook: impl Fn(&Fault) -> Result<Hook, Trouble>,
+) -> Result<Vec<Hit>, Trouble> {
     let numbered = (1..).zip(plan.rounds());
     let faults: Vec<(u32, &Fault)> =
         { numbered }.flat_map(|(round, faults)| faults.iter().map(move |fault| (round, fault))).collect();
     let mut hits = Vec::new();
     for fired in fired {
         let Some((round, fault)) = faults.get(fired.fault) else { continue };
-        if fired.times > 1 {
-            return unsaid(format!(
-                "{} fails {} times, and the calls after the first are not known",
-                fault.function, fired.times
-            ));
-        }
-        let hook = hook(fault, target)?;
-        hits.push(Hit { fault: (*fault).clone(), fired: fired.clone(), hook, place: (*round, fired.step) });
+        let (hook, place) = (hook(fault)?, (*round, fired.step));
+        hits.push(Hit { fault: (*fault).clone(), fired: fired.clone(), hook, place });
     }
     hits.sort_by_key(|hit| (hit.place, hit.fired.sequence));
     Ok(hits)
+}
+
+/// Refuses faults that fired several times.
+pub(super) fn once(plan: &FaultPlan, fired: &[Fired]) -> Result<(), Trouble> {
+    let Some(fired) = fired.iter().find(|fired| fired.times > 1) else { return Ok(()) };
+    let function = plan.all_faults().nth(fired.fault).map_or("", |fault| &fault.function);
+    unsaid(format!("{function} fails {} times, and the calls after the first are not known", fired.times))
 }
 
 /// The hook of the kernel's that makes the call fail in this way. For a function that is not on the

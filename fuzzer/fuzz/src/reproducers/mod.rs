@@ -1,37 +1,45 @@
-//! Reproducers without the fuzzer: a C program that makes a crash by the kernel's own interfaces.
+//! Reproducers without the fuzzer: a C program that makes a crash by the kernel's own interfaces,
+//! or one that takes the steps while a script of bpftrace's makes calls fail.
 //!
 //! ```text
 //! plan ─ our guest ─▶ faults that fired, in their order
-//!                      │ for each: the program without it in a guest without agent, traced
-//!                      ▼
-//!                     settings of the kernel's hooks ─▶ repro.c ─ three fresh guests ─▶ k of 3, or why not
+//!          │ for each: the program without it in a guest without agent, traced
+//!          ▼
+//!        by_hooks: settings of the kernel's hooks ─▶ repro.c ──────────┬─ three fresh guests
+//!          │ they cannot say it                                        │
+//!          └▶ by_script: calls inside functions ─▶ repro.bt, steps.c ──┘
 //! ```
 //!
 //! The calls are counted where they will be counted: in a guest without agent that runs the program
 //! itself. So what the agent does differently moves no occurrence.
 
 mod arming;
+mod by_hooks;
+mod by_script;
+mod frames;
+mod head;
 mod hits;
 mod program;
+mod script;
 mod steps;
 mod trace;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
-use execution::{DiskKind, Finding, FindingKind, How, ImageRecipe, Runner, Stop, Target};
-use fault_plan::{FaultPlan, base_name};
+use campaign::{PROGRAM, SCRIPT, STEPS};
+use execution::{Finding, FindingKind, Fired, How, Runner, Stop, Target};
+use fault_plan::FaultPlan;
 use guest_protocol::WorkloadStep;
 use guests::{
-    bare::{self, BareError, BareGuests, BareRun, Program},
+    bare::{self, BareError, BareGuests, BareRun, Program, Script},
     prepared::Prepared,
     runner::GuestRunner,
 };
 
 use self::{
-    arming::{Arming, Counts, Hook, Wanted, arm, play},
-    hits::{Hit, hits, hook},
-    program::{Content, image_command},
-    trace::{Call, calls, event},
+    hits::Hit,
+    program::{By, Content},
+    trace::event,
 };
 use crate::exit::CommandError;
 
@@ -53,13 +61,13 @@ pub struct Crash<'a> {
     pub title: &'a str,
 }
 
-/// The outcome of making a reproducer.
+/// The outcome of making a reproducer in one of the ways.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Made {
-    /// The program made the crash in so many of so many fresh guests.
+pub enum Outcome {
+    /// It made the crash in so many of so many fresh guests.
     Verified {
-        /// Text of the program.
-        text: String,
+        /// Its files: name and text, the one that says how to run it first.
+        files: Vec<(&'static str, String)>,
         /// Guests in which the crash came.
         again: u32,
         /// Guests in which it was tried.
@@ -69,16 +77,76 @@ pub enum Made {
     Not(String),
 }
 
-/// Makes the C program for a crash and verifies it. Tells `say` what it is at.
+/// The reproducers of a crash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// By the kernel's own hooks: `repro.c`.
+    pub c: Outcome,
+    /// By bpftrace: `repro.bt` and `steps.c`. None where the hooks say it, and where neither can.
+    pub bt: Option<Outcome>,
+}
+
+impl fmt::Display for Outcome {
+    /// Writes `2 of 3`, or the reason.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Verified { again, tried, .. } => write!(f, "{again} of {tried}"),
+            Self::Not(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl Outcome {
+    fn files(&self) -> Option<&[(&'static str, String)]> {
+        match self {
+            Self::Verified { files, .. } => Some(files),
+            Self::Not(_) => None,
+        }
+    }
+}
+
+impl Made {
+    /// Gives the files that made the crash, each with its name; none where there is nothing.
+    #[must_use]
+    pub fn files(&self) -> &[(&'static str, String)] {
+        self.c.files().or_else(|| self.bt.as_ref()?.files()).unwrap_or_default()
+    }
+
+    /// Says how often they did so, or why there is nothing.
+    #[must_use]
+    pub fn outcome(&self) -> String {
+        match (&self.c, &self.bt) {
+            (c, None) => c.to_string(),
+            (_, Some(bt @ Outcome::Verified { .. })) => bt.to_string(),
+            (c, Some(bt)) => format!("{c}; for bpftrace: {bt}"),
+        }
+    }
+}
+
+/// Makes reproducers for a crash and verifies them. Tells `say` what it is at.
 ///
 /// # Errors
 ///
 /// The environment lacks something, or the user wants to stop.
-pub fn in_c(crash: Crash<'_>, prepared: &Arc<Prepared>, stop: &Stop, say: &dyn Fn(&str)) -> Result<Made, CommandError> {
+pub fn make(crash: Crash<'_>, prepared: &Arc<Prepared>, stop: &Stop, say: &dyn Fn(&str)) -> Result<Made, CommandError> {
     let maker = Maker { crash, prepared, stop, say };
-    match maker.make() {
+    let fired = match maker.fired() {
+        Ok(fired) => fired,
+        Err(Trouble::Unsaid(reason)) => return Ok(Made { c: Outcome::Not(reason), bt: None }),
+        Err(Trouble::Failed(error)) => return Err(*error),
+    };
+    let c = outcome(maker.by_hooks(&fired))?;
+    let bt = match &c {
+        Outcome::Verified { .. } => None,
+        Outcome::Not(_) => Some(outcome(maker.by_script(&fired))?),
+    };
+    Ok(Made { c, bt })
+}
+
+fn outcome(made: Result<Outcome, Trouble>) -> Result<Outcome, CommandError> {
+    match made {
         Ok(made) => Ok(made),
-        Err(Trouble::Unsaid(reason)) => Ok(Made::Not(reason)),
+        Err(Trouble::Unsaid(reason)) => Ok(Outcome::Not(reason)),
         Err(Trouble::Failed(error)) => Err(*error),
     }
 }
@@ -108,8 +176,11 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn make(&self) -> Result<Made, Trouble> {
-        self.check(&self.prepared.target)?;
+    /// Replays the plan and gives the faults that fired before the crash.
+    fn fired(&self) -> Result<Vec<Fired>, Trouble> {
+        if let Some(step) = self.content(By::Names, &[], false).unknown_step() {
+            return unsaid(format!("the step {step} is no system call"));
+        }
         (self.say)("replaying the plan, to see which faults fire");
         let mut runner = GuestRunner::new(self.prepared);
         let mut execution = runner.run(self.crash.plan, How::Fresh).execution?;
@@ -125,35 +196,26 @@ impl Maker<'_> {
         if !is_on_console(finding) {
             return unsaid(format!("only an oracle of the fuzzer's sees it: {}", finding.title));
         }
-        let hits = hits(self.crash.plan, &self.prepared.target, &execution.fired)?;
-        let guests = BareGuests::new(self.prepared.template().config())?;
-        let mut armings: Vec<Arming> = Vec::new();
-        for (number, hit) in (1..).zip(&hits) {
-            (self.say)(&format!("counting the calls before fault {number} of {}", hits.len()));
-            let program = self.program(&self.content(&armings, &[], true).text(), &hits)?;
-            let run = self.run(&guests, &program)?;
-            self.add(&mut armings, &hits[..number - 1], hit, &calls(&run.trace))?;
-        }
-        self.verify(&guests, &hits, &armings)
+        Ok(execution.fired)
     }
 
-    /// Says what can be said without a guest against a reproducer.
-    fn check(&self, target: &Target) -> Result<(), Trouble> {
-        if let Some(step) = self.content(&[], &[], false).unknown_step() {
-            return unsaid(format!("the step {step} is no system call"));
-        }
-        self.crash.plan.all_faults().try_for_each(|fault| hook(fault, target).map(drop))
+    fn target(&self) -> &Target {
+        &self.prepared.target
     }
 
-    fn content<'c>(&'c self, armings: &'c [Arming], head: &'c [String], marks: bool) -> Content<'c> {
+    fn guests(&self) -> Result<BareGuests<'_>, Trouble> {
+        Ok(BareGuests::new(self.prepared.template().config())?)
+    }
+
+    fn content<'c>(&'c self, by: By<'c>, head: &'c [String], marks: bool) -> Content<'c> {
         let rounds = self.crash.plan.earlier.iter().map(|round| round.reset).chain([false]).collect();
-        Content { target: &self.prepared.target, rounds, armings, head, marks }
+        Content { target: self.target(), rounds, by, head, marks }
     }
 
     /// Compiles a program for guests without agent; with `hits`, the calls of their functions are
     /// recorded.
-    fn program(&self, text: &str, hits: &[Hit]) -> Result<Program, Trouble> {
-        let disks = self.prepared.target.disk_paths();
+    fn program(&self, text: &str, hits: &[Hit], script: Option<Script>) -> Result<Program, Trouble> {
+        let disks = self.target().disk_paths();
         let image = (!disks.is_empty()).then(|| "/dev/vda".to_owned());
         let functions: BTreeSet<&str> =
             hits.iter().flat_map(|hit| [hit.fault.function.as_str(), hit.hook.function()]).collect();
@@ -161,6 +223,7 @@ impl Maker<'_> {
             executable: bare::compile(text).map_err(BareError::from)?,
             arguments: image.into_iter().chain(disks).collect(),
             events: functions.into_iter().map(event).collect(),
+            script,
         })
     }
 
@@ -170,59 +233,13 @@ impl Maker<'_> {
         Ok(run)
     }
 
-    /// Adds the settings for the fault `hit` to those of the faults `before`, with which `calls`
-    /// were recorded.
-    fn add(&self, armings: &mut Vec<Arming>, before: &[Hit], hit: &Hit, calls: &[Call]) -> Result<(), Trouble> {
-        let Some(target) = hit.target(calls) else {
-            let (number, function) = (hit.fired.fault + 1, &hit.fault.function);
-            return unsaid(if hit.is_stand_in() {
-                format!(
-                    "{function} is not on the kernel's list of functions that may fail, and no allocation was seen in it"
-                )
-            } else {
-                format!("fault {number} is not reached without the agent")
-            });
-        };
-        let in_step: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].place == hit.place).collect();
-        let step: Vec<&Call> = in_step.iter().map(|index| &calls[*index]).collect();
-        let mut counts = Counts::new();
-        for place in before.iter().map(|hit| hit.place).collect::<BTreeSet<_>>() {
-            if place < hit.place {
-                let calls: Vec<&Call> = calls.iter().filter(|call| call.place == place).collect();
-                play(&calls, &of(armings, place), &mut counts);
-            }
-        }
-        let failed = play(&step, &of(armings, hit.place), &mut counts.clone());
-        let mut wanted: Vec<Wanted> = before
-            .iter()
-            .filter(|before| before.place == hit.place)
-            .zip(&failed)
-            .map(|(before, call)| Wanted { hook: before.hook.clone(), call: *call })
-            .collect();
-        let call = in_step.iter().position(|index| *index == target).unwrap_or_default();
-        wanted.push(Wanted { hook: hit.hook.clone(), call });
-        wanted.sort_by_key(|wanted| wanted.call);
-        let only = |name: &str| self.prepared.symbols.count(base_name(name)) == 1;
-        let Some(found) = arm(hit.place, &step, &wanted, &only, &counts) else {
-            return unsaid(format!(
-                "{} faults in step {} have no order that the kernel's hooks can tell: a hook has one filter and one count",
-                wanted.len(),
-                hit.place.1
-            ));
-        };
-        armings.retain(|arming| arming.place != hit.place);
-        armings.extend(found);
-        Ok(())
-    }
-
-    /// Tries the program in fresh guests.
-    fn verify(&self, guests: &BareGuests<'_>, hits: &[Hit], armings: &[Arming]) -> Result<Made, Trouble> {
-        let head = self.head(hits, 0, 0);
-        let program = self.program(&self.content(armings, &head, false).text(), &[])?;
+    /// Tries a reproducer, called `name`, in fresh guests. Gives the number of those in which the
+    /// crash came.
+    fn verify(&self, guests: &BareGuests<'_>, name: &str, program: &Program) -> Result<u32, Trouble> {
         let (mut again, mut seen) = (0, BTreeSet::new());
         for number in 1..=GUESTS {
-            (self.say)(&format!("trying repro.c in guest {number} of {GUESTS}"));
-            let run = self.run(guests, &program)?;
+            (self.say)(&format!("trying {name} in guest {number} of {GUESTS}"));
+            let run = self.run(guests, program)?;
             let came = self.came(&run);
             again += u32::from(came);
             if !came {
@@ -231,10 +248,9 @@ impl Maker<'_> {
         }
         if again == 0 {
             let seen: Vec<_> = seen.into_iter().collect();
-            return unsaid(format!("repro.c was tried in {GUESTS} guests in vain: {}", seen.join("; ")));
+            return unsaid(format!("{name} was tried in {GUESTS} guests in vain: {}", seen.join("; ")));
         }
-        let text = self.content(armings, &self.head(hits, again, GUESTS), false).text();
-        Ok(Made::Verified { text, again, tried: GUESTS })
+        Ok(again)
     }
 
     /// Says whether the crash came in a run.
@@ -248,64 +264,9 @@ impl Maker<'_> {
 
     /// Says whether a guest that did not end was in the step that never returns.
     fn hangs(&self, run: &BareRun) -> bool {
-        step_under_way(run, &self.prepared.target.steps).is_some_and(|kind| {
+        step_under_way(run, &self.target().steps).is_some_and(|kind| {
             kernel_report::silent_hang("", Duration::ZERO, "", Some((1, kind))).key == self.crash.key
         })
-    }
-
-    /// The comment at the program's head.
-    fn head(&self, hits: &[Hit], again: u32, tried: u32) -> Vec<String> {
-        let Prepared { target, kernel, .. } = &**self.prepared;
-        let mut lines = vec![self.crash.title.to_owned(), String::new()];
-        lines.push(format!("Kernel {} ({}), {}.", kernel.meta.release, kernel.meta.source, kernel.meta.name));
-        lines.push(format!("It came in {again} of {tried} fresh guests that ran nothing but this program."));
-        lines.push(String::new());
-        lines.push("These calls are made to fail, on purpose, by the kernel's own fault injection:".to_owned());
-        for hit in hits {
-            let Hit { fault, fired, place, .. } = hit;
-            let (round, step) = place;
-            let round = if self.crash.plan.earlier.is_empty() { String::new() } else { format!("round {round}, ") };
-            let kind = target.steps.get(*step as usize - 1).map_or("?", |step| step.kind());
-            lines.push(if hit.is_stand_in() {
-                format!("  {round}step {step} ({kind}): {} fails for want of memory", fault.function)
-            } else {
-                format!("  {round}step {step} ({kind}): {} returns {}", fault.function, fault.error)
-            });
-            lines.extend(fired.call_path.iter().map(|caller| format!("    {caller}")));
-        }
-        lines.push(String::new());
-        lines.push(
-            "The kernel needs CONFIG_FAULT_INJECTION_DEBUG_FS, CONFIG_FAULT_INJECTION_STACKTRACE_FILTER,".to_owned(),
-        );
-        let hooks: BTreeSet<_> = hits.iter().map(|hit| configuration(&hit.hook)).collect();
-        lines.push(format!("CONFIG_KALLSYMS and {}.", hooks.into_iter().collect::<Vec<_>>().join(", ")));
-        lines.push("Run it as root, once after a boot: a hook's count of calls cannot be set back.".to_owned());
-        lines.push(String::new());
-        lines.push("  mount -t debugfs none /sys/kernel/debug".to_owned());
-        lines.push("  cc -static repro.c -o repro".to_owned());
-        match &target.image {
-            None => lines.push("  ./repro".to_owned()),
-            Some(image) => {
-                lines.extend(image_command(image).into_iter().map(|line| format!("  {line}")));
-                let names = target.disk_paths().join(" ");
-                lines.push(format!("  ./repro disk.img {names}     # LOST: what is on these disks"));
-                lines.push(disks_of_this_size(image));
-            }
-        }
-        lines
-    }
-}
-
-/// Says how to come by disks of an image's size.
-fn disks_of_this_size(image: &ImageRecipe) -> String {
-    let (count, mib) = (image.disks, image.size_mib);
-    match image.kind {
-        DiskKind::Memory => {
-            format!("RAM disks of this size: boot with brd.rd_nr={count} brd.rd_size={}.", u64::from(mib) << 10)
-        }
-        DiskKind::Virtio => {
-            format!("Virtio disks of this size: files of {mib} MiB, QEMU's -drive if=virtio,file=FILE.")
-        }
     }
 }
 
@@ -333,26 +294,16 @@ fn is_on_console(finding: &Finding) -> bool {
     matches!(finding.kind, Kasan | Bug | Warning | Lockdep | Hang | Kmemleak | Ubsan | Panic) || left()
 }
 
-/// The settings of a step.
-fn of(armings: &[Arming], place: (u32, u32)) -> Vec<Arming> {
-    armings.iter().filter(|arming| arming.place == place).cloned().collect()
-}
-
-fn configuration(hook: &Hook) -> &'static str {
-    match hook {
-        Hook::Slab => "CONFIG_FAILSLAB",
-        Hook::Page => "CONFIG_FAIL_PAGE_ALLOC",
-        Hook::Bio => "CONFIG_FAIL_MAKE_REQUEST",
-        Hook::Function(..) => "CONFIG_FAIL_FUNCTION",
-    }
-}
-
 /// Says in a few words what a run without the crash showed.
 fn seen_instead(run: &BareRun, reported: &[Finding]) -> String {
     if let Some(report) = reported.first() {
         return format!("\"{}\" came instead", report.title);
     }
     let said = run.console.lines().rev().find_map(|line| {
+        // bpftrace's own.
+        if line.starts_with("ERROR: ") {
+            return Some(line);
+        }
         let line = line.strip_prefix("repro: ")?;
         (line.contains("DID NOT FAIL") || line.contains("CONFIG_") || line.contains("as planned")).then_some(line)
     });

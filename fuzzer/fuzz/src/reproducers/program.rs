@@ -1,4 +1,4 @@
-//! The text of `repro.c`.
+//! The text of `repro.c`, or of `steps.c` for a script.
 //!
 //! ```text
 //! c/support.c ─┐
@@ -22,8 +22,25 @@ const SUPPORT: &str = include_str!("c/support.c");
 const STEPS: &str = include_str!("c/steps.c");
 const STEP: &str = include_str!("c/step.c");
 const END: &str = include_str!("c/end.c");
+/// The part of `main()` that finds the kernel's hooks.
+const PREPARE: &str = "    fail_nth = open(\"/proc/thread-self/fail-nth\", O_RDWR | O_CLOEXEC);
+    if (fail_nth < 0)
+        die(\"/proc/thread-self/fail-nth (CONFIG_FAULT_INJECTION)\");
+    silence_all();
+    for (int index = 0; index < FAULTS; index++)
+        prepare(&faults[index], index);
+";
 /// Begin of the line with a part's name, and those of the parts that it needs.
 const PART: &str = "//: ";
+
+/// Way in which calls are made to fail while a program runs.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    /// By the program, with the kernel's hooks set so.
+    Hooks(&'a [Arming]),
+    /// By a script, which knows a step by the name that the program's task has in it.
+    Names,
+}
 
 /// Content of a reproducer.
 pub(super) struct Content<'a> {
@@ -31,8 +48,8 @@ pub(super) struct Content<'a> {
     pub(super) target: &'a Target,
     /// For each round whether the disk is put back after it.
     pub(super) rounds: Vec<bool>,
-    /// The faults.
-    pub(super) armings: &'a [Arming],
+    /// Way in which calls are made to fail.
+    pub(super) by: By<'a>,
     /// Lines of the comment at its head.
     pub(super) head: &'a [String],
     /// True for a program whose steps are recorded by the kernel's tracing.
@@ -63,9 +80,16 @@ impl Content<'_> {
         let needed: Vec<&str> =
             self.all_steps().filter_map(|(step, number)| Some(steps::in_c(&step.step, number)?.parts)).collect();
         let forgets = self.mounts_btrfs();
-        parts(&mut text, SUPPORT, None);
+        let armings = match self.by {
+            By::Hooks(armings) => Some(armings),
+            By::Names => None,
+        };
+        let support = ["support", "state"].into_iter().chain(armings.map(|_| "faults"));
+        parts(&mut text, SUPPORT, Some(support.collect()));
         parts(&mut text, STEPS, Some(needed.iter().copied().chain(forgets.then_some("forget")).collect()));
-        self.faults(&mut text);
+        if let Some(armings) = armings {
+            faults(&mut text, armings);
+        }
         let mark = if self.marks { "static int marks;\n#define MARK(...) dprintf(marks, __VA_ARGS__)\n\n" } else { "" };
         let step: String =
             STEP.lines().filter(|line| self.marks || !line.contains("MARK(")).fold(String::new(), |mut step, line| {
@@ -74,7 +98,7 @@ impl Content<'_> {
                 step
             });
         text.push_str(mark);
-        parts(&mut text, &step, None);
+        parts(&mut text, &step, Some(vec![if armings.is_some() { "hooks" } else { "names" }, "step"]));
         let end = END.lines().filter(|line| forgets || !line.contains("forget(")).collect::<Vec<_>>().join("\n");
         parts(&mut text, &end, None);
         self.workload(&mut text);
@@ -84,33 +108,6 @@ impl Content<'_> {
 
     fn mounts_btrfs(&self) -> bool {
         self.all_steps().any(|(step, _)| matches!(&step.step, Step::Mount { fstype, .. } if fstype == "btrfs"))
-    }
-
-    fn faults(&self, text: &mut String) {
-        text.push_str("static const struct fault faults[] = {\n");
-        for arming in self.armings {
-            let (round, step) = arming.place;
-            let (inject, retval) = match &arming.hook {
-                Hook::Function(name, value) => (steps::text(name), format!("\"{value:#x}\"")),
-                _ => ("NULL".to_owned(), "NULL".to_owned()),
-            };
-            let what = format!("calls of {} below {}", arming.hook.function(), arming.below);
-            let _ = writeln!(
-                text,
-                "    {{{round}, {step}, \"{}\", {}, {}, {}, {}, {inject}, {retval}, {}}},",
-                arming.hook.attribute(),
-                steps::text(&arming.below),
-                arming.nth,
-                arming.interval,
-                arming.times,
-                steps::text(&what),
-            );
-        }
-        let count = self.armings.len();
-        if count == 0 {
-            text.push_str("    {0},\n");
-        }
-        let _ = writeln!(text, "}};\n#define FAULTS {count}\n");
     }
 
     fn workload(&self, text: &mut String) {
@@ -140,7 +137,6 @@ impl Content<'_> {
         let names: String = (1..=disks).map(|number| format!(" DISK{number}")).collect();
         let usage = if disks == 0 { String::new() } else { format!(" IMAGE{names}") };
         let first = if disks == 0 { 1 } else { 2 };
-        let wanted: u32 = self.armings.iter().map(|arming| arming.times).sum();
         text.push_str("int main(int count, char **arguments) {\n");
         if self.marks {
             text.push_str("    marks = open(\"/sys/kernel/tracing/trace_marker\", O_WRONLY);\n");
@@ -158,15 +154,12 @@ impl Content<'_> {
     disk = arguments + {first};
     disks = {disks};
     mlockall(MCL_CURRENT | MCL_FUTURE);
-    fail_nth = open(\"/proc/thread-self/fail-nth\", O_RDWR | O_CLOEXEC);
-    if (fail_nth < 0)
-        die(\"/proc/thread-self/fail-nth (CONFIG_FAULT_INJECTION)\");
-    silence_all();
-    for (int index = 0; index < FAULTS; index++)
-        prepare(&faults[index], index);
 ",
             first + disks
         );
+        if matches!(self.by, By::Hooks(_)) {
+            text.push_str(PREPARE);
+        }
         if disks > 0 {
             text.push_str("    mkdir(\"/mnt\", 0755);\n    mkdir(ROOT, 0755);\n    fill_disks(arguments[1]);\n");
         }
@@ -178,11 +171,44 @@ impl Content<'_> {
             let reset = u8::from(*reset && disks > 0);
             let _ = writeln!(text, "    workload({round});\n    clean_up({reset}, {image});");
         }
+        let (failed, status) = match self.by {
+            By::Hooks(armings) => {
+                let wanted: u32 = armings.iter().map(|arming| arming.times).sum();
+                let failed = format!("    printf(\"repro: %d of {wanted} calls failed as planned\\n\", fired);\n");
+                (failed, format!("fired == {wanted} ? 0 : 1"))
+            }
+            By::Names => (String::new(), "0".to_owned()),
+        };
+        let _ = writeln!(text, "{failed}    return {status};\n}}");
+    }
+}
+
+/// Appends the table of faults.
+fn faults(text: &mut String, armings: &[Arming]) {
+    text.push_str("static const struct fault faults[] = {\n");
+    for arming in armings {
+        let (round, step) = arming.place;
+        let (inject, retval) = match &arming.hook {
+            Hook::Function(name, value) => (steps::text(name), format!("\"{value:#x}\"")),
+            _ => ("NULL".to_owned(), "NULL".to_owned()),
+        };
+        let what = format!("calls of {} below {}", arming.hook.function(), arming.below);
         let _ = writeln!(
             text,
-            "    printf(\"repro: %d of {wanted} calls failed as planned\\n\", fired);\n    return fired == {wanted} ? 0 : 1;\n}}"
+            "    {{{round}, {step}, \"{}\", {}, {}, {}, {}, {inject}, {retval}, {}}},",
+            arming.hook.attribute(),
+            steps::text(&arming.below),
+            arming.nth,
+            arming.interval,
+            arming.times,
+            steps::text(&what),
         );
     }
+    let count = armings.len();
+    if count == 0 {
+        text.push_str("    {0},\n");
+    }
+    let _ = writeln!(text, "}};\n#define FAULTS {count}\n");
 }
 
 /// Appends the parts of `source` that are `wanted`, with those that they need; all for `None`.
@@ -211,7 +237,7 @@ fn parts(text: &mut String, source: &str, wanted: Option<Vec<&str>>) {
 }
 
 /// Gives a line that stays inside its comment whatever it says: strangers' titles are in it.
-fn in_comment(line: &str) -> String {
+pub(super) fn in_comment(line: &str) -> String {
     let printable = |letter: char| if matches!(letter, ' '..='~') { letter } else { '?' };
     line.chars().map(printable).collect::<String>().replace("*/", "* /").replace("/*", "/ *")
 }
@@ -292,7 +318,8 @@ disks = 2
         let armings = [arming(Hook::Slab, 3, 0), arming(Hook::Function("btrfs_search_slot".to_owned(), -5), 0, 2)];
         for marks in [false, true] {
             let head = ["a title".to_owned()];
-            let content = Content { target: &target, rounds: vec![true, false], armings: &armings, head: &head, marks };
+            let rounds = vec![true, false];
+            let content = Content { target: &target, rounds, by: By::Hooks(&armings), head: &head, marks };
             assert_eq!(content.unknown_step(), None);
             let text = content.text();
             compile(&text).unwrap();
@@ -300,6 +327,9 @@ disks = 2
             assert!(text.contains(r#"{2, 1, "failslab", "open_ctree", 3, 0, 1, NULL, NULL,"#));
             assert!(text.contains(r#""btrfs_search_slot", "0xfffffffffffffffb","#));
             assert_eq!(text.contains("tracing"), marks, "a reproducer needs no tracing");
+            let text = Content { by: By::Names, ..content }.text();
+            compile(&text).unwrap();
+            assert!(!text.contains("fail") && text.contains("PR_SET_NAME"), "the script makes calls fail");
         }
     }
 
@@ -311,7 +341,7 @@ disks = 2
         );
         let hostile = ["f */ int evil; /*/ */", "/* f /**/", "f\n*/ int evil; /*\r\u{1b}[2J\u{202e}", "f *\\"];
         let head = hostile.map(str::to_owned);
-        let content = Content { target: &target, rounds: vec![false], armings: &[], head: &head, marks: false };
+        let content = Content { target: &target, rounds: vec![false], by: By::Hooks(&[]), head: &head, marks: false };
         let text = content.text();
         compile(&text).unwrap();
         let (comment, _) = text.split_once("*/").unwrap();
@@ -329,7 +359,7 @@ disks = 2
         );
         let head = image_command(target.image.as_ref().unwrap());
         assert_eq!(head[1], "mkfs.btrfs -L 'a */ int evil; /*\n$(id)' 'it'\\''s; id' '' -q disk.img");
-        let content = Content { target: &target, rounds: vec![false], armings: &[], head: &head, marks: false };
+        let content = Content { target: &target, rounds: vec![false], by: By::Hooks(&[]), head: &head, marks: false };
         let text = content.text();
         compile(&text).unwrap();
         let (comment, _) = text.split_once("*/").unwrap();
@@ -342,7 +372,7 @@ disks = 2
             "description = 'd'\nkernel = 'k'\nsteps = [{ trigger = { name = 't' } }]\n\
              functions = [{ name = 'f', errors = ['EIO'] }]\n",
         );
-        let content = Content { target: &target, rounds: vec![false], armings: &[], head: &[], marks: false };
+        let content = Content { target: &target, rounds: vec![false], by: By::Hooks(&[]), head: &[], marks: false };
         let text = content.text();
         compile(&text).unwrap();
         assert!(text.contains("repro: clean-up") && text.contains("repro: round"), "what a hang is told by");

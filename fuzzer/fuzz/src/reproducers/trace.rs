@@ -12,9 +12,10 @@
 //! (6.12).
 
 use fault_plan::{Scope, base_name};
+use guests::bare::BPFTRACE_TASK;
 
 /// `___GFP_NOFAIL_BIT` of `include/linux/gfp_types.h` (6.12).
-const NOFAIL: u64 = 1 << 15;
+pub(super) const NOFAIL: u64 = 1 << 15;
 
 /// Text of a mark that the program makes before a step.
 const MARK: &str = "tracing_mark_write: ";
@@ -63,7 +64,7 @@ pub(super) fn calls(trace: &str) -> Vec<Call> {
             program = task;
             continue;
         }
-        let Some(place) = place else { continue };
+        let Some(place) = place.filter(|_| !is_bpftrace(task)) else { continue };
         let Some(call) = call(event, place, scope(task, program)) else { continue };
         calls.push(call);
         open = true;
@@ -88,13 +89,19 @@ fn place_of(mark: &str) -> Option<(u32, u32)> {
     }
 }
 
+/// Says whether the task is one of the program's that runs the script.
+fn is_bpftrace(task: &str) -> bool {
+    task.rsplit_once('-').is_some_and(|(name, _)| name == BPFTRACE_TASK)
+}
+
 fn scope(task: &str, program: &str) -> Scope {
-    let name = |task: &str| task.rsplit_once('-').map_or_else(String::new, |(name, _)| name.to_owned());
+    // The name of a task that takes steps has the step behind its first word.
+    let name = |task: &str| task.rsplit_once('-').and_then(|(name, _)| name.split(' ').next().map(str::to_owned));
     if task == program {
         Scope::Workload
     } else if task.starts_with("kworker/") {
         Scope::Worker
-    } else if name(task) == name(program) || name(task) == "exe" {
+    } else if name(task) == name(program) || name(task).as_deref() == Some("exe") {
         Scope::Child
     } else {
         Scope::Thread
@@ -141,6 +148,9 @@ mod tests {
      kworker/0:1-12      [000] .....     3.14: <stack trace>
  => should_fail_alloc_page
  => worker_thread
+           ld.so-56      [000] .....     3.14: should_failslab: (should_failslab+0x0/0x80) caller=f+0x2/0x9 first=0x1 second=0xcc0
+           ld.so-56      [000] .....     3.14: <stack trace>
+ => should_failslab
          program-57      [000] .....     3.15: tracing_mark_write: end of round 1 step 2
          program-57      [000] .....     3.16: should_failslab: (should_failslab+0x0/0x80) caller=late+0x1/0x2 first=0x1 second=0xcc0
 ";

@@ -1,20 +1,23 @@
 //! Guests without agent: a kernel, a program that it runs, and what it prints.
 //!
 //! ```text
-//! BareGuests, Program ─▶ initramfs: init, program ─▶ QEMU ─▶ console text, perhaps a trace
+//! BareGuests, Program ─▶ initramfs: init, program, bpftrace ─▶ QEMU ─▶ console text, a trace
 //! ```
 //!
-//! They prove what a reproducer does by itself: there is neither BPF nor a window, and nobody asks
-//! anything of the guest. It ends by itself, or at a deadline.
+//! They prove what a reproducer does by itself: there is no BPF but that of its script, no window,
+//! and nobody asks anything of the guest. It ends by itself, or at a deadline. A script and a trace
+//! are there where they are asked for.
 
 mod compiler;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -25,10 +28,12 @@ use crossbeam::{
     select,
 };
 use execution::Stop;
+use guest_protocol::CHECKER_LINKER;
 use thiserror::Error;
 
 use crate::{
     initramfs::Files,
+    packed::packed,
     process,
     qemu::{GuestConfig, disk_node, printable},
 };
@@ -41,6 +46,13 @@ const CONSOLE_BYTES: u64 = 16 << 20;
 const TRACE_BYTES: u64 = 64 << 20;
 /// Most time that a guest may take from its start to its end, while the host runs it.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// Most time that bpftrace may take more.
+const BPFTRACE_DEADLINE: Duration = Duration::from_secs(120);
+/// Memory in MiB that bpftrace takes more: its libraries have 200 MiB, which are there twice while
+/// the kernel unpacks them.
+const BPFTRACE_MIB: u32 = 640;
+/// Name of the task that is bpftrace.
+pub const BPFTRACE_TASK: &str = CHECKER_LINKER;
 /// Time between two looks at a guest that runs.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -81,6 +93,46 @@ pub struct Program {
     /// Kprobe events of `Documentation/trace/kprobetrace.rst` (6.12), one a line, that are recorded
     /// with their call traces while it runs; empty for none.
     pub events: String,
+    /// The script under which bpftrace runs it; none to run it alone.
+    pub script: Option<Script>,
+}
+
+/// A script of bpftrace's.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Its text.
+    pub text: String,
+    /// The program that runs it.
+    pub bpftrace: Arc<Bpftrace>,
+}
+
+/// This machine's bpftrace and its libraries.
+#[derive(Debug)]
+pub struct Bpftrace(BTreeMap<String, Vec<u8>>);
+
+impl Bpftrace {
+    /// Finds it.
+    ///
+    /// # Errors
+    ///
+    /// It is not here: what to do.
+    pub fn find() -> Result<Self, String> {
+        packed("bpftrace", "bpftrace").map(Self)
+    }
+}
+
+impl Program {
+    /// Gives the words of the command that process 1 runs.
+    fn command(&self) -> Vec<String> {
+        let own = ["/init", "/program"].into_iter().map(str::to_owned).chain(self.arguments.iter().cloned());
+        if self.script.is_none() {
+            return own.collect();
+        }
+        let linker = format!("/bpftrace/{CHECKER_LINKER}");
+        let words = [&linker, "--library-path", "/bpftrace", "/bpftrace/bpftrace", "--unsafe", "-c"];
+        let command = own.collect::<Vec<_>>().join(" ");
+        words.into_iter().map(str::to_owned).chain([command, "/repro.bt".to_owned()]).collect()
+    }
 }
 
 /// The outcome of a run.
@@ -124,8 +176,18 @@ impl<'a> BareGuests<'a> {
         let initramfs = folder.path().join("initramfs");
         let mut files = Files::new();
         files.program("init", &self.init).program("program", &program.executable);
-        let arguments: String = program.arguments.iter().map(|argument| format!("{argument}\n")).collect();
-        files.file("arguments", arguments.as_bytes()).file("events", program.events.as_bytes());
+        let command: String = program.command().iter().map(|word| format!("{word}\n")).collect();
+        files.file("command", command.as_bytes()).file("events", program.events.as_bytes());
+        if let Some(Script { text, bpftrace }) = &program.script {
+            files
+                .directory("bin")
+                .directory("bpftrace")
+                .program("bin/sh", &self.init)
+                .file("repro.bt", text.as_bytes());
+            for (name, content) in &bpftrace.0 {
+                files.program(&format!("bpftrace/{name}"), content);
+            }
+        }
         std::fs::write(&initramfs, files.archive()).map_err(host("initramfs"))?;
         let empty = |name: String, what, bytes| {
             let path = folder.path().join(name);
@@ -136,8 +198,13 @@ impl<'a> BareGuests<'a> {
         let disks = disks.collect::<Result<Vec<_>, _>>()?;
         let events = !program.events.is_empty();
         let trace = events.then(|| empty("trace".to_owned(), "trace", TRACE_BYTES)).transpose()?;
-        let arguments = qemu_arguments(self.config, &initramfs, &disks, trace.as_deref());
-        let (console, hung) = watch(self.config, arguments, stop)?;
+        let (mut memory_mib, mut deadline) = (self.config.memory_mib, DEADLINE);
+        if program.script.is_some() {
+            memory_mib += BPFTRACE_MIB;
+            deadline += BPFTRACE_DEADLINE;
+        }
+        let arguments = qemu_arguments(self.config, memory_mib, &initramfs, &disks, trace.as_deref());
+        let (console, hung) = watch(self.config, arguments, deadline, stop)?;
         let trace = match trace {
             Some(trace) => text(&std::fs::read(trace).map_err(host("trace"))?),
             None => String::new(),
@@ -148,7 +215,12 @@ impl<'a> BareGuests<'a> {
 
 /// Runs QEMU with these arguments to its end, or the deadline. Gives the console's text, and
 /// whether it was the deadline.
-fn watch(config: &GuestConfig, arguments: Vec<OsString>, stop: &Stop) -> Result<(String, bool), BareError> {
+fn watch(
+    config: &GuestConfig,
+    arguments: Vec<OsString>,
+    deadline: Duration,
+    stop: &Stop,
+) -> Result<(String, bool), BareError> {
     let host = |what| move |source| BareError::Host { what, source };
     let mut command = process::setpriv_command(&config.qemu);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -170,7 +242,7 @@ fn watch(config: &GuestConfig, arguments: Vec<OsString>, stop: &Stop) -> Result<
             recv(stop.receiver()) -> _ => break Err(BareError::Stopped),
             // A guest that the host does not run is not slow.
             recv(at(Instant::now() + LOOK)) -> _ => {
-                if started.elapsed() >= DEADLINE + process::waited(child.id()) {
+                if started.elapsed() >= deadline + process::waited(child.id()) {
                     break Ok(true);
                 }
             }
@@ -187,14 +259,20 @@ fn text(bytes: &[u8]) -> String {
     printable(&bytes[..end])
 }
 
-fn qemu_arguments(config: &GuestConfig, initramfs: &Path, disks: &[PathBuf], trace: Option<&Path>) -> Vec<OsString> {
+fn qemu_arguments(
+    config: &GuestConfig,
+    memory_mib: u32,
+    initramfs: &Path,
+    disks: &[PathBuf],
+    trace: Option<&Path>,
+) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     let mut add = |option: &str, value: String| words.extend([option.into(), value.into()]);
     add("-machine", format!("pc,accel={}", config.accel));
     add("-cpu", config.processor().to_owned());
     add("-smp", "1".to_owned());
     // The trace needs room of its own.
-    add("-m", format!("{}M", config.memory_mib + 128));
+    add("-m", format!("{}M", memory_mib + 128));
     add("-serial", "stdio".to_owned());
     add("-monitor", "none".to_owned());
     add("-display", "none".to_owned());

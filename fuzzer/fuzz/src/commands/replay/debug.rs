@@ -113,7 +113,7 @@ impl Debugged<'_> {
             hit: self.hit,
         };
         let symbols = &self.prepared.symbols;
-        let text = script(&stop, &self.prepared.kernel.vmlinux, &socket, |name| symbols.count(name) == 1);
+        let text = script(&stop, &self.prepared.kernel.vmlinux, &socket, |name| symbols.only(name).is_some());
         fs::write(&file, text)?;
         let (waits, waiting) = bounded(1);
         let mut runner = GuestRunner::new(self.prepared);

@@ -1,4 +1,4 @@
-//: step
+//: hooks
 /* Prepares the hooks, and at last has them count: by calls that allocate nothing themselves. */
 static void begin_step(int round, int step) {
     unsigned nth = 0;
@@ -29,6 +29,22 @@ static void end_step(int round, int step) {
             disarm_one(&faults[index]);
 }
 
+//: names
+/* The task's name tells a script the step. Children have it from this task. */
+static void begin_step(int round, int step) {
+    char name[16];
+
+    snprintf(name, sizeof name, "repro %d.%d", round, step);
+    MARK("round %d step %d\n", round, step);
+    prctl(PR_SET_NAME, name);
+}
+
+static void end_step(int round, int step) {
+    prctl(PR_SET_NAME, "repro");
+    MARK("end of round %d step %d\n", round, step);
+}
+
+//: step
 /* A step that needs a mounted disk is left out where none is. */
 #define STEP(number, kind, needs_mount, call)                                                      \
     do {                                                                                           \

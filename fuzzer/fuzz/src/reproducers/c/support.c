@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -20,6 +21,14 @@
 
 #define DEBUGFS "/sys/kernel/debug"
 #define ROOT "/mnt/t"
+
+static char **disk;
+static int disks;
+
+static void die(const char *what) {
+    printf("repro: %s: %s\n", what, strerror(errno));
+    exit(2);
+}
 
 //: faults
 /* A fault: before `step` of `round` the hook `attribute` is told to fail calls below `below`. */
@@ -35,16 +44,9 @@ struct fault {
     const char *what;
 };
 
-static char **disk;
-static int disks;
 static int fail_nth, probability[64];
 static int fired;
 static unsigned long start[64], end[64];
-
-static void die(const char *what) {
-    printf("repro: %s: %s\n", what, strerror(errno));
-    exit(2);
-}
 
 static void put(const char *path, const char *format, ...) {
     char text[128];
