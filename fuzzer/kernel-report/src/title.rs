@@ -65,7 +65,8 @@ pub(super) fn blamed<'log>(rule: &Rule, context: &[&str], body: &[&'log str]) ->
         Wording::HeldLock(_) => body.iter().find_map(|line| lock_taker(line)),
         Wording::Work(_) => {
             let name = body.iter().find_map(|line| line.split_once("workfn=").map(|(_, name)| name.trim()))?;
-            Some(fault_plan::base_name(name))
+            // The log may end behind the equals sign.
+            Some(fault_plan::base_name(name)).filter(|name| !name.is_empty())
         }
         Wording::Slab => {
             let detail = rules::detail_above(context);
