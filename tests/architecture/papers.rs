@@ -2,7 +2,7 @@
 
 use super::{read, root};
 
-const PAPERS: [&str; 16] = [
+const PAPERS: [&str; 17] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -10,6 +10,7 @@ const PAPERS: [&str; 16] = [
     "FINDINGS.md",
     "LICENSE.md",
     "docs/campaign-folder.md",
+    "docs/cases.md",
     "docs/decisions.md",
     "docs/fault-plans.md",
     "docs/measurements.md",

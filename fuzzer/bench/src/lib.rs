@@ -2,6 +2,7 @@
 //! on.
 
 mod both_kernels;
+mod cases;
 mod cost;
 mod exact;
 mod kernels;
@@ -96,7 +97,11 @@ pub enum Measurement {
     /// Fault-free executions of each target on its kernels, and what is found in them: exit status
     /// 1 when there is anything. 15 minutes a target, and no part of `all`.
     Quiet,
-    /// All of them but `quiet`, one after the other, kept in docs/measurements.json and
+    /// Bugs of error paths on a kernel with their fixes taken out, which is built first, and on the
+    /// one with the fixes: exit status 1 when one is not found, or found there. 5 minutes, and no
+    /// part of `all`.
+    Cases,
+    /// All of them but `quiet` and `cases`, one after the other, kept in docs/measurements.json and
     /// docs/measurements.md. 100 minutes.
     All,
 }
@@ -135,6 +140,10 @@ pub fn bench(options: &Options, stop: &Stop, out: &mut dyn Write, progress: &Pro
             let quiet = quiet::quiet(&session)?;
             (serde_json::to_value(&quiet).map_err(io::Error::other)?, quiet.answer())
         }
+        Measurement::Cases => {
+            let cases = cases::cases(&session)?;
+            (serde_json::to_value(&cases).map_err(io::Error::other)?, cases.answer())
+        }
         _ => (measure(&session)?, Answer::Yes),
     };
     let text = serde_json::to_string_pretty(&result).map_err(io::Error::other)?;
@@ -152,8 +161,9 @@ fn measure(session: &Session<'_>) -> Result<Value, CommandError> {
         Measurement::BothKernels => serde_json::to_value(both_kernels::both_kernels(session)?),
         Measurement::Tasks => serde_json::to_value(tasks::tasks(session)?),
         Measurement::Steady => serde_json::to_value(steady::steady(session)?),
-        Measurement::Quiet | Measurement::All => {
-            return Err(CommandError::Input("\"quiet\" and \"all\" are not kept with the measurements".to_owned()));
+        Measurement::Quiet | Measurement::Cases | Measurement::All => {
+            let not_kept = "\"quiet\", \"cases\" and \"all\" are not kept with the measurements";
+            return Err(CommandError::Input(not_kept.to_owned()));
         }
     };
     Ok(result.map_err(io::Error::other)?)

@@ -10,8 +10,8 @@ use execution::Stop;
 use files::cache;
 use guests::{kernel, prepare::built_kernel, project::Project};
 
-/// Builds the kernel called `name`, or all of them, unless the cache has them, and says where they
-/// are.
+/// Builds the kernel called `name`, or all that are not built on request only, unless the cache has
+/// them, and says where they are.
 ///
 /// # Errors
 ///
@@ -24,7 +24,7 @@ pub fn kernel_build(
 ) -> Result<Answer, CommandError> {
     let (project, cache) = (Project::find()?, cache::directory()?);
     let catalogue = kernel::Catalogue::load(project.root())?;
-    let all = catalogue.kernels().iter().map(|kernel| kernel.name.as_str());
+    let all = catalogue.kernels().iter().filter(|kernel| !kernel.on_request).map(|kernel| kernel.name.as_str());
     let names: Vec<&str> = name.map_or_else(|| all.collect(), |name| vec![name]);
     for name in names {
         let built = built_kernel(&project, name, &cache, stop, progress)?;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     KernelError, fragment,
-    source::{Source, SourceEntry, read},
+    source::{Source, SourceEntry, read, read_patches},
     tools::{compiler, linker, type_writer},
 };
 use files::{TextFile, TextFileError};
@@ -37,6 +37,10 @@ struct KernelEntry {
     #[serde(default)]
     options: String,
     explorer: Option<String>,
+    #[serde(default)]
+    patches: Vec<PathBuf>,
+    #[serde(default)]
+    on_request: bool,
 }
 
 /// The kernels of a checkout.
@@ -51,7 +55,7 @@ pub struct Catalogue {
 pub struct Kernel {
     /// Its name for `--kernel`.
     pub name: String,
-    /// The tree that it is built from.
+    /// The tree that it is built from, with the kernel's own patches behind the tree's.
     pub source: Source,
     /// The Kconfig fragments, one after the other, on top of `allnoconfig`.
     pub config: String,
@@ -65,6 +69,8 @@ pub struct Kernel {
     pub options: String,
     /// The kernel that explores for this one, because it is faster.
     pub explorer: Option<String>,
+    /// Whether it is built only when somebody names it, and not where all are.
+    pub on_request: bool,
 }
 
 impl Catalogue {
@@ -125,6 +131,8 @@ impl Kernel {
         }
         let source = sources.get(&entry.source);
         let source = source.ok_or_else(|| refuse(&format!("there is no [source.\"{}\"]", entry.source)))?;
+        let mut source = source.clone();
+        source.patches.extend(read_patches(folder, &entry.patches)?);
         let config = read_configs(folder, &entry.configs)?;
         if let Err(bad) = fragment::check(&config) {
             let line = config.lines().nth(bad.line - 1).unwrap_or_default();
@@ -133,10 +141,11 @@ impl Kernel {
         Ok(Self {
             selftest: read_folder(&folder.join(&entry.selftest))?,
             slots: read_folder(&folder.join("slots"))?,
-            source: source.clone(),
+            source,
             objects: entry.objects,
             options: entry.options,
             explorer: entry.explorer,
+            on_request: entry.on_request,
             config,
             name,
         })
@@ -253,6 +262,24 @@ objects = 7
         assert_eq!(kernel.selftest["main.c"], "int i;\n");
         assert_eq!(kernel.source.archive, Path::new("/usr/src/l.tar.xz"));
         assert_eq!(catalogue.get("big").unwrap_err().to_string(), "no kernel is called big; there are: small");
+    }
+
+    #[test]
+    fn a_kernel_s_own_patches_apply_behind_those_of_its_source() {
+        let source = ENTRY.replace("patches = [\"1.patch\"]", "patches = [\"1.patch\", \"2.patch\"]");
+        let other = "[kernel.other]\nsource = \"tree\"\nconfigs = []\nselftest = \"selftest\"\nobjects = 7\n";
+        let kernels = [ENTRY.to_owned() + "patches = [\"2.patch\"]\non_request = true\n" + other, source].map(|toml| {
+            let root = checkout(&toml, "");
+            fs::write(root.path().join("kernels/2.patch"), "--- b\n").unwrap();
+            Catalogue::load(root.path()).unwrap()
+        });
+        let [own, of_the_source] = &kernels;
+        let key =
+            |catalogue: &Catalogue| catalogue.get("small").unwrap().cache_key_with("00", ["gcc 12", "ld 2", "v1"]);
+        assert_eq!(key(own), key(of_the_source), "it does not matter where the patch is named");
+        let other = own.get("other").unwrap();
+        assert_eq!(other.source.patches, [("1.patch".to_owned(), "--- a\n".to_owned())]);
+        assert!(own.get("small").unwrap().on_request && !other.on_request);
     }
 
     #[test]

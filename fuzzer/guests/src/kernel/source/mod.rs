@@ -29,6 +29,11 @@ pub(super) fn read(path: &Path) -> Result<String, TextFileError> {
     Ok(TextFile::read(path)?.text)
 }
 
+/// Gives the names and texts of `patches`, files in `folder`.
+pub(super) fn read_patches(folder: &Path, patches: &[PathBuf]) -> Result<Vec<(String, String)>, KernelError> {
+    patches.iter().map(|patch| Ok((patch.display().to_string(), read(&folder.join(patch))?))).collect()
+}
+
 /// An entry `[source.NAME]` of `kernels.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,10 +95,9 @@ impl Source {
         if let Some(path) = entry.uninstrumented.iter().find(|path| !uninstrumented::is_path(path)) {
             return Err(refuse(format!("uninstrumented \"{path}\" is neither an object nor a folder of the tree")));
         }
-        let patches = entry.patches.iter().map(|patch| Ok((patch.display().to_string(), read(&folder.join(patch))?)));
         Ok(Self {
             name: name.to_owned(),
-            patches: patches.collect::<Result<_, KernelError>>()?,
+            patches: read_patches(folder, &entry.patches)?,
             package: entry.package,
             version: entry.version,
             archive: folder.join(entry.archive),
