@@ -146,7 +146,7 @@ impl GuestConfig {
     /// Gives the time that booting may take, of that in which the host lets the guest run. Preparing
     /// the target may take as long. It is ten times the time that either takes on an idle machine.
     pub(super) fn boot_deadline(&self) -> Duration {
-        Duration::from_secs(if self.accel == Accel::Kvm { 30 } else { 900 })
+        Duration::from_secs(if self.accel == Accel::Kvm { 30 } else { 120 })
     }
 
     /// QEMU's name of the processor.
