@@ -2,8 +2,8 @@
 //!
 //! A fault that lasts fails several calls, and one of the later ones may be what matters: a memory
 //! pool stands in for the first. Only the first call's path is noted. So each call that may have
-//! failed after it is a cause, too. A crash that has one of them for its name is the likeliest: each
-//! point was failed alone before.
+//! failed after it is a cause, too. A crash that has one of them for its name is the likeliest:
+//! each point was failed alone before.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -23,6 +23,10 @@ pub(super) fn add(
     sites: &[Arc<SiteDescription>],
 ) {
     let Some(last) = fired.last().and_then(telling).map(|caller| format!(": {caller}")) else { return };
+    // Most executions find nothing.
+    if findings.iter().all(Finding::is_report) {
+        return;
+    }
     let lasting = fired.iter().filter(|fired| fired.times > 1);
     let faults = lasting.filter_map(|fired| Some((plan.faults.get(fired.fault)?, fired)));
     let callers: BTreeSet<&str> = faults.flat_map(|(fault, fired)| later(fault, fired, hits, sites)).collect();
