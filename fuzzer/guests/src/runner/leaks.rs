@@ -20,8 +20,10 @@ use super::{
     unreferenced::{Allocated, Unreferenced},
 };
 
-/// Runs of a plan after the first one, and then of the fault-free one.
-const MORE_RUNS: usize = 2;
+/// Runs of a plan: the first one, two more, and the last one.
+const RUNS: usize = 4;
+/// Runs of the fault-free plan before the last one.
+const FAULT_FREE_RUNS: usize = 2;
 /// Time before the last run of a plan, in which RCU frees what piled up in those before: seven work
 /// queues of a mount that failed were there three runs later, and were no leak.
 const FREED_AFTER: Duration = Duration::from_millis(500);
@@ -119,8 +121,7 @@ fn leak(line: &Growth, plan: &FaultPlan, execution: &Execution, allocated: Optio
     let Growth { place, function, calls, bytes } = line;
     let title = format!("memory leak of {function} ({place})");
     let told = format!(
-        "{place} ({function}): each of {} runs left {calls} allocations with {bytes} bytes; runs without faults left fewer",
-        MORE_RUNS + 2
+        "{place} ({function}): each of {RUNS} runs left {calls} allocations with {bytes} bytes; runs without faults left fewer"
     );
     let Allocated { words, stack } = allocated.unwrap_or_default();
     let told = if words.is_empty() { told } else { format!("{told}\n{words}") };
@@ -168,22 +169,16 @@ impl GuestRunner {
         }
     }
 
-    /// Gives those of `lines` that grow in each run as `asked`, and not as much without faults; none
-    /// when the guest is none to go on with.
+    /// Gives those of `lines` that grow in each run as `asked`, and not as much without faults;
+    /// none when the guest is none to go on with.
     fn leaking(&mut self, asked: Asked<'_>, mut lines: Vec<Growth>) -> Vec<Growth> {
-        for run in 1..=MORE_RUNS {
-            if run == MORE_RUNS {
-                thread::sleep(FREED_AFTER);
-            }
-            match self.grown(asked) {
-                Some(growth) => grown_again(&mut lines, &growth),
-                None => lines.clear(),
-            }
+        for pause in [Duration::ZERO, FREED_AFTER] {
+            self.run_again(asked, pause, &mut lines);
             if lines.is_empty() {
                 return lines;
             }
         }
-        for _ in 0..MORE_RUNS {
+        for _ in 0..FAULT_FREE_RUNS {
             match self.grown_without_faults(asked.how, false) {
                 Some(growth) => {
                     self.leaks.learn(&growth);
@@ -195,12 +190,18 @@ impl GuestRunner {
                 return lines;
             }
         }
-        thread::sleep(PUT_OFF);
+        self.run_again(asked, PUT_OFF, &mut lines);
+        lines
+    }
+
+    /// Runs a round once more after a `pause`. Keeps those of `lines` that grow by the same again;
+    /// none when the guest has gone.
+    fn run_again(&mut self, asked: Asked<'_>, pause: Duration, lines: &mut Vec<Growth>) {
+        thread::sleep(pause);
         match self.grown(asked) {
-            Some(growth) => grown_again(&mut lines, &growth),
+            Some(growth) => grown_again(lines, &growth),
             None => lines.clear(),
         }
-        lines
     }
 
     /// Runs a round once more in the guest at hand. Gives what grew; nothing when that guest has
