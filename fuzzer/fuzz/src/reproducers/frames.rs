@@ -226,19 +226,7 @@ mod tests {
     fn hit(step: u32, pattern: &str, occurrence: u32, callers: &str) -> Hit {
         let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let (function, error) = ("should_failslab".to_owned(), InjectedError::Errno(Errno::ENOMEM));
-        let fired = Fired {
-            fault: 0,
-            sequence: 1,
-            site: 0,
-            step,
-            scope: Scope::Workload,
-            times: 1,
-            call_path: names(callers),
-            frames: Vec::new(),
-            arguments: Vec::new(),
-            words: String::new(),
-            returns: Vec::new(),
-        };
+        let fired = Fired { sequence: 1, step, times: 1, call_path: names(callers), ..Fired::default() };
         let fault = Fault::new(&function, CallPath(names(pattern)), occurrence, error);
         Hit { fault, fired, hook: Hook::Function(function, -12), place: (1, step) }
     }

@@ -15,10 +15,7 @@ use super::{
 impl Maker<'_> {
     /// Writes that of `repro.c`, of which the crash came `again` so many times.
     pub(super) fn head_of_hooks(&self, hits: &[Hit], again: (u32, u32)) -> Vec<String> {
-        let mut lines = self.seen(again, "this program");
-        lines.push("These calls are made to fail, on purpose, by the kernel's own fault injection:".to_owned());
-        lines.extend(self.faults(hits));
-        lines.push(String::new());
+        let mut lines = self.opening(hits, again, "this program", "the kernel's own fault injection");
         lines.push(
             "The kernel needs CONFIG_FAULT_INJECTION_DEBUG_FS, CONFIG_FAULT_INJECTION_STACKTRACE_FILTER,".to_owned(),
         );
@@ -34,10 +31,7 @@ impl Maker<'_> {
 
     /// Writes that of `repro.bt`, as a comment of bpftrace's.
     pub(super) fn head_of_script(&self, hits: &[Hit], again: (u32, u32)) -> String {
-        let mut lines = self.seen(again, "this script and steps.c");
-        lines.push("These calls are made to fail, on purpose, by bpf_override_return():".to_owned());
-        lines.extend(self.faults(hits));
-        lines.push(String::new());
+        let mut lines = self.opening(hits, again, "this script and steps.c", "bpf_override_return()");
         lines.push(
             "The kernel needs CONFIG_BPF_KPROBE_OVERRIDE, CONFIG_KPROBE_EVENTS, CONFIG_BPF_EVENTS and".to_owned(),
         );
@@ -51,15 +45,20 @@ impl Maker<'_> {
         lines.iter().map(line).collect()
     }
 
-    fn seen(&self, (again, tried): (u32, u32), what: &str) -> Vec<String> {
+    /// Says where the crash came by `what`, and which calls are made to fail by which `means`.
+    fn opening(&self, hits: &[Hit], (again, tried): (u32, u32), what: &str, means: &str) -> Vec<String> {
         let Prepared { kernel, .. } = &**self.prepared;
-        vec![
+        let mut lines = vec![
             self.crash.title.to_owned(),
             String::new(),
             format!("Kernel {} ({}), {}.", kernel.meta.release, kernel.meta.source, kernel.meta.name),
             format!("It came in {again} of {tried} fresh guests that ran nothing but {what}."),
             String::new(),
-        ]
+            format!("These calls are made to fail, on purpose, by {means}:"),
+        ];
+        lines.extend(self.faults(hits));
+        lines.push(String::new());
+        lines
     }
 
     fn faults(&self, hits: &[Hit]) -> Vec<String> {
