@@ -22,8 +22,9 @@ impl Maker<'_> {
     pub(super) fn by_script(&self, fired: &[Fired]) -> Result<Outcome, Trouble> {
         let target = self.target();
         let hits = hits(self.crash.plan, fired, |fault| function(fault, target))?;
-        let Ok(bpftrace) = Bpftrace::find().map(Arc::new) else {
-            return unsaid("bpftrace is not installed (apt-get install --no-install-recommends bpftrace)");
+        let bpftrace = match Bpftrace::find() {
+            Ok(bpftrace) => Arc::new(bpftrace),
+            Err(reason) => return unsaid(format!("bpftrace is not to be had: {reason}")),
         };
         let script = |text| Some(Script { text, bpftrace: Arc::clone(&bpftrace) });
         let guests = self.guests()?;
