@@ -235,7 +235,7 @@ pub(crate) fn open_exclusively(path: &str) -> Result<File, ResetError> {
 /// Opens the count of requests under way of the disk `path`. Mirrors `part_inflight_show()` of
 /// `block/genhd.c` (6.12).
 fn in_flight_of(path: &str) -> Result<File> {
-    let count = format!("/sys/block/{}/inflight", path.trim_start_matches("/dev/"));
+    let count = format!("/sys/block/{}/inflight", name_of(path));
     File::open(&count).with_context(|| format!("cannot open {count}"))
 }
 
@@ -255,6 +255,11 @@ fn wait_until_quiet(in_flight: &File) -> Result<(), ResetError> {
         }
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// The kernel's name of the disk with the device file `path`.
+pub(crate) fn name_of(path: &str) -> &str {
+    path.trim_start_matches("/dev/")
 }
 
 /// The number of the device `path` as the kernel encodes it: `MKDEV()` of

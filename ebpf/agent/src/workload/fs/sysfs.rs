@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use guest_protocol::{Leftover, LeftoverKind};
 
-use crate::oracles::{Oracle, leftover};
+use crate::{
+    disk::name_of,
+    oracles::{Oracle, leftover},
+};
 
 /// File systems that have a folder for each mounted disk in `/sys/fs/NAME`: `ext4_register_sysfs()`
 /// in `fs/ext4/sysfs.c` and `xfs_mount_sysfs_init()` in `fs/xfs/xfs_sysfs.c` (6.12).
@@ -16,7 +19,7 @@ pub(super) struct Entry(PathBuf);
 impl Entry {
     /// The folder that the file system `name` has for the disk with the device file `disk`.
     pub(super) fn new(name: &str, disk: &str) -> Self {
-        Self(PathBuf::from(format!("/sys/fs/{name}/{}", disk.trim_start_matches("/dev/"))))
+        Self(PathBuf::from(format!("/sys/fs/{name}/{}", name_of(disk))))
     }
 }
 
