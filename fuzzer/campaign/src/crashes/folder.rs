@@ -304,13 +304,14 @@ impl CampaignFolder {
     ///
     /// The file is gone or damaged, or the file system says no.
     pub fn change_meta(&self, key: &str, change: impl FnOnce(&mut CrashMeta)) -> Result<(), FolderError> {
-        let path = self.crash_path(key).join(META);
-        let mut meta = read_meta(&path)?;
-        if meta.key != key {
-            return Ok(());
-        }
+        let Some(mut meta) = self.meta_of(key)? else { return Ok(()) };
         change(&mut meta);
-        write_json(&path, &meta)
+        write_json(&self.crash_path(key).join(META), &meta)
+    }
+
+    /// Reads a crash's `meta.json`; none where its folder is that of another key.
+    fn meta_of(&self, key: &str) -> Result<Option<CrashMeta>, FolderError> {
+        read_meta(&self.crash_path(key).join(META)).map(|meta| (meta.key == key).then_some(meta))
     }
 
     /// Writes a crash's report anew, as `finding` of the same key tells more, unless its folder is
@@ -320,12 +321,11 @@ impl CampaignFolder {
     ///
     /// The folder is damaged, or the file system says no.
     pub(super) fn change_report(&self, key: &str, finding: &Finding) -> Result<(), FolderError> {
+        let Some(mut meta) = self.meta_of(key)? else { return Ok(()) };
         let path = self.crash_path(key);
-        if read_meta(&path.join(META))?.key != key {
-            return Ok(());
-        }
         write(&path.join(REPORT), &finding.text)?;
-        self.change_meta(key, |meta| meta.stack.clone_from(&finding.stack))
+        meta.stack.clone_from(&finding.stack);
+        write_json(&path.join(META), &meta)
     }
 
     /// Reads the crashes that are there, each with its reproducer.
