@@ -25,10 +25,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// `struct ext4_super_block` of `fs/ext4/ext4.h` (6.12).
 const EXT_STATE: (u64, u16) = (1024 + 0x3a, 2);
 
-/// Reads the device file `disk` with the checker of its `file_system`. Gives the words of one that complains,
-/// after a line with its command.
-/// Nothing where there is none, or where the file system itself asks for a repair: ext4 that met an
-/// error does.
+/// Reads the device file `disk` with the checker of its `file_system`. Gives the words of one that
+/// complains, after a line with its command. Nothing where there is none, or where the file system
+/// itself asks for a repair: ext4 that met an error does.
 ///
 /// # Errors
 ///

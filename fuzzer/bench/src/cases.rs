@@ -29,7 +29,8 @@ const RUNS: &str = "3";
 #[derive(Debug, Serialize)]
 struct Case {
     case: String,
-    /// Whether the bug is found where it is, and only there; nothing where it has no reproducer yet.
+    /// True when the bug is found where it is, and only there. Nothing where it has no reproducer
+    /// yet.
     found: Option<bool>,
     /// Verdict of the replay without the fix, with the key.
     unfixed: Option<Value>,

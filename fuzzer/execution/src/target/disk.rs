@@ -9,7 +9,7 @@ pub enum DiskKind {
     /// The guest's memory (`drivers/block/brd.c`, Linux 6.12): done when it was asked for.
     #[default]
     Memory,
-    /// A file of the host (`drivers/block/virtio_blk.c`, 6.12), which an interrupt tells to be done.
+    /// A file of the host (`drivers/block/virtio_blk.c`, 6.12): an interrupt says that it is done.
     Virtio,
 }
 

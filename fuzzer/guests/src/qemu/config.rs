@@ -143,8 +143,9 @@ impl GuestConfig {
         self.disks.image.as_deref().map_or(Ok(()), |disk| readable("the disk image", disk))
     }
 
-    /// Gives the time that booting may take, of that in which the host lets the guest run. Preparing
-    /// the target may take as long. It is ten times the time that either takes on an idle machine.
+    /// Gives the time that booting may take, of that in which the host lets the guest run.
+    /// Preparing the target may take as long. It is ten times the time that either takes on an idle
+    /// machine.
     pub(super) fn boot_deadline(&self) -> Duration {
         Duration::from_secs(if self.accel == Accel::Kvm { 30 } else { 120 })
     }

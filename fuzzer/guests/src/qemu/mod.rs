@@ -12,10 +12,10 @@
 //!                      dead (the process is gone)
 //! ```
 //!
-//! A guest is a QEMU process. Its memory, its disks, its window and its saved state are memory files without a
-//! name (`memfd_create(2)`): they need no directory, and nothing of them is left when the host is
-//! killed. Nor is the process: it dies with the thread that started it, and that one lives as long
-//! as the host.
+//! A guest is a QEMU process. Its memory, its disks, its window and its saved state are memory
+//! files without a name (`memfd_create(2)`): they need no directory, and nothing of them is left
+//! when the host is killed. Nor is the process: it dies with the thread that started it, and that
+//! one lives as long as the host.
 //!
 //! One thread a guest watches console, QMP and doorbell, and wakes the thread that executes through
 //! channels. It reads the console first: what a guest printed before it rang, stopped or died is

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! CACHE/templates/KEY.lock   held while KEY is looked for, made or removed; goes with it
-//! CACHE/templates/KEY/       memory, state, disk0.., meta.json; appears by one rename and is never written to again
+//! CACHE/templates/KEY/       memory, state, disk0.., meta.json; appears by one rename, and nobody
+//!                            writes to it again
 //! ```
 //!
 //! The key is a hash of all that the guest is made of, so that an outdated one is simply not found.

@@ -114,8 +114,8 @@ fn objects(text: &str) -> Vec<(Vec<Frame>, String)> {
     objects
 }
 
-/// Gives the functions that are called at the frame, the innermost inlined one first, and the source
-/// line in each. Without debug information there is one function, and no line.
+/// Gives the functions that are called at the frame, the innermost inlined one first, and the
+/// source line in each. Without debug information there is one function, and no line.
 fn source(frame: &Frame, lines: Option<&SourceLines>) -> Vec<(String, Option<String>)> {
     let call = frame.offset.checked_sub(1).filter(|_| frame.module.is_none());
     let known = lines.zip(call).map(|(lines, call)| lines.in_symbol(&frame.function, call, Some(frame.size)));
