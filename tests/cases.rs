@@ -1,12 +1,10 @@
 //! Bugs of error paths that people met elsewhere, as plans. The calls are there and fail, and this
 //! kernel, which has the fixes, bears it. Those that it still has are among the known crashes.
 
-use std::fs;
-
 use fault_plan::{Errno, Fault, FaultPlan, InjectedError};
 use guest_protocol::StepResult;
 
-use crate::common::{KERNEL, LEAN, fails, guests_on};
+use crate::common::{LEAN, fails, guests_on};
 
 const ENOMEM: InjectedError = InjectedError::Errno(Errno::ENOMEM);
 const EIO: InjectedError = InjectedError::Errno(Errno::EIO);
@@ -48,15 +46,16 @@ fn xfs_bears_that_its_log_is_not_written() {
 /// An ordered extent was split after the transaction had been aborted, until 6.12.14.
 #[test]
 fn btrfs_bears_that_a_direct_write_gets_no_new_chunk() {
-    let folder = tempfile::tempdir().unwrap();
-    let text = format!(
-        "description = \"a direct write for which the first chunk is too small\"\nkernel = \"{KERNEL}\"\n\
-         functions = [\"memory\"]\nsteps = [\n{{ mount = {{ fstype = \"btrfs\", options = \"nodatacow\" }} }},\n\
-         {{ create = {{ path = \"file\" }} }},\n\
-         {{ write = {{ path = \"file\", length = 12582912, direct = true }} }},\n{{ umount = {{}} }},\n]\n\
-         [image]\nmkfs = [\"mkfs.btrfs\", \"-q\"]\nsize_mib = 128\n"
-    );
-    fs::write(folder.path().join("target.toml"), text).unwrap();
     let callers = ["...", "btrfs_chunk_alloc_add_chunk_item"];
-    bears(folder.path().to_str().unwrap(), fails("should_failslab", &callers, ENOMEM), true);
+    bears("btrfs-large", fails("should_failslab", &callers, ENOMEM), true);
+}
+
+/// The write is one call, and its memory is scattered. So each request has 256 pages, and there are
+/// many requests for one ordered extent.
+#[test]
+fn a_long_direct_write_makes_many_requests() {
+    let fault = r#"{ "function": "should_fail_bio", "call_path": ["...", "iomap_dio_bio_iter"],
+        "arg": [{ "argument": 1, "field": "bio.bi_iter.bi_size", "value": 1048576 }],
+        "occurrence": 8, "error": "EIO" }"#;
+    bears("btrfs-large", serde_json::from_str(fault).unwrap(), true);
 }

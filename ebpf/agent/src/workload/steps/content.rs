@@ -15,6 +15,9 @@ use nix::{
 
 use super::{CHUNK_BYTES, PreparedStep, Workspace, below, offset, opened, signed};
 
+/// Most bytes of one direct write.
+const DIRECT_BYTES: usize = 8 << 20;
+
 /// Writes the pattern to an existing file.
 pub(super) struct Write {
     path: CString,
@@ -23,6 +26,8 @@ pub(super) struct Write {
     flags: OFlag,
     /// Of the pattern: see [`shift_of`](guest_protocol::pattern::shift_of).
     shift: usize,
+    /// Memory of a direct write that is too long for the workspace's.
+    long: Option<Scattered>,
 }
 
 impl Write {
@@ -37,16 +42,24 @@ impl Write {
         let mut flags = OFlag::O_WRONLY;
         flags.set(OFlag::O_DIRECT, direct);
         flags.set(OFlag::O_SYNC, sync);
-        Ok(Self { path: below(path)?, offset: offset(at)?, length, flags, shift })
+        let bytes = usize::try_from(length)?;
+        let long = (direct && bytes > CHUNK_BYTES).then(|| Scattered::new(bytes.min(DIRECT_BYTES)));
+        Ok(Self { path: below(path)?, offset: offset(at)?, length, flags, shift, long })
     }
 
-    fn written(&self, workspace: &mut Workspace) -> nix::Result<i64> {
+    fn written(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
         let file = opened(&self.path, self.flags)?;
         let end = self.offset + i64::from(self.length);
         let mut at = self.offset;
         while at < end {
-            let bytes = usize::try_from(end - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-            let data = workspace.pattern_at(at, self.shift, bytes, self.flags.contains(OFlag::O_DIRECT));
+            let rest = usize::try_from(end - at).unwrap_or_default();
+            let data = match &mut self.long {
+                Some(long) => long.pattern_at(at, self.shift, rest, workspace),
+                None => {
+                    let direct = self.flags.contains(OFlag::O_DIRECT);
+                    workspace.pattern_at(at, self.shift, rest.min(CHUNK_BYTES), direct)
+                }
+            };
             match pwrite(file.as_fd(), data, at)? {
                 0 => break,
                 some => at += signed(some),
@@ -60,6 +73,37 @@ impl Write {
 impl PreparedStep for Write {
     fn call(&mut self, workspace: &mut Workspace) -> nix::Result<i64> {
         self.written(workspace)
+    }
+}
+
+/// Aligned memory whose pages do not follow each other in the machine's memory, as where it has run
+/// for long. So a page is an entry of a request, and a request has 256 of them.
+struct Scattered {
+    memory: Vec<u8>,
+    bytes: usize,
+}
+
+impl Scattered {
+    const PAGE_BYTES: usize = 4096;
+
+    /// Memory of so many bytes. Its pages are touched, and so given by the kernel, every other one
+    /// first.
+    fn new(bytes: usize) -> Self {
+        let mut memory = vec![0; bytes + Self::PAGE_BYTES];
+        for first in [0, Self::PAGE_BYTES] {
+            memory.iter_mut().skip(first).step_by(2 * Self::PAGE_BYTES).for_each(|byte| *byte = 1);
+        }
+        Self { memory, bytes }
+    }
+
+    /// The bytes that the pattern of this `shift` has at the offset `at`, at most `most` of them.
+    fn pattern_at(&mut self, at: i64, shift: usize, most: usize, workspace: &mut Workspace) -> &[u8] {
+        let start = self.memory.as_ptr().align_offset(Self::PAGE_BYTES);
+        let data = &mut self.memory[start..start + most.min(self.bytes)];
+        for (part, at) in data.chunks_mut(CHUNK_BYTES).zip((at..).step_by(CHUNK_BYTES)) {
+            part.copy_from_slice(workspace.pattern_at(at, shift, part.len(), false));
+        }
+        data
     }
 }
 
@@ -122,7 +166,10 @@ mod tests {
     fn a_file_holds_the_pattern_of_its_offsets() {
         // Where the tests' files are, direct writes are not always possible: the flag is the
         // kernel's word, and the data is the same.
-        for (at, bytes) in [(100, CHUNK_BYTES * 2 + 7), (512, CHUNK_BYTES)] {
+        let long = Some(Scattered::new(CHUNK_BYTES * 2));
+        for (at, bytes, long) in
+            [(100, CHUNK_BYTES * 2 + 7, None), (512, CHUNK_BYTES, None), (512, CHUNK_BYTES * 5 + 512, long)]
+        {
             let mut workspace = Workspace::new(&[]).unwrap();
             let path = std::env::temp_dir().join(format!("agent-pattern-{}", std::process::id()));
             File::create(&path).unwrap();
@@ -134,6 +181,7 @@ mod tests {
                 length,
                 flags: OFlag::O_WRONLY | OFlag::O_SYNC,
                 shift: 11,
+                long,
             };
             let result = write.call(&mut workspace);
             let mut buffer = vec![0; 1000];
@@ -154,5 +202,9 @@ mod tests {
         let direct = workspace.pattern_at(512 * 77, 3, 4096, true);
         assert_eq!(direct, plain);
         assert!((direct.as_ptr() as usize).is_multiple_of(4096));
+        let mut long = Scattered::new(10_000);
+        let data = long.pattern_at(512 * 77, 3, 4096, &mut workspace);
+        assert_eq!(data, plain);
+        assert!((data.as_ptr() as usize).is_multiple_of(4096));
     }
 }
