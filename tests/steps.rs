@@ -45,6 +45,21 @@ const BTRFS: &[Row<'static>] = &[
     ("create = { path = \"shared\" }", OK, ""),
     ("reflink = { from = \"file\", to = \"shared\" }", OK, "btrfs_remap_file_range"),
     ("read = { path = \"shared\" }", Ok(69632), ""),
+    // FIDEDUPERANGE of 64 KiB to one file, BTRFS_IOC_INO_PATHS of the inode 257, BTRFS_IOC_SYNC.
+    (
+        "ioctl = { path = \"file\", request = 0xc0189436, bytes = 56, \
+         data = \"0000000000000000 0000010000000000 01\", file = { at = 24, path = \"shared\" } }",
+        OK,
+        "btrfs_remap_file_range",
+    ),
+    (
+        "ioctl = { request = 0xc0389423, data = \"0101000000000000 0010000000000000\", \
+         memory = { at = 48, bytes = 4096 } }",
+        OK,
+        "btrfs_ioctl",
+    ),
+    ("ioctl = { request = 0xc0389423, data = \"0101000000000000 0010000000000000\" }", Err("EFAULT"), "btrfs_ioctl"),
+    ("ioctl = { request = 0x9408 }", OK, ""),
     ("create = { path = \"part\" }", OK, ""),
     (
         "reflink = { from = \"file\", to = \"part\", from_offset = 4096, to_offset = 8192, length = 4096 }",

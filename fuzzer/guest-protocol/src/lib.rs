@@ -19,6 +19,7 @@
 mod checker;
 mod encoding;
 mod hit;
+mod ioctl;
 mod limits;
 mod message;
 pub mod pattern;
@@ -35,6 +36,7 @@ mod workload_step;
 pub use checker::{CHECKER_FOLDER, CHECKER_LINKER, Checker};
 pub use encoding::MessageError;
 pub use hit::Hit;
+pub use ioctl::{HexBytes, HexBytesError, Ioctl, IoctlFile, IoctlMemory};
 pub use limits::{
     LIMITS, Limits, MAX_CALLERS, MAX_CONDITIONS, MAX_DISKS, MAX_FUNCTIONS, MAX_SHOWN, MAX_UNRELATED, cut,
 };

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
-use crate::{BlockGroups, Fallocate, Profile, RelativePath, Shutdown, SystemPath};
+use crate::{BlockGroups, Fallocate, Ioctl, Profile, RelativePath, Shutdown, SystemPath};
 
 /// One step. Paths are relative to the mount point of the target's disks.
 ///
@@ -216,6 +216,8 @@ pub enum Step {
         #[serde(default)]
         how: Shutdown,
     },
+    /// Makes a request of a file; the result is what it returns.
+    Ioctl(Ioctl),
     /// Takes what the disks hold now for their image. Only among the steps that make an image.
     CrashCopy {},
     /// Writes to a file of the kernel's. Needs no disk.

@@ -37,6 +37,7 @@ impl Step {
                 (*mode > 0o7777).then(|| format!("mode is {mode:#o}, at most 0o7777 is possible"))
             }
             Self::WriteFile { text, .. } | Self::Symlink { target: text, .. } => text_defect(text),
+            Self::Ioctl(ioctl) => ioctl.defect(),
             Self::Balance { usage: Some(usage), .. } => most("usage", *usage, 100),
             Self::Resize { size, .. } => (!is_size(size))
                 .then(|| format!("size is {size:?}, possible are such as \"max\", \"100m\", \"-16m\" and \"+8m\"")),

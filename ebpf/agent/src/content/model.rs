@@ -157,6 +157,13 @@ impl Model {
             Step::Rename { from, to } => self.renamed(from.as_str(), to.as_str(), worked),
             Step::Link { from, to } => self.linked(from.as_str(), to.as_str(), worked),
             Step::Unlink { path } | Step::SubvolumeDelete { path } => self.removed(path.as_str(), worked),
+            // Only the file system knows what a request does.
+            Step::Ioctl(request) => {
+                self.forget(request.path.as_ref());
+                if let Some(file) = &request.file {
+                    self.forget(Some(&file.path));
+                }
+            }
             _ => {}
         }
     }
@@ -219,6 +226,15 @@ impl Model {
             } else {
                 self.files[number].forget();
             }
+        }
+    }
+
+    /// Takes in that nobody knows what the files at this path and below it hold, or all without a
+    /// path.
+    fn forget(&mut self, path: Option<&RelativePath>) {
+        let Some(path) = path else { return self.files.iter_mut().for_each(FileModel::forget) };
+        for (_, number) in self.below(path.as_str()) {
+            self.files[number].forget();
         }
     }
 

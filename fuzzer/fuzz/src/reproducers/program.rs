@@ -294,7 +294,9 @@ steps = [
     { device-replace = { device = 1, disk = 1 } }, { device-forget = { disk = 0 } }, { quota-enable = {} },
     { quota-limit = { path = "v", bytes = 4096 } }, { quota-disable = {} }, { quota-rescan = {} },
     { subvolume-snapshot = { from = "v", to = "r", read_only = true } }, { send = { path = "r" } },
-    { send = { path = "r", parent = "q" } }, { umount = {} },
+    { send = { path = "r", parent = "q" } }, { ioctl = { request = 0x9408 } },
+    { ioctl = { path = "g", request = 0xc0389424, data = "00 01", file = { at = 8, path = "h" }, memory = { at = 48, bytes = 9 } } },
+    { umount = {} },
 ]
 [image]
 mkfs = ["mkfs.btrfs", "-q"]

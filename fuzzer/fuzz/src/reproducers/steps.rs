@@ -1,6 +1,6 @@
 //! Steps as calls of the C functions in `c/steps.c`.
 
-use guest_protocol::{BlockGroups, Fallocate, Profile, RelativePath, Shutdown, Step, pattern::shift_of};
+use guest_protocol::{BlockGroups, Fallocate, Ioctl, Profile, RelativePath, Shutdown, Step, pattern::shift_of};
 
 /// Options of `mount -o` that are flags of the system call: name, flag, and whether it is set.
 const FLAGS: &[(&str, &str, bool)] = &[
@@ -142,14 +142,19 @@ pub(super) fn in_c(step: &Step, number: u32) -> Option<InC> {
             let parent = parent.as_ref().map_or_else(|| "NULL".to_owned(), below);
             c("send", format!("send_stream({}, {parent})", below(path)))
         }
+        Step::Ioctl(request) => c("ioctl", ioctl(request)),
         Step::CrashCopy {} => None,
     }
 }
 
 /// Gives a text as a C string.
 pub(super) fn text(text: &str) -> String {
+    bytes(text.as_bytes())
+}
+
+fn bytes(bytes: &[u8]) -> String {
     let mut c = String::from("\"");
-    for byte in text.bytes() {
+    for &byte in bytes {
         match byte {
             b'"' | b'\\' | b'?' => c.extend(['\\', char::from(byte)]),
             b' '..=b'~' => c.push(char::from(byte)),
@@ -195,6 +200,22 @@ fn split(options: &str) -> (String, String) {
         }
     }
     (if set.is_empty() { "0".to_owned() } else { set.join(" | ") }, rest.join(","))
+}
+
+/// A call of `ask` in `c/steps.c`. What a C string ends with is zero, as the rest of an argument is.
+fn ioctl(request: &Ioctl) -> String {
+    let argument = request.argument();
+    let begin = argument.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let path = request.path.as_ref().map_or_else(|| "ROOT".to_owned(), below);
+    let file = request.file.as_ref();
+    let (file_at, file) = file.map_or_else(|| (0, "NULL".to_owned()), |file| (file.at, below(&file.path)));
+    let (memory_at, memory) = request.memory.as_ref().map_or((0, 0), |memory| (memory.at, memory.bytes));
+    format!(
+        "ask({path}, {:#x}, {}, {begin}, {}, {file}, {file_at}, {memory}, {memory_at})",
+        request.request,
+        bytes(&argument[..begin]),
+        argument.len()
+    )
 }
 
 fn allocation(mode: Fallocate) -> &'static str {

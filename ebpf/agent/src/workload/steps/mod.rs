@@ -10,6 +10,7 @@ mod attribute;
 mod content;
 mod copy;
 mod flush;
+mod ioctl;
 mod mapped;
 mod mount;
 mod name;
@@ -107,6 +108,7 @@ pub(super) fn prepare(step: &Step, number: u32, disks: &[String]) -> Result<Box<
         Step::QuotaRescan {} => boxed(Ok(Upkeep::Rescan)),
         Step::QuotaLimit { path, bytes } => boxed(upkeep::QuotaLimit::new(path, *bytes)),
         Step::Send { path, parent } => boxed(send::Send::new(path, parent.as_ref())),
+        Step::Ioctl(request) => boxed(ioctl::Ioctl::new(request)),
         Step::CrashCopy {} => boxed(Ok(copy::CrashCopy)),
         Step::Trigger { name } => boxed(trigger::Trigger::new(name)),
         Step::Sleep { ms } => boxed(Ok(wait::Sleep::new(*ms))),

@@ -346,6 +346,31 @@ static long send_stream(const char *path, const char *parent) {
     return result;
 }
 
+//: ioctl
+/* Makes the request `number` of `path`. Its argument has `bytes` bytes, begins as `data`, and may hold the number of
+   the file `other` and the address of `room` bytes. */
+static long ask(const char *path, unsigned long number, const char *data, size_t begin, size_t bytes,
+                const char *other, size_t other_at, size_t room, size_t room_at) {
+    char *argument = calloc(1, bytes + 1), *memory = calloc(1, room + 1);
+    int64_t descriptor = other ? opened(other, O_RDONLY) : -1;
+    int file = other && descriptor < 0 ? -1 : opened(path, O_RDONLY);
+    long result;
+
+    if (file < 0 || !argument || !memory)
+        return -errno;
+    memcpy(argument, data, begin);
+    if (other)
+        memcpy(argument + other_at, &descriptor, sizeof descriptor);
+    if (room)
+        memcpy(argument + room_at, &memory, sizeof memory);
+    result = closed(file, ioctl(file, number, bytes ? argument : NULL));
+    if (other)
+        close(descriptor);
+    free(argument);
+    free(memory);
+    return result;
+}
+
 //: forget volume
 static long forget(const char *device) {
     static struct volume arguments;
