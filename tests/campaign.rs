@@ -84,7 +84,7 @@ impl Drop for Running {
 fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
-    let run = fuzz(&["--target", "selftest", "--time", "90s", "--out", out, "--seed", "1"]);
+    let run = fuzz(&["--target", "selftest", "--time", "60s", "--out", out, "--seed", "1"]);
     assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
     // A search on a busy host leaves some for the next start.
     let minimized = || crashes_of(folder.path()).all(|meta| !meta["minimized"].is_null());
