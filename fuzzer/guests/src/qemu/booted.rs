@@ -20,9 +20,6 @@ use super::{
     store::{Saved, Store},
 };
 
-/// The least time by which a deadline is put off.
-const MORE: Duration = Duration::from_secs(1);
-
 /// A guest whose agent waits for its target.
 pub(super) struct Booted {
     machine: Machine,
@@ -110,24 +107,16 @@ fn answer(
     during: &'static str,
     stop: &Stop,
 ) -> Result<FromAgent, GuestError> {
-    let (started, waited) = (Instant::now(), machine.waited());
-    let mut allowed = config.boot_deadline();
-    loop {
-        match machine.receive(stop, started + allowed)? {
-            Wake::Message(message) => return Ok(message),
-            Wake::Ended => {
-                machine.settle();
-                return Err(GuestError::BootPanic { during, console: machine.console().last_lines(40) });
-            }
-            Wake::Deadline => {
-                // A host with much to do has not let it run all of that time.
-                let running = config.boot_deadline() + machine.waited().saturating_sub(waited);
-                if running <= allowed + MORE {
-                    let console = machine.console().last_lines(40);
-                    return Err(GuestError::BootTimeout { during, after: allowed, console });
-                }
-                allowed = running;
-            }
+    let (allowed, waited) = (config.boot_deadline(), machine.waited());
+    match machine.receive_within(stop, allowed, waited)? {
+        Wake::Message(message) => Ok(message),
+        Wake::Ended => {
+            machine.settle();
+            Err(GuestError::BootPanic { during, console: machine.console().last_lines(40) })
+        }
+        Wake::Deadline => {
+            let console = machine.console().last_lines(40);
+            Err(GuestError::BootTimeout { during, after: allowed, console })
         }
     }
 }

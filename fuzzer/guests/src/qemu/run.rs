@@ -79,7 +79,7 @@ pub struct Observed {
     pub wall: Duration,
     /// Time that the guest's threads, all together, were ready to run while the host ran something
     /// else. It counts from at most a second before the request; 0 for an execution of less than a
-    /// second.
+    /// second, and for a hang that was no less one for it.
     pub starved: Duration,
 }
 
@@ -127,8 +127,8 @@ impl Guest {
         Self { machine, addresses, awake, debugger, stop, state, reported: false, told, waited: None }
     }
 
-    /// Executes `request` and waits for its end, at most until `deadline` has passed. `traces`
-    /// get the code that ran, if the request asks for it, also of a guest that died or hung; else
+    /// Executes `request` and waits for its end, at most until `deadline` has passed, of which only
+    /// the time counts in which the host lets the guest run. `traces` get the code that ran, if the request asks for it, also of a guest that died or hung; else
     /// they are empty.
     ///
     /// The kernel reports a soft lockup or a hung task by itself after 10 to 20 s: a longer
@@ -168,15 +168,16 @@ impl Guest {
             self.machine.settle();
             End::DeadBefore
         } else {
-            let end = self.answer(request, started + deadline, generation_before, &mut until);
+            let end = self.answer(request, (deadline, waited), generation_before, &mut until);
             end.unwrap_or_else(End::Lost)
         };
         let wall = started.elapsed();
-        // A hang before the deadline is the agent's word, of a guest that is idle: it asks for no
-        // processor.
-        let idle = matches!(end, End::Hung { .. }) && wall < deadline;
         let starved =
-            if idle || wall < WAITED_INTERVAL { Duration::ZERO } else { self.machine.waited().saturating_sub(waited) };
+            if wall < WAITED_INTERVAL { Duration::ZERO } else { self.machine.waited().saturating_sub(waited) };
+        // A hang before the deadline is the agent's word, of a guest that is idle: it asks for no
+        // processor. One that ran for all the time that it was allowed hangs, however long it took.
+        let allowed = wall < deadline || wall.saturating_sub(starved) + 2 * WAITED_INTERVAL >= deadline;
+        let starved = if allowed && matches!(end, End::Hung { .. }) { Duration::ZERO } else { starved };
         let log = if matches!(end, End::Lost(_)) { None } else { self.fired_log() };
         let returns = log.as_ref().filter(|_| !request.trace.is_empty());
         let returns = returns.and_then(|_| self.machine.returns(self.addresses.returns));
@@ -185,12 +186,12 @@ impl Guest {
         Observed { end, before, console, generation_before, log, returns, wall, starved }
     }
 
-    /// Sends the request and waits for the end. `until` gets the end of its console text where that
-    /// is not the present one.
+    /// Sends the request and waits for the end, for so long since the guest's threads had waited for
+    /// so long. `until` gets the end of its console text where that is not the present one.
     fn answer(
         &mut self,
         request: &Execute,
-        deadline: Instant,
+        (deadline, waited): (Duration, Duration),
         generation_before: Option<u32>,
         until: &mut Option<Mark>,
     ) -> Result<End, GuestError> {
@@ -198,7 +199,7 @@ impl Guest {
             return Err(GuestError::Dead);
         }
         self.send(&ToAgent::Execute(request.clone()))?;
-        match self.machine.receive(&self.stop, deadline)? {
+        match self.machine.receive_within(&self.stop, deadline, waited)? {
             Wake::Message(FromAgent::Report(report)) => {
                 if report.id != request.id {
                     let found = format!("the report of execution {}", report.id);
