@@ -38,6 +38,7 @@ use kcov_parser::Symbols;
 use kernel_report::{KernelReport, ReportKind, silent_hang};
 
 use super::{
+    endless::waits,
     fired,
     history::History,
     leftover::left,
@@ -75,13 +76,16 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Gives the report of a guest that does not answer and says nothing. Where no plan was put in
-    /// place the log tells no step.
-    fn hang(&self, target: &str, stack: &str, log: Option<&FiredLog>) -> KernelReport {
+    /// Gives what is found of a guest that does not answer and says nothing. Where no plan was put
+    /// in place the log tells no step.
+    fn hang(&self, target: &str, stack: &str, log: Option<&FiredLog>) -> Finding {
         let number = log.filter(|_| self.inject).map_or(0, |log| log.step);
+        if let Some(found) = waits(self.plan, &self.fired(log), number) {
+            return found;
+        }
         let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
         let step = index.and_then(|index| self.steps.get(index)).map(|step| (number, step.kind()));
-        silent_hang(target, self.deadline, stack, step)
+        silent_hang(target, self.deadline, stack, step).into()
     }
 
     /// Gives the faults that fired, as `log` tells them. Measurements put no plan in place.
@@ -297,8 +301,7 @@ impl Attribution {
         let Observed { end, log, wall, starved, .. } = observed;
         let too_busy = |found: &[Finding]| is_starved(found, wall, starved);
         let trouble = || Verdict::Trouble(GuestError::Starved { wall, waited: starved });
-        let dead = |found: Vec<KernelReport>, log: Option<FiredLog>| {
-            let found = findings(found);
+        let dead = |found: Vec<Finding>, log: Option<FiredLog>| {
             if too_busy(&found) {
                 return trouble();
             }
@@ -322,11 +325,11 @@ impl Attribution {
             End::Refused(reason) => Verdict::Refused(reason),
             End::Died | End::DeadBefore => match reports(&text) {
                 found if found.is_empty() => Verdict::Trouble(death(&text)),
-                found => dead(found, log),
+                found => dead(findings(found), log),
             },
             End::Hung { stack } => match reports(&text) {
                 found if found.is_empty() => dead(vec![request.hang(&self.target, &stack, log.as_ref())], log),
-                found => dead(found, log),
+                found => dead(findings(found), log),
             },
             End::Lost(error) => Verdict::Trouble(error),
             End::Unclean(_) => Verdict::Spoilt,
