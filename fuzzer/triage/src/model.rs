@@ -105,7 +105,7 @@ pub struct Crash {
     pub exact: Option<bool>,
     /// Kernels on which the key was seen; the reproducer's comes first.
     pub kernels: Vec<CrashKernel>,
-    /// Key of the same crash on the kernel that judges.
+    /// Key of the same crash on the kernel that judges, or whenever it is tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub same_as: Option<String>,
     /// The other host that found it.

@@ -74,7 +74,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Judged {
             reasons.insert(0, format!("alarm by design: {reason}"));
             Standing::Alarm
         } else if let Some(same) = evidence.same_as {
-            reasons.insert(0, format!("on the kernel that judges it is \"{same}\""));
+            reasons.insert(0, format!("on the kernel that judges, or whenever it is tried, it is \"{same}\""));
             Standing::Same
         } else {
             Standing::Finding

@@ -72,7 +72,8 @@ pub(super) struct Crash {
     pub(super) foreign: bool,
     /// Moment from which this start of the campaign knows the plan.
     pub(super) since: Instant,
-    /// The key that it has on the kernel that judges, where that is another one.
+    /// The key that it has on the kernel that judges or whenever it is tried, where that is another
+    /// one.
     pub(super) same_as: Option<String>,
     /// True when the kernel that judges has seen it: what it sees later is nothing new.
     pub(super) judged: bool,

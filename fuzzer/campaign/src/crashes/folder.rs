@@ -75,7 +75,8 @@ pub struct CrashMeta {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimized: Option<MinimizedMeta>,
     /// The key that this crash has on the kernel that judges, if the same plan crashed in the same
-    /// function there. Not there when none is known or this is that key.
+    /// function there, or that its plan has whenever it is tried. Not there when none is known or
+    /// this is that key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_as: Option<String>,
     /// Reproducers that need no fuzzer. Not there when none was made yet.

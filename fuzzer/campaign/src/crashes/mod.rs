@@ -13,7 +13,7 @@ mod program;
 mod traced;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -317,6 +317,22 @@ impl Crashes {
         let mut known = self.known();
         known.same.insert(explored.to_owned(), judged.to_owned());
         self.join(&mut known, explored)
+    }
+
+    /// Takes in that the reproducer that was `taken` made these crashes `instead`, each time. The
+    /// crash is the first of them that is known and no other's.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub(crate) fn only_makes(&self, taken: &Taken, instead: &BTreeSet<String>) -> Result<(), Error> {
+        let mut known = self.known();
+        let is_own = |key: &&String| known.crashes.get(*key).is_some_and(|crash| crash.same_as.is_none());
+        let Some(other) = instead.iter().find(is_own).cloned() else { return Ok(()) };
+        let Some(crash) = known.still(taken).filter(|crash| crash.same_as.is_none()) else { return Ok(()) };
+        crash.same_as = Some(other.clone());
+        tracing::info!(taken.title, "its plan makes \"{other}\" each time: taken for that one");
+        self.write_meta(&taken.key, |meta| meta.same_as = Some(other))
     }
 
     /// Writes which crash the one with the key `explored` is, if that is known and both are there.

@@ -1,9 +1,13 @@
 //! Triage: how well does a crash's reproducer make it again?
 //!
+//! Memory that was damaged shows it differently each time. So a crash that never came again, and
+//! whose reproducer makes one and the same other crash each time, is that one.
+//!
 //! A report may come late, or only in a guest that has run something else before. So where a plan
 //! does not make its crash again, the last rounds of the guest's history are tried before it.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,6 +37,33 @@ const SEQUENCES_TIME: Duration = Duration::from_secs(60);
 
 /// Fresh guests in which a new reproducer is tried.
 pub(crate) const TRIES: u32 = 3;
+
+/// What came of the tries of a reproducer.
+#[derive(Default)]
+struct Tries {
+    /// How often it was tried, which is fewer where guests fail.
+    tries: u32,
+    /// In how many of these the crash came again.
+    reproduced: u32,
+    /// The keys that came in each try, if the crash never did.
+    instead: BTreeSet<String>,
+}
+
+impl Tries {
+    /// Takes in one more.
+    fn take(&mut self, key: &str, execution: &Execution) {
+        let keys = || execution.findings.iter().map(|finding| finding.key.clone()).collect::<BTreeSet<_>>();
+        self.tries += 1;
+        self.reproduced += u32::from(execution.has_key(key));
+        if self.reproduced > 0 {
+            self.instead.clear();
+        } else if self.tries == 1 {
+            self.instead = keys();
+        } else {
+            self.instead.retain(|known| keys().contains(known));
+        }
+    }
+}
 
 /// The stage that tries the reproducers of new crashes in fresh guests and notes how often each
 /// made its crash again.
@@ -88,7 +119,7 @@ impl<'a> TriageStage<'a> {
                 return Err(Error::shutting_down());
             }
             let Some(mut taken) = self.crashes.take_untried(self.objective.kernel(), age) else { return Ok(()) };
-            let (tries, reproduced) = match self.tries(runner, &mut taken, &has_time) {
+            let Tries { tries, reproduced, instead } = match self.tries(runner, &mut taken, &has_time) {
                 Ok(tries) => tries,
                 Err(error) => {
                     self.crashes.put_back(&taken);
@@ -97,6 +128,7 @@ impl<'a> TriageStage<'a> {
             };
             tracing::info!(title = taken.title, "reproduced {reproduced} of {tries} times in fresh guests");
             self.crashes.tried(&taken, tries, reproduced)?;
+            self.crashes.only_makes(&taken, &instead)?;
             if taken.foreign {
                 return Ok(());
             }
@@ -105,52 +137,38 @@ impl<'a> TriageStage<'a> {
     }
 
     /// Tries the reproducer of a crash, and where it seldom makes the crash again, sequences of
-    /// what its guest had run. Gives the number of tries, and of those in which the crash came
-    /// again.
-    fn tries<R: Runner>(
-        &self,
-        runner: &mut R,
-        taken: &mut Taken,
-        has_time: &dyn Fn() -> bool,
-    ) -> Result<(u32, u32), Error> {
-        let (tries, reproduced) = self.tries_of(runner, taken, &taken.plan, TRIES)?;
-        if tries < TRIES || is_often(reproduced) {
-            return Ok((tries, reproduced));
+    /// what its guest had run.
+    fn tries<R: Runner>(&self, runner: &mut R, taken: &mut Taken, has_time: &dyn Fn() -> bool) -> Result<Tries, Error> {
+        let tries = self.tries_of(runner, taken, &taken.plan, TRIES)?;
+        if tries.tries < TRIES || is_often(tries.reproduced) {
+            return Ok(tries);
         }
-        Ok(self.sequence(runner, taken, reproduced, has_time)?.unwrap_or((tries, reproduced)))
+        Ok(self.sequence(runner, taken, tries.reproduced, has_time)?.unwrap_or(tries))
     }
 
-    /// Runs `plan` so often in fresh guests. Gives the number of tries, fewer where guests fail,
-    /// and of those in which the crash came again.
-    fn tries_of<R: Runner>(
-        &self,
-        runner: &mut R,
-        taken: &Taken,
-        plan: &PlanInput,
-        often: u32,
-    ) -> Result<(u32, u32), Error> {
-        let (mut tries, mut reproduced) = (0, 0);
+    /// Runs `plan` so often in fresh guests.
+    fn tries_of<R: Runner>(&self, runner: &mut R, taken: &Taken, plan: &PlanInput, often: u32) -> Result<Tries, Error> {
+        let mut tries = Tries::default();
         for _ in 0..often {
             let Some(execution) = self.tried(&taken.title, runner.run(&plan.0, How::Fresh))? else { break };
-            tries += 1;
-            reproduced += u32::from(execution.has_key(&taken.key));
+            tries.take(&taken.key, &execution);
             self.objective.note(plan, &execution)?;
         }
-        Ok((tries, reproduced))
+        Ok(tries)
     }
 
     /// Finds the shortest sequence of what the guest of a crash had run that often makes it again,
     /// or else the one that does most often, if that is more than `reproduced` times. Writes it as
-    /// the crash's reproducer. Gives its tries, and those in which the crash came again.
+    /// the crash's reproducer, and gives its tries.
     fn sequence<R: Runner>(
         &self,
         runner: &mut R,
         taken: &mut Taken,
         reproduced: u32,
         has_time: &dyn Fn() -> bool,
-    ) -> Result<Option<(u32, u32)>, Error> {
+    ) -> Result<Option<Tries>, Error> {
         let started = Instant::now();
-        let mut best: Option<(PlanInput, Execution, u32, u32)> = None;
+        let mut best: Option<(PlanInput, Execution, Tries)> = None;
         for sequence in sequences(&taken.plan, &taken.history) {
             if (self.is_interrupted)() {
                 return Err(Error::shutting_down());
@@ -164,15 +182,17 @@ impl<'a> TriageStage<'a> {
             if !execution.has_key(&taken.key) {
                 continue;
             }
-            let (more, again) = self.tries_of(runner, taken, &sequence, TRIES - 1)?;
-            if again + 1 > best.as_ref().map_or(reproduced, |(.., most)| *most) {
-                best = Some((sequence, execution, more + 1, again + 1));
+            let mut tries = self.tries_of(runner, taken, &sequence, TRIES - 1)?;
+            tries.take(&taken.key, &execution);
+            let again = tries.reproduced;
+            if again > best.as_ref().map_or(reproduced, |(.., best)| best.reproduced) {
+                best = Some((sequence, execution, tries));
             }
-            if is_often(again + 1) {
+            if is_often(again) {
                 break;
             }
         }
-        let Some((sequence, execution, tries, reproduced)) = best else { return Ok(None) };
+        let Some((sequence, execution, tries)) = best else { return Ok(None) };
         tracing::info!(title = taken.title, rounds = sequence.0.earlier.len() + 1, "made by a sequence");
         let cause = Cause::of(&sequence.0, &execution);
         self.crashes.is_made_by(self.objective.kernel(), taken, &cause)?;
@@ -181,7 +201,7 @@ impl<'a> TriageStage<'a> {
         }
         // From now on the sequence stands for the crash.
         taken.plan = PlanInput(cause.plan);
-        Ok(Some((tries, reproduced)))
+        Ok(Some(tries))
     }
 
     /// Ends the runner's guest at the end of a search, and writes what it had still to say.

@@ -32,7 +32,7 @@ pub struct Summary {
     /// All that the table of statistics shows in a summary.
     #[serde(flatten, serialize_with = "table::summary::serialize")]
     pub statistics: Statistics,
-    /// Crashes that have another title on the kernel that judges, and are among the others by that.
+    /// Crashes that are among the others by another title.
     pub same: usize,
     /// The others: title, how often the reproducer made it again, of how many tries.
     pub crashes: Vec<(String, u32, u32)>,

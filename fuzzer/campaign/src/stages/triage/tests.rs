@@ -16,6 +16,8 @@ const TITLE: &str = "KASAN in f";
 struct Guests {
     runs: u32,
     rounds: usize,
+    /// Another crash that each of these runs makes.
+    instead: Option<&'static str>,
 }
 
 impl Runner for Guests {
@@ -25,7 +27,8 @@ impl Runner for Guests {
         self.rounds += plan.earlier.len() + 1;
         let fails_at_5 = |round: &Round| fake::fails_at(&FaultPlan { faults: round.faults.clone(), ..plan.clone() }, 5);
         let crashes = fake::fails_at(plan, 9) && plan.earlier.iter().any(fails_at_5);
-        let findings = if crashes { vec![fake::warning(TITLE)] } else { Vec::new() };
+        let own = crashes.then_some(TITLE);
+        let findings = own.into_iter().chain(self.instead).map(fake::warning).collect();
         Ok(Execution { findings, guest: Fate::Retired, ..fake::quiet() }).into()
     }
 
@@ -57,6 +60,11 @@ fn triaged(history: Vec<Round>) -> Triaged {
 
 /// Has it tried as long as it `has_time`, which is told how often that was asked before.
 fn triaged_while(history: Vec<Round>, has_time: fn(u32) -> bool) -> Triaged {
+    triaged_in(Guests::default(), history, has_time)
+}
+
+/// Has it tried in these guests.
+fn triaged_in(mut guests: Guests, history: Vec<Round>, has_time: fn(u32) -> bool) -> Triaged {
     let folder = tempfile::tempdir().unwrap();
     let opened = Arc::new(fake::open(folder.path()));
     let known = fake::kernels().get(&opened, &fake::kernel("fake"), Role::Explorer).unwrap();
@@ -73,7 +81,7 @@ fn triaged_while(history: Vec<Round>, has_time: fn(u32) -> bool) -> Triaged {
     objective.note_late(&[late]).unwrap();
     let queue = fake::queue();
     let stage = TriageStage::new(objective, Arc::clone(&crashes), Some(&queue), Instant::now(), &|| false);
-    let (mut guests, asked) = (Guests::default(), Cell::new(0));
+    let asked = Cell::new(0);
     let has_time = || has_time(asked.replace(asked.get() + 1));
     stage.triage_while(&mut guests, Duration::ZERO, has_time).unwrap();
     let offered = std::iter::from_fn(|| queue.take(Duration::ZERO)).map(|queued| queued.plan).collect();
@@ -116,6 +124,19 @@ fn longer_sequences_are_tried_while_there_is_time() {
     let triaged = triaged_while([1, 5, 2, 3].map(round).into(), |asked| asked < 3);
     assert_eq!((triaged.tries(), triaged.guests.runs), ((3, 0), TRIES + 2), "those of one and two rounds");
     assert!(triaged.file("history.json").is_some(), "the rest is there for whoever has time");
+}
+
+#[test]
+fn a_crash_whose_plan_makes_another_one_each_time_is_that_one() {
+    let guests = || Guests { instead: Some("BUG in g"), ..Guests::default() };
+    let same = |triaged: &Triaged| {
+        let meta: serde_json::Value = serde_json::from_str(&triaged.file("meta.json").unwrap()).unwrap();
+        meta["same_as"].clone()
+    };
+    let never = triaged_in(guests(), Vec::new(), |_| true);
+    assert_eq!((never.tries(), same(&never)), ((3, 0), "BUG in g".into()));
+    let made = triaged_in(guests(), [round(5)].into(), |_| true);
+    assert_eq!((made.tries(), same(&made)), ((3, 3), serde_json::Value::Null), "a sequence makes it");
 }
 
 #[test]
