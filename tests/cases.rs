@@ -29,13 +29,6 @@ fn ext4_bears_that_a_block_of_the_extent_tree_is_not_to_be_had() {
     bears("ext4-rw", fails("bdev_getblk", &callers, InjectedError::Null), false);
 }
 
-/// Old content of the disk became readable, until 6.12.31.
-#[test]
-fn ext4_bears_that_data_is_not_written() {
-    let callers = ["submit_bio_noacct", "submit_bio", "ext4_io_submit"];
-    bears("ext4-remount", fails("should_fail_bio", &callers, EIO), true);
-}
-
 /// Log items were used after the shutdown had freed them, until 6.12.80.
 #[test]
 fn xfs_bears_that_its_log_is_not_written() {
