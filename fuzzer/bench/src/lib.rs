@@ -63,7 +63,8 @@ pub struct Options {
     /// With `quiet`: targets that run at the same time, each on two guests.
     #[arg(long, value_name = "N", default_value = "1")]
     pub at_once: NonZeroUsize,
-    /// With `quiet`: the targets' variants, too.
+    /// With `quiet`: the targets' variants, too. The exit status is 1 for one that covers nothing
+    /// that its target does not.
     #[arg(long)]
     pub variants: bool,
     /// With `kernels`: campaigns of each kind.

@@ -1,8 +1,9 @@
 //! `bench quiet`: runs workloads without faults for long, and counts what the oracles find.
-//! Whatever they find is a false alarm of the fuzzer, or a bug that needs no fault.
+//! Whatever they find is a false alarm of the fuzzer, or a bug that needs no fault. A variant that
+//! runs nothing but what its target runs is of no use.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -23,6 +24,9 @@ use super::{Measured, Session};
 
 const TIME: Duration = Duration::from_secs(900);
 
+/// The first executions of a run, whose places count.
+const COUNTED: u64 = 16;
+
 /// One target on one kernel.
 #[derive(Debug, Serialize)]
 struct Quiet {
@@ -40,6 +44,13 @@ struct Quiet {
     worn: u64,
     /// Calls by which the last of them was off, in a million.
     control_off_ppm: u64,
+    /// Places that the first executions cover.
+    places: usize,
+    /// Of these, how many its target does not cover on this kernel, if it is a variant and both
+    /// were run.
+    beside_its_target: Option<usize>,
+    #[serde(skip)]
+    covered: BTreeSet<u64>,
 }
 
 /// All of them.
@@ -50,9 +61,10 @@ pub(super) struct AllQuiet {
 }
 
 impl AllQuiet {
-    /// Says whether there was no finding.
+    /// Says whether there was no finding, and each variant differs from its target.
     pub(super) fn answer(&self) -> Answer {
-        if self.findings == 0 { Answer::Yes } else { Answer::No }
+        let same = self.runs.iter().any(|run| run.beside_its_target == Some(0));
+        if self.findings == 0 && !same { Answer::Yes } else { Answer::No }
     }
 }
 
@@ -87,8 +99,20 @@ pub(super) fn quiet(session: &Session<'_>) -> Result<AllQuiet, CommandError> {
             runs.push(run?);
         }
     }
+    compare(&mut runs);
     let findings = runs.iter().flat_map(|run| run.findings.values()).sum();
     Ok(AllQuiet { runs, findings })
+}
+
+/// Counts what each variant covers and its target does not.
+fn compare(runs: &mut [Quiet]) {
+    let of = |run: &Quiet| (run.measured.target.clone(), run.measured.kernel.clone());
+    let covered: BTreeMap<_, _> = runs.iter().map(|run| (of(run), run.covered.clone())).collect();
+    for run in runs {
+        let (name, kernel) = of(run);
+        let target = name.split_once(':').and_then(|(target, _)| covered.get(&(target.to_owned(), kernel)));
+        run.beside_its_target = target.map(|target| run.covered.difference(target).count());
+    }
 }
 
 /// Prepares a target on the kernel that judges, and on the one that explores where there is one.
@@ -109,10 +133,15 @@ fn run_quietly(prepared: &Arc<Prepared>, time: Duration) -> Result<Quiet, RunErr
     let mut runner = GuestRunner::new(prepared);
     let (start, mut executions) = (Instant::now(), 0);
     let mut findings = BTreeMap::new();
+    let mut covered = BTreeSet::new();
     let mut count = |found: &[Finding]| found.iter().for_each(|finding| note(&mut findings, finding));
     while start.elapsed() < time {
         let Ran { execution, late } = runner.run(&plan, How::Warm);
-        count(&execution?.findings);
+        let execution = execution?;
+        count(&execution.findings);
+        if executions < COUNTED {
+            covered.extend(execution.covered().map(|(_, place)| place));
+        }
         late.iter().for_each(|late| count(&late.findings));
         executions += 1;
     }
@@ -131,6 +160,9 @@ fn run_quietly(prepared: &Arc<Prepared>, time: Duration) -> Result<Quiet, RunErr
         drifted,
         worn,
         control_off_ppm,
+        places: covered.len(),
+        beside_its_target: None,
+        covered,
     })
 }
 
