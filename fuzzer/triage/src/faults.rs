@@ -1,5 +1,7 @@
 //! The named fault, and the guilty place.
 
+use std::collections::BTreeSet;
+
 use fault_plan::{Fault, FaultPlan, Reproducer, one_line, shell_word};
 use kernel_report::{Frame, first_report, telling_caller};
 
@@ -87,12 +89,17 @@ pub(crate) fn steps(reproducer: &Reproducer) -> Vec<String> {
     steps.into_iter().flatten().map(name).collect()
 }
 
-/// Gives the command that makes the disk of the reproducer's target, and the disk's size.
+/// Gives the command that makes the disk of the reproducer's target, the disk's size, and options
+/// of mounts.
 pub(crate) fn disk(reproducer: &Reproducer) -> Option<String> {
-    let image = reproducer.target.as_ref()?.get("image")?;
+    let target = reproducer.target.as_ref()?;
+    let image = target.get("image")?;
     let words = image.get("mkfs")?.as_array()?.iter().filter_map(serde_json::Value::as_str);
     let words: Vec<_> = words.map(shell_word).collect();
-    Some(one_line(&format!("{} ({} MiB)", words.join(" "), image.get("size_mib")?)))
+    let mounts = target.get("steps")?.as_array()?.iter().filter_map(|step| step.get("mount")?.get("options")?.as_str());
+    let options: BTreeSet<_> = mounts.filter(|options| !options.is_empty()).collect();
+    let options: String = options.iter().map(|options| format!(", mount -o {}", shell_word(options))).collect();
+    Some(one_line(&format!("{} ({} MiB){options}", words.join(" "), image.get("size_mib")?)))
 }
 
 /// Finds the place that a report blames. An oracle's finding blames nobody: there it is the first
@@ -110,7 +117,11 @@ pub(crate) fn guilty(
         return Some(Guilty { function, file: Some(file), line });
     }
     let in_key = || key.rsplit_once(' ').map(|(_, function)| function).filter(|function| is_name(function));
-    let owner = || stack.iter().map(String::as_str).find(|function| subsystem::of_function(function).is_some());
+    let owns = |function: &str| {
+        let file = || kernels.file(build_id, function);
+        subsystem::of_function(function).is_some() || file().is_some_and(|file| subsystem::is_of_one(&file))
+    };
+    let owner = || stack.iter().map(String::as_str).find(|function| owns(function));
     let telling = || {
         owner()
             .filter(|_| report.is_none())

@@ -42,7 +42,7 @@ pub fn subsystem(file: Option<&str>, functions: &[String]) -> Option<String> {
 #[must_use]
 pub fn file(crash: &Crash) -> Option<&str> {
     let blamed = crash.guilty.as_ref().and_then(|guilty| guilty.file.as_deref());
-    let is_shared = |file: &str| file.strip_prefix("fs/").is_some_and(|rest| !rest.contains('/'));
+    let is_shared = |file: &str| file.starts_with("fs/") && !is_of_one(file);
     if !blamed.is_some_and(is_shared) {
         return blamed;
     }
@@ -51,7 +51,12 @@ pub fn file(crash: &Crash) -> Option<&str> {
         // The innermost inlined function comes first.
         caller.lines.last()?.split(':').next()
     });
-    telling.filter(|file| file.starts_with("fs/") && !is_shared(file)).or(blamed)
+    telling.filter(|file| is_of_one(file)).or(blamed)
+}
+
+/// Says whether a file belongs to one file system.
+pub(crate) fn is_of_one(file: &str) -> bool {
+    file.strip_prefix("fs/").is_some_and(|rest| rest.contains('/'))
 }
 
 fn of_file(file: &str) -> Option<String> {
@@ -87,5 +92,6 @@ mod tests {
         assert_eq!(of(Some("include/linux/list.h"), &["string", "xfs_buf_read"]).as_deref(), Some("xfs"));
         assert_eq!(of(None, &["string", "_btrfs_printk"]).as_deref(), Some("btrfs"));
         assert_eq!(of(None, &["string"]), None);
+        assert!(is_of_one("fs/btrfs/inode.c") && !is_of_one("fs/super.c") && !is_of_one("mm/slub.c"));
     }
 }

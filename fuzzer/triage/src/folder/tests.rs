@@ -15,7 +15,9 @@ const META: &str = r#"{ "version": 1, "key": "check: fs/btrfs/inode.c f: WARN_ON
 const REPRODUCER: &str = r#"{ "reproducer_version": 1, "key": "check: fs/btrfs/inode.c f: WARN_ON(x)",
     "title": "WARNING in f", "kernel": "linux-check", "kernel_build_id": "ab12", "plan": { "version": 1, "target": "t",
     "faults": [ { "function": "should_failslab", "call_path": ["kmem_cache_alloc_noprof"], "occurrence": 2,
-    "error": "ENOMEM" } ] }, "target": { "steps": [ { "mount": {} }, "umount" ] } }"#;
+    "error": "ENOMEM" } ] }, "target": {
+        "image": { "mkfs": ["mkfs.btrfs", "-q"], "size_mib": 128 },
+        "steps": [ { "mount": { "options": "compress=zstd" } }, "umount" ] } }"#;
 
 fn write(folder: &Path, files: &[(&str, &str)]) {
     for (name, text) in files {
@@ -66,6 +68,7 @@ fn a_whole_folder_is_read() {
     assert_eq!((crash.found_s, crash.replays(), crash.plan_faults), (Some(1.5), "2/3".to_owned(), 1));
     assert_eq!((crash.faults[0].error.as_deref(), crash.faults[0].occurrence), (Some("ENOMEM"), Some(2)));
     assert_eq!(crash.steps, ["mount", "umount"]);
+    assert_eq!(crash.disk.as_deref(), Some("mkfs.btrfs -q (128 MiB), mount -o compress=zstd"));
     assert_eq!(crash.guilty.as_ref().unwrap().line, Some(7));
     let kernels: Vec<_> = crash.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
     assert_eq!(kernels, ["linux-check", "linux-lean"], "the matrix says where else it was seen");
