@@ -1,4 +1,7 @@
 //! Steps as calls of the C functions in `c/steps.c`.
+//!
+//! They make the system calls that the agent makes: `linkat()` is on call paths where `link()` is
+//! not.
 
 use guest_protocol::{BlockGroups, Fallocate, Ioctl, Profile, RelativePath, Shutdown, Step, pattern::shift_of};
 
@@ -78,15 +81,23 @@ pub(super) fn in_c(step: &Step, number: u32) -> Option<InC> {
         Step::Read { path } => c("read", format!("read_file({})", below(path))),
         Step::Fsync { path } => c("fsync", format!("flush_file({})", below(path))),
         Step::Truncate { path, length } => c("", format!("done(truncate({}, {length}))", below(path))),
-        Step::Rename { from, to } => c("", format!("done(rename({}, {}))", below(from), below(to))),
-        Step::Link { from, to } => c("", format!("done(link({}, {}))", below(from), below(to))),
+        Step::Rename { from, to } => {
+            c("", format!("done(renameat(AT_FDCWD, {}, AT_FDCWD, {}))", below(from), below(to)))
+        }
+        Step::Link { from, to } => {
+            c("", format!("done(linkat(AT_FDCWD, {}, AT_FDCWD, {}, 0))", below(from), below(to)))
+        }
         Step::Unlink { path } => c("", format!("done(unlink({}))", below(path))),
-        Step::Symlink { target, path } => c("", format!("done(symlink({}, {}))", text(target), below(path))),
+        Step::Symlink { target, path } => {
+            c("", format!("done(symlinkat({}, AT_FDCWD, {}))", text(target), below(path)))
+        }
         Step::SetXattr { path, name, value } => {
             c("", format!("done(lsetxattr({}, {}, {}, {}, 0))", below(path), text(name), text(value), value.len()))
         }
-        Step::Chmod { path, mode } => c("", format!("done(chmod({}, 0{mode:o}))", below(path))),
-        Step::Chown { path, uid, gid } => c("", format!("done(lchown({}, {uid}, {gid}))", below(path))),
+        Step::Chmod { path, mode } => c("", format!("done(fchmodat(AT_FDCWD, {}, 0{mode:o}, 0))", below(path))),
+        Step::Chown { path, uid, gid } => {
+            c("", format!("done(fchownat(AT_FDCWD, {}, {uid}, {gid}, AT_SYMLINK_NOFOLLOW))", below(path)))
+        }
         Step::Readdir { path } => {
             c("readdir", format!("list({})", folder(path.as_ref().map_or("", RelativePath::as_str))))
         }
