@@ -13,7 +13,10 @@
 //! smallest number. A step's first fault of the program's own task is `fail-nth`. Every other one
 //! is an interval, of which a hook has one in a step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use fault_plan::Scope;
 use kernel_report::telling_caller;
@@ -47,15 +50,22 @@ impl Hook {
         }
     }
 
-    /// Gives the number of callers that it looks at. It reads 32 frames (`MAX_STACK_TRACE_DEPTH`),
-    /// of which some are its own.
-    fn depth(&self) -> usize {
+    /// Gives the callers that it looks at, of which the innermost is 0. It reads 32 frames
+    /// (`MAX_STACK_TRACE_DEPTH`), of which some are its own.
+    fn seen(&self) -> Range<usize> {
         match self {
-            Self::Slab | Self::Page => 30,
-            Self::Bio => 28,
-            // The probe has frames, too.
-            Self::Function(..) => 22,
+            Self::Slab | Self::Page => 0..30,
+            Self::Bio => 0..28,
+            // The probe has frames, too. At a function's entry its caller has no frame yet: a
+            // kernel that unwinds by frame pointers does not see it.
+            Self::Function(..) => 1..22,
         }
+    }
+
+    /// Gives those of a call's callers.
+    fn seen_of<'a>(&self, callers: &'a [String]) -> &'a [String] {
+        let Range { start, end } = self.seen();
+        callers.get(start..end.min(callers.len())).unwrap_or_default()
     }
 
     /// Gives the function that it makes fail.
@@ -75,7 +85,7 @@ impl Hook {
 
     /// Says whether it counts the call when it counts those below the function `below`.
     fn counts(&self, call: &Call, below: &str) -> bool {
-        self.has(call) && call.counts && call.callers.iter().take(self.depth()).any(|caller| caller == below)
+        self.has(call) && call.counts && self.seen_of(&call.callers).iter().any(|caller| caller == below)
     }
 }
 
@@ -184,7 +194,7 @@ fn candidates(hook: &Hook, calls: &[&Call], wanted: &[Wanted], names: &dyn Fn(&s
     let others: Vec<&Call> = own.collect();
     let telling = telling_caller(&first.callers);
     let middle = first.callers.iter().position(|caller| Some(caller.as_str()) == telling).unwrap_or(0);
-    let callers = first.callers.iter().take(hook.depth()).enumerate();
+    let callers = (hook.seen().start..).zip(hook.seen_of(&first.callers));
     callers
         .filter(|(_, caller)| names(caller) && others.iter().all(|other| hook.counts(other, caller)))
         .map(|(index, caller)| (caller.clone(), index.abs_diff(middle)))
@@ -275,6 +285,14 @@ mod tests {
         let calls = [slab("a x m"), page.clone(), slab("b x m"), page];
         let armings = armed(&calls, &[(Hook::Slab, 2), (Hook::Page, 3)]).unwrap();
         assert_eq!(armings, [("b".to_owned(), 2, 0, 1), ("p".to_owned(), 0, 1, 1)]);
+    }
+
+    #[test]
+    fn the_probe_of_a_function_does_not_see_its_caller() {
+        let hook = Hook::Function("f".to_owned(), -28);
+        let calls = [call("f", Scope::Workload, "b x m"), call("f", Scope::Workload, "a y m")];
+        assert_eq!(armed(&calls, &[(hook.clone(), 1)]).unwrap(), [("y".to_owned(), 1, 0, 1)]);
+        assert_eq!(armed(&[call("f", Scope::Workload, "a")], &[(hook, 0)]), None, "there is nobody else");
     }
 
     #[test]
