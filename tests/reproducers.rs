@@ -39,6 +39,26 @@ fn a_crash_becomes_a_program_that_makes_it_without_agent() {
     assert_eq!(repro.bt, None, "the kernel's hooks say it");
 }
 
+/// The kernel's own hook fails it when a module has put it on the list.
+#[test]
+fn a_function_that_is_not_on_the_kernels_list_fails_without_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut reproducer: serde_json::Value = serde_json::from_str(&known("null-deref.json")).unwrap();
+    reproducer["key"] = "access: bad memory Read in selftest_account_free".into();
+    reproducer["title"] = "KASAN: slab-use-after-free Read in selftest_account_free".into();
+    reproducer.as_object_mut().unwrap().remove("target");
+    reproducer["plan"] = serde_json::json!({ "version": 1, "target": "selftest-reach", "faults": [{
+        "function": "selftest_account_charge", "call_path": ["selftest_off_list"], "occurrence": 1, "error": "EDQUOT",
+    }] });
+    crash(folder.path(), &reproducer.to_string());
+    let (status, said, meta) = export(folder.path());
+    assert_eq!(status, Some(0), "{said}");
+    assert!(meta.repro.unwrap().c.unwrap().ends_with(" of 3"), "{said}");
+    let text = fs::read_to_string(folder.path().join("repro.c")).unwrap();
+    assert!(text.contains("{\"selftest_account_charge\", 1},") && text.contains("slots.ko"), "{text}");
+    assert!(fs::read_to_string(folder.path().join("slots.c")).unwrap().contains("_error_injection_whitelist"));
+}
+
 /// The second call is counted while the script has the first one fail.
 #[test]
 fn what_the_kernels_hooks_cannot_say_becomes_a_script_for_bpftrace() {

@@ -60,7 +60,7 @@ use self::{
 pub use self::{
     clients::{Client, ClientSetup, StartClient},
     crashes::{
-        CrashFault, CrashMeta, CrashRepro, META, MinimizedMeta, PROGRAM, REPRODUCER, SCRIPT, STEPS, lock_around,
+        CrashFault, CrashMeta, CrashRepro, META, MinimizedMeta, PROGRAM, REPRODUCER, SCRIPT, SLOTS, STEPS, lock_around,
         write_programs,
     },
     error::{CampaignError, StartError},

@@ -29,6 +29,8 @@ const REPORT: &str = "report.txt";
 /// The file with the C program that makes a crash without the fuzzer, where there is one.
 pub const PROGRAM: &str = "repro.c";
 
+/// The module that [`PROGRAM`] needs where it fails functions that the kernel's list lacks.
+pub const SLOTS: &str = "slots.c";
 /// The file with the script by which bpftrace makes a crash, where there is one. It has [`STEPS`]
 /// beside it.
 pub const SCRIPT: &str = "repro.bt";

@@ -25,7 +25,7 @@ use libafl::Error;
 use self::crash::{Crash, Next};
 pub(crate) use self::evidence::{Cause, CrashNews};
 pub use self::{
-    folder::{CrashFault, CrashMeta, CrashRepro, META, MinimizedMeta, PROGRAM, REPRODUCER, SCRIPT, STEPS},
+    folder::{CrashFault, CrashMeta, CrashRepro, META, MinimizedMeta, PROGRAM, REPRODUCER, SCRIPT, SLOTS, STEPS},
     program::{lock_around, write_programs},
 };
 use crate::{

@@ -7,7 +7,7 @@ use std::{
 
 use files::cache::try_lock;
 
-use super::folder::{CrashRepro, META, PROGRAM, SCRIPT, STEPS, read_meta};
+use super::folder::{CrashRepro, META, PROGRAM, SCRIPT, SLOTS, STEPS, read_meta};
 use crate::folder::{FolderError, LOCK, failed, write, write_json};
 
 /// Locks the campaign that has the crash's folder `crash`, so that nobody changes it while the lock
@@ -34,7 +34,7 @@ pub fn lock_around(crash: &Path) -> Result<Option<File>, FolderError> {
 pub fn write_programs(crash: &Path, files: &[(&str, String)], repro: CrashRepro) -> Result<(), FolderError> {
     let meta_path = crash.join(META);
     let mut meta = read_meta(&meta_path)?;
-    let old = [PROGRAM, SCRIPT, STEPS].into_iter().filter(|name| files.iter().all(|(file, _)| file != name));
+    let old = [PROGRAM, SLOTS, SCRIPT, STEPS].into_iter().filter(|name| files.iter().all(|(file, _)| file != name));
     // The one that is killed in between leaves no program that is said to work and is not there.
     meta.repro = Some(CrashRepro::default());
     write_json(&meta_path, &meta)?;

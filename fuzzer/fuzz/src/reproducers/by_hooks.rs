@@ -6,19 +6,34 @@ use execution::Fired;
 use fault_plan::base_name;
 
 use super::{
-    GUESTS, Maker, Outcome, PROGRAM, Trouble,
+    GUESTS, Maker, Outcome, PROGRAM, SLOTS, Trouble,
     arming::{Arming, Counts, Wanted, arm, play},
-    hits::{Hit, hits, hook, once},
+    hits::{Hit, OffList, hits, hook, off_list, once},
     program::By,
     trace::{Call, calls},
     unsaid,
 };
 
+/// Source of the module with room for functions.
+const SLOTS_TEXT: &str = include_str!("../../../../kernels/slots/slots.c");
+
 impl Maker<'_> {
     /// Makes the program by which the kernel's hooks fail the calls that `fired`, and verifies it.
+    /// Where functions are not on the kernel's list, allocations within them are tried first, which
+    /// need no module.
     pub(super) fn by_hooks(&self, fired: &[Fired]) -> Result<Outcome, Trouble> {
         once(self.crash.plan, fired)?;
-        let hits = hits(self.crash.plan, fired, |fault| hook(fault, self.target()))?;
+        let unlisted = self.crash.plan.all_faults().any(|fault| off_list(&fault.function, self.target()).is_some());
+        match self.by_hooks_and(OffList::StandIn, fired) {
+            Err(Trouble::Unsaid(_)) if unlisted && self.prepared.kernel.slots.is_some() => {
+                self.by_hooks_and(OffList::Listed, fired)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn by_hooks_and(&self, way: OffList, fired: &[Fired]) -> Result<Outcome, Trouble> {
+        let hits = hits(self.crash.plan, fired, |fault| hook(fault, self.target(), way))?;
         let guests = self.guests()?;
         let mut armings: Vec<Arming> = Vec::new();
         for (number, hit) in (1..).zip(&hits) {
@@ -31,7 +46,16 @@ impl Maker<'_> {
             |again, tried| self.content(By::Hooks(&armings), &self.head_of_hooks(&hits, (again, tried)), false).text();
         let program = self.program(&text(0, 0), &[], None)?;
         let again = self.verify(&guests, PROGRAM, &program)?;
-        Ok(Outcome::Verified { files: vec![(PROGRAM, text(again, GUESTS))], again, tried: GUESTS })
+        let mut files = vec![(PROGRAM, text(again, GUESTS))];
+        if hits.iter().any(|hit| self.is_listed(hit)) {
+            files.push((SLOTS, SLOTS_TEXT.to_owned()));
+        }
+        Ok(Outcome::Verified { files, again, tried: GUESTS })
+    }
+
+    /// Says whether a module puts the function of a hit on the kernel's list.
+    pub(super) fn is_listed(&self, hit: &Hit) -> bool {
+        !hit.is_stand_in() && off_list(&hit.fault.function, self.target()).is_some()
     }
 
     /// Adds the settings for the fault `hit` to those of the faults `before`, with which `calls`

@@ -23,10 +23,29 @@ impl Maker<'_> {
         lines.push(format!("CONFIG_KALLSYMS and {}.", hooks.into_iter().collect::<Vec<_>>().join(", ")));
         lines.push("Run it as root, once after a boot: a hook's count of calls cannot be set back.".to_owned());
         lines.push(String::new());
+        lines.extend(self.of_slots(hits));
         lines.push("  mount -t debugfs none /sys/kernel/debug".to_owned());
         lines.push("  cc -static repro.c -o repro".to_owned());
         lines.extend(self.run_line(|arguments| format!("./repro{arguments}")));
         lines
+    }
+
+    /// Says what the module is for, and how to build it, where there has to be one.
+    fn of_slots(&self, hits: &[Hit]) -> Vec<String> {
+        let names: BTreeSet<_> =
+            { hits }.iter().filter(|hit| self.is_listed(hit)).map(|hit| hit.hook.function()).collect();
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let names: Vec<_> = names.into_iter().collect();
+        vec![
+            format!("Not on the kernel's list of functions that may fail: {}.", names.join(", ")),
+            "slots.ko, a module without code, puts functions there (CONFIG_MODULES). Its source is beside this:"
+                .to_owned(),
+            String::new(),
+            "  echo 'obj-m := slots.o' > Makefile".to_owned(),
+            "  make -C /lib/modules/$(uname -r)/build M=$PWD modules".to_owned(),
+        ]
     }
 
     /// Writes that of `repro.bt`, as a comment of bpftrace's.

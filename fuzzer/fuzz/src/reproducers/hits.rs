@@ -1,7 +1,7 @@
 //! Faults that fired, as the kernel's hooks see them.
 
 use execution::{Fired, Target};
-use fault_plan::{Fault, FaultPlan, InjectedError, base_name};
+use fault_plan::{ErrorType, Fault, FaultPlan, InjectedError, base_name};
 
 use super::{Trouble, arming::Hook, trace::Call, unsaid};
 
@@ -81,16 +81,28 @@ pub(super) fn once(plan: &FaultPlan, fired: &[Fired]) -> Result<(), Trouble> {
     unsaid(format!("{function} fails {} times, and the calls after the first are not known", fired.times))
 }
 
-/// The hook of the kernel's that makes the call fail in this way. For a function that is not on the
-/// kernel's list that is an allocation within it.
-pub(super) fn hook(fault: &Fault, target: &Target) -> Result<Hook, Trouble> {
-    let off_list =
-        target.functions.iter().any(|function| function.name == fault.function && function.error_type.is_some());
+/// The type of a function that is not on the kernel's list; none of one that is.
+pub(super) fn off_list(name: &str, target: &Target) -> Option<ErrorType> {
+    target.functions.iter().find(|function| function.name == name)?.error_type
+}
+
+/// Way in which a function fails that is not on the kernel's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OffList {
+    /// An allocation within it does.
+    StandIn,
+    /// A module puts it on the list.
+    Listed,
+}
+
+/// The hook of the kernel's that makes the call fail in this way.
+pub(super) fn hook(fault: &Fault, target: &Target, way: OffList) -> Result<Hook, Trouble> {
+    let stands_in = way == OffList::StandIn && off_list(&fault.function, target).is_some();
     let (hook, error) = match fault.function.as_str() {
         "should_failslab" => (Hook::Slab, "ENOMEM"),
         "should_fail_alloc_page" => (Hook::Page, "true"),
         "should_fail_bio" => (Hook::Bio, "EIO"),
-        _ if off_list => return Ok(Hook::Slab),
+        _ if stands_in => return Ok(Hook::Slab),
         name => return Ok(Hook::Function(name.to_owned(), fault.error.return_value())),
     };
     if InjectedError::from_name(error) == Some(fault.error) {

@@ -24,9 +24,9 @@ mod script;
 mod steps;
 mod trace;
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, fs, sync::Arc, time::Duration};
 
-use campaign::{PROGRAM, SCRIPT, STEPS};
+use campaign::{PROGRAM, SCRIPT, SLOTS, STEPS};
 use execution::{Finding, FindingKind, Fired, How, Runner, Stop, Target};
 use fault_plan::FaultPlan;
 use guest_protocol::WorkloadStep;
@@ -222,9 +222,22 @@ impl Maker<'_> {
         Ok(Program {
             executable: bare::compile(text).map_err(BareError::from)?,
             arguments: image.into_iter().chain(disks).collect(),
-            events: functions.into_iter().map(event).collect(),
+            events: functions.into_iter().map(|function| event(function, self.symbol(function))).collect(),
+            module: self.module()?,
             script,
         })
+    }
+
+    /// The name that the kernel has for a function: the compiler appends to names.
+    fn symbol<'n>(&'n self, function: &'n str) -> &'n str {
+        self.prepared.symbols.only(function).unwrap_or(function)
+    }
+
+    /// Reads the kernel's module of slots, where it has one.
+    fn module(&self) -> Result<Option<Vec<u8>>, Trouble> {
+        let Some(path) = &self.prepared.kernel.slots else { return Ok(None) };
+        let read = fs::read(path).map_err(|source| BareError::Host { what: "module of slots", source });
+        Ok(Some(read?))
     }
 
     fn run(&self, guests: &BareGuests<'_>, program: &Program) -> Result<BareRun, Trouble> {

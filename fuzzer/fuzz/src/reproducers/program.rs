@@ -10,11 +10,12 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use execution::{ImageRecipe, ImageSource, Target};
-use fault_plan::shell_word;
+use fault_plan::{ErrorType, shell_word};
 use guest_protocol::{Step, WorkloadStep};
 
 use super::{
     arming::{Arming, Hook},
+    hits::off_list,
     steps,
 };
 
@@ -84,11 +85,20 @@ impl Content<'_> {
             By::Hooks(armings) => Some(armings),
             By::Names => None,
         };
+        let allowed = self.allowed();
         let support = ["support", "state"].into_iter().chain(armings.map(|_| "faults"));
+        let support = support.chain((!allowed.is_empty()).then_some("allow"));
         parts(&mut text, SUPPORT, Some(support.collect()));
         parts(&mut text, STEPS, Some(needed.iter().copied().chain(forgets.then_some("forget")).collect()));
         if let Some(armings) = armings {
             faults(&mut text, armings);
+        }
+        if !allowed.is_empty() {
+            text.push_str("static const struct allowed allowed[] = {\n");
+            for (name, error_type) in &allowed {
+                let _ = writeln!(text, "    {{{}, {}}},", steps::text(name), number_of(*error_type));
+            }
+            text.push_str("};\n\n");
         }
         let mark = if self.marks { "static int marks;\n#define MARK(...) dprintf(marks, __VA_ARGS__)\n\n" } else { "" };
         let step: String =
@@ -104,6 +114,13 @@ impl Content<'_> {
         self.workload(&mut text);
         self.main(&mut text);
         text
+    }
+
+    /// The functions that fail and are not on the kernel's list, with their types.
+    fn allowed(&self) -> Vec<(&str, ErrorType)> {
+        let By::Hooks(armings) = self.by else { return Vec::new() };
+        let names: BTreeSet<&str> = armings.iter().map(|arming| arming.hook.function()).collect();
+        names.into_iter().filter_map(|name| Some((name, off_list(name, self.target)?))).collect()
     }
 
     fn mounts_btrfs(&self) -> bool {
@@ -157,6 +174,10 @@ impl Content<'_> {
 ",
             first + disks
         );
+        let allowed = self.allowed().len();
+        if allowed > 0 {
+            let _ = writeln!(text, "    allow(allowed, {allowed});");
+        }
         if matches!(self.by, By::Hooks(_)) {
             text.push_str(PREPARE);
         }
@@ -180,6 +201,16 @@ impl Content<'_> {
             By::Names => (String::new(), "0".to_owned()),
         };
         let _ = writeln!(text, "{failed}    return {status};\n}}");
+    }
+}
+
+/// The number that the module's slots have for a type: see `kernels/slots/slots.c`.
+fn number_of(error_type: ErrorType) -> u8 {
+    match error_type {
+        ErrorType::Null => 0,
+        ErrorType::Errno => 1,
+        ErrorType::ErrnoNull => 2,
+        ErrorType::True => 3,
     }
 }
 
@@ -273,7 +304,7 @@ mod tests {
     const TARGET: &str = r#"
 description = "every step that there is C for"
 kernel = "k"
-functions = [{ name = "f", errors = ["EIO"] }]
+functions = [{ name = "f", errors = ["EIO"] }, { name = "off_list", type = "ERRNO", errors = ["EIO"] }]
 setup = [{ write-file = { path = "/proc/sys/vm/drop_caches", text = "1\n" } }]
 steps = [
     { mount = { fstype = "btrfs", options = "ro,noatime,compress=zstd" } },
@@ -329,7 +360,13 @@ disks = 2
             assert!(text.contains(r#"{2, 1, "failslab", "open_ctree", 3, 0, 1, NULL, NULL,"#));
             assert!(text.contains(r#""btrfs_search_slot", "0xfffffffffffffffb","#));
             assert_eq!(text.contains("tracing"), marks, "a reproducer needs no tracing");
-            let text = Content { by: By::Names, ..content }.text();
+            assert!(!text.contains("slots.ko"), "all of these are on the kernel's list");
+            let unlisted = [arming(Hook::Function("off_list".to_owned(), -5), 1, 0)];
+            let listed = Content { by: By::Hooks(&unlisted), head: &head, rounds: vec![false], ..content }.text();
+            compile(&listed).unwrap();
+            assert!(listed.contains("{\"off_list\", 1},") && listed.contains("allow(allowed, 1);"), "{listed}");
+            let content = Content { target: &target, rounds: vec![true, false], by: By::Names, head: &head, marks };
+            let text = content.text();
             compile(&text).unwrap();
             assert!(!text.contains("fail") && text.contains("PR_SET_NAME"), "the script makes calls fail");
         }

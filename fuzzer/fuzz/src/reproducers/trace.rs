@@ -36,10 +36,10 @@ pub(super) struct Call {
     pub(super) counts: bool,
 }
 
-/// Gives the kprobe event that records the calls of `function`: its direct caller, which the call
-/// trace of a function's entry lacks, and two arguments.
-pub(super) fn event(function: &str) -> String {
-    format!("p:{function} {function} caller=$stack0:symbol first=%di second=%si\n")
+/// Gives the kprobe event that records the calls of `function`, which is `symbol` in the kernel:
+/// its direct caller, which the call trace of a function's entry lacks, and two arguments.
+pub(super) fn event(function: &str, symbol: &str) -> String {
+    format!("p:{function} {symbol} caller=$stack0:symbol first=%di second=%si\n")
 }
 
 /// Reads the calls in steps of the program. Those in between are left out.

@@ -28,7 +28,7 @@ use crossbeam::{
     select,
 };
 use execution::Stop;
-use guest_protocol::CHECKER_LINKER;
+use guest_protocol::{CHECKER_LINKER, SLOTS_FILE};
 use thiserror::Error;
 
 use crate::{
@@ -93,6 +93,8 @@ pub struct Program {
     /// Kprobe events of `Documentation/trace/kprobetrace.rst` (6.12), one a line, that are recorded
     /// with their call traces while it runs; empty for none.
     pub events: String,
+    /// The kernel's module of slots, which the program may load; none where there is none.
+    pub module: Option<Vec<u8>>,
     /// The script under which bpftrace runs it; none to run it alone.
     pub script: Option<Script>,
 }
@@ -178,6 +180,9 @@ impl<'a> BareGuests<'a> {
         files.program("init", &self.init).program("program", &program.executable);
         let command: String = program.command().iter().map(|word| format!("{word}\n")).collect();
         files.file("command", command.as_bytes()).file("events", program.events.as_bytes());
+        if let Some(module) = &program.module {
+            files.file(SLOTS_FILE, module);
+        }
         if let Some(Script { text, bpftrace }) = &program.script {
             files
                 .directory("bin")

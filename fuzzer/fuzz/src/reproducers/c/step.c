@@ -26,7 +26,7 @@ static void end_step(int round, int step) {
     MARK("end of round %d step %d\n", round, step);
     for (int index = 0; index < FAULTS; index++)
         if (faults[index].round == round && faults[index].step == step)
-            disarm_one(&faults[index]);
+            disarm_one(&faults[index], index);
 }
 
 //: names

@@ -1,6 +1,7 @@
 //: support
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -47,6 +48,7 @@ struct fault {
 static int fail_nth, probability[64];
 static int fired;
 static unsigned long start[64], end[64];
+static char inject[64][256];
 
 static void put(const char *path, const char *format, ...) {
     char text[128];
@@ -113,8 +115,9 @@ static void silence_all(void) {
     closedir(folder);
 }
 
-/* Finds the addresses of the function `name`, whatever suffix the compiler gave it. */
-static void look_up(const char *name, unsigned long *from, unsigned long *to) {
+/* Finds the addresses of the function `name`, whatever suffix the compiler gave it, and its whole name. */
+static const char *look_up(const char *name, unsigned long *from, unsigned long *to) {
+    static char whole[256];
     char line[512], symbol[256], type;
     unsigned long address;
     size_t length = strlen(name);
@@ -129,8 +132,10 @@ static void look_up(const char *name, unsigned long *from, unsigned long *to) {
         if (sscanf(line, "%lx %c %255s", &address, &type, symbol) != 3 || !strchr("tTwW", type))
             continue;
         if (strncmp(symbol, name, length) == 0 && (symbol[length] == 0 || symbol[length] == '.') &&
-            !strstr(symbol, ".cold"))
+            !strstr(symbol, ".cold")) {
             *from = address;
+            strcpy(whole, symbol);
+        }
     }
     rewind(file);
     while (fgets(line, sizeof line, file))
@@ -141,6 +146,7 @@ static void look_up(const char *name, unsigned long *from, unsigned long *to) {
         printf("repro: this kernel has no function %s, or hides its addresses (run as root)\n", name);
         exit(2);
     }
+    return whole;
 }
 
 static const char *configuration(const char *attribute) {
@@ -162,6 +168,8 @@ static void prepare(const struct fault *fault, int index) {
                "CONFIG_FAULT_INJECTION_STACKTRACE_FILTER and %s\n", path, configuration(fault->attribute));
         exit(2);
     }
+    if (fault->inject)
+        strcpy(inject[index], look_up(fault->inject, &start[index], &end[index]));
     look_up(fault->below, &start[index], &end[index]);
     snprintf(path, sizeof path, DEBUGFS "/%s/probability", fault->attribute);
     probability[index] = open(path, O_WRONLY | O_CLOEXEC);
@@ -182,8 +190,8 @@ static void arm_one(const struct fault *fault, int index) {
     if (fault->inject) {
         char path[256];
 
-        put(DEBUGFS "/fail_function/inject", "%s", fault->inject);
-        snprintf(path, sizeof path, DEBUGFS "/fail_function/%s/retval", fault->inject);
+        put(DEBUGFS "/fail_function/inject", "%s", inject[index]);
+        snprintf(path, sizeof path, DEBUGFS "/fail_function/%s/retval", inject[index]);
         put(path, "%s", fault->retval);
     }
     if (strcmp(fault->attribute, "fail_make_request") == 0)
@@ -196,14 +204,52 @@ static void arm_one(const struct fault *fault, int index) {
     set(fault->attribute, "interval", "%lu", fault->interval ? fault->interval : 1);
 }
 
-static void disarm_one(const struct fault *fault) {
+static void disarm_one(const struct fault *fault, int index) {
     long left = get(fault->attribute, "times");
 
     silence(fault->attribute);
     if (fault->inject)
-        put(DEBUGFS "/fail_function/inject", "!%s", fault->inject);
+        put(DEBUGFS "/fail_function/inject", "!%s", inject[index]);
     fired += fault->times - left;
     printf("repro: %s: %s\n", fault->what, left == 0 ? "failed" : "DID NOT FAIL: the call was not reached");
+}
+
+//: allow faults
+/* A function that is not on the kernel's list of those that may fail, and which slot of slots.ko has its type. */
+struct allowed {
+    const char *function;
+    int type;
+};
+
+/* Puts functions on that list: loads slots.ko, of this folder, with their addresses in its slots and no slot more. */
+static void allow(const struct allowed *functions, int count) {
+    static union {
+        Elf64_Ehdr header;
+        char bytes[4 << 20];
+    } module;
+    struct { unsigned long address, type; } *slots;
+    int file = open("slots.ko", O_RDONLY | O_CLOEXEC);
+    ssize_t bytes = read(file, module.bytes, sizeof module.bytes);
+    unsigned long types[4], unused;
+    Elf64_Shdr *section = (Elf64_Shdr *)(module.bytes + module.header.e_shoff);
+    const char *names;
+
+    if (file < 0 || bytes <= 0)
+        die("slots.ko (build slots.c: see the head of this file)");
+    names = module.bytes + section[module.header.e_shstrndx].sh_offset;
+    while (strcmp(names + section->sh_name, "_error_injection_whitelist") != 0)
+        section++;
+    slots = (void *)(module.bytes + section->sh_offset);
+    for (int type = 0; type < 4; type++)
+        types[type] = slots[type].type;
+    for (int index = 0; index < count; index++) {
+        look_up(functions[index].function, &slots[index].address, &unused);
+        slots[index].type = types[functions[index].type];
+    }
+    section->sh_size = count * sizeof *slots;
+    if (syscall(SYS_init_module, module.bytes, bytes, "") < 0)
+        die("cannot load slots.ko");
+    close(file);
 }
 
 //: state
