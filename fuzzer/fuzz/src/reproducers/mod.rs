@@ -22,6 +22,7 @@ mod hits;
 mod program;
 mod script;
 mod steps;
+mod tables;
 mod trace;
 
 use std::{collections::BTreeSet, fmt, fs, sync::Arc, time::Duration};

@@ -13,11 +13,7 @@ use execution::{ImageRecipe, ImageSource, Target};
 use fault_plan::{ErrorType, shell_word};
 use guest_protocol::{Step, WorkloadStep};
 
-use super::{
-    arming::{Arming, Hook},
-    hits::off_list,
-    steps,
-};
+use super::{arming::Arming, hits::off_list, steps, tables};
 
 const SUPPORT: &str = include_str!("c/support.c");
 const STEPS: &str = include_str!("c/steps.c");
@@ -91,14 +87,10 @@ impl Content<'_> {
         parts(&mut text, SUPPORT, Some(support.collect()));
         parts(&mut text, STEPS, Some(needed.iter().copied().chain(forgets.then_some("forget")).collect()));
         if let Some(armings) = armings {
-            faults(&mut text, armings);
+            tables::faults(&mut text, armings);
         }
         if !allowed.is_empty() {
-            text.push_str("static const struct allowed allowed[] = {\n");
-            for (name, error_type) in &allowed {
-                let _ = writeln!(text, "    {{{}, {}}},", steps::text(name), number_of(*error_type));
-            }
-            text.push_str("};\n\n");
+            tables::unlisted(&mut text, &allowed);
         }
         let mark = if self.marks { "static int marks;\n#define MARK(...) dprintf(marks, __VA_ARGS__)\n\n" } else { "" };
         let step: String =
@@ -204,44 +196,6 @@ impl Content<'_> {
     }
 }
 
-/// The number that the module's slots have for a type: see `kernels/slots/slots.c`.
-fn number_of(error_type: ErrorType) -> u8 {
-    match error_type {
-        ErrorType::Null => 0,
-        ErrorType::Errno => 1,
-        ErrorType::ErrnoNull => 2,
-        ErrorType::True => 3,
-    }
-}
-
-/// Appends the table of faults.
-fn faults(text: &mut String, armings: &[Arming]) {
-    text.push_str("static const struct fault faults[] = {\n");
-    for arming in armings {
-        let (round, step) = arming.place;
-        let (inject, retval) = match &arming.hook {
-            Hook::Function(name, value) => (steps::text(name), format!("\"{value:#x}\"")),
-            _ => ("NULL".to_owned(), "NULL".to_owned()),
-        };
-        let what = format!("calls of {} below {}", arming.hook.function(), arming.below);
-        let _ = writeln!(
-            text,
-            "    {{{round}, {step}, \"{}\", {}, {}, {}, {}, {inject}, {retval}, {}}},",
-            arming.hook.attribute(),
-            steps::text(&arming.below),
-            arming.nth,
-            arming.interval,
-            arming.times,
-            steps::text(&what),
-        );
-    }
-    let count = armings.len();
-    if count == 0 {
-        text.push_str("    {0},\n");
-    }
-    let _ = writeln!(text, "}};\n#define FAULTS {count}\n");
-}
-
 /// Appends the parts of `source` that are `wanted`, with those that they need; all for `None`.
 fn parts(text: &mut String, source: &str, wanted: Option<Vec<&str>>) {
     let pieces: Vec<(Vec<&str>, &str)> = source
@@ -299,7 +253,7 @@ mod tests {
     use execution::FunctionGroups;
     use guests::bare::compile;
 
-    use super::*;
+    use super::{super::arming::Hook, *};
 
     const TARGET: &str = r#"
 description = "every step that there is C for"

@@ -50,12 +50,6 @@ const QUIET_DEADLINE: Duration = Duration::from_millis(500);
 /// Time that an interrupted kernel may take to print its place.
 const INTERRUPT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The least time by which a deadline is put off.
-const MORE: Duration = Duration::from_secs(1);
-
-/// A deadline is put off to at most so many times what it was.
-const MOST_OFF: u32 = 6;
-
 /// A QEMU process, the guest in it, and the messages with the guest's agent.
 pub(super) struct Machine {
     child: Child,
@@ -224,30 +218,6 @@ impl Machine {
                 Err(WindowError::Sequence { found, .. }) if found < number => {}
                 Err(error) => return Err(error.into()),
             }
-        }
-    }
-
-    /// Waits for the agent's next message for the time `allowed`, of which only that counts in which
-    /// the host lets the guest run: one with much to do takes longer. The guest's threads had
-    /// waited for so long when it began.
-    pub(super) fn receive_within(
-        &mut self,
-        stop: &Stop,
-        allowed: Duration,
-        waited: Duration,
-    ) -> Result<Wake, GuestError> {
-        let started = Instant::now();
-        let mut until = allowed;
-        loop {
-            match self.receive(stop, started + until)? {
-                Wake::Deadline => {}
-                other => return Ok(other),
-            }
-            let running = allowed + self.waited().saturating_sub(waited);
-            if running <= until + MORE || until >= allowed * MOST_OFF {
-                return Ok(Wake::Deadline);
-            }
-            until = running.min(allowed * MOST_OFF);
         }
     }
 

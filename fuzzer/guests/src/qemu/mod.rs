@@ -41,6 +41,7 @@ mod launch;
 mod machine;
 mod memory;
 mod pages;
+mod patience;
 mod pauses;
 mod physical;
 mod qmp;

@@ -128,8 +128,8 @@ impl Guest {
     }
 
     /// Executes `request` and waits for its end, at most until `deadline` has passed, of which only
-    /// the time counts in which the host lets the guest run. `traces` get the code that ran, if the request asks for it, also of a guest that died or hung; else
-    /// they are empty.
+    /// the time counts in which the host lets the guest run. `traces` get the code that ran, if the
+    /// request asks for it, also of a guest that died or hung; else they are empty.
     ///
     /// The kernel reports a soft lockup or a hung task by itself after 10 to 20 s: a longer
     /// deadline gives better reports of hangs.
