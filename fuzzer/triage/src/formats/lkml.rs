@@ -188,6 +188,9 @@ impl Mail<'_> {
             let index = fault.step.filter(|_| fault.scope == "workload")?.checked_sub(1)?;
             Some(self.crash.steps.get(index as usize)?.as_str()).filter(|name| !name.is_empty())
         };
+        if self.crash.key.starts_with("error swallowed") {
+            return "Expected: who waits for the data, by fsync, sync or a write, hears of the error.".to_owned();
+        }
         let what = match self.crash.faults.last().map(|fault| (step(fault), &fault.error)) {
             Some((Some(step), Some(error))) if error.starts_with('E') => {
                 format!("{step} fails with {error} or does without")
