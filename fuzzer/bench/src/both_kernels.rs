@@ -89,7 +89,7 @@ pub(super) fn both_kernels(session: &Session<'_>) -> Result<BothKernels, Command
 }
 
 /// Makes the plans that fail one point alone, of those that every fault-free execution reaches.
-fn single_faults(target: &Target, explorer: &mut GuestRunner) -> Result<Vec<FaultPlan>, RunError> {
+pub(super) fn single_faults(target: &Target, explorer: &mut GuestRunner) -> Result<Vec<FaultPlan>, RunError> {
     let mut points: BTreeMap<(u32, Scope, String, Vec<String>), usize> = BTreeMap::new();
     for _ in 0..FAULT_FREE_RUNS {
         let execution = explorer.run(&target.fault_free(), How::Warm).execution?;

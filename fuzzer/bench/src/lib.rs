@@ -6,6 +6,7 @@ mod cases;
 mod cost;
 mod exact;
 mod kernels;
+mod oracles;
 mod paper;
 mod quiet;
 mod record;
@@ -93,6 +94,9 @@ pub enum Measurement {
     /// Coverage of kernel threads and children: places, noise, cost. 2 minutes, and no part of
     /// `all`.
     Tasks,
+    /// Single faults with all oracles and with none: what the oracles cost. 10 minutes, and no part
+    /// of `all`.
+    Oracles,
     /// A long campaign: whether guests drift and memory grows. An hour.
     Steady,
     /// Fault-free executions of each target on its kernels, and what is found in them: exit status
@@ -161,6 +165,7 @@ fn measure(session: &Session<'_>) -> Result<Value, CommandError> {
         Measurement::Kernels => serde_json::to_value(kernels::kernels(session)?),
         Measurement::BothKernels => serde_json::to_value(both_kernels::both_kernels(session)?),
         Measurement::Tasks => serde_json::to_value(tasks::tasks(session)?),
+        Measurement::Oracles => serde_json::to_value(oracles::oracles(session)?),
         Measurement::Steady => serde_json::to_value(steady::steady(session)?),
         Measurement::Quiet | Measurement::Cases | Measurement::All => {
             let not_kept = "\"quiet\", \"cases\" and \"all\" are not kept with the measurements";
