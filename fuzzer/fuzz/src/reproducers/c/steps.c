@@ -356,15 +356,15 @@ static long ask(const char *path, unsigned long number, const char *data, size_t
     int file = other && descriptor < 0 ? -1 : opened(path, O_RDONLY);
     long result;
 
-    if (file < 0 || !argument || !memory)
-        return -errno;
+    if (!argument || !memory)
+        die("memory");
     memcpy(argument, data, begin);
     if (other)
         memcpy(argument + other_at, &descriptor, sizeof descriptor);
     if (room)
         memcpy(argument + room_at, &memory, sizeof memory);
-    result = closed(file, ioctl(file, number, bytes ? argument : NULL));
-    if (other)
+    result = file < 0 ? -errno : closed(file, ioctl(file, number, bytes ? argument : NULL));
+    if (descriptor >= 0)
         close(descriptor);
     free(argument);
     free(memory);
