@@ -1,6 +1,6 @@
 //! A request that a step makes of a file, as data.
 
-use std::{fmt::Write as _, str::FromStr};
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -125,14 +125,6 @@ impl TryFrom<String> for HexBytes {
     }
 }
 
-impl FromStr for HexBytes {
-    type Err = HexBytesError;
-
-    fn from_str(text: &str) -> Result<Self, HexBytesError> {
-        Self::try_from(text.to_owned())
-    }
-}
-
 impl From<HexBytes> for String {
     fn from(bytes: HexBytes) -> Self {
         bytes.0.iter().fold(Self::new(), |mut text, byte| {
@@ -146,18 +138,21 @@ impl From<HexBytes> for String {
 mod tests {
     use super::*;
 
+    fn hex(text: &str) -> Result<HexBytes, HexBytesError> {
+        HexBytes::try_from(text.to_owned())
+    }
+
     fn ioctl(request: u32, data: &str) -> Ioctl {
-        Ioctl { path: None, request, data: Some(data.parse().unwrap()), bytes: None, file: None, memory: None }
+        Ioctl { path: None, request, data: Some(hex(data).unwrap()), bytes: None, file: None, memory: None }
     }
 
     #[test]
     fn bytes_are_pairs_of_digits() {
-        let bytes: HexBytes = "00 ff1 0".parse().map_err(|error: HexBytesError| error.to_string()).unwrap_or_default();
-        assert_eq!(bytes, HexBytes::default(), "a pair is not split");
-        let bytes: HexBytes = "00 fF10\n".parse().unwrap();
+        assert_eq!(hex("00 ff1 0").unwrap_or_default(), HexBytes::default(), "a pair is not split");
+        let bytes = hex("00 fF10\n").unwrap();
         assert_eq!((bytes.0.as_slice(), String::from(bytes.clone())), (&[0, 0xff, 0x10][..], "00ff10".to_owned()));
         for wrong in ["0", "0g", "+1", "ä"] {
-            assert_eq!(wrong.parse::<HexBytes>(), Err(HexBytesError(wrong.to_owned())));
+            assert_eq!(hex(wrong), Err(HexBytesError(wrong.to_owned())));
         }
     }
 
