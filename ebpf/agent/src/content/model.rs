@@ -159,9 +159,9 @@ impl Model {
             Step::Unlink { path } | Step::SubvolumeDelete { path } => self.removed(path.as_str(), worked),
             // Only the file system knows what a request does.
             Step::Ioctl(request) => {
-                self.forget(request.path.as_ref());
+                self.forget(request.path.as_ref().map(RelativePath::as_str));
                 if let Some(file) = &request.file {
-                    self.forget(Some(&file.path));
+                    self.forget(Some(file.path.as_str()));
                 }
             }
             _ => {}
@@ -220,20 +220,19 @@ impl Model {
 
     /// Takes in that a file, or a folder with all that is in it, is gone, or may be.
     fn removed(&mut self, path: &str, worked: bool) {
-        for (path, number) in self.below(path) {
-            if worked {
-                self.names.remove(&path);
-            } else {
-                self.files[number].forget();
-            }
+        if !worked {
+            return self.forget(Some(path));
+        }
+        for (path, _) in self.below(path) {
+            self.names.remove(&path);
         }
     }
 
     /// Takes in that nobody knows what the files at this path and below it hold, or all without a
     /// path.
-    fn forget(&mut self, path: Option<&RelativePath>) {
+    fn forget(&mut self, path: Option<&str>) {
         let Some(path) = path else { return self.files.iter_mut().for_each(FileModel::forget) };
-        for (_, number) in self.below(path.as_str()) {
+        for (_, number) in self.below(path) {
             self.files[number].forget();
         }
     }
