@@ -12,6 +12,9 @@ pub const PROTOCOL_VERSION: u32 = 22;
 /// kernel's list of those that may fail. Its section `_error_injection_whitelist` has room for
 /// them.
 pub const SLOTS_FILE: &str = "slots.ko";
+/// The types of functions in the order in which the module's first slots have them:
+/// `kernels/slots/slots.c`.
+pub const SLOT_TYPES: [ErrorType; 4] = [ErrorType::Null, ErrorType::Errno, ErrorType::ErrnoNull, ErrorType::True];
 
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";

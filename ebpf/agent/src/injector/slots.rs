@@ -9,7 +9,7 @@ use std::{fs, io::ErrorKind, path::Path};
 
 use anyhow::{Context, Result, bail};
 use fault_plan::ErrorType;
-use guest_protocol::SLOTS_FILE;
+use guest_protocol::{SLOT_TYPES, SLOTS_FILE};
 use nix::kmod::init_module;
 use object::{
     LittleEndian,
@@ -25,8 +25,6 @@ const SECTION: &str = "_error_injection_whitelist";
 const SLOT_BYTES: usize = 16;
 /// Offset of the type in it.
 const TYPE_OFFSET: usize = 8;
-/// The types in the order in which the module's first slots have them.
-const TYPES: [ErrorType; 4] = [ErrorType::Null, ErrorType::Errno, ErrorType::ErrnoNull, ErrorType::True];
 /// Offset of the section's size in its header: `Elf64_Shdr` of `include/uapi/linux/elf.h`.
 const SIZE_OFFSET: usize = 32;
 
@@ -81,12 +79,12 @@ fn filled(mut module: Vec<u8>, entries: &[(u64, ErrorType)]) -> Result<Vec<u8>> 
         bail!("the module has {} slots, and {} functions are to be added", bytes / SLOT_BYTES, entries.len());
     }
     let (slots, _) = slots.as_chunks_mut::<SLOT_BYTES>();
-    let mut numbers = [[0; SLOT_BYTES - TYPE_OFFSET]; TYPES.len()];
+    let mut numbers = [[0; SLOT_BYTES - TYPE_OFFSET]; SLOT_TYPES.len()];
     for (number, slot) in numbers.iter_mut().zip(&*slots) {
         number.copy_from_slice(&slot[TYPE_OFFSET..]);
     }
     for ((address, error_type), slot) in entries.iter().zip(slots) {
-        let number = TYPES.iter().zip(numbers).find(|(known, _)| *known == error_type);
+        let number = SLOT_TYPES.iter().zip(numbers).find(|(known, _)| *known == error_type);
         let (_, number) = number.context("a type has no number")?;
         slot[..TYPE_OFFSET].copy_from_slice(&address.to_le_bytes());
         slot[TYPE_OFFSET..].copy_from_slice(&number);

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use fault_plan::ErrorType;
+use guest_protocol::SLOT_TYPES;
 
 use super::{
     arming::{Arming, Hook},
@@ -13,19 +14,10 @@ use super::{
 pub(super) fn unlisted(text: &mut String, functions: &[(&str, ErrorType)]) {
     text.push_str("static const struct allowed allowed[] = {\n");
     for (name, error_type) in functions {
-        let _ = writeln!(text, "    {{{}, {}}},", steps::text(name), number_of(*error_type));
+        let slot = SLOT_TYPES.iter().position(|known| known == error_type).unwrap_or_default();
+        let _ = writeln!(text, "    {{{}, {slot}}},", steps::text(name));
     }
     text.push_str("};\n\n");
-}
-
-/// The number that the module's slots have for a type: see `kernels/slots/slots.c`.
-fn number_of(error_type: ErrorType) -> u8 {
-    match error_type {
-        ErrorType::Null => 0,
-        ErrorType::Errno => 1,
-        ErrorType::ErrnoNull => 2,
-        ErrorType::True => 3,
-    }
 }
 
 /// Appends the table of faults.
