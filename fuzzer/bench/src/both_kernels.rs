@@ -21,7 +21,7 @@ use super::{Measured, Session};
 
 const TARGET: &str = "btrfs-remount";
 /// The kernel that explorers run.
-const EXPLORED: &str = "linux-6.12-lean";
+pub(super) const EXPLORED: &str = "linux-6.12-lean";
 /// Fault-free executions that show which points there are.
 const FAULT_FREE_RUNS: usize = 4;
 /// Pairs of faults that fired alone.

@@ -19,11 +19,12 @@ use guests::{
 };
 use serde::Serialize;
 
-use super::{Measured, Scratch, Session, both_kernels::single_faults};
+use super::{
+    Measured, Scratch, Session,
+    both_kernels::{EXPLORED, single_faults},
+};
 
 const TARGETS: &[&str] = &["btrfs-rw", "btrfs-remount", "ext4-rw", "xfs-rw"];
-/// The kernel that explorers run.
-const EXPLORED: &str = "linux-6.12-lean";
 
 /// One target.
 #[derive(Debug, Serialize)]
