@@ -123,10 +123,8 @@ pub(crate) fn guilty(
     };
     let owner = || stack.iter().map(String::as_str).find(|function| owns(function));
     let telling = || {
-        owner()
-            .filter(|_| report.is_none())
-            .or_else(|| telling_caller(stack))
-            .or_else(|| stack.first().map(String::as_str))
+        let owner = if report.is_none() { owner() } else { None };
+        owner.or_else(|| telling_caller(stack)).or_else(|| stack.first().map(String::as_str))
     };
     let function = blamed.map(|blamed| blamed.function).or_else(|| telling().or_else(in_key).map(str::to_owned))?;
     let frames = report.iter().flat_map(|report| &report.stacks).flat_map(|stack| &stack.frames);

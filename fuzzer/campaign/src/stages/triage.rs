@@ -52,15 +52,15 @@ struct Tries {
 impl Tries {
     /// Takes in one more.
     fn take(&mut self, key: &str, execution: &Execution) {
-        let keys = || execution.findings.iter().map(|finding| finding.key.clone()).collect::<BTreeSet<_>>();
+        let keys: BTreeSet<String> = execution.findings.iter().map(|finding| finding.key.clone()).collect();
         self.tries += 1;
         self.reproduced += u32::from(execution.has_key(key));
         if self.reproduced > 0 {
             self.instead.clear();
         } else if self.tries == 1 {
-            self.instead = keys();
+            self.instead = keys;
         } else {
-            self.instead.retain(|known| keys().contains(known));
+            self.instead.retain(|known| keys.contains(known));
         }
     }
 }
