@@ -1,5 +1,5 @@
-//! The targets of the corpus: they work when nothing fails, and a call of each can fail. All are run
-//! on the lean kernel, and one of each family on the checking one, which takes longer to start.
+//! The targets of the corpus: they work when nothing fails, and a call of each can fail. All are
+//! run on the lean kernel, and one of each family on the checking one, which takes longer to start.
 //! `bench quiet --variants` runs all of them on both, with their variants.
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -213,7 +213,8 @@ fn split(options: &str) -> (String, String) {
     (if set.is_empty() { "0".to_owned() } else { set.join(" | ") }, rest.join(","))
 }
 
-/// A call of `ask` in `c/steps.c`. What a C string ends with is zero, as the rest of an argument is.
+/// A call of `ask` in `c/steps.c`. What a C string ends with is zero, as the rest of an argument
+/// is.
 fn ioctl(request: &Ioctl) -> String {
     let argument = request.argument();
     let begin = argument.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);

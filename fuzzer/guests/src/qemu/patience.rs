@@ -15,8 +15,8 @@ const MORE: Duration = Duration::from_secs(1);
 const MOST_OFF: u32 = 6;
 
 impl Machine {
-    /// Waits for the agent's next message for the time `allowed`, of which only that counts in which
-    /// the host lets the guest run: one with much to do takes longer. The guest's threads had
+    /// Waits for the agent's next message for the time `allowed`, of which only that counts in
+    /// which the host lets the guest run: one with much to do takes longer. The guest's threads had
     /// waited for so long when it began.
     pub(super) fn receive_within(
         &mut self,

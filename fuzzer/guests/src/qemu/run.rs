@@ -186,8 +186,9 @@ impl Guest {
         Observed { end, before, console, generation_before, log, returns, wall, starved }
     }
 
-    /// Sends the request and waits for the end, for so long since the guest's threads had waited for
-    /// so long. `until` gets the end of its console text where that is not the present one.
+    /// Sends the request and waits for the end, until the deadline; the guest's threads had waited
+    /// for the second time before. `until` gets the end of its console text where that is not the
+    /// present one.
     fn answer(
         &mut self,
         request: &Execute,
