@@ -264,6 +264,7 @@ steps = [
     { mount = { fstype = "btrfs", options = "ro,noatime,compress=zstd" } },
     { remount = { options = "rw" } }, { mkdir = { path = "d" } }, { create = { path = "d/f" } },
     { write = { path = "d/f", length = 100 } }, { write = { path = "d/f", length = 512, direct = true, sync = true } },
+    { write = { path = "d/f", length = 9000448, direct = true } },
     { mmap-write = { path = "d/f", length = 100 } }, { read = { path = "d/f" } }, { fsync = { path = "d/f" } },
     { truncate = { path = "d/f", length = 5 } }, { rename = { from = "d/f", to = "g" } },
     { link = { from = "g", to = "h" } }, { unlink = { path = "h" } }, { symlink = { target = "a\"b", path = "s" } },

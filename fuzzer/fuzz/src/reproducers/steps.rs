@@ -5,6 +5,10 @@
 
 use guest_protocol::{BlockGroups, Fallocate, Ioctl, Profile, RelativePath, Shutdown, Step, pattern::shift_of};
 
+/// Bytes of the programs' buffer, which is what one call writes. A direct write of more is one call,
+/// as the agent's is.
+const BUFFER_BYTES: u32 = 65536;
+
 /// Options of `mount -o` that are flags of the system call: name, flag, and whether it is set.
 const FLAGS: &[(&str, &str, bool)] = &[
     ("ro", "MS_RDONLY", true),
@@ -73,7 +77,9 @@ pub(super) fn in_c(step: &Step, number: u32) -> Option<InC> {
         Step::Create { path } => c("create", format!("create({})", below(path))),
         Step::Write { path, offset, length, direct, sync } => {
             let flags = flags(&[("O_DIRECT", *direct), ("O_SYNC", *sync)]);
-            c("write", format!("write_file({}, {offset}, {length}, {flags}, {shift})", below(path)))
+            let long = *direct && *length > BUFFER_BYTES;
+            let (part, function) = if long { ("write-long", "write_long") } else { ("write", "write_file") };
+            c(part, format!("{function}({}, {offset}, {length}, {flags}, {shift})", below(path)))
         }
         Step::MmapWrite { path, offset, length } => {
             c("mmap-write", format!("mmap_write({}, {offset}, {length}, {shift})", below(path)))
@@ -274,6 +280,9 @@ mod tests {
         let write = Step::Write { path: "f".parse().unwrap(), offset: 1, length: 2, direct: false, sync: false };
         let mapped = Step::MmapWrite { path: "f".parse().unwrap(), offset: 1, length: 2 };
         assert_eq!(in_c(&write, 3).unwrap().call, r#"write_file(ROOT "/f", 1, 2, 0, 111)"#);
+        let long = Step::Write { path: "f".parse().unwrap(), offset: 0, length: 65537, direct: true, sync: false };
+        assert_eq!(in_c(&long, 1).unwrap().call, r#"write_long(ROOT "/f", 0, 65537, O_DIRECT, 37)"#);
+        assert!(include_str!("c/steps.c").contains(&format!("buffer[{BUFFER_BYTES}]")));
         assert_eq!(in_c(&mapped, 7).unwrap().call, r#"mmap_write(ROOT "/f", 1, 2, 8)"#);
     }
 

@@ -58,6 +58,39 @@ static long write_file(const char *path, long long offset, long long length, int
     return closed(file, at - offset);
 }
 
+//: write-long pattern
+/* A direct write is one call of up to 8 MiB. The pages of its memory do not follow each other, as where a machine has
+ * run for long: so a page is an entry of a request, and a request has 256 of them. */
+static long write_long(const char *path, long long offset, long long length, int flags, int shift) {
+    static unsigned char memory[8 << 20] __attribute__((aligned(4096)));
+    long long at = offset;
+    int file = opened(path, O_WRONLY | flags);
+
+    if (file < 0)
+        return -errno;
+    for (size_t first = 0; first <= 4096; first += 4096)
+        for (size_t page = first; page < sizeof memory; page += 8192)
+            memory[page] = 1;
+    while (at < offset + length) {
+        size_t bytes = offset + length - at < (long long)sizeof memory ? offset + length - at : sizeof memory;
+        ssize_t written;
+
+        for (size_t part = 0; part < bytes; part += sizeof buffer) {
+            size_t some = bytes - part < sizeof buffer ? bytes - part : sizeof buffer;
+
+            pattern(at + part, some, shift);
+            memcpy(memory + part, buffer, some);
+        }
+        written = pwrite(file, memory, bytes, at);
+        if (written < 0)
+            return closed(file, -1);
+        if (written == 0)
+            break;
+        at += written;
+    }
+    return closed(file, at - offset);
+}
+
 //: mmap-write pattern
 static long mmap_write(const char *path, long long offset, long long length, int shift) {
     long long first = offset % 4096, start_of = offset - first, total = first + length, at = first;
