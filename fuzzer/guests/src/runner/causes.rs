@@ -1,9 +1,9 @@
-//! Further calls that may have made a finding which is named after a failed call.
+//! Further causes that a finding may have which is named after a failed call.
 //!
 //! A fault that lasts fails several calls, and one of the later ones may be what matters: a memory
 //! pool stands in for the first. Only the first call's path is noted. So each call that may have
 //! failed after it is a cause, too. A crash that has one of them for its name is the likeliest:
-//! each point was failed alone before.
+//! each point was failed alone before. So is one that the same call made of the data in another way.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,10 +11,11 @@ use execution::{Finding, Fired};
 use fault_plan::{Fault, FaultPlan};
 use guest_protocol::{Hit, SiteDescription};
 
-use super::leftover::telling;
+use super::{leftover::telling, losses};
 
 /// Adds to the `findings` of an execution of `plan` the keys that they have if a later call of a
-/// fault that lasts is their cause. These faults `fired`, and these `sites` had these `hits`.
+/// fault that lasts is their cause, or if it shows in another way. These faults `fired`, and these
+/// `sites` had these `hits`.
 pub(super) fn add(
     findings: &mut [Finding],
     plan: &FaultPlan,
@@ -36,6 +37,8 @@ pub(super) fn add(
         let further = callers.iter().map(|caller| format!("{words}: {caller}"));
         let further: Vec<_> = further.filter(|other| other != key && !also.contains(other)).collect();
         also.extend(further);
+        let shows: Vec<_> = [&*key].into_iter().chain(&*also).flat_map(|key| losses::also_shows(key)).collect();
+        also.extend(shows);
     }
 }
 
@@ -96,10 +99,18 @@ mod tests {
 
     #[test]
     fn each_call_that_may_have_failed_is_a_cause_of_what_is_named_after_the_first() {
-        let stale = |callers: &[&str]| callers.iter().map(|caller| format!("stale data: {caller}")).collect::<Vec<_>>();
-        assert_eq!(also(3, "stale data: first"), stale(&["before_and_after", "second", "third"]));
-        assert_eq!(also(2, "stale data: first"), stale(&["before_and_after", "second"]));
-        assert_eq!(also(1, "stale data: first"), stale(&[]), "it fired once");
-        assert_eq!(also(3, "btrfs check: root N"), stale(&[]), "it is not named after a call");
+        let left = |callers: &[&str]| callers.iter().map(|caller| format!("mount left: {caller}")).collect::<Vec<_>>();
+        assert_eq!(also(3, "mount left: first"), left(&["before_and_after", "second", "third"]));
+        assert_eq!(also(2, "mount left: first"), left(&["before_and_after", "second"]));
+        assert_eq!(also(1, "mount left: first"), left(&[]), "it fired once");
+        assert_eq!(also(3, "btrfs check: root N"), left(&[]), "it is not named after a call");
+    }
+
+    #[test]
+    fn data_that_a_call_loses_shows_in_other_ways_for_each_of_the_calls() {
+        let causes = also(2, "stale data: first");
+        assert_eq!(causes[..2], ["stale data: before_and_after", "stale data: second"]);
+        assert!(causes.contains(&"error swallowed, data lost: first".to_owned()), "{causes:?}");
+        assert!(causes.contains(&"error swallowed, data lost: second".to_owned()), "{causes:?}");
     }
 }

@@ -8,12 +8,14 @@ use super::leftover::{after_failure, evidence};
 
 /// Words for data that is lost, and of which no step told.
 const SWALLOWED: &str = "error swallowed, data lost";
+const LOST: &str = "data lost";
+const STALE: &str = "stale data";
 
 /// Gives the key's and the title's first words for a kind of loss.
 fn words(kind: LossKind) -> &'static str {
     match kind {
-        LossKind::Lost => "data lost",
-        LossKind::Stale => "stale data",
+        LossKind::Lost => LOST,
+        LossKind::Stale => STALE,
         LossKind::Unmountable => "file system does not mount again",
     }
 }
@@ -43,6 +45,18 @@ pub(super) fn lost(
     found
 }
 
+/// Gives the other keys by which the failed call of this key shows. Which words it gets is chance:
+/// what is not written back is lost where it was acknowledged, and what was on the disk before
+/// where another fault kept it from that.
+pub(super) fn also_shows(key: &str) -> impl Iterator<Item = String> {
+    const SHOWS: [&str; 3] = [SWALLOWED, LOST, STALE];
+    let known = key.split_once(": ").filter(|(words, _)| SHOWS.contains(words));
+    let others = move |(words, caller)| {
+        SHOWS.into_iter().filter(move |other| *other != words).map(move |other| format!("{other}: {caller}"))
+    };
+    known.into_iter().flat_map(others)
+}
+
 #[cfg(test)]
 mod tests {
     use guest_protocol::Step;
@@ -70,5 +84,13 @@ mod tests {
         assert_eq!(keys(&[Lost, Stale], failed, true), ["stale data: flush_block", "data lost: flush_block"]);
         assert_eq!(keys(&[Unmountable], done, true), ["file system does not mount again: flush_block"]);
         assert!(keys(&[], done, true).is_empty());
+    }
+
+    #[test]
+    fn a_call_that_loses_data_shows_in_several_ways() {
+        let shows = |key| also_shows(key).collect::<Vec<_>>();
+        assert_eq!(shows("stale data: f"), ["error swallowed, data lost: f", "data lost: f"]);
+        assert_eq!(shows("error swallowed, data lost: f"), ["data lost: f", "stale data: f"]);
+        assert!(shows("file system does not mount again: f").is_empty() && shows("stale data").is_empty());
     }
 }
