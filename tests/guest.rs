@@ -13,6 +13,7 @@ use guests::{
     qemu::{Accel, AccelChoice, End, GuestConfig, Template, Traces},
 };
 use kcov_parser::Symbols;
+use kernel_report::STEP_RAN;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -253,6 +254,8 @@ fn a_guest_killed_in_an_execution_is_trouble_and_a_hang_is_a_finding() {
     // The processor was in the loop, or in a function that the loop calls.
     assert_eq!(report.title, "hang below selftest_write");
     assert!(report.text.contains("selftest_request_wait"), "{}", report.text);
+    let ran_in = report.text.split_once(STEP_RAN).expect("the agent said where the step ran").1;
+    assert!(ran_in.contains("selftest_write+"), "{}", report.text);
     assert!(report.text.contains(" in step 1 (trigger), target "), "{}", report.text);
     assert_eq!(execution.fired.len(), 1, "what fired is known of a guest that hangs");
 }

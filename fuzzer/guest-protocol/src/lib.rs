@@ -42,8 +42,8 @@ pub use limits::{
 };
 pub use message::{
     Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Growth, Hello, LOG_LOST, LeftOut, Leftover,
-    LeftoverKind, Loss, LossKind, PROTOCOL_VERSION, Ready, Report, SLOT_TYPES, SLOTS_FILE, Setup, Shown,
-    SiteDescription, Timings, ToAgent,
+    LeftoverKind, Loss, LossKind, PROTOCOL_VERSION, Ready, Report, SLOT_TYPES, SLOTS_FILE, STEP_FRAME, STEP_RUNS,
+    Setup, Shown, SiteDescription, Timings, ToAgent,
 };
 pub use relative_path::{RelativePath, RelativePathError};
 pub use step::Step;

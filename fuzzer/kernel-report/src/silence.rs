@@ -8,10 +8,14 @@ use super::{Guilty, KernelReport, ReportKind, corruption, first_report, key, lin
 const START: &str = "no reply within ";
 /// Words in front of the processor's stack.
 const STACK: &str = "; the processor was at:\n";
+/// Words between the processor's stack and the one of a step that ran and did not return.
+pub const STEP_RAN: &str = "the step ran in\n";
 
 /// Makes the report of a guest that did not answer within `deadline` and whose kernel says nothing.
-/// `stack` is console text of its processor, such as an NMI's backtrace. The step that ran, by
-/// number and kind, names what does not return where the processor was idle.
+/// `stack` is console text of its processor, such as an NMI's backtrace; behind [`STEP_RAN`] may be
+/// functions in which the step was seen before: then what the processor did in the end, which may
+/// be somebody else's work, tells less. The step that ran, by number and kind, names what does not
+/// return where the processor was idle.
 #[must_use]
 pub fn silent_hang(target: &str, deadline: Duration, stack: &str, step: Option<(u32, &str)>) -> KernelReport {
     let seconds = deadline.as_secs();
@@ -31,8 +35,10 @@ pub fn read(text: &str) -> Option<KernelReport> {
 }
 
 fn report(text: String, stack: &str, step: Option<&str>) -> KernelReport {
-    let lines: Vec<&str> = lines::clean(stack).collect();
-    let place = if is_interrupted(&lines) { Standstill::of_loop(&lines) } else { Standstill::of_waiting(&lines) };
+    let (processor, ran_in) = stack.split_once(STEP_RAN).unwrap_or((stack, ""));
+    let [lines, ran_in] = [processor, ran_in].map(|text| lines::clean(text).collect::<Vec<_>>());
+    let seen = || if is_interrupted(&lines) { Standstill::of_loop(&lines) } else { Standstill::of_waiting(&lines) };
+    let place = Standstill::of_loop(&ran_in).or_else(seen);
     let does_not_return = step.map(|kind| format!("{kind} does not return"));
     let named = place.as_ref().map(Standstill::to_string).or_else(|| does_not_return.clone());
     let title = match (&place, does_not_return) {
@@ -77,6 +83,20 @@ mod tests {
         );
         assert!(idle.text.starts_with("no reply within 30 s in step 3 (mount), target t"), "{}", idle.text);
         assert_eq!(hang("", None).key, "hang: somewhere");
+    }
+
+    #[test]
+    fn a_step_that_runs_says_where_whoever_the_processor_works_for_in_the_end() {
+        let worker = "RIP: 0010:kernfs_find_ns+0x10/0x60\n</NMI>\n<TASK>\nupdate_super_work+0x1/0x2\n\
+            process_one_work+0x1/0x2\nworker_thread+0x1/0x2\nkthread+0x1/0x2\nret_from_fork+0x1/0x2\n</TASK>\n";
+        let key = |ran_in: &str| {
+            hang(&format!("Call Trace:\n<NMI>\npanic+0x1/0x2\n{worker}{ran_in}"), Some((2, "mmap-write"))).key
+        };
+        assert_eq!(key(""), "hang: below update_super_work");
+        let step = "Call Trace:\n__cond_resched+0x1/0x2\n__get_user_pages+0x1/0x2\nvm_mmap_pgoff+0x1/0x2\n\
+            __x64_sys_mmap+0x1/0x2\ndo_syscall_64+0x1/0x2\n";
+        assert_eq!(key(&format!("{STEP_RAN}{step}")), "hang: below vm_mmap_pgoff");
+        assert_eq!(key(&format!("{STEP_RAN}cannot read it\n")), "hang: below update_super_work");
     }
 
     #[test]

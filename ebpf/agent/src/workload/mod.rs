@@ -9,7 +9,8 @@
 //!
 //! The main thread looks every second whether the steps go on. A step that sleeps for ever is none
 //! of the kernel's hung tasks when it wakes in between. The guest is idle then, so that this does
-//! not depend on how often the host lets it run.
+//! not depend on how often the host lets it run. Of one that runs for ever the console tells where:
+//! the host's deadline decides, and when it passes the processor may work for somebody else.
 //!
 //! Faults and coverage follow the thread and what works for it. While it is armed it makes the
 //! steps' system calls and no others, and it touches no memory for the first time: whatever it
@@ -32,7 +33,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use guest_protocol::Recorded;
+use guest_protocol::{Recorded, STEP_RUNS};
 use nix::{
     sys::mman::{MlockAllFlags, mlockall},
     unistd::gettid,
@@ -47,6 +48,9 @@ const STACK_BYTES: usize = 256 << 10;
 /// Time between two looks at a run, and the number of looks in a row after which a step has hung
 /// that is still the same, in an idle guest. The kernel's own detectors speak after 10 s.
 const LOOK: (Duration, u32) = (Duration::from_secs(1), 12);
+/// The number of looks in a row after which the agent says where a step runs that is still the same
+/// in a guest that is not idle.
+const RUNS: u32 = 6;
 
 /// Probes, trace and steps: an execution's parts, which the workload thread has while it runs the
 /// steps.
@@ -127,10 +131,20 @@ struct At {
 }
 
 impl At {
-    /// Gives the functions in which the thread waits.
+    /// Gives the functions in which the thread waits, or would go on.
     fn stack(&self) -> String {
-        let path = format!("/proc/self/task/{}/stack", self.thread.load(Ordering::Relaxed));
-        read_to_string(&path).unwrap_or_else(|error| format!("cannot read {path}: {error}\n"))
+        self.read("stack").unwrap_or_else(|error| format!("{error:#}\n"))
+    }
+
+    /// Says whether the thread would go on if it had the processor.
+    fn runs(&self) -> bool {
+        // `proc_pid_status()` of fs/proc/array.c, 6.12: "State:\tR (running)".
+        self.read("status").is_ok_and(|status| status.contains("\nState:\tR"))
+    }
+
+    fn read(&self, file: &str) -> Result<String> {
+        let path = format!("/proc/self/task/{}/{file}", self.thread.load(Ordering::Relaxed));
+        read_to_string(&path).with_context(|| format!("cannot read {path}"))
     }
 }
 
@@ -192,7 +206,7 @@ impl Worker {
         let gone = || anyhow!("the workload thread is gone: {}", init::last_panic());
         self.orders.send(Order { harness, arm, coverage }).map_err(|_| gone())?;
         let (pause, most) = LOOK;
-        let (mut entered, mut same) = (self.at.entered.load(Ordering::Relaxed), 0);
+        let (mut entered, mut same, mut busy) = (self.at.entered.load(Ordering::Relaxed), 0, 0);
         loop {
             match self.outcomes.recv_timeout(pause) {
                 Ok(Outcome { harness, ran }) => return Ok(End::Ran(harness, ran?)),
@@ -200,10 +214,15 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = self.at.entered.load(Ordering::Relaxed);
-            same = if now == entered && self.settling.is_idle()? { same + 1 } else { 0 };
+            let idle = self.settling.is_idle()?;
+            same = if now == entered && idle { same + 1 } else { 0 };
+            busy = if now == entered && !idle { busy + 1 } else { 0 };
             entered = now;
             if same == most {
                 return Ok(End::Hung(self.at.stack()));
+            }
+            if busy > 0 && busy % RUNS == 0 && self.at.runs() {
+                init::say(&format!("{STEP_RUNS}\n{}", self.at.stack()));
             }
         }
     }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use execution::Stop;
-use guest_protocol::{Execute, FromAgent, Recorded, Report, ToAgent, TraceMemory};
+use guest_protocol::{Execute, FromAgent, Recorded, Report, STEP_FRAME, STEP_RUNS, ToAgent, TraceMemory};
+use kernel_report::STEP_RAN;
 use serde_json::json;
 
 use super::{
@@ -101,7 +102,9 @@ pub enum End {
     Hung {
         /// Text that the kernel printed when the host interrupted it after the deadline: a panic
         /// ("NMI: Not continuing") that is none of its own, with the stack of its processor. Empty
-        /// when it did not answer. Of a step that does not return, the functions in which it waits.
+        /// when it did not answer. Behind it, below [`STEP_RAN`], are the functions in which the
+        /// step ran when the agent last said so. Of a step that does not return in an idle guest,
+        /// the functions in which it waits.
         stack: String,
     },
     /// Guest or host failed. The guest is dead.
@@ -228,7 +231,8 @@ impl Guest {
             Wake::Deadline => {
                 let mark = self.machine.console().mark();
                 *until = Some(mark);
-                Ok(End::Hung { stack: self.interrupted_stack(mark)? })
+                let said = ran_in(&self.machine.console().between(self.told, mark));
+                Ok(End::Hung { stack: self.interrupted_stack(mark)? + &said })
             }
         }
     }
@@ -315,9 +319,26 @@ impl fmt::Debug for Guest {
     }
 }
 
+/// Gives the functions in which a step ran when the agent last said so on the `console`, below
+/// words that say what they are; nothing if it did not.
+fn ran_in(console: &str) -> String {
+    let Some((_, since)) = console.rsplit_once(STEP_RUNS) else { return String::new() };
+    // The kernel may have said something in between.
+    let frames = since.lines().filter_map(|line| line.strip_prefix(STEP_FRAME));
+    frames.fold(format!("{STEP_RAN}Call Trace:\n"), |text, frame| text + frame + "\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_agent_said_last_of_a_step_that_runs_is_read() {
+        assert_eq!(ran_in("agent: up\n"), "");
+        let console = "agent: a step still runs in\n[<0>] first+0x1/0x2\n\
+            agent: a step still runs in\n[<0>] inner+0x1/0x2\n[   1.000000] EXT4-fs error\n[<0>] outer+0x1/0x2\n\n";
+        assert_eq!(ran_in(console), format!("{STEP_RAN}Call Trace:\ninner+0x1/0x2\nouter+0x1/0x2\n"));
+    }
 
     #[test]
     fn an_agents_trouble_is_the_guests() {
