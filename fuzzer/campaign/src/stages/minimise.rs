@@ -31,11 +31,15 @@ const SHARE: u32 = 10;
 /// enough for.
 const AT_END: Duration = Duration::from_secs(60);
 
-/// Time after which no simpler plan is looked for, so that a crash of many rounds, each of which
-/// takes seconds, does not keep the others waiting.
+/// Time after which a crash waits for those that were not begun yet, or are as young: most take
+/// seconds. One of many rounds, or a hang, takes minutes.
+const QUICK: Duration = Duration::from_secs(20);
+
+/// Time after which no simpler plan is looked for, so that the slow ones do not keep each other
+/// waiting.
 const MOST_TIME: Duration = Duration::from_secs(180);
 
-/// The crash under way. A campaign that ends leaves it for the next start, which begins it anew.
+/// A crash under way. A campaign that ends leaves it for the next start, which begins it anew.
 struct Job {
     taken: Taken,
     /// None until the crash has come once.
@@ -45,9 +49,20 @@ struct Job {
     spent: Duration,
 }
 
+#[derive(Default)]
 struct Work {
-    job: Option<Job>,
+    /// What is under way. At most one is quick; the first of the others goes on.
+    jobs: Vec<Job>,
     spent: Duration,
+}
+
+impl Work {
+    /// Gives what to go on with: what is quick, or `new`, or what has waited longest.
+    fn next(&mut self, new: impl FnOnce() -> Option<Taken>) -> Option<Job> {
+        let quick = self.jobs.iter().position(|job| job.spent < QUICK).map(|at| self.jobs.remove(at));
+        let begin = |taken| Job { taken, minimizer: None, in_vain: 0, spent: Duration::ZERO };
+        quick.or_else(|| new().map(begin)).or_else(|| (!self.jobs.is_empty()).then(|| self.jobs.remove(0)))
+    }
 }
 
 /// The stage that makes the reproducers of crashes as simple as they can be. Clones share the
@@ -62,8 +77,7 @@ pub(crate) struct MinimiseStage<'a> {
 impl<'a> MinimiseStage<'a> {
     /// Makes a stage for the crashes that `triage` has made again.
     pub(crate) fn new(triage: TriageStage<'a>) -> Self {
-        let work = Work { job: None, spent: Duration::ZERO };
-        Self { triage, start: Instant::now(), work: Rc::new(RefCell::new(work)) }
+        Self { triage, start: Instant::now(), work: Rc::default() }
     }
 
     /// Goes on while the client's share of time lasts.
@@ -102,9 +116,9 @@ impl<'a> MinimiseStage<'a> {
             return Err(Error::shutting_down());
         }
         let mut work = self.work.borrow_mut();
-        let next = || self.triage.crashes.take_unminimised(self.triage.objective.kernel());
-        let begin = |taken| Job { taken, minimizer: None, in_vain: 0, spent: Duration::ZERO };
-        let Some(mut job) = work.job.take().or_else(|| next().map(begin)) else { return Ok(false) };
+        let new = || self.triage.crashes.take_unminimised(self.triage.objective.kernel());
+        let Some(mut job) = work.next(new) else { return Ok(false) };
+        let was_quick = job.spent < QUICK;
         let started = Instant::now();
         let is_done = self.run(&mut job, runner)?;
         let taken = started.elapsed();
@@ -118,7 +132,9 @@ impl<'a> MinimiseStage<'a> {
             self.look_closer(runner, &key, &plan)?;
             work.spent += started.elapsed();
         } else {
-            work.job = Some(job);
+            // A slow one goes on until it ends, and then the one that became slow after it.
+            let at = if was_quick { work.jobs.len() } else { 0 };
+            work.jobs.insert(at, job);
         }
         Ok(true)
     }

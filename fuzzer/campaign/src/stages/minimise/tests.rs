@@ -15,8 +15,10 @@ use crate::{
 };
 
 const TITLE: &str = "KASAN in f";
+const OTHER: &str = "BUG in g";
 
-/// Guests in which a plan crashes when it fails at site 9, whatever else it does.
+/// Guests in which a plan crashes when it fails at site 9, whatever else it does, and otherwise when
+/// it fails at site 8.
 struct Guests {
     runs: u32,
     crash: Finding,
@@ -35,7 +37,8 @@ impl Runner for Guests {
         let (text, stack) =
             if how == How::Searched { ("who allocated", vec!["g".to_owned()]) } else { ("a crash", vec![]) };
         let crash = Finding { text: text.to_owned(), stack, ..self.crash.clone() };
-        let findings = if fake::fails_at(plan, 9) { vec![crash] } else { Vec::new() };
+        let other = || fake::fails_at(plan, 8).then(|| fake::warning(OTHER));
+        let findings: Vec<_> = fake::fails_at(plan, 9).then_some(crash).or_else(other).into_iter().collect();
         let history = plan.earlier.clone();
         Ok(Execution { findings, fired, history, ..fake::quiet() }).into()
     }
@@ -56,7 +59,11 @@ struct Campaign {
 
 impl Campaign {
     fn file(&self, name: &str) -> String {
-        fs::read_to_string(self.folder.path().join("crashes").join(slug(TITLE)).join(name)).unwrap()
+        self.file_of(TITLE, name)
+    }
+
+    fn file_of(&self, key: &str, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join("crashes").join(slug(key)).join(name)).unwrap()
     }
 
     fn meta(&self) -> CrashMeta {
@@ -112,6 +119,30 @@ fn a_crash_is_minimised_once_and_a_later_start_begins_anew_what_was_interrupted(
     let runs = guests.runs;
     campaign.start(|_, stage| stage.finish(&mut guests).unwrap());
     assert_eq!(guests.runs, runs, "nothing is left to do");
+}
+
+#[test]
+fn a_slow_crash_waits_while_quick_ones_are_minimised() {
+    let campaign = Campaign { folder: tempfile::tempdir().unwrap(), interrupted: Cell::new(false) };
+    let mut guests = Guests { runs: 0, crash: fake::warning(TITLE) };
+    campaign.start(|objective, stage| {
+        let find = |plan: &FaultPlan, guests: &mut Guests| {
+            let ran = guests.run(plan, How::Fresh).execution.unwrap();
+            objective.note(&PlanInput(plan.clone()), &ran).unwrap();
+            stage.triage.triage(guests, Duration::ZERO).unwrap();
+        };
+        find(&fake::plan(fake::caller(9), 1), &mut guests);
+        assert!(stage.step(&mut guests).unwrap(), "it is under way");
+        stage.work.borrow_mut().jobs[0].spent = QUICK;
+        find(&fake::plan(fake::caller(8), 1), &mut guests);
+        let other = || serde_json::from_str::<CrashMeta>(&campaign.file_of(OTHER, "meta.json")).unwrap();
+        while other().minimized.is_none() {
+            assert!(stage.step(&mut guests).unwrap());
+            assert_eq!(campaign.meta().minimized, None);
+        }
+        stage.finish(&mut guests).unwrap();
+    });
+    assert_eq!(campaign.meta().minimized.map(|minimized| minimized.faults), Some([1, 1]));
 }
 
 #[test]
