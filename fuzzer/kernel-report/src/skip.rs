@@ -76,6 +76,7 @@ const INFRASTRUCTURE: &[&str] = &[
     "filemap_add_folio",
     "submit_bio*",
     "__submit_bio*",
+    "submit_bh*",
 ];
 
 /// Says whether what `function` was called for says more of a failure in it than its own name:
@@ -120,7 +121,9 @@ mod tests {
 
     #[test]
     fn who_uses_a_service_says_more_than_the_service() {
-        for service in ["bdi_alloc", "device_create_groups_vargs", "__kernfs_new_node", "btrfs_alloc_path"] {
+        for service in
+            ["bdi_alloc", "device_create_groups_vargs", "__kernfs_new_node", "btrfs_alloc_path", "submit_bh_wbc"]
+        {
             assert!(is_service(service), "{service}");
         }
         for user in ["super_setup_bdi", "open_ctree", "btrfs_init_workqueues", "allocate_slab"] {
