@@ -100,7 +100,8 @@ static long mmap_write(const char *path, long long offset, long long length, int
 
     if (file < 0)
         return -errno;
-    memory = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED, file, start_of);
+    /* As in a process that has locked its memory: mlockall(MCL_FUTURE). */
+    memory = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, start_of);
     if (memory == MAP_FAILED)
         return closed(file, -1);
     while (at < total && result == 0) {
