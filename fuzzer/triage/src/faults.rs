@@ -80,17 +80,22 @@ fn name_of(frame: &str) -> &str {
 
 /// Names the steps of the reproducer's workload, `mount` and the like.
 pub(crate) fn steps(reproducer: &Reproducer) -> Vec<String> {
-    let steps = reproducer.target.as_ref().and_then(|target| target.get("steps")?.as_array());
+    reproducer.target.as_ref().map_or_else(Vec::new, steps_of)
+}
+
+/// Names the steps of a target, or of its image.
+fn steps_of(whose: &serde_json::Value) -> Vec<String> {
     let name = |step: &serde_json::Value| match step {
         serde_json::Value::String(name) => name.clone(),
         serde_json::Value::Object(fields) => fields.keys().next().cloned().unwrap_or_default(),
         _ => String::new(),
     };
+    let steps = whose.get("steps").and_then(serde_json::Value::as_array);
     steps.into_iter().flatten().map(name).collect()
 }
 
-/// Gives the command that makes the disk of the reproducer's target, the disk's size, and options
-/// of mounts.
+/// Gives the command that makes the disk of the reproducer's target, the disk's size, options of
+/// mounts, and the steps that were done on the disk before.
 pub(crate) fn disk(reproducer: &Reproducer) -> Option<String> {
     let target = reproducer.target.as_ref()?;
     let image = target.get("image")?;
@@ -99,7 +104,12 @@ pub(crate) fn disk(reproducer: &Reproducer) -> Option<String> {
     let mounts = target.get("steps")?.as_array()?.iter().filter_map(|step| step.get("mount")?.get("options")?.as_str());
     let options: BTreeSet<_> = mounts.filter(|options| !options.is_empty()).collect();
     let options: String = options.iter().map(|options| format!(", mount -o {}", shell_word(options))).collect();
-    Some(one_line(&format!("{} ({} MiB){options}", words.join(" "), image.get("size_mib")?)))
+    let before = match steps_of(image).join(", ").replace("crash-copy", "a copy of the disk, as a power cut leaves it")
+    {
+        steps if steps.is_empty() => steps,
+        steps => format!(", used before: {steps}"),
+    };
+    Some(one_line(&format!("{} ({} MiB){options}{before}", words.join(" "), image.get("size_mib")?)))
 }
 
 /// Finds the place that a report blames. An oracle's finding blames nobody: there it is the first
