@@ -41,7 +41,7 @@ use strum::IntoStaticStr;
 pub use frames::Frame;
 pub use notes::{Note, NoteKind, corruption, notes};
 use rules::{Rule, Wording};
-pub use silence::{STEP_RAN, read, silent_hang};
+pub use silence::{STEP_RAN, hung_step, read, silent_hang};
 pub use stacks::{Stack, StackRole};
 pub use structure::{Access, Guilty};
 pub use title::slug;

@@ -27,11 +27,20 @@ pub fn silent_hang(target: &str, deadline: Duration, stack: &str, step: Option<(
 /// `None` when nothing is reported in it.
 #[must_use]
 pub fn read(text: &str) -> Option<KernelReport> {
-    let Some((head, stack)) = text.strip_prefix(START).and_then(|rest| rest.split_once(STACK)) else {
-        return first_report(text).or_else(|| corruption(text));
-    };
-    let step = head.split_once(" in step ").and_then(|(_, step)| step.split_once('(')?.1.split_once("), target "));
-    Some(report(text.to_owned(), stack, step.map(|(kind, _)| kind)))
+    let Some((_, stack)) = divided(text) else { return first_report(text).or_else(|| corruption(text)) };
+    Some(report(text.to_owned(), stack, hung_step(text)))
+}
+
+/// Gives the kind of the step that did not return, where `text` is that of a silent hang.
+#[must_use]
+pub fn hung_step(text: &str) -> Option<&str> {
+    let (head, _) = divided(text)?;
+    Some(head.split_once(" in step ")?.1.split_once('(')?.1.split_once("), target ")?.0)
+}
+
+/// Divides the text of a silent hang at its stack.
+fn divided(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix(START)?.split_once(STACK)
 }
 
 fn report(text: String, stack: &str, step: Option<&str>) -> KernelReport {
@@ -71,6 +80,7 @@ mod tests {
     fn hang(stack: &str, step: Option<(u32, &str)>) -> KernelReport {
         let report = silent_hang("t", Duration::from_secs(30), stack, step);
         assert_eq!(read(&report.text), Some(report.clone()));
+        assert_eq!(hung_step(&report.text), step.map(|(_, kind)| kind));
         report
     }
 

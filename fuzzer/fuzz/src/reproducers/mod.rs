@@ -25,7 +25,7 @@ mod steps;
 mod tables;
 mod trace;
 
-use std::{collections::BTreeSet, fmt, fs, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, fs, sync::Arc};
 
 use campaign::{PROGRAM, SCRIPT, SLOTS, STEPS};
 use execution::{Finding, FindingKind, Fired, How, Runner, Stop, Target};
@@ -130,9 +130,12 @@ impl Made {
 ///
 /// The environment lacks something, or the user wants to stop.
 pub fn make(crash: Crash<'_>, prepared: &Arc<Prepared>, stop: &Stop, say: &dyn Fn(&str)) -> Result<Made, CommandError> {
-    let maker = Maker { crash, prepared, stop, say };
+    let mut maker = Maker { crash, prepared, stop, say, hung_in: None };
     let fired = match maker.fired() {
-        Ok(fired) => fired,
+        Ok((fired, hung_in)) => {
+            maker.hung_in = hung_in;
+            fired
+        }
         Err(Trouble::Unsaid(reason)) => return Ok(Made { c: Outcome::Not(reason), bt: None }),
         Err(Trouble::Failed(error)) => return Err(*error),
     };
@@ -174,11 +177,14 @@ struct Maker<'a> {
     prepared: &'a Arc<Prepared>,
     stop: &'a Stop,
     say: &'a dyn Fn(&str),
+    /// The kind of the step that does not return, of a hang of which the kernel says nothing.
+    hung_in: Option<String>,
 }
 
 impl Maker<'_> {
-    /// Replays the plan and gives the faults that fired before the crash.
-    fn fired(&self) -> Result<Vec<Fired>, Trouble> {
+    /// Replays the plan. Gives the faults that fired before the crash, and the step that does not
+    /// return.
+    fn fired(&self) -> Result<(Vec<Fired>, Option<String>), Trouble> {
         if let Some(step) = self.content(By::Names, &[], false).unknown_step() {
             return unsaid(format!("the step {step} is no system call"));
         }
@@ -197,7 +203,8 @@ impl Maker<'_> {
         if !is_on_console(finding) {
             return unsaid(format!("only an oracle of the fuzzer's sees it: {}", finding.title));
         }
-        Ok(execution.fired)
+        let hung_in = kernel_report::hung_step(&finding.text).map(str::to_owned);
+        Ok((execution.fired, hung_in))
     }
 
     fn target(&self) -> &Target {
@@ -273,14 +280,14 @@ impl Maker<'_> {
         let left = LEFT
             .iter()
             .any(|(words, keys)| keys.iter().any(|key| self.crash.key.starts_with(key)) && run.console.contains(words));
-        left || self.hangs(run) || reported.iter().any(|report| report.has_key(self.crash.key))
+        let hangs = reported.is_empty() && self.hangs(run);
+        left || hangs || reported.iter().any(|report| report.has_key(self.crash.key))
     }
 
     /// Says whether a guest that did not end was in the step that never returns.
     fn hangs(&self, run: &BareRun) -> bool {
-        step_under_way(run, &self.target().steps).is_some_and(|kind| {
-            kernel_report::silent_hang("", Duration::ZERO, "", Some((1, kind))).key == self.crash.key
-        })
+        let under_way = step_under_way(run, &self.target().steps);
+        under_way.is_some() && under_way == self.hung_in.as_deref()
     }
 }
 
