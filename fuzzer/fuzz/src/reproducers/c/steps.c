@@ -31,56 +31,25 @@ static long create(const char *path) {
 static unsigned char buffer[65536] __attribute__((aligned(4096)));
 
 /* The byte that a step writes at offset n is n + shift modulo 251; each step has its own shift. */
-static void pattern(long long offset, size_t bytes, int shift) {
+static void pattern(unsigned char *to, long long offset, size_t bytes, int shift) {
     for (size_t index = 0; index < bytes; index++)
-        buffer[index] = (offset + index + shift) % 251;
+        to[index] = (offset + index + shift) % 251;
 }
 
-//: write pattern
-static long write_file(const char *path, long long offset, long long length, int flags, int shift) {
+//: write-from pattern
+/* Writes the pattern from `memory`, in one call as much as that holds. */
+static long write_from(unsigned char *memory, size_t most, const char *path, long long offset, long long length,
+                       int flags, int shift) {
     long long at = offset;
     int file = opened(path, O_WRONLY | flags);
 
     if (file < 0)
         return -errno;
     while (at < offset + length) {
-        size_t bytes = offset + length - at < (long long)sizeof buffer ? offset + length - at : sizeof buffer;
+        size_t bytes = offset + length - at < (long long)most ? offset + length - at : most;
         ssize_t written;
 
-        pattern(at, bytes, shift);
-        written = pwrite(file, buffer, bytes, at);
-        if (written < 0)
-            return closed(file, -1);
-        if (written == 0)
-            break;
-        at += written;
-    }
-    return closed(file, at - offset);
-}
-
-//: write-long pattern
-/* A direct write is one call of up to 8 MiB. The pages of its memory do not follow each other, as where a machine has
- * run for long: so a page is an entry of a request, and a request has 256 of them. */
-static long write_long(const char *path, long long offset, long long length, int flags, int shift) {
-    static unsigned char memory[8 << 20] __attribute__((aligned(4096)));
-    long long at = offset;
-    int file = opened(path, O_WRONLY | flags);
-
-    if (file < 0)
-        return -errno;
-    for (size_t first = 0; first <= 4096; first += 4096)
-        for (size_t page = first; page < sizeof memory; page += 8192)
-            memory[page] = 1;
-    while (at < offset + length) {
-        size_t bytes = offset + length - at < (long long)sizeof memory ? offset + length - at : sizeof memory;
-        ssize_t written;
-
-        for (size_t part = 0; part < bytes; part += sizeof buffer) {
-            size_t some = bytes - part < sizeof buffer ? bytes - part : sizeof buffer;
-
-            pattern(at + part, some, shift);
-            memcpy(memory + part, buffer, some);
-        }
+        pattern(memory, at, bytes, shift);
         written = pwrite(file, memory, bytes, at);
         if (written < 0)
             return closed(file, -1);
@@ -89,6 +58,23 @@ static long write_long(const char *path, long long offset, long long length, int
         at += written;
     }
     return closed(file, at - offset);
+}
+
+//: write write-from
+static long write_file(const char *path, long long offset, long long length, int flags, int shift) {
+    return write_from(buffer, sizeof buffer, path, offset, length, flags, shift);
+}
+
+//: write-long write-from
+/* A direct write is one call of up to 8 MiB. The pages of its memory do not follow each other, as
+ * where a machine has run for long: so a page is an entry of a request, and a request has 256. */
+static long write_long(const char *path, long long offset, long long length, int flags, int shift) {
+    static unsigned char memory[8 << 20] __attribute__((aligned(4096)));
+
+    for (size_t first = 0; first <= 4096; first += 4096)
+        for (size_t page = first; page < sizeof memory; page += 8192)
+            memory[page] = 1;
+    return write_from(memory, sizeof memory, path, offset, length, flags, shift);
 }
 
 //: mmap-write pattern
@@ -107,7 +93,7 @@ static long mmap_write(const char *path, long long offset, long long length, int
     while (at < total && result == 0) {
         size_t bytes = total - at < (long long)sizeof buffer ? total - at : sizeof buffer;
 
-        pattern(start_of + at, bytes, shift);
+        pattern(buffer, start_of + at, bytes, shift);
         if (pwrite(data, buffer, bytes, 0) < 0 || pread(data, memory + at, bytes, 0) < 0)
             result = -errno;
         at += bytes;
