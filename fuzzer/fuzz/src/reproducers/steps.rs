@@ -5,8 +5,8 @@
 
 use guest_protocol::{BlockGroups, Fallocate, Ioctl, Profile, RelativePath, Shutdown, Step, pattern::shift_of};
 
-/// Bytes of the programs' buffer, which is what one call writes. A direct write of more is one call,
-/// as the agent's is.
+/// Bytes of the programs' buffer, which is what one call writes. A direct write of more is one
+/// call, as the agent's is.
 const BUFFER_BYTES: u32 = 65536;
 
 /// Options of `mount -o` that are flags of the system call: name, flag, and whether it is set.

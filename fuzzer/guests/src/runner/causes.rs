@@ -3,7 +3,8 @@
 //! A fault that lasts fails several calls, and one of the later ones may be what matters: a memory
 //! pool stands in for the first. Only the first call's path is noted. So each call that may have
 //! failed after it is a cause, too. A crash that has one of them for its name is the likeliest:
-//! each point was failed alone before. So is one that the same call made of the data in another way.
+//! each point was failed alone before. So is one that the same call made of the data in another
+//! way.
 
 use std::{collections::BTreeSet, sync::Arc};
 

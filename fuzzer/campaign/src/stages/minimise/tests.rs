@@ -17,8 +17,8 @@ use crate::{
 const TITLE: &str = "KASAN in f";
 const OTHER: &str = "BUG in g";
 
-/// Guests in which a plan crashes when it fails at site 9, whatever else it does, and otherwise when
-/// it fails at site 8.
+/// Guests in which a plan crashes when it fails at site 9, whatever else it does, and otherwise
+/// when it fails at site 8.
 struct Guests {
     runs: u32,
     crash: Finding,

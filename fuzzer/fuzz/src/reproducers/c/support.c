@@ -115,7 +115,8 @@ static void silence_all(void) {
     closedir(folder);
 }
 
-/* Finds the addresses of the function `name`, whatever suffix the compiler gave it, and its whole name. */
+/* Finds the addresses of the function `name`, whatever suffix the compiler gave it, and its whole
+ * name. */
 static const char *look_up(const char *name, unsigned long *from, unsigned long *to) {
     static char whole[256];
     char line[512], symbol[256], type;
@@ -215,13 +216,15 @@ static void disarm_one(const struct fault *fault, int index) {
 }
 
 //: allow faults
-/* A function that is not on the kernel's list of those that may fail, and which slot of slots.ko has its type. */
+/* A function that is not on the kernel's list of those that may fail, and which slot of slots.ko
+ * has its type. */
 struct allowed {
     const char *function;
     int type;
 };
 
-/* Puts functions on that list: loads slots.ko, of this folder, with their addresses in its slots and no slot more. */
+/* Puts functions on that list: loads slots.ko, of this folder, with their addresses in its slots
+ * and no slot more. */
 static void allow(const struct allowed *functions, int count) {
     static union {
         Elf64_Ehdr header;
