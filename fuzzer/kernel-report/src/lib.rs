@@ -13,9 +13,11 @@
 //! Facts about the kernel's messages are data: `rules` (headers), `skip` (functions that never are
 //! the culprit). The formats are those of Linux 6.12 and, where they differ, 6.1. Some messages are
 //! no reports: a file system's announcement of an error that it was given, a failed allocation's
-//! stack dump, and fault injection's own.
+//! stack dump, and fault injection's own. What a file system's checker says of a disk afterwards is
+//! titled here as well.
 
 mod access;
+mod complaint;
 mod frames;
 mod key;
 mod lines;
@@ -38,6 +40,7 @@ use std::{collections::HashSet, fmt};
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
+pub use complaint::{complaint_title, with_complaint};
 pub use frames::Frame;
 pub use notes::{Note, NoteKind, corruption, notes};
 use rules::{Rule, Wording};

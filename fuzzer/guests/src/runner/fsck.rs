@@ -28,8 +28,6 @@ use super::{
 
 /// One part in this many of all time is for checks, the executions before them included.
 const SHARE: u32 = 30;
-/// The most bytes of a complaint in a key.
-const MOST_BYTES: usize = 100;
 
 /// Beginnings of lines that are no complaints: `btrfs check` of btrfs-progs 6.2 (`check/main.c`),
 /// `e2fsck` of e2fsprogs 1.47, `xfs_repair` of xfsprogs 6.1.
@@ -100,39 +98,7 @@ fn complaint(said: &str) -> String {
     let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let complaints = || lines.iter().filter(|line| !begins(line, PROGRESS));
     let first = complaints().find(|line| !begins(line, SUMMARIES)).or_else(|| complaints().next());
-    first.map_or_else(|| "it fails".to_owned(), |line| without_numbers(line))
-}
-
-/// Gives the line with an N for each number, without a question to the user, and without the
-/// numbers at its end.
-fn without_numbers(line: &str) -> String {
-    let questions = ["  Fix?", "  Clear?", " Fix?", " Clear?"];
-    let line = questions.iter().find_map(|question| Some(line.split_once(question)?.0)).unwrap_or(line);
-    let mut words: Vec<String> = line.split_whitespace().map(number_free).collect();
-    while words.last().is_some_and(|word| !word.contains(|letter: char| letter.is_lowercase())) {
-        words.pop();
-    }
-    let mut text = words.join(" ");
-    text.truncate(text.floor_char_boundary(MOST_BYTES));
-    text.trim_end_matches([':', '.', ',', ' ']).to_owned()
-}
-
-/// Gives the word with an N in the place of each run of letters and digits that has a digit.
-fn number_free(word: &str) -> String {
-    let mut text = String::new();
-    let mut run = String::new();
-    // The last one ends the last run.
-    for letter in word.chars().chain(['\0']) {
-        if letter.is_alphanumeric() {
-            run.push(letter);
-            continue;
-        }
-        let is_number = run.contains(|letter: char| letter.is_ascii_digit());
-        text += if is_number { "N" } else { &run };
-        run.clear();
-        text.extend((letter != '\0').then_some(letter));
-    }
-    text
+    first.map_or_else(|| "it fails".to_owned(), |line| kernel_report::complaint_title(line))
 }
 
 impl GuestRunner {

@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 
 use fault_plan::one_line;
+use kernel_report::with_complaint;
 
 use super::{
     trace::trace,
@@ -88,7 +89,7 @@ impl Mail<'_> {
             .extend(crash.faults.iter().flat_map(|fault| fault.call_path.iter().map(|caller| caller.function.clone())));
         let prefix = subsystem(file(crash), &functions);
         let prefix = prefix.map_or_else(String::new, |prefix| format!("{prefix}: "));
-        let title = with_numbers(&crash.title, &crash.report);
+        let title = with_complaint(&crash.title, &crash.report);
         let title = title.strip_prefix("KASAN: ").unwrap_or(&title);
         // A file system's own messages begin with its name.
         let own = |start: &str| start.eq_ignore_ascii_case(&prefix);
@@ -180,7 +181,7 @@ impl Mail<'_> {
             format!(" {least} {}: {}.", fault.chance.words(), fault.chance_reason)
         });
         let (impact, expected) = (crash.impact.words(), self.expected());
-        let title = with_numbers(&crash.title, &crash.report);
+        let title = with_complaint(&crash.title, &crash.report);
         format!("What happens then: {title} ({impact}){place}. {expected}{chance}")
     }
 
@@ -349,36 +350,9 @@ fn json_lines(json: &str) -> String {
     lines + &line
 }
 
-/// Gives a title with the numbers of the complaint that it is about: it has `N` in their places, so
-/// that the same complaint has the same title.
-fn with_numbers(title: &str, report: &str) -> String {
-    let general = |line: &str| {
-        line.chars().fold(String::new(), |words, character| match character {
-            '0'..='9' if words.ends_with('N') => words,
-            '0'..='9' => words + "N",
-            other => words + other.encode_utf8(&mut [0; 4]),
-        })
-    };
-    let complaint = report.lines().map(str::trim).find_map(|line| {
-        let words = general(line).trim_end_matches(['N', ' ']).to_owned();
-        (words.contains('N') && title.contains(&words)).then_some((words, line))
-    });
-    complaint.map_or_else(|| title.to_owned(), |(words, line)| title.replacen(&words, line, 1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_complaint_is_told_with_its_numbers() {
-        let report = "btrfs check\n[2/7] checking extents\nref mismatch on [13807616 8192] extent item 0, found 1\n";
-        let title = "btrfs check: ref mismatch on [N N] extent item N, found after a failure in f";
-        let told = "btrfs check: ref mismatch on [13807616 8192] extent item 0, found 1 after a failure in f";
-        assert_eq!(with_numbers(title, report), told);
-        assert_eq!(with_numbers("WARNING in f", "WARNING: CPU: 0 PID: 3 at a.c:7 f+0x1/0x2\n"), "WARNING in f");
-        assert_eq!(with_numbers("N", "7\n"), "N");
-    }
 
     #[test]
     fn a_long_program_is_told_by_its_head_its_faults_and_its_workload() {
