@@ -17,6 +17,7 @@
 //! bounded by the window's areas, decoded without trust and checked by [`FromAgent::check`].
 
 mod checker;
+mod console;
 mod encoding;
 mod hit;
 mod ioctl;
@@ -34,6 +35,7 @@ mod window;
 mod workload_step;
 
 pub use checker::{CHECKER_FOLDER, CHECKER_LINKER, Checker};
+pub use console::{step_ran, step_runs};
 pub use encoding::MessageError;
 pub use hit::Hit;
 pub use ioctl::{HexBytes, HexBytesError, Ioctl, IoctlFile, IoctlMemory};
@@ -42,8 +44,8 @@ pub use limits::{
 };
 pub use message::{
     Contract, DISK_PARTS, Defect, Execute, Feature, FiredFault, FromAgent, Growth, Hello, LOG_LOST, LeftOut, Leftover,
-    LeftoverKind, Loss, LossKind, PROTOCOL_VERSION, Ready, Report, SLOT_TYPES, SLOTS_FILE, STEP_FRAME, STEP_RUNS,
-    Setup, Shown, SiteDescription, Timings, ToAgent,
+    LeftoverKind, Loss, LossKind, PROTOCOL_VERSION, Ready, Report, SLOT_TYPES, SLOTS_FILE, Setup, Shown,
+    SiteDescription, Timings, ToAgent,
 };
 pub use relative_path::{RelativePath, RelativePathError};
 pub use step::Step;

@@ -19,12 +19,6 @@ pub const SLOT_TYPES: [ErrorType; 4] = [ErrorType::Null, ErrorType::Errno, Error
 /// The line that [`Report::log`] has where the kernel dropped records before they were read.
 pub const LOG_LOST: &str = "agent: the kernel dropped log records here\n";
 
-/// Last words of a line of the agent's on the console; below it are the functions in which a step
-/// runs for long, innermost first, as `/proc/PID/stack` has them.
-pub const STEP_RUNS: &str = "a step still runs in";
-/// Start of each line with such a function.
-pub const STEP_FRAME: &str = "[<0>] ";
-
 /// Parts in which the disk is compared with the image, one in each control run. Comparing all of a
 /// disk of 128 MiB takes as long as three executions on the checking kernel, and nine on the lean
 /// one.

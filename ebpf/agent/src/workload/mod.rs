@@ -33,7 +33,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use guest_protocol::{Recorded, STEP_RUNS};
+use guest_protocol::{Recorded, step_runs};
 use nix::{
     sys::mman::{MlockAllFlags, mlockall},
     unistd::gettid,
@@ -214,15 +214,18 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = self.at.entered.load(Ordering::Relaxed);
-            let idle = self.settling.is_idle()?;
-            same = if now == entered && idle { same + 1 } else { 0 };
-            busy = if now == entered && !idle { busy + 1 } else { 0 };
-            entered = now;
-            if same == most {
-                return Ok(End::Hung(self.at.stack()));
-            }
-            if busy > 0 && busy % RUNS == 0 && self.at.runs() {
-                init::say(&format!("{STEP_RUNS}\n{}", self.at.stack()));
+            if now != entered {
+                (entered, same, busy) = (now, 0, 0);
+            } else if self.settling.is_idle()? {
+                (same, busy) = (same + 1, 0);
+                if same == most {
+                    return Ok(End::Hung(self.at.stack()));
+                }
+            } else {
+                (same, busy) = (0, busy + 1);
+                if busy % RUNS == 0 && self.at.runs() {
+                    init::say(&step_runs(&self.at.stack()));
+                }
             }
         }
     }

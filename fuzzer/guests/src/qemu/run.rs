@@ -6,7 +6,7 @@ use std::{
 };
 
 use execution::Stop;
-use guest_protocol::{Execute, FromAgent, Recorded, Report, STEP_FRAME, STEP_RUNS, ToAgent, TraceMemory};
+use guest_protocol::{Execute, FromAgent, Recorded, Report, ToAgent, TraceMemory, step_ran};
 use kernel_report::STEP_RAN;
 use serde_json::json;
 
@@ -322,9 +322,7 @@ impl fmt::Debug for Guest {
 /// Gives the functions in which a step ran when the agent last said so on the `console`, below
 /// words that say what they are; nothing if it did not.
 fn ran_in(console: &str) -> String {
-    let Some((_, since)) = console.rsplit_once(STEP_RUNS) else { return String::new() };
-    // The kernel may have said something in between.
-    let frames = since.lines().filter_map(|line| line.strip_prefix(STEP_FRAME));
+    let Some(frames) = step_ran(console) else { return String::new() };
     frames.fold(format!("{STEP_RAN}Call Trace:\n"), |text, frame| text + frame + "\n")
 }
 
