@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use libafl::Error;
 
-use super::{Crashes, Known, Taken};
+use super::{Crash, Crashes, Known, Taken};
 
 impl Crashes {
     /// Takes in that the crash with the key `explored` has the key `judged` on the kernel that
@@ -30,9 +30,8 @@ impl Crashes {
         let is_own = |key: &&String| known.crashes.get(*key).is_some_and(|crash| crash.same_as.is_none());
         let Some(other) = instead.iter().find(is_own).cloned() else { return Ok(()) };
         let Some(crash) = known.still(taken).filter(|crash| crash.same_as.is_none()) else { return Ok(()) };
-        crash.same_as = Some(other.clone());
         tracing::info!(taken.title, "its plan makes \"{other}\" each time: taken for that one");
-        self.write_meta(&taken.key, |meta| meta.same_as = Some(other))
+        self.is_same(&taken.key, crash, other)
     }
 
     /// Writes which crash the one with the key `explored` is, if that is known and both are there.
@@ -46,8 +45,12 @@ impl Crashes {
         if crash.kernel == kernel || crash.same_as.is_some() {
             return Ok(());
         }
-        crash.same_as = Some(judged.clone());
         tracing::info!(key = explored, "the same as \"{judged}\"");
-        self.write_meta(explored, |meta| meta.same_as = Some(judged))
+        self.is_same(explored, crash, judged)
+    }
+
+    fn is_same(&self, key: &str, crash: &mut Crash, other: String) -> Result<(), Error> {
+        crash.same_as = Some(other.clone());
+        self.write_meta(key, |meta| meta.same_as = Some(other))
     }
 }
