@@ -113,7 +113,8 @@ pub struct Crash {
     pub origin: Option<String>,
     /// The steps of the target's workload, a word each.
     pub steps: Vec<String>,
-    /// The command that makes its disk, and the disk's size in MiB; none of a target without one.
+    /// The command that makes its disk, the disk's size in MiB, mount options, and the steps that
+    /// were done on it before; none of a target without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<String>,
     /// The kernel's report or the oracle's, decoded where the cache has the kernel.
