@@ -84,7 +84,7 @@ struct PlanText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     faults: Option<Vec<Fault>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    rounds: Option<Vec<RoundText>>,
+    rounds: Option<Vec<Round>>,
 }
 
 impl Serialize for Fault {
@@ -128,20 +128,39 @@ impl<'de> Deserialize<'de> for Fault {
     }
 }
 
+impl Serialize for Round {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { faults, reset } = self;
+        if !serializer.is_human_readable() {
+            return (faults, reset).serialize(serializer);
+        }
+        RoundText { faults: faults.clone(), reset: *reset }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Round {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            let (faults, reset) = Deserialize::deserialize(deserializer)?;
+            return Ok(Self { faults, reset });
+        }
+        let RoundText { faults, reset } = RoundText::deserialize(deserializer)?;
+        Ok(Self { faults, reset })
+    }
+}
+
 impl Serialize for FaultPlan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { version, target, earlier, faults } = self;
         if !serializer.is_human_readable() {
-            let earlier: Vec<_> = earlier.iter().map(|round| (&round.faults, round.reset)).collect();
             return (version, target, earlier, faults).serialize(serializer);
         }
         let (version, target) = (*version, target.clone());
         if earlier.is_empty() {
             return PlanText { version, target, faults: Some(faults.clone()), rounds: None }.serialize(serializer);
         }
-        let text = |round: &Round| RoundText { faults: round.faults.clone(), reset: round.reset };
-        let last = RoundText { faults: faults.clone(), reset: false };
-        let rounds = earlier.iter().map(text).chain([last]).collect();
+        let last = Round { faults: faults.clone(), reset: false };
+        let rounds = earlier.iter().cloned().chain([last]).collect();
         PlanText { version, target, faults: None, rounds: Some(rounds) }.serialize(serializer)
     }
 }
@@ -149,9 +168,7 @@ impl Serialize for FaultPlan {
 impl<'de> Deserialize<'de> for FaultPlan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if !deserializer.is_human_readable() {
-            let (version, target, earlier, faults): (_, _, Vec<(Vec<Fault>, bool)>, _) =
-                Deserialize::deserialize(deserializer)?;
-            let earlier = earlier.into_iter().map(|(faults, reset)| Round { faults, reset }).collect();
+            let (version, target, earlier, faults) = Deserialize::deserialize(deserializer)?;
             return Ok(Self { version, target, earlier, faults });
         }
         let PlanText { version, target, faults, rounds } = PlanText::deserialize(deserializer)?;
@@ -162,8 +179,7 @@ impl<'de> Deserialize<'de> for FaultPlan {
                 if last.reset {
                     return Err(D::Error::custom("the last round has `reset`, and nothing comes after it"));
                 }
-                let round = |RoundText { faults, reset }| Round { faults, reset };
-                (rounds.into_iter().map(round).collect(), last.faults)
+                (rounds, last.faults)
             }
             (Some(_), Some(_)) => return Err(D::Error::custom("a plan has `faults` or `rounds`, not both")),
             (None, None) => return Err(D::Error::custom("a plan has `faults` or `rounds`, and this has neither")),
