@@ -271,6 +271,7 @@ fn of_caches(guest: &mut Guests) {
 
 /// The disk is put back between two rounds, or not, and a fault is of its own round alone.
 fn of_rounds(guest: &mut Guests) {
+    let guests = guest.usage().guests;
     let mut rounds = |faults: Vec<Fault>, reset: bool| {
         let whole = guest.run(&FaultPlan { earlier: vec![Round { faults, reset }], ..plan(&[]) });
         assert!(whole.findings.is_empty(), "{:?}", whole.findings);
@@ -281,4 +282,6 @@ fn of_rounds(guest: &mut Guests) {
     assert_eq!(rounds(vec![], false), (worked, StepResult::Failed(EEXIST), vec![]));
     let failing = Fault { step: Some(2), ..fault(&[], 1) };
     assert_eq!(rounds(vec![failing], false), (StepResult::Failed(ENOMEM), worked, vec![(0, 2, 1)]));
+    assert_eq!(guest.run(&plan(&[])).steps[1], worked, "the disk is put back after the last round");
+    assert_eq!(guest.usage().guests, guests, "a warm guest runs all of them");
 }

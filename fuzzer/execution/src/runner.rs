@@ -9,8 +9,8 @@ use crate::{Execution, Finding, Fired};
 
 /// Runs plans: guests, or a fake in unit tests.
 pub trait Runner {
-    /// Runs `plan` in the kind of guest that `how` says. A plan with earlier rounds always has a
-    /// fresh guest, which goes afterwards.
+    /// Runs `plan` in the kind of guest that `how` says. A plan with earlier rounds has a fresh
+    /// guest, which goes afterwards, unless any guest will do.
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran;
 
     /// Ends the guest at hand, after which nothing more comes to light. Gives the effects of

@@ -1,5 +1,5 @@
-//! Rounds in the state that the one before left; and plans with earlier rounds, all of which a
-//! fresh guest runs before it goes.
+//! Rounds in the state that the one before left; and plans with earlier rounds, all of which one
+//! guest runs: the guest at hand, which goes on, or a fresh one, which goes.
 
 use std::time::Duration;
 
@@ -78,9 +78,17 @@ impl GuestRunner {
     }
 
     /// Runs a plan with earlier rounds. It ends with the round in which the kernel dies or reports
-    /// something.
+    /// something. The guest at hand is not asked what the disk holds, nor for leaks: what was left
+    /// by earlier rounds would count.
     pub(super) fn run_rounds(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, RunError> {
-        let how = if matches!(how, How::Exact | How::Traced | How::Searched) { how } else { How::Fresh };
+        if how == How::Warm {
+            if self.unclean {
+                self.discard();
+            }
+            self.control_when_due()?;
+            return self.attempts(|runner| runner.sequence(plan, how));
+        }
+        let how = if how == How::Next { How::Fresh } else { how };
         let execution = self.attempts(|runner| {
             runner.discard();
             runner.sequence(plan, how)
@@ -91,12 +99,12 @@ impl GuestRunner {
 
     fn sequence(&mut self, plan: &FaultPlan, how: How) -> Result<Execution, Failed> {
         let mut sequence = Sequence::default();
-        let mut keep = false;
+        let (warm, mut keep) = (how == How::Warm, false);
         let rounds = plan.earlier.iter().map(|round| (&round.faults, !round.reset)).chain([(&plan.faults, false)]);
         for (number, (faults, leave)) in rounds.enumerate() {
             let round = FaultPlan { earlier: Vec::new(), faults: faults.clone(), ..plan.clone() };
             let Judgement { verdict, late } = self
-                .attempt(Asked { look: true, check: true, how, keep, leave, number, ..Asked::warm(&round) })
+                .attempt(Asked { look: !warm, check: !warm, how, keep, leave, number, ..Asked::warm(&round) })
                 .map_err(Failed::Trouble)?;
             // Before the first round there was nothing of this plan.
             if sequence.rounds.is_empty() {
@@ -110,7 +118,7 @@ impl GuestRunner {
             match verdict {
                 Verdict::Ran(own) => {
                     let mut execution = self.execution(&round, *own);
-                    if number == plan.earlier.len() {
+                    if number == plan.earlier.len() && !warm {
                         self.find_leaks(&round, how, number, &mut execution);
                     }
                     // A disk that something holds cannot be put back.
@@ -130,7 +138,9 @@ impl GuestRunner {
             }
         }
         let mut execution = sequence.execution().ok_or(Failed::Trouble(GuestError::Lost))?;
-        self.listen(&mut execution);
+        if !warm {
+            self.listen(&mut execution);
+        }
         if self.guest.is_none() && execution.guest != Fate::Dead {
             execution.guest = Fate::Retired;
         }
