@@ -220,15 +220,26 @@ impl FakeRunner {
             return Err(RunError::Stopped);
         }
         self.executions_left -= 1;
-        let mut model = Model {
-            plan,
-            crashed: self.crashed,
-            callers: self.callers,
-            seen: vec![0; plan.faults.len()],
-            execution: quiet(),
-        };
+        let (mut rounds, mut before) = (Vec::new(), 0);
+        let (mut fired, mut findings) = (Vec::new(), Vec::new());
+        for faults in plan.rounds() {
+            let mut round = self.round(faults);
+            let of_plan = |fired: Fired| Fired { fault: fired.fault + before, ..fired };
+            fired.extend(std::mem::take(&mut round.fired).into_iter().map(of_plan));
+            findings.append(&mut round.findings);
+            before += faults.len();
+            rounds.push(round);
+        }
+        let last = rounds.pop().unwrap_or_else(quiet);
+        Ok(Execution { rounds, fired, findings, ..last })
+    }
+
+    /// Runs the workload once.
+    fn round(&self, faults: &[Fault]) -> Execution {
+        let (crashed, callers, seen) = (self.crashed, self.callers, vec![0; faults.len()]);
+        let mut model = Model { faults, crashed, callers, seen, execution: quiet() };
         model.workload();
-        Ok(model.execution)
+        model.execution
     }
 }
 
@@ -251,7 +262,7 @@ impl Runner for FakeRunner {
 }
 
 struct Model<'a> {
-    plan: &'a FaultPlan,
+    faults: &'a [Fault],
     crashed: Fate,
     callers: fn(u64) -> Vec<String>,
     seen: Vec<u32>,
@@ -266,7 +277,7 @@ impl Model<'_> {
         self.execution.sites.push(describe(site, call_path.clone()));
         cover(&mut self.execution, TEXT_START + site % 1000);
         let (mut fails, mut firing) = (false, Vec::new());
-        for (index, fault) in self.plan.faults.iter().enumerate() {
+        for (index, fault) in self.faults.iter().enumerate() {
             let is_there = fault.may_match(&fault.function, &call_path, (1, Scope::Workload));
             let is_after = fault.after.is_none_or(|number| self.has_fired(number as usize - 1));
             if !is_there || !is_after {

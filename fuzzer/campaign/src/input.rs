@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use execution::{Execution, Fate};
-use fault_plan::FaultPlan;
+use fault_plan::{FaultPlan, Round};
 use libafl::{Error, corpus::CorpusId, inputs::Input};
 use libafl_bolts::HasLen;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,11 @@ use files::cache::write_file;
 pub struct PlanInput(pub FaultPlan);
 
 impl PlanInput {
+    /// The workload of `target` twice, on the disk that it left the first time, without faults.
+    pub(crate) fn twice(target: &str) -> Self {
+        Self(FaultPlan { earlier: vec![Round::default()], ..FaultPlan::fault_free(target) })
+    }
+
     /// Gives the plan without the faults that did not fire in `execution`: they did nothing there.
     /// Where none is known to have fired in a guest that died, all stay.
     pub(crate) fn fired_only(&self, execution: &Execution) -> Self {
@@ -51,9 +56,9 @@ impl Input for PlanInput {
 }
 
 impl HasLen for PlanInput {
-    /// Counts the faults, and one for the workload: the fault-free plan has length 1.
+    /// Counts the faults, and one for each run of the workload: the fault-free plan has length 1.
     fn len(&self) -> usize {
-        self.0.faults.len() + 1
+        self.0.all_faults().count() + self.0.rounds().count()
     }
 }
 

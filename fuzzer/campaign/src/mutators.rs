@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
 
-use fault_plan::{CallPath, FOR_EVER, Fault, FaultPlan, Scope, retain_faults};
+use fault_plan::{CallPath, FOR_EVER, Fault, FaultPlan, Round, Scope, retain_faults};
 use libafl::{
     Error, HasMetadata,
     corpus::{Corpus, CorpusId},
@@ -28,6 +28,10 @@ use execution::Target;
 
 /// The most faults that a mutation makes; plans of the user may have more.
 pub(crate) const MOST_FAULTS: usize = 6;
+
+/// The most rounds before the last one that mutations make. Each costs an execution. With two, the
+/// log of a file system that has files already is replayed.
+const MOST_EARLIER: usize = 2;
 
 /// The share of its mutations that an entry keeps whose faults mostly cost the guest: a fresh guest
 /// takes as long as some ten executions.
@@ -98,11 +102,11 @@ where
         let mut generator = *state.rand_mut();
         let matrix = self.known.matrix();
         let context = Context { target: &self.target, matrix: &matrix, reached: &reached, other: &other };
-        let before = input.0.faults.clone();
+        let before = input.0.clone();
         let changed = (self.change)(&mut input.0, &context, &mut generator);
         drop(matrix);
         *state.rand_mut() = generator;
-        let mutated = changed.is_some() && input.0.faults != before;
+        let mutated = changed.is_some() && input.0 != before;
         Ok(if mutated { MutationResult::Mutated } else { MutationResult::Skipped })
     }
 
@@ -170,6 +174,8 @@ pub(crate) type PlanMutations = tuple_list_type!(
     PlanMutator,
     PlanMutator,
     PlanMutator,
+    PlanMutator,
+    PlanMutator,
     PlanMutator
 );
 
@@ -186,6 +192,8 @@ pub(crate) fn plan_mutations(target: &Arc<Target>, known: &Arc<KnownKernel>) -> 
         PlanMutator::new("splice", splice, with),
         PlanMutator::new("change-times", change_times, with),
         PlanMutator::new("change-after", change_after, with),
+        PlanMutator::new("go-on", go_on, with),
+        PlanMutator::new("go-on-after-another", go_on_after_another, with),
     )
 }
 
@@ -304,6 +312,21 @@ fn change_after(plan: &mut FaultPlan, _: &Context<'_>, rng: &mut StdRand) -> Opt
         plan.faults[index] = before;
         return None;
     }
+    Some(())
+}
+
+/// Has all that fails do so in a round before, and nothing in the last one: the workload meets the
+/// disk that failures left.
+fn go_on(plan: &mut FaultPlan, _: &Context<'_>, _: &mut StdRand) -> Option<()> {
+    let faults = (plan.earlier.len() < MOST_EARLIER).then(|| std::mem::take(&mut plan.faults))?;
+    plan.earlier.push(Round { faults, reset: false });
+    Some(())
+}
+
+/// Has the faults of another corpus entry fire in a round before.
+fn go_on_after_another(plan: &mut FaultPlan, context: &Context<'_>, _: &mut StdRand) -> Option<()> {
+    (plan.earlier.len() < MOST_EARLIER).then_some(())?;
+    plan.earlier.push(Round { faults: context.other.to_vec(), reset: false });
     Some(())
 }
 

@@ -46,8 +46,8 @@ pub(crate) fn first_plans(target: &Target, folder: &CampaignFolder) -> Result<Ve
                 continue;
             }
             match (read_plan(&path, target), is_seed) {
-                // Every client runs it anyway.
-                (Ok(plan), _) if plan.0.is_fault_free() => {}
+                // Every client that loads plans runs these anyway.
+                (Ok(plan), _) if plan.0.is_fault_free() || plan == PlanInput::twice(&target.name) => {}
                 (Ok(plan), _) if names.insert(plan.generate_name(None)) => {
                     plans.push(FirstPlan { faults: plan.0.all_faults().count(), path, is_seed });
                 }

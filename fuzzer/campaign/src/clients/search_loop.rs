@@ -128,6 +128,11 @@ where
         self.report(When::Now)?;
         self.loading.set(true);
         self.evaluate(&fault_free)?;
+        if self.role == Role::Explorer {
+            let twice = PlanInput::twice(&fault_free.0.target);
+            let Self { fuzzer, executor, state, manager, .. } = &mut *self;
+            fuzzer.evaluate_input(state, executor, manager, &twice)?;
+        }
         self.loading.set(false);
         let explorer = self.role == Role::Explorer;
         let plans = if explorer { self.shared.first_plans(self.client) } else { Vec::new() };

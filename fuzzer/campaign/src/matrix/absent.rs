@@ -16,12 +16,14 @@ impl Matrix {
     pub(crate) fn missed(&mut self, taken: &TakenCell, execution: &Execution) {
         let Some(point) = self.points.get(taken.cell.0 as usize) else { return };
         let (rank, faults) = (point.rank, &taken.plan.faults[..taken.plan.faults.len().saturating_sub(1)]);
-        if rank == 0 || rank == CHANCE || execution.fired.len() != faults.len() {
+        if rank == 0 || rank == CHANCE || execution.fired.len() != point.faults() {
             return;
         }
         let reached: HashSet<_> =
             execution.hits.iter().filter_map(|hit| self.numbers.get(&hit.site).copied()).collect();
-        let beside = |(index, point): &(PointIndex, &Point)| point.reached_by == faults && !reached.contains(index);
+        let beside = |(index, point): &(PointIndex, &Point)| {
+            point.reached_by == faults && point.earlier == taken.plan.earlier && !reached.contains(index)
+        };
         let absent: Vec<_> = (0..).zip(&self.points).filter(beside).map(|(index, _)| index).collect();
         for index in absent {
             let Some(point) = self.points.get_mut(index as usize) else { continue };

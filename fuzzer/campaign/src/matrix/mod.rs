@@ -9,7 +9,8 @@
 //!
 //! A cell is a point and an error. It is open until it was failed with one fault more than reach
 //! its point: alone, where the workload reaches the point by itself. Such cells have the rank 0;
-//! those of points that are reached by chance come last. A cell is taken by one client at a time.
+//! those of points that are reached by chance come last. A point that only the state after other
+//! rounds reaches is failed behind these. A cell is taken by one client at a time.
 //! Only an execution in which its fault fired makes it failed. None is made for a point that the
 //! faults which reached it once reach no more: see [`Matrix::missed`].
 
@@ -119,6 +120,11 @@ fn name(function: &str, call_path: &[String], (step, scope): (u32, Scope)) -> St
     format!("{step} {scope} {function} {}", call_path.join(" "))
 }
 
+/// Counts the faults of the rounds before the last one. Sequences are in order within a round.
+fn before_last(plan: &FaultPlan) -> usize {
+    plan.earlier.iter().map(|round| round.faults.len()).sum()
+}
+
 impl Matrix {
     /// Makes the matrix of a kernel on which `target` runs, with the points that earlier starts
     /// left in `journal`: of several records of a point the last one counts.
@@ -168,19 +174,19 @@ impl Matrix {
         }
     }
 
-    /// Takes in the points that `execution` of `plan` reached, `now_s` seconds after the
-    /// campaign's begin. Returns whether no execution of this start had reached one of them.
-    ///
-    /// Of a plan with earlier rounds it takes in nothing: sequences are in order within a round.
+    /// Takes in the points that the last round of `plan` reached in `execution`, `now_s` seconds
+    /// after the campaign's begin. Returns whether no execution of this start had reached one of
+    /// them.
     pub(crate) fn learn(&mut self, plan: &FaultPlan, execution: &Execution, now_s: u64) -> bool {
-        if !plan.earlier.is_empty() {
+        if execution.rounds.len() < plan.earlier.len() {
             return false;
         }
+        let before_last = before_last(plan);
         let (before, mut new) = (self.points.len(), false);
         for description in &execution.sites {
             self.number(description, now_s);
         }
-        let mut fired: Vec<_> = execution.fired.iter().collect();
+        let mut fired: Vec<_> = execution.fired.iter().filter(|fired| fired.fault >= before_last).collect();
         fired.sort_unstable_by_key(|fired| fired.sequence);
         for hit in &execution.hits {
             let Some(&index) = self.numbers.get(&hit.site) else { continue };
@@ -193,11 +199,13 @@ impl Matrix {
             let faults = fired.partition_point(|fired| fired.sequence < hit.first_sequence);
             let first = point.executions == 1 && index as usize >= before;
             // A call that no fault made comes by chance, unless the workload makes it by itself.
-            let by_chance = faults == 0 && !plan.is_fault_free();
-            let fewer = first || (faults < point.reached_by.len() && !by_chance);
+            let by_chance = faults == 0 && !plan.faults.is_empty();
+            let distance = (plan.earlier.len(), before_last + faults);
+            let fewer = first || (distance < point.distance() && !by_chance);
             if fewer {
+                point.earlier.clone_from(&plan.earlier);
                 point.reached_by.clone_from(&plan.faults);
-                let earlier = |index| fired[..faults].iter().any(|fired| fired.fault == index);
+                let earlier = |index| fired[..faults].iter().any(|fired| fired.fault - before_last == index);
                 retain_faults(&mut point.reached_by, earlier);
                 point.cells.iter_mut().for_each(|cell| cell.missed = 0);
             }
@@ -243,6 +251,7 @@ impl Matrix {
                 fault_free: 0,
                 found_s: now_s,
                 reached_by: Vec::new(),
+                earlier: Vec::new(),
                 absent: 0,
                 rank: 0,
                 seen: false,
@@ -252,15 +261,17 @@ impl Matrix {
         self.numbers.insert(*site, index);
     }
 
-    /// Takes in the faults of `plan` that fired in `execution`, `now_s` seconds after the
+    /// Takes in the faults of the last round of `plan` that fired in `execution`, `now_s` seconds after the
     /// campaign's begin, and what came of the last one.
     pub(crate) fn fired(&mut self, plan: &FaultPlan, execution: &Execution, now_s: u64) {
-        if !plan.earlier.is_empty() {
+        if execution.rounds.len() < plan.earlier.len() {
             return;
         }
+        let before_last = before_last(plan);
         let faults = u32::try_from(execution.fired.len()).unwrap_or(u32::MAX);
-        let last = execution.fired.iter().map(|fired| fired.sequence).max();
-        for fired in &execution.fired {
+        let of_last = || execution.fired.iter().filter(|fired| fired.fault >= before_last);
+        let last = of_last().map(|fired| fired.sequence).max();
+        for fired in of_last() {
             let Some(fault) = plan.all_faults().nth(fired.fault) else { continue };
             let Some(&index) = self.numbers.get(&fired.site) else { continue };
             let Some(point) = self.points.get_mut(index as usize) else { continue };
@@ -311,6 +322,7 @@ impl Matrix {
         self.taken.insert(cell);
         let point = self.points.get(cell.0 as usize)?;
         let mut plan = self.target.fault_free();
+        plan.earlier.clone_from(&point.earlier);
         plan.faults.clone_from(&point.reached_by);
         let fault = point.fault(1, point.cells.get(cell.1)?.error);
         plan.faults.push(fault);
@@ -344,7 +356,7 @@ impl Matrix {
             let name = name(&fault.function, &fault.call_path.0, place);
             self.get(*self.by_name.get(&name)?)
         };
-        plan.faults.iter().filter_map(point).any(Point::is_fatal)
+        plan.all_faults().filter_map(point).any(Point::is_fatal)
     }
 
     /// Gives the calls of an execution that was learnt, for its corpus entry.

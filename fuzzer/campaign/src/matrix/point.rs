@@ -1,6 +1,6 @@
 //! One point of a matrix, and its cells: an error each.
 
-use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH, Scope};
+use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH, Round, Scope};
 use serde::{Deserialize, Serialize};
 
 /// A point is known for costing guests from so many fatal faults on.
@@ -44,6 +44,9 @@ pub struct Point {
     /// The fewest faults known to reach it, of those that fired before; none also where only the
     /// guest's state makes the call.
     pub reached_by: Vec<Fault>,
+    /// The rounds before them in whose state they reach it, first to last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Round>,
     /// Executions in a row that were made for other points that these faults reach, in which they
     /// fired and nothing else did, and that did not reach this one.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -163,11 +166,21 @@ impl Point {
 
     /// Gives the rank that it has when there were so many `fault_free` executions.
     pub(super) fn rank_of(&self, fault_free: u64) -> usize {
-        match self.reached_by.len() {
+        match self.earlier.len() + self.faults() {
             _ if self.fault_free * 2 > fault_free => 0,
             0 => CHANCE,
-            faults => faults,
+            distance => distance,
         }
+    }
+
+    /// Counts the faults that reach it, those of earlier rounds included.
+    pub(super) fn faults(&self) -> usize {
+        self.reached_by.len() + self.earlier.iter().map(|round| round.faults.len()).sum::<usize>()
+    }
+
+    /// Gives the rounds and the faults that reach it: the fewer, the better.
+    pub(super) fn distance(&self) -> (usize, usize) {
+        (self.earlier.len(), self.faults())
     }
 
     /// Gives the standing of the cell at this index.
@@ -177,7 +190,7 @@ impl Point {
             CHANCE => MOST_MISSED[2],
             _ => MOST_MISSED[1],
         };
-        let state = self.cells.get(cell)?.state(self.reached_by.len(), most_missed);
+        let state = self.cells.get(cell)?.state(self.faults(), most_missed);
         Some(if state == CellState::Open && self.is_absent() { CellState::Unreached } else { state })
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use execution::Fired;
-use fault_plan::{Errno, InjectedError};
+use fault_plan::{Errno, InjectedError, Round};
 
 use super::*;
 use crate::fake;
@@ -26,12 +26,14 @@ fn reaching(sites: &[u64]) -> Execution {
     }
 }
 
-/// Runs `plan`: it reaches `sites`, and the fault `index` of the plan fires at the site `fired.1`.
+/// Runs `plan`: its last round reaches `sites`, and the fault `index` of the plan fires at the site
+/// `fired.1`.
 fn run(matrix: &mut Matrix, plan: &FaultPlan, sites: &[u64], fired: &[(usize, u64)]) {
     let mut execution = reaching(sites);
     let sequence = |site: u64| u32::try_from(sites.iter().position(|known| *known == site).unwrap()).unwrap() + 1;
     let fired = fired.iter().map(|(fault, site)| Fired { sequence: sequence(*site), ..fake::fired(*fault, *site) });
     execution.fired = fired.collect();
+    execution.rounds = plan.earlier.iter().map(|_| fake::quiet()).collect();
     matrix.learn(plan, &execution, 5);
     matrix.fired(plan, &execution, 7);
 }
@@ -97,6 +99,41 @@ fn fewer_faults_that_reach_a_point_open_its_cells_again() {
     run(&mut matrix, &fault_free(), &[9, 1], &[]);
     assert!(matrix.get(1).unwrap().reached_by.is_empty());
     assert_eq!(matrix.counts().cells_failed, 1, "it is to be failed alone");
+}
+
+#[test]
+fn a_point_that_the_state_after_a_round_reaches_is_failed_after_that_round() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut matrix = matrix_in(folder.path());
+    run(&mut matrix, &fault_free(), &[1], &[]);
+    let fault = matrix.get(0).unwrap().fault(1, ENOMEM);
+    let earlier = vec![Round { faults: vec![fault.clone()], reset: false }];
+    let twice = FaultPlan { earlier: earlier.clone(), ..fault_free() };
+    run(&mut matrix, &twice, &[1, 9], &[(0, 1)]);
+    assert_eq!(matrix.counts().cells_failed, 0, "the fault of an earlier round failed nothing in the last one");
+    let point = matrix.get(1).unwrap();
+    assert_eq!((&point.earlier, &point.reached_by[..], point.fault_free), (&earlier, &[][..], 0));
+    let point = point.fault(1, ENOMEM);
+    assert!(matrix.get(0).unwrap().earlier.is_empty(), "it needs none");
+    while let Some(taken) = matrix.take(Reach::Alone) {
+        assert!(taken.plan.earlier.is_empty());
+        run(&mut matrix, &taken.plan, &[1], &[(0, 1)]);
+        matrix.tried(&taken, Tried::Ran);
+    }
+    let behind = matrix.take(Reach::Behind).unwrap();
+    assert_eq!(behind.plan, FaultPlan { faults: vec![point], ..twice });
+    run(&mut matrix, &behind.plan, &[1, 9], &[(0, 1), (1, 9)]);
+    matrix.tried(&behind, Tried::Ran);
+    assert_eq!((matrix.get(1).unwrap().cells[0].faults, matrix.counts().cells_failed), (Some(2), 3));
+    matrix.rewrite().unwrap();
+    drop(matrix);
+    let mut matrix = matrix_in(folder.path());
+    assert_eq!(matrix.get(1).unwrap().earlier, earlier, "a later start knows it");
+    // A fault less, but in a round more, is no shorter way; a round less is one.
+    run(&mut matrix, &FaultPlan { faults: vec![fault], ..fault_free() }, &[1, 9], &[(0, 1)]);
+    assert!(matrix.get(1).unwrap().earlier.is_empty());
+    run(&mut matrix, &FaultPlan { earlier: vec![Round::default()], ..fault_free() }, &[9, 1], &[]);
+    assert!(matrix.get(1).unwrap().earlier.is_empty());
 }
 
 #[test]

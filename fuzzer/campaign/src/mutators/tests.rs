@@ -55,6 +55,31 @@ fn a_fault_free_plan_can_only_grow() {
     assert_eq!(plan.faults.len(), 1);
 }
 
+#[test]
+fn a_plan_goes_on_after_its_own_faults_or_after_those_of_another() {
+    let (matrix, reached) = world();
+    let target = target();
+    let other = [fault(&["b"], 2)];
+    let context = Context { target: &target, matrix: &matrix, reached: &reached, other: &other };
+    let own = vec![fault(&["a", "x"], 1)];
+    let begun = FaultPlan { faults: own.clone(), ..FaultPlan::fault_free("t") };
+    for (change, before, last) in [(go_on as Change, &own[..], &[][..]), (go_on_after_another, &other, &own)] {
+        let (mut plan, mut rng) = (begun.clone(), StdRand::with_seed(1));
+        change(&mut plan, &context, &mut rng).unwrap();
+        assert_eq!((plan.earlier.len(), &plan.earlier[0].faults[..], &plan.faults[..]), (1, before, last));
+        assert!(!plan.earlier[0].reset, "the disk stays as it is");
+        plan.check().unwrap();
+        for _ in 1..MOST_EARLIER {
+            change(&mut plan, &context, &mut rng).unwrap();
+        }
+        let changed = plan.clone();
+        assert!(change(&mut plan, &context, &mut rng).is_none(), "each round costs an execution");
+        assert_eq!(plan, changed);
+        add_fault(&mut plan, &context, &mut rng).unwrap();
+        assert_eq!(plan.earlier, changed.earlier, "what is changed is the last round");
+    }
+}
+
 proptest! {
     /// A mutated plan is accepted, and each of its faults matches a call that was made.
     #[test]

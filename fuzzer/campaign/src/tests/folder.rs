@@ -91,11 +91,11 @@ fn a_folder_with_something_else_in_it_is_left_alone() {
     assert!(folder.path().join(".git").is_dir());
 }
 
-/// Runs a campaign on a target with this seed, of ten executions: the fault-free ones at the start,
-/// and what it begins with.
+/// Runs a campaign on a target with this seed, of eleven executions: the fault-free ones at the
+/// start, and what it begins with.
 fn campaign_with_seed(folder: &Path, seed: &PlanInput) -> Result<Summary, CampaignError> {
     let stop = Stop::new();
-    let runner = FakeRunner::new(&stop, 10);
+    let runner = FakeRunner::new(&stop, 11);
     let targets = targets();
     let seeds = targets.path().join("fake/seeds");
     fs::create_dir(&seeds).unwrap();
@@ -111,11 +111,11 @@ fn a_seed_runs_once_and_is_kept() {
         let summary = campaign_with_seed(folder.path(), &seed).unwrap();
         assert_eq!(
             (summary.statistics.fired, summary.statistics.corpus),
-            (1, 2),
-            "start {start}: the seed and the fault-free plan"
+            (1, 3),
+            "start {start}: the seed, and the workload once and twice without faults"
         );
         let files = fs::read_dir(folder.path().join("corpus")).unwrap().count();
-        assert_eq!(files, 2, "start {start}");
+        assert_eq!(files, 3, "start {start}");
     }
     assert!(folder.path().join("corpus").join(seed.generate_name(None)).is_file());
 }

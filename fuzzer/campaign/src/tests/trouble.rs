@@ -56,7 +56,11 @@ struct NoneFresh(FakeRunner);
 
 impl Runner for NoneFresh {
     fn run(&mut self, plan: &FaultPlan, how: How) -> Ran {
-        if how == How::Fresh && !plan.faults.is_empty() { Err(RunError::Starved).into() } else { self.0.run(plan, how) }
+        if how == How::Fresh && plan.all_faults().next().is_some() {
+            Err(RunError::Starved).into()
+        } else {
+            self.0.run(plan, how)
+        }
     }
 
     fn finish(&mut self) -> Vec<Attributed> {
@@ -75,12 +79,12 @@ fn a_reproducer_for_which_there_was_no_guest_was_not_tried() {
         let stop = Stop::new();
         FakeRunner::new(&stop, executions_left)
     };
-    let fake = start(300);
+    let fake = start(600);
     let stop = fake.stop.clone();
     let summary = run(options(folder.path(), &stop, None), explorer(NoneFresh(fake))).unwrap();
     let tries: Vec<_> = summary.crashes.iter().map(|(_, reproduced, tried)| (*reproduced, *tried)).collect();
     assert!(!tries.is_empty() && tries.iter().all(|tries| *tries == (0, 0)), "{summary:?}");
-    let fake = start(300);
+    let fake = start(600);
     let stop = fake.stop.clone();
     let summary = run(options(folder.path(), &stop, None), explorer(fake)).unwrap();
     assert!(summary.crashes.iter().all(|(_, reproduced, tried)| (*reproduced, *tried) == (3, 3)), "{summary:?}");
