@@ -318,16 +318,20 @@ fn change_after(plan: &mut FaultPlan, _: &Context<'_>, rng: &mut StdRand) -> Opt
 /// Has all that fails do so in a round before, and nothing in the last one: the workload meets the
 /// disk that failures left.
 fn go_on(plan: &mut FaultPlan, _: &Context<'_>, _: &mut StdRand) -> Option<()> {
-    let faults = (plan.earlier.len() < MOST_EARLIER).then(|| std::mem::take(&mut plan.faults))?;
-    plan.earlier.push(Round { faults, reset: false });
+    let faults = plan.faults.clone();
+    go_on_after(faults, plan)?;
+    plan.faults.clear();
     Some(())
 }
 
 /// Has the faults of another corpus entry fire in a round before.
 fn go_on_after_another(plan: &mut FaultPlan, context: &Context<'_>, _: &mut StdRand) -> Option<()> {
-    (plan.earlier.len() < MOST_EARLIER).then_some(())?;
-    plan.earlier.push(Round { faults: context.other.to_vec(), reset: false });
-    Some(())
+    go_on_after(context.other.to_vec(), plan)
+}
+
+/// Puts a round with these faults before the last one, if there is room. The disk stays.
+fn go_on_after(faults: Vec<Fault>, plan: &mut FaultPlan) -> Option<()> {
+    (plan.earlier.len() < MOST_EARLIER).then(|| plan.earlier.push(Round { faults, reset: false }))
 }
 
 fn pick<'plan>(plan: &'plan mut FaultPlan, rng: &mut StdRand) -> Option<&'plan mut Fault> {

@@ -128,13 +128,12 @@ where
         self.report(When::Now)?;
         self.loading.set(true);
         self.evaluate(&fault_free)?;
-        if self.role == Role::Explorer {
+        let explorer = self.role == Role::Explorer;
+        if explorer {
             let twice = PlanInput::twice(&fault_free.0.target);
-            let Self { fuzzer, executor, state, manager, .. } = &mut *self;
-            fuzzer.evaluate_input(state, executor, manager, &twice)?;
+            self.fuzzer.evaluate_input(&mut self.state, &mut self.executor, self.manager, &twice)?;
         }
         self.loading.set(false);
-        let explorer = self.role == Role::Explorer;
         let plans = if explorer { self.shared.first_plans(self.client) } else { Vec::new() };
         plans.into_iter().try_for_each(|first| self.load(&first))
     }
@@ -278,8 +277,8 @@ where
         relaxer.next(has_fired, &self.known.matrix().reachable()).cloned().map(PlanInput)
     }
 
-    /// Runs `plan`. One with earlier rounds is no plan to search on from: of it, only the objective
-    /// is asked.
+    /// Runs `plan`, the fault-free one or one that waits for this kernel. Of the latter those with
+    /// earlier rounds are none to search on from: of them, only the objective is asked.
     fn evaluate(&mut self, plan: &PlanInput) -> Result<(), Error> {
         if !plan.0.earlier.is_empty() {
             return self.ask_objective(plan).map(drop);
