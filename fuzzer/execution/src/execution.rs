@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fault_plan::{Round, Scope};
+use fault_plan::{FaultPlan, Round, Scope};
 use guest_protocol::{Hit, SiteDescription, StepResult, Timings, TraceRole};
 use sha2::{Digest, Sha256};
 
@@ -115,6 +115,12 @@ impl Execution {
         let others: HashSet<u64> =
             self.sites.iter().filter(|site| !site.scope.is_workload()).map(|site| site.site).collect();
         self.hits.iter().filter(move |hit| !others.contains(&hit.site))
+    }
+
+    /// Says whether something has ended it before the last round of its `plan`.
+    #[must_use]
+    pub fn has_ended_early(&self, plan: &FaultPlan) -> bool {
+        self.rounds.len() < plan.earlier.len()
     }
 
     /// Says whether a finding has this key.

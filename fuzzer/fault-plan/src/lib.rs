@@ -23,7 +23,7 @@ pub use condition::{ArgumentCondition, CallerCondition, Condition, ConditionErro
 pub use errno::Errno;
 pub use error_type::{ErrorType, InjectableFunction, InjectedError};
 pub use fault::{FOR_EVER, Fault, MAX_FAULT_CONDITIONS, retain_faults};
-pub use plan::{FaultPlan, MAX_FAULTS, MAX_ROUNDS, PLAN_VERSION, PlanError, Round};
+pub use plan::{FaultPlan, MAX_FAULTS, MAX_ROUNDS, PLAN_VERSION, PlanError, Round, faults_in};
 pub use relax::Relaxer;
 pub use reproducer::{REPRODUCER_VERSION, Reproducer, one_line, shell_word};
 pub use scope::Scope;

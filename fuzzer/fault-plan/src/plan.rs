@@ -25,6 +25,12 @@ pub struct Round {
     pub reset: bool,
 }
 
+/// Counts the faults of these rounds.
+#[must_use]
+pub fn faults_in(rounds: &[Round]) -> usize {
+    rounds.iter().map(|round| round.faults.len()).sum()
+}
+
 /// The fuzzer's input: the faults of one execution of one target.
 ///
 /// Mostly that is one run of the workload. A plan with earlier rounds has several in one guest,

@@ -23,8 +23,8 @@ use std::{
     sync::Arc,
 };
 
-use execution::{Execution, Fate, Target};
-use fault_plan::{Fault, FaultPlan, Scope, retain_faults};
+use execution::{Execution, Fate, Fired, Target};
+use fault_plan::{Fault, FaultPlan, Scope, faults_in, retain_faults};
 use files::{Journal, JournalError};
 use guest_protocol::{Hit, SiteDescription};
 
@@ -120,9 +120,12 @@ fn name(function: &str, call_path: &[String], (step, scope): (u32, Scope)) -> St
     format!("{step} {scope} {function} {}", call_path.join(" "))
 }
 
-/// Counts the faults of the rounds before the last one. Sequences are in order within a round.
-fn before_last(plan: &FaultPlan) -> usize {
-    plan.earlier.iter().map(|round| round.faults.len()).sum()
+/// Gives the faults that fired in the last round of `plan`, in that order, which is one within a
+/// round only.
+fn fired_last<'a>(plan: &FaultPlan, execution: &'a Execution) -> Vec<&'a Fired> {
+    let mut fired: Vec<_> = execution.fired.iter().filter(|fired| fired.fault >= faults_in(&plan.earlier)).collect();
+    fired.sort_unstable_by_key(|fired| fired.sequence);
+    fired
 }
 
 impl Matrix {
@@ -178,16 +181,14 @@ impl Matrix {
     /// after the campaign's begin. Returns whether no execution of this start had reached one of
     /// them.
     pub(crate) fn learn(&mut self, plan: &FaultPlan, execution: &Execution, now_s: u64) -> bool {
-        if execution.rounds.len() < plan.earlier.len() {
+        if execution.has_ended_early(plan) {
             return false;
         }
-        let before_last = before_last(plan);
+        let (before_last, fired) = (faults_in(&plan.earlier), fired_last(plan, execution));
         let (before, mut new) = (self.points.len(), false);
         for description in &execution.sites {
             self.number(description, now_s);
         }
-        let mut fired: Vec<_> = execution.fired.iter().filter(|fired| fired.fault >= before_last).collect();
-        fired.sort_unstable_by_key(|fired| fired.sequence);
         for hit in &execution.hits {
             let Some(&index) = self.numbers.get(&hit.site) else { continue };
             let Some(point) = self.points.get_mut(index as usize) else { continue };
@@ -261,17 +262,16 @@ impl Matrix {
         self.numbers.insert(*site, index);
     }
 
-    /// Takes in the faults of the last round of `plan` that fired in `execution`, `now_s` seconds after the
-    /// campaign's begin, and what came of the last one.
+    /// Takes in the faults of the last round of `plan` that fired in `execution`, `now_s` seconds
+    /// after the campaign's begin, and what came of the last one.
     pub(crate) fn fired(&mut self, plan: &FaultPlan, execution: &Execution, now_s: u64) {
-        if execution.rounds.len() < plan.earlier.len() {
+        if execution.has_ended_early(plan) {
             return;
         }
-        let before_last = before_last(plan);
         let faults = u32::try_from(execution.fired.len()).unwrap_or(u32::MAX);
-        let of_last = || execution.fired.iter().filter(|fired| fired.fault >= before_last);
-        let last = of_last().map(|fired| fired.sequence).max();
-        for fired in of_last() {
+        let of_last = fired_last(plan, execution);
+        let last = of_last.last().map(|fired| fired.sequence);
+        for fired in of_last {
             let Some(fault) = plan.all_faults().nth(fired.fault) else { continue };
             let Some(&index) = self.numbers.get(&fired.site) else { continue };
             let Some(point) = self.points.get_mut(index as usize) else { continue };

@@ -1,6 +1,6 @@
 //! One point of a matrix, and its cells: an error each.
 
-use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH, Round, Scope};
+use fault_plan::{CallPath, Fault, InjectedError, MAX_CALL_PATH, Round, Scope, faults_in};
 use serde::{Deserialize, Serialize};
 
 /// A point is known for costing guests from so many fatal faults on.
@@ -175,7 +175,7 @@ impl Point {
 
     /// Counts the faults that reach it, those of earlier rounds included.
     pub(super) fn faults(&self) -> usize {
-        self.reached_by.len() + self.earlier.iter().map(|round| round.faults.len()).sum::<usize>()
+        faults_in(&self.earlier) + self.reached_by.len()
     }
 
     /// Gives the rounds and the faults that reach it: the fewer, the better.

@@ -182,7 +182,7 @@ impl SecondKernelQueue {
         } else {
             inner.counts.checked += 1;
             // A guest that died tells no results, nor does a sequence that ended early.
-            let no_results = execution.guest == Fate::Dead || check.has_ended_early(execution);
+            let no_results = execution.guest == Fate::Dead || execution.has_ended_early(&check.plan.0);
             let steps = check.steps.is_empty() || no_results || check.steps == execution.steps;
             if !steps || check.reports.is_empty() != execution.findings.is_empty() {
                 inner.counts.different += 1;

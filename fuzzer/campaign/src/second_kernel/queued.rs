@@ -131,12 +131,7 @@ impl QueuedPlan {
     /// Says whether `execution` shows less than the explorers saw: all faults of the plan fired
     /// there, and one of them did not here, although all rounds ran.
     pub(crate) fn is_unfired(&self, execution: &Execution) -> bool {
-        !self.has_ended_early(execution) && execution.fired.len() < self.plan.0.all_faults().count()
-    }
-
-    /// Says whether what was found in `execution` has ended a sequence before its last round.
-    pub(super) fn has_ended_early(&self, execution: &Execution) -> bool {
-        execution.rounds.len() < self.plan.0.earlier.len()
+        !execution.has_ended_early(&self.plan.0) && execution.fired.len() < self.plan.0.all_faults().count()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use execution::{Fired, Target};
-use fault_plan::{Condition, Fault};
+use fault_plan::{Condition, Fault, faults_in};
 use guests::bare::{Bpftrace, Script};
 
 use super::{
@@ -50,7 +50,7 @@ impl Maker<'_> {
 
     /// Finds the fault that `hit` comes after, and its index.
     fn after<'h>(&self, hit: &Hit, hits: &'h [Hit]) -> Option<(usize, &'h Hit)> {
-        let earlier: usize = self.crash.plan.rounds().take(hit.place.0 as usize - 1).map(Vec::len).sum();
+        let earlier = faults_in(&self.crash.plan.earlier[..hit.place.0 as usize - 1]);
         let fault = earlier + hit.fault.after? as usize - 1;
         hits.iter().enumerate().find(|(_, hit)| hit.fired.fault == fault)
     }
