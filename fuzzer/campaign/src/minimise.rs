@@ -197,7 +197,7 @@ impl Minimizer {
     /// Gives the number of faults as found, and of the simplest plan so far.
     #[must_use]
     pub fn faults(&self) -> [usize; 2] {
-        [&self.found.0, self.shrink.plan()].map(|plan| plan.all_faults().count())
+        [&self.found.0, self.shrink.plan()].map(FaultPlan::count)
     }
 
     /// Gives the number of runs so far.

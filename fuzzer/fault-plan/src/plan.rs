@@ -94,6 +94,19 @@ impl FaultPlan {
         self.earlier.is_empty() && self.faults.is_empty()
     }
 
+    /// Says whether its rounds are one, run several times: a crash that comes by chance has such a
+    /// plan.
+    #[must_use]
+    pub fn is_repeated(&self) -> bool {
+        !self.earlier.is_empty() && self.earlier.iter().all(|round| round.faults == self.faults)
+    }
+
+    /// Counts the faults that it takes: where the rounds are one, those of that one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        if self.is_repeated() { self.faults.len() } else { self.all_faults().count() }
+    }
+
     /// Gives the faults of each round, the last one's at the end.
     pub fn rounds(&self) -> impl Iterator<Item = &Vec<Fault>> {
         self.earlier.iter().map(|round| &round.faults).chain([&self.faults])

@@ -20,12 +20,14 @@
 //! 8. an earlier occurrence: 1, 2, 4, …;
 //! 9. the shortest call path that selects the same points.
 //!
+//! Where every round is the same one, each way is tried in all of them at once, and then in one.
+//!
 //! After a candidate of the first four that holds all begins anew. After a later one it goes on
 //! from there: which calls fail matters more than how they are called. No candidate comes twice.
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::{CallPath, ELLIPSIS, FOR_EVER, Fault, FaultPlan, MAX_CALL_PATH, Point, Round};
+use crate::{CallPath, ELLIPSIS, FOR_EVER, Fault, FaultPlan, MAX_CALL_PATH, Point, Round, faults_in};
 
 /// Knowledge from executions, from which candidates are made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,7 +107,10 @@ impl Shrink {
     pub fn next(&mut self, shown: &Shown<'_>) -> Option<&FaultPlan> {
         self.candidate = None;
         let before = size(&self.plan);
-        let candidates = |way: usize| WAYS[way](&self.plan, shown).into_iter().map(move |candidate| (way, candidate));
+        let candidates = |way: usize| {
+            let alike = in_all_rounds(&self.plan, shown, WAYS[way]);
+            alike.into_iter().chain(WAYS[way](&self.plan, shown)).map(move |candidate| (way, candidate))
+        };
         let mut simpler = (self.way..WAYS.len()).flat_map(candidates).filter(|(_, candidate)| {
             size(candidate) < before && candidate.check().is_ok() && !self.tried.contains(candidate)
         });
@@ -135,6 +140,22 @@ impl Shrink {
 /// The point at which the fault of this index fired.
 fn at<'a>(shown: &Shown<'a>, index: usize) -> Option<Point<'a>> {
     shown.fired.iter().find(|(fault, _)| *fault == index).map(|(_, point)| *point)
+}
+
+/// Gives the plans in which every round is simpler in the same `way`, if all rounds are the same.
+fn in_all_rounds(plan: &FaultPlan, shown: &Shown<'_>, way: Way) -> Vec<FaultPlan> {
+    if !plan.is_repeated() {
+        return Vec::new();
+    }
+    let before = faults_in(&plan.earlier);
+    let fired: Vec<_> =
+        shown.fired.iter().filter_map(|(index, point)| Some((index.checked_sub(before)?, *point))).collect();
+    let round = FaultPlan { earlier: Vec::new(), ..plan.clone() };
+    let all = |simpler: FaultPlan| {
+        let earlier = plan.earlier.iter().map(|round| Round { faults: simpler.faults.clone(), ..*round });
+        FaultPlan { earlier: earlier.collect(), ..simpler }
+    };
+    way(&round, &Shown { fired: &fired, ..*shown }).into_iter().map(all).collect()
 }
 
 fn fired_only(plan: &FaultPlan, shown: &Shown<'_>) -> Vec<FaultPlan> {

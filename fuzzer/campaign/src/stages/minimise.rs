@@ -161,7 +161,7 @@ impl<'a> MinimiseStage<'a> {
     /// Writes what came of a crash. Gives its key and its plan.
     fn write(&self, job: Job) -> Result<(String, FaultPlan), Error> {
         let Job { taken, minimizer, in_vain, .. } = job;
-        let count = taken.plan.0.all_faults().count();
+        let count = taken.plan.0.count();
         let executions = minimizer.as_ref().map_or(in_vain, Minimizer::runs);
         let simpler = minimizer.and_then(Minimizer::finish);
         let kernel = self.triage.objective.kernel();
@@ -171,7 +171,7 @@ impl<'a> MinimiseStage<'a> {
             return Ok((taken.key, taken.plan.0));
         };
         let cause = Cause::as_tried(&plan, &execution);
-        let faults = [count, cause.plan.all_faults().count()];
+        let faults = [count, cause.plan.count()];
         tracing::info!(title = taken.title, "minimised: {executions} tries, {count} faults → {}", faults[1]);
         let minimized = MinimizedMeta { faults, ..unchanged };
         self.triage.crashes.minimised(kernel, &taken, minimized, Some((&cause, tried, reproduced)))?;

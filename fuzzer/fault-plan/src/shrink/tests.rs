@@ -203,3 +203,19 @@ proptest! {
         prop_assert_eq!(shrunk(&input, &paths, oracle), (result, tries), "it is the same every time");
     }
 }
+
+/// A crash that comes by chance, in one of several runs of two faults: the rounds stay alike.
+#[test]
+fn a_round_that_is_repeated_is_made_simpler_in_all_rounds_at_once() {
+    let paths = ["k a m", "k b m", "k c m"];
+    let faults = ["k a m", "k b m", "k c m"].map(|path| fault(path, 3)).to_vec();
+    let long = FaultPlan { earlier: vec![Round { faults: faults.clone(), reset: true }; 8], ..plan(&faults) };
+    let makes = |faults: &Vec<Fault>| {
+        ["k a m", "k c m"].iter().all(|path| faults.iter().any(|fault| fault.call_path.matches(&names(path))))
+    };
+    let (result, tries) = shrunk(&long, &paths, |plan| plan.rounds().filter(|faults| makes(faults)).count() >= 5);
+    assert!(result.is_repeated(), "{result:?}");
+    assert_eq!((result.earlier.len(), result.count()), (4, 2));
+    assert_eq!(result.faults, [fault("k a", 1), fault("k c", 1)]);
+    assert!(tries <= 60, "{tries}");
+}
