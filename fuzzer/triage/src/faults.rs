@@ -66,9 +66,18 @@ fn planned<'a>(fired: &FiredJson, plans: &[&'a FaultPlan]) -> Option<(&'a Fault,
     all.iter().find_map(numbered).or_else(|| any(&may)).or_else(|| any(&same))
 }
 
+/// Leaves of what `fired` that of the last round, where the rounds of `plan` are one.
+pub(crate) fn of_one_round(fired: &mut Vec<FiredJson>, plan: &FaultPlan) {
+    let round = |fired: &FiredJson| fired.fault.saturating_sub(1) / plan.count().max(1);
+    let last = fired.iter().map(round).max();
+    if plan.is_repeated() {
+        fired.retain(|fired| Some(round(fired)) == last);
+    }
+}
+
 /// Gives the faults of a plan, each with its round, from 1, where there are several.
 fn with_rounds(plan: &FaultPlan) -> Vec<(&Fault, Option<usize>)> {
-    let several = !plan.earlier.is_empty();
+    let several = !plan.earlier.is_empty() && !plan.is_repeated();
     let numbered = (1..).zip(plan.rounds());
     { numbered }.flat_map(|(round, faults)| faults.iter().map(move |fault| (fault, several.then_some(round)))).collect()
 }
@@ -230,6 +239,27 @@ mod tests {
         let plan = FaultPlan::from_json(&text).unwrap();
         let fired = FiredJson { fault: 1, function: "should_failslab".to_owned(), ..FiredJson::default() };
         assert_eq!(named(&fired, &[&plan], "", &NoKernels).round, Some(2));
+    }
+
+    #[test]
+    fn of_a_round_that_is_repeated_the_faults_of_one_are_named() {
+        let fault = r#"{ "function": "should_failslab", "occurrence": 1, "error": "ENOMEM" }"#;
+        let plan = |earlier: &str| {
+            let rounds = format!(r#"{{ "faults": [{earlier}] }}, {{ "faults": [{fault}] }}"#);
+            FaultPlan::from_json(&format!(r#"{{ "version": 1, "target": "t", "rounds": [ {rounds} ] }}"#)).unwrap()
+        };
+        let fired = || {
+            let fired = |fault| FiredJson { fault, function: "should_failslab".to_owned(), ..FiredJson::default() };
+            vec![fired(1), fired(2)]
+        };
+        let named = |plan: &FaultPlan| {
+            let mut fired = fired();
+            of_one_round(&mut fired, plan);
+            let named = fired.iter().map(|fired| named(fired, &[plan], "", &NoKernels));
+            named.map(|fault| (fault.number, fault.round)).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&plan(fault)), [(2, None)]);
+        assert_eq!(named(&plan(&fault.replace("ENOMEM", "EIO"))), [(1, Some(1)), (2, Some(2))]);
     }
 
     #[test]

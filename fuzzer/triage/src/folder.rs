@@ -224,7 +224,7 @@ fn read_crash(folder: &Path) -> Read {
 
 /// Makes a crash of what was read.
 fn crash(read: Read, campaign: &Path, seen: &BTreeMap<String, Vec<CrashKernel>>, kernels: &dyn Kernels) -> Crash {
-    let Read { folder, meta, reproducer, report, gaps } = read;
+    let Read { folder, mut meta, reproducer, report, gaps } = read;
     let own = reproducer.as_ref().map_or("", Reproducer::identity);
     let first = |known: &[&str]| {
         let known = known.iter().find(|text| !text.is_empty()).map(|text| (*text).to_owned());
@@ -234,6 +234,9 @@ fn crash(read: Read, campaign: &Path, seen: &BTreeMap<String, Vec<CrashKernel>>,
     let title = first(&[&meta.title, reproducer.as_ref().map_or("", |reproducer| &reproducer.title), &key]);
     let build_id = reproducer.as_ref().map_or("", |reproducer| &reproducer.kernel_build_id);
     let plan = reproducer.as_ref().map(|reproducer| reproducer.plan.clone());
+    if let Some(plan) = &plan {
+        faults::of_one_round(&mut meta.fired, plan);
+    }
     let found = found_plan(&folder);
     let plans: Vec<&FaultPlan> = plan.iter().chain(found.as_ref()).collect();
     let faults: Vec<_> = meta.fired.iter().map(|fired| faults::named(fired, &plans, build_id, kernels)).collect();
@@ -256,7 +259,7 @@ fn crash(read: Read, campaign: &Path, seen: &BTreeMap<String, Vec<CrashKernel>>,
         impact: judged.impact,
         chance: judged.chance,
         guilty: faults::guilty(&key, &report, &meta.stack, build_id, kernels),
-        plan_faults: plan.as_ref().map_or(0, |plan| plan.all_faults().count()),
+        plan_faults: plan.as_ref().map_or(0, FaultPlan::count),
         plan_rounds: plan.as_ref().map_or(0, |plan| plan.earlier.len() + 1),
         minimized: meta.minimized.map(|MinimizedJson { executions, faults }| Minimized { executions, faults }),
         program: standalone(&folder, &meta.repro),

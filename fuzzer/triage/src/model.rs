@@ -75,9 +75,9 @@ pub struct Crash {
     pub kind: String,
     /// Folder of the crash, within the campaign's.
     pub folder: PathBuf,
-    /// The faults that fired, in that order.
+    /// The faults that fired, in that order; of a round that is repeated, those of one.
     pub faults: Vec<NamedFault>,
-    /// Faults that the reproducer's plan has.
+    /// Faults that the reproducer's plan takes; of a round that is repeated, those of one.
     pub plan_faults: usize,
     /// Rounds that the reproducer's plan has.
     pub plan_rounds: usize,
@@ -309,6 +309,23 @@ impl Crash {
         match self.faults.len() {
             0 | 1 => self.last_fault(),
             fired => format!("{} ({fired} faults fired)", self.last_fault()),
+        }
+    }
+
+    /// Says whether the reproducer's plan is one round, run several times.
+    #[must_use]
+    pub fn is_by_chance(&self) -> bool {
+        self.plan.as_ref().is_some_and(FaultPlan::is_repeated)
+    }
+
+    /// Gives the size of the reproducer's plan.
+    #[must_use]
+    pub fn plan_words(&self) -> String {
+        let (faults, rounds) = (self.plan_faults, self.plan_rounds);
+        if self.is_by_chance() {
+            format!("{faults} faults in a round that is run {rounds} times, as the crash comes by chance")
+        } else {
+            format!("{faults} faults in {rounds} rounds")
         }
     }
 

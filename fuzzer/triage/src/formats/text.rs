@@ -160,6 +160,6 @@ fn reproducer(crash: &Crash, out: &mut String) -> std::fmt::Result {
         out.push_str(&indent(&format!("without the fuzzer ({}): {}", program.file, program.verdict), "  ", COLUMNS));
     }
     let Some(plan) = &crash.plan else { return writeln!(out, "  the plan is not known") };
-    writeln!(out, "  plan: {} faults in {} rounds", crash.plan_faults, crash.plan_rounds)?;
+    writeln!(out, "  plan: {}", crash.plan_words())?;
     plan.to_json().lines().try_for_each(|line| writeln!(out, "    {line}"))
 }
