@@ -20,7 +20,7 @@
 //! 8. an earlier occurrence: 1, 2, 4, …;
 //! 9. the shortest call path that selects the same points.
 //!
-//! Where every round is the same one, each way is tried in all of them at once, and then in one.
+//! Where every round is the same one, it is made simpler in all of them at once, and in none alone.
 //!
 //! After a candidate of the first four that holds all begins anew. After a later one it goes on
 //! from there: which calls fail matters more than how they are called. No candidate comes twice.
@@ -55,6 +55,9 @@ const WAYS: [Way; 9] = [
     |plan, shown| each_fault(plan, |index, fault| earlier(fault, at(shown, index), shown)),
     shorter,
 ];
+
+/// The index of the one that leaves out rounds.
+const FEWER_ROUNDS: usize = 2;
 
 /// The number of those that leave out faults.
 const STRUCTURE: usize = 4;
@@ -107,10 +110,7 @@ impl Shrink {
     pub fn next(&mut self, shown: &Shown<'_>) -> Option<&FaultPlan> {
         self.candidate = None;
         let before = size(&self.plan);
-        let candidates = |way: usize| {
-            let alike = in_all_rounds(&self.plan, shown, WAYS[way]);
-            alike.into_iter().chain(WAYS[way](&self.plan, shown)).map(move |candidate| (way, candidate))
-        };
+        let candidates = |way: usize| candidates(&self.plan, shown, way).into_iter().map(move |plan| (way, plan));
         let mut simpler = (self.way..WAYS.len()).flat_map(candidates).filter(|(_, candidate)| {
             size(candidate) < before && candidate.check().is_ok() && !self.tried.contains(candidate)
         });
@@ -142,10 +142,11 @@ fn at<'a>(shown: &Shown<'a>, index: usize) -> Option<Point<'a>> {
     shown.fired.iter().find(|(fault, _)| *fault == index).map(|(_, point)| *point)
 }
 
-/// Gives the plans in which every round is simpler in the same `way`, if all rounds are the same.
-fn in_all_rounds(plan: &FaultPlan, shown: &Shown<'_>, way: Way) -> Vec<FaultPlan> {
-    if !plan.is_repeated() {
-        return Vec::new();
+/// Gives the candidates of the way of this index. A round that is repeated is simpler in each of its
+/// runs: which of them makes the crash is chance.
+fn candidates(plan: &FaultPlan, shown: &Shown<'_>, way: usize) -> Vec<FaultPlan> {
+    if way == FEWER_ROUNDS || !plan.is_repeated() {
+        return WAYS[way](plan, shown);
     }
     let before = faults_in(&plan.earlier);
     let fired: Vec<_> =
@@ -155,7 +156,7 @@ fn in_all_rounds(plan: &FaultPlan, shown: &Shown<'_>, way: Way) -> Vec<FaultPlan
         let earlier = plan.earlier.iter().map(|round| Round { faults: simpler.faults.clone(), ..*round });
         FaultPlan { earlier: earlier.collect(), ..simpler }
     };
-    way(&round, &Shown { fired: &fired, ..*shown }).into_iter().map(all).collect()
+    WAYS[way](&round, &Shown { fired: &fired, ..*shown }).into_iter().map(all).collect()
 }
 
 fn fired_only(plan: &FaultPlan, shown: &Shown<'_>) -> Vec<FaultPlan> {

@@ -217,5 +217,5 @@ fn a_round_that_is_repeated_is_made_simpler_in_all_rounds_at_once() {
     assert!(result.is_repeated(), "{result:?}");
     assert_eq!((result.earlier.len(), result.count()), (4, 2));
     assert_eq!(result.faults, [fault("k a", 1), fault("k c", 1)]);
-    assert!(tries <= 60, "{tries}");
+    assert!(tries <= 25, "{tries}");
 }
