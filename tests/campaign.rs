@@ -84,7 +84,7 @@ impl Drop for Running {
 fn a_campaign_finds_planted_bugs_and_their_reproducers_replay() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
-    let run = fuzz(&["--target", "selftest", "--time", "60s", "--out", out, "--seed", "1"]);
+    let run = fuzz(&["--target", "selftest", "--time", "20s", "--out", out, "--seed", "1"]);
     assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
     // A search on a busy host leaves some for the next start.
     let minimized = || crashes_of(folder.path()).all(|meta| !meta["minimized"].is_null());
@@ -257,7 +257,7 @@ fn a_killed_campaign_goes_on_with_all_it_reported() {
     }
     let failed = failed_cells(folder.path());
     assert!(!failed.is_empty(), "the matrix of a campaign that has found a crash");
-    let resumed = fuzz(&[&arguments[..], &["--time", "20s"]].concat());
+    let resumed = fuzz(&[&arguments[..], &["--time", "5s"]].concat());
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
     assert!(text(&resumed.stderr).contains("going on with the campaign"), "{}", text(&resumed.stderr));
     assert!(crashes.is_subset(&entries(&folder.path().join("crashes"))));
