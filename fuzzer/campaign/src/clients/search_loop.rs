@@ -53,13 +53,13 @@ use fault_plan::Relaxer;
 const FAULT_FREE_RUNS: RangeInclusive<usize> = 8..=32;
 /// Of these, executions in a row without anything new that end them.
 const QUIET_RUNS: usize = 4;
-/// The age at which a checker runs a crash's plan, and tries its reproducer, while there are other
-/// plans to check. So a crash's neighbours are found before it is known how well the crash comes
+/// The age at which a crash's plan is checked, and its reproducer tried, while there are other plans
+/// to run. So a crash's neighbours are found before it is known how well the crash comes
 /// again.
 const LATER: Duration = Duration::from_secs(5);
 
-/// One part in so many of a checker's time is for what explorers came across, and for crashes,
-/// while its own kernel is owed points.
+/// One part in so many of a client's time is for crashes, and a checker's for what explorers came
+/// across, while its own kernel is owed points.
 const OTHERS_SHARE: u32 = 8;
 
 /// The loop of a client, and the parts that it turns.
@@ -185,7 +185,10 @@ where
             let Self { fuzzer, executor, state, manager, .. } = self;
             let alone = self.known.matrix().has_open(Reach::Alone);
             match self.role {
-                Role::Explorer if alone => drop(fuzzer.fuzz_one(&mut self.first, executor, state, manager)?),
+                Role::Explorer if alone => {
+                    fuzzer.fuzz_one(&mut self.first, executor, state, manager)?;
+                    self.do_others(&mut others)?;
+                }
                 Role::Explorer => {
                     fuzzer.fuzz_one(&mut self.exploring, executor, state, manager)?;
                     self.shared.turn();
@@ -201,7 +204,7 @@ where
         Ok(())
     }
 
-    /// Does what else a checker does that owes its own kernel points, in a share of its time: large
+    /// Does what else a client does that owes its own kernel points, in a share of its time: large
     /// targets have thousands of them, and what was found must not wait for all. It has `spent` so
     /// much until now.
     fn do_others(&mut self, spent: &mut Duration) -> Result<(), Error> {
@@ -209,7 +212,7 @@ where
             return Ok(());
         }
         let started = Instant::now();
-        if !self.check()? {
+        if self.role == Role::Explorer || !self.check()? {
             self.triage.triage(self.executor.runner(), LATER)?;
             self.minimise.minimise(self.executor.runner())?;
         }

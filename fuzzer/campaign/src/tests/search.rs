@@ -90,6 +90,24 @@ fn another_plan_is_tried_for_a_crash_that_did_not_come_again() {
 }
 
 #[test]
+fn a_crash_does_not_wait_until_all_points_were_failed_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ran: Vec<FaultPlan> = Vec::new();
+    reporting(folder.path(), |plan| {
+        // So long no neighbour of the crash has come.
+        if fails_at(plan, 4) && !ran.iter().any(|before| fails_at(before, 4)) {
+            thread::sleep(Duration::from_secs(6));
+        }
+        ran.push(plan.clone());
+        if fails_at(plan, 3) { vec![warning("WARNING in step_3")] } else { Vec::new() }
+    })
+    .unwrap();
+    let first = |site: u64| ran.iter().position(|plan| fails_at(plan, site)).unwrap();
+    let again = ran[first(3) + 1..].iter().position(|plan| *plan == ran[first(3)]).unwrap() + first(3) + 1;
+    assert!(again < first(39), "run {again} was its first try, and run {} still one of a point alone", first(39));
+}
+
+#[test]
 fn a_workload_that_fails_by_itself_is_a_finding() {
     let folder = tempfile::tempdir().unwrap();
     let summary = reporting(folder.path(), |_| vec![warning("WARNING in mount")]).unwrap();
