@@ -312,21 +312,17 @@ impl Crash {
         }
     }
 
-    /// Says whether the reproducer's plan is one round, run several times.
+    /// Says whether the rounds of the reproducer's plan are one, run several times.
     #[must_use]
-    pub fn is_by_chance(&self) -> bool {
+    pub fn is_repeated(&self) -> bool {
         self.plan.as_ref().is_some_and(FaultPlan::is_repeated)
     }
 
     /// Gives the size of the reproducer's plan.
     #[must_use]
     pub fn plan_words(&self) -> String {
-        let (faults, rounds) = (self.plan_faults, self.plan_rounds);
-        if self.is_by_chance() {
-            format!("{faults} faults in a round that is run {rounds} times, as the crash comes by chance")
-        } else {
-            format!("{faults} faults in {rounds} rounds")
-        }
+        let each = if self.is_repeated() { "each of " } else { "" };
+        format!("{} faults in {each}{} rounds", self.plan_faults, self.plan_rounds)
     }
 
     /// Gives how often the key came again, `3/3`; nothing where nobody tried.

@@ -132,8 +132,8 @@ impl Mail<'_> {
             "The function did not run: a BPF program on a kprobe called bpf_override_return(), as \
              CONFIG_BPF_KPROBE_OVERRIDE allows.",
         );
-        if self.crash.is_by_chance() {
-            let _ = write!(text, " The crash comes by chance, in one of {} such runs.", self.crash.plan_rounds);
+        if self.crash.is_repeated() {
+            let _ = write!(text, " The workload ran {} times, each time with this.", self.crash.plan_rounds);
         }
         if let Some(way) = faults.last().and_then(|fault| way(&fault.call_path)) {
             let way = if faults.len() > 1 { way.replacen("The error", "The last error", 1) } else { way };
