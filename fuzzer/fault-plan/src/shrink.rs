@@ -142,8 +142,8 @@ fn at<'a>(shown: &Shown<'a>, index: usize) -> Option<Point<'a>> {
     shown.fired.iter().find(|(fault, _)| *fault == index).map(|(_, point)| *point)
 }
 
-/// Gives the candidates of the way of this index. A round that is repeated is simpler in each of its
-/// runs: which of them makes the crash is chance.
+/// Gives the candidates of the way of this index. A round that is repeated is simpler in each of
+/// its runs: which of them makes the crash is chance.
 fn candidates(plan: &FaultPlan, shown: &Shown<'_>, way: usize) -> Vec<FaultPlan> {
     if way == FEWER_ROUNDS || !plan.is_repeated() {
         return WAYS[way](plan, shown);

@@ -53,8 +53,8 @@ use fault_plan::Relaxer;
 const FAULT_FREE_RUNS: RangeInclusive<usize> = 8..=32;
 /// Of these, executions in a row without anything new that end them.
 const QUIET_RUNS: usize = 4;
-/// The age at which a crash's plan is checked, and its reproducer tried, while there are other plans
-/// to run. So a crash's neighbours are found before it is known how well the crash comes
+/// The age at which a crash's plan is checked, and its reproducer tried, while there are other
+/// plans to run. So a crash's neighbours are found before it is known how well the crash comes
 /// again.
 const LATER: Duration = Duration::from_secs(5);
 
