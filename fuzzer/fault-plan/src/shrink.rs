@@ -22,8 +22,8 @@
 //!
 //! Where every round is the same one, it is made simpler in all of them at once, and in none alone.
 //!
-//! After a candidate of the first four that holds all begins anew. After a later one it goes on
-//! from there: which calls fail matters more than how they are called. No candidate comes twice.
+//! After a candidate with fewer rounds or faults all begins anew. After one whose faults say less it
+//! goes on from there: which faults there are matters more. No candidate comes twice.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -40,27 +40,32 @@ pub struct Shown<'a> {
     pub points: &'a [Point<'a>],
 }
 
-/// A way to make a plan simpler.
+/// What a way to make a plan simpler changes.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Changes {
+    /// Which rounds there are.
+    Rounds,
+    /// Which faults there are.
+    Faults,
+    /// What a fault says: times, conditions, occurrence, call path.
+    Words,
+}
+
+/// A way to make a plan simpler: from what executions have shown, candidates.
 type Way = fn(&FaultPlan, &Shown<'_>) -> Vec<FaultPlan>;
 
 /// All ways, in their order.
-const WAYS: [Way; 9] = [
-    |plan, _| vec![FaultPlan::fault_free(&*plan.target)],
-    fired_only,
-    |plan, _| fewer_rounds(plan),
-    |plan, _| fewer_faults(plan),
-    fewer_words,
-    |plan, _| each_fault(plan, |_, fault| fewer_times(fault)),
-    |plan, shown| each_fault(plan, |index, fault| fewer_conditions(fault, at(shown, index), shown)),
-    |plan, shown| each_fault(plan, |index, fault| earlier(fault, at(shown, index), shown)),
-    shorter,
+const WAYS: [(Changes, Way); 9] = [
+    (Changes::Faults, |plan, _| vec![FaultPlan::fault_free(&*plan.target)]),
+    (Changes::Faults, fired_only),
+    (Changes::Rounds, |plan, _| fewer_rounds(plan)),
+    (Changes::Faults, |plan, _| fewer_faults(plan)),
+    (Changes::Words, fewer_words),
+    (Changes::Words, |plan, _| each_fault(plan, |_, fault| fewer_times(fault))),
+    (Changes::Words, |plan, shown| each_fault(plan, |index, fault| fewer_conditions(fault, at(shown, index), shown))),
+    (Changes::Words, |plan, shown| each_fault(plan, |index, fault| earlier(fault, at(shown, index), shown))),
+    (Changes::Words, shorter),
 ];
-
-/// The index of the one that leaves out rounds.
-const FEWER_ROUNDS: usize = 2;
-
-/// The number of those that leave out faults.
-const STRUCTURE: usize = 4;
 
 /// The size of a plan, by which candidates are simpler, the most important number first: rounds,
 /// faults, calls that fail, conditions, sum of the occurrences, elements of all call paths.
@@ -128,10 +133,11 @@ impl Shrink {
             let is_path = old.call_path != new.call_path && old.occurrence == new.occurrence;
             is_path && selected(old, shown.points) != selected(new, shown.points)
         };
-        if way >= STRUCTURE && self.plan.all_faults().zip(candidate.all_faults()).any(is_wider) {
+        let is_anew = WAYS[way].0 != Changes::Words;
+        if !is_anew && self.plan.all_faults().zip(candidate.all_faults()).any(is_wider) {
             return false;
         }
-        self.way = if way < STRUCTURE { 0 } else { way };
+        self.way = if is_anew { 0 } else { way };
         self.plan = candidate;
         true
     }
@@ -145,8 +151,9 @@ fn at<'a>(shown: &Shown<'a>, index: usize) -> Option<Point<'a>> {
 /// Gives the candidates of the way of this index. A round that is repeated is simpler in each of
 /// its runs: which of them makes the crash is chance.
 fn candidates(plan: &FaultPlan, shown: &Shown<'_>, way: usize) -> Vec<FaultPlan> {
-    if way == FEWER_ROUNDS || !plan.is_repeated() {
-        return WAYS[way](plan, shown);
+    let (changes, make) = WAYS[way];
+    if changes == Changes::Rounds || !plan.is_repeated() {
+        return make(plan, shown);
     }
     let before = faults_in(&plan.earlier);
     let fired: Vec<_> =
@@ -156,7 +163,7 @@ fn candidates(plan: &FaultPlan, shown: &Shown<'_>, way: usize) -> Vec<FaultPlan>
         let earlier = plan.earlier.iter().map(|round| Round { faults: simpler.faults.clone(), ..*round });
         FaultPlan { earlier: earlier.collect(), ..simpler }
     };
-    WAYS[way](&round, &Shown { fired: &fired, ..*shown }).into_iter().map(all).collect()
+    make(&round, &Shown { fired: &fired, ..*shown }).into_iter().map(all).collect()
 }
 
 fn fired_only(plan: &FaultPlan, shown: &Shown<'_>) -> Vec<FaultPlan> {
