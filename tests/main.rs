@@ -16,6 +16,7 @@ mod identity;
 mod off_list;
 mod oracles;
 mod other_tasks;
+mod peers;
 mod reproducers;
 mod scope;
 mod steps;

@@ -1,8 +1,6 @@
 //! Two hosts that fuzz the same target, as a user runs them: each is a network namespace, and a
 //! cable is between them. This needs root, and fails without it.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::{
     fs::{self, File},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -17,14 +15,15 @@ use fault_plan::{CallPath, Errno, Fault, FaultPlan, InjectedError, REPRODUCER_VE
 use libafl::inputs::Input;
 use tempfile::TempDir;
 
-const KERNEL: &str = "linux-6.12-lean";
+use crate::common::LEAN;
+
 const PORT: u16 = 7070;
 /// Booting and preparing a guest takes a while when no earlier start has left one.
-const READY: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_secs(180);
 /// Time that anything else may take.
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(120);
 /// Time in which two hosts that do not hear each other notice it at the latest, and a bit.
-const NOTICED: Duration = Duration::from_secs(15);
+const NOTICED: Duration = Duration::from_secs(30);
 
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output();
@@ -93,7 +92,7 @@ impl Campaign {
         let namespace = format!("--net=/run/netns/{}", network.names[host]);
         let mut command = Command::new("nsenter");
         command.arg(namespace).arg(env!("CARGO_BIN_EXE_fuzz"));
-        command.args(["--target", "selftest", "--vms", "1", "--kernel", KERNEL, "--out"]).arg(folder).args(options);
+        command.args(["--target", "selftest", "--vms", "1", "--kernel", LEAN, "--out"]).arg(folder).args(options);
         command.env("FUZZ_LOG", "fuzz=debug").stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
@@ -172,7 +171,7 @@ fn plant(folder: &Path, name: &str) {
         reproducer_version: REPRODUCER_VERSION,
         key: name.to_owned(),
         title: name.to_owned(),
-        kernel: KERNEL.to_owned(),
+        kernel: LEAN.to_owned(),
         kernel_build_id: "0".to_owned(),
         plan: plan(name),
         target: None,
