@@ -23,7 +23,7 @@ const READY: Duration = Duration::from_secs(180);
 /// Time that anything else may take.
 const SOON: Duration = Duration::from_secs(120);
 /// Time in which two hosts that do not hear each other notice it at the latest, and a bit.
-const NOTICED: Duration = Duration::from_secs(30);
+const NOTICED: Duration = Duration::from_secs(15);
 
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output();
