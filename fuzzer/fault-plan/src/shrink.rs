@@ -22,8 +22,8 @@
 //!
 //! Where every round is the same one, it is made simpler in all of them at once, and in none alone.
 //!
-//! After a candidate with fewer rounds or faults all begins anew. After one whose faults say less it
-//! goes on from there: which faults there are matters more. No candidate comes twice.
+//! After a candidate with fewer rounds or faults all begins anew. After one whose faults say less
+//! it goes on from there: which faults there are matters more. No candidate comes twice.
 
 use std::collections::{BTreeSet, HashSet};
 
